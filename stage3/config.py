@@ -1,0 +1,453 @@
+"""Every setting, declared once: default, range, help. The CLI, YAML files, the app's form and the run's record read this.
+
+A setting is a field of `Config`. Its metadata says what values it takes and what it means; nothing else in the
+project repeats that. `Config(...)` checks every value, so a `Config` that exists is valid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class Stage3Error(Exception):
+    """An error with a message for the person at the keyboard; `exit_code` is what a command ends with."""
+
+    exit_code = 2
+
+
+class ConfigError(Stage3Error, ValueError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class DataError(Stage3Error, ValueError):
+    """The input data cannot be used as it is."""
+
+
+class NumericError(Stage3Error, ArithmeticError):
+    """Training met non-finite numbers it could not step over."""
+
+    exit_code = 3
+
+
+class StorageError(Stage3Error, OSError):
+    """Writing or reading a run failed: disk full, no permission, damaged files, a folder in use."""
+
+    exit_code = 4
+
+
+class Interrupted(Stage3Error):
+    """The work was stopped on request; the same command resumes it."""
+
+    exit_code = 75
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a setting accepts and what it means; kept in the metadata of each `Config` field."""
+
+    group: str
+    help: str
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    choices: tuple[str, ...] = ()
+    ablation: bool = False
+    resume_free: bool = False  # may change when a run is resumed: it does not reach the weights
+
+
+GROUPS = {
+    "data": "where the comics are and which panels count",
+    "features": "frozen backbones and their store",
+    "model": "the panel encoder",
+    "objectives": "losses, weights, temperatures",
+    "training": "batches, optimiser, schedule",
+    "run": "checkpoints, validation, hardware",
+    "ablations": "reviewed faults on purpose, for experiments; all off by default",
+}
+
+
+def _setting(default: Any, group: str, help: str, **spec: Any) -> Any:
+    spec["ablation"] = group == "ablations"
+    metadata = {"spec": Spec(group, help, **spec)}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+TEXT_PARTS = ("dialogue+description", "dialogue", "description")
+PANEL_FORMATS = ("vlm", "ocr", "aligned")
+SELECT_BY = (
+    "retrieval/mean_r5",
+    "retrieval/mean_r1",
+    "retrieval/i2t_r1",
+    "retrieval/t2i_r1",
+    "retrieval/mean_mrr",
+    "retrieval/same_page_r_precision",
+    "reconstruction/skill",
+    "loss/total",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a run. Frozen; `replace` makes a changed copy and checks it again."""
+
+    # data
+    data: str = _setting(
+        "", "data", "folder with a dataset.yaml that names the parts below", resume_free=True
+    )
+    manifest: str = _setting(
+        "", "data", "CSV with columns canonical_id, absolute_image_path", resume_free=True
+    )
+    panels: str = _setting(
+        "", "data", "folder of one JSON a page, or the aligned style's one file", resume_free=True
+    )
+    panel_format: str = _setting("vlm", "data", "style of the panel files", choices=PANEL_FORMATS)
+    labels: str = _setting(
+        "", "data", "JSON of page labels, flat or by book; empty keeps every page", resume_free=True
+    )
+    remap: tuple[str, ...] = _setting((), "data", "OLD=NEW path prefixes of the manifest", resume_free=True)
+    box_order: str = _setting("yxyx", "data", "corner order of vlm boxes", choices=("yxyx", "xyxy"))
+    keep_labels: tuple[str, ...] = _setting(
+        ("story", "narrative"), "data", "page labels that are trained on, comma-separated"
+    )
+    max_panels: int = _setting(16, "data", "panels kept of a page; the cut is reported", low=1, high=64)
+    text_parts: str = _setting(
+        "dialogue+description", "data", "which texts the text backbone reads", choices=TEXT_PARTS
+    )
+    max_skip_fraction: float = _setting(
+        0.01, "data", "share of damaged pages above which the run refuses to start", low=0.0, high=1.0
+    )
+    max_megapixels: float = _setting(
+        100.0, "data", "larger pictures are left out (bombs)", low=0.1, high=2000.0
+    )
+    truncated_images: bool = _setting(False, "data", "read truncated pictures as far as they go")
+    limit_pages: int = _setting(0, "data", "use only the first so many pages; 0 uses all", low=0)
+    val_fraction: float = _setting(
+        0.12, "data", "share of books that choose the checkpoint", low=0.0, high=0.5
+    )
+    test_fraction: float = _setting(0.20, "data", "share of books held out to the end", low=0.0, high=0.5)
+    split_seed: int = _setting(0, "data", "seed of the split by book", low=0)
+
+    # features
+    vision_backbone: str = _setting(
+        "tiny", "features", "tiny, siglip, resnet50, siglip+resnet50, a Hugging Face id or a local folder"
+    )
+    text_backbone: str = _setting("tiny", "features", "tiny, minilm, a Hugging Face id or a local folder")
+    feature_dtype: str = _setting(
+        "float16", "features", "number format of the feature store", choices=("float16", "float32")
+    )
+    feature_batch: int = _setting(64, "features", "crops or texts a backbone call", low=1, resume_free=True)
+    workers: int = _setting(
+        2, "features", "threads that decode pages while a backbone runs", low=0, high=64, resume_free=True
+    )
+    cache_dir: str = _setting(
+        ".stage3", "features", "where the panel table and features are kept between runs", resume_free=True
+    )
+    recompute_features: bool = _setting(
+        False, "features", "compute features again even when they are stored", resume_free=True
+    )
+
+    # model
+    dim: int = _setting(512, "model", "size of a panel embedding", low=8, high=4096)
+    visual_fusion: str = _setting(
+        "attention", "model", "how two picture backbones join", choices=("attention", "gate", "concat")
+    )
+    gate_hidden: int = _setting(128, "model", "width of the fusion gate", low=4, high=4096)
+    layout_hidden: int = _setting(64, "model", "width of the layout encoder", low=4, high=4096)
+    dropout: float = _setting(0.1, "model", "dropout in adapters, gate and head", low=0.0, high=0.9)
+    panel_norm: bool = _setting(True, "model", "LayerNorm on the panel embedding")
+
+    # objectives
+    contrastive_weight: float = _setting(
+        1.0, "objectives", "weight of supcon over page mates", low=0.0, high=100
+    )
+    reconstruction_weight: float = _setting(
+        0.5, "objectives", "weight of masked reconstruction", low=0.0, high=100
+    )
+    alignment_weight: float = _setting(
+        0.3, "objectives", "weight of picture-text alignment", low=0.0, high=100
+    )
+    contrastive_temperature: float = _setting(
+        0.07, "objectives", "temperature of supcon", low=0.005, high=1.0
+    )
+    alignment_temperature: float = _setting(
+        0.07, "objectives", "temperature of alignment", low=0.005, high=1.0
+    )
+    temperature: float | None = _setting(
+        None, "objectives", "sets both temperatures at once", low=0.005, high=1.0
+    )
+    learn_temperature: bool = _setting(
+        False, "objectives", "learn both temperatures (log-scale, kept in 0.005 to 1)"
+    )
+    leave_one_out: bool = _setting(
+        False, "objectives", "reconstruct every panel in training, not one drawn a page"
+    )
+    normalize_target: bool = _setting(
+        False, "objectives", "layer-normalise (no affine) the reconstruction target"
+    )
+
+    # training
+    epochs: int = _setting(20, "training", "passes over the training pages", low=1, high=10000)
+    batch_pages: int = _setting(16, "training", "pages a batch", low=2, high=4096)
+    lr: float = _setting(3e-3, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
+    weight_decay: float = _setting(
+        0.01, "training", "decay of matrices (not norms, biases, scalars)", low=0, high=10
+    )
+    warmup: float = _setting(0.1, "training", "share of the steps that warm up", low=0.0, high=0.9)
+    grad_clip: float = _setting(
+        1.0,
+        "training",
+        "largest global gradient norm over everything learned",
+        low=0.0,
+        low_open=True,
+        high=1e6,
+    )
+    sampler: str = _setting(
+        "guaranteed",
+        "training",
+        "guaranteed: so many multi-panel pages and text pairs in every batch; shuffled: plain",
+        choices=("guaranteed", "shuffled"),
+    )
+    min_multi_pages: int = _setting(
+        2, "training", "multi-panel pages in every batch, where feasible", low=0, high=4096
+    )
+    min_text_pairs: int = _setting(
+        4, "training", "panels with picture and text in every batch, where feasible", low=0, high=65536
+    )
+    seed: int = _setting(0, "training", "seed of weights, order, masks and dropout", low=0)
+    patience: int = _setting(
+        0, "training", "stop after so many validations without a better one; 0 never", low=0, resume_free=True
+    )
+
+    # run
+    select_by: str = _setting(
+        "retrieval/mean_r5", "run", "metric that picks the best checkpoint", choices=SELECT_BY
+    )
+    validate_every: int = _setting(1, "run", "epochs between validations", low=1)
+    checkpoint_every: int = _setting(
+        1, "run", "epochs between checkpoints; one is also written at every stop", low=1, resume_free=True
+    )
+    keep_checkpoints: int = _setting(
+        2, "run", "newest checkpoints kept besides the best; 0 keeps all", low=0, resume_free=True
+    )
+    embed_every: int = _setting(
+        0, "run", "epochs between saved embeddings for drift maps; 0 saves none", low=0, resume_free=True
+    )
+    device: str = _setting("auto", "run", "auto, cpu, cuda or cuda:N", resume_free=False)
+    precision: str = _setting("float32", "run", "autocast on a GPU", choices=("float32", "bf16", "fp16"))
+    threads: int = _setting(1, "run", "CPU threads of torch; part of exact resumption", low=1, high=256)
+    max_minutes: float = _setting(0.0, "run", "stop cleanly after so long; 0 never", low=0, resume_free=True)
+
+    # ablations: the reviewed system's faults, by name
+    detach_target: bool = _setting(True, "ablations", "stop the gradient at the reconstruction target")
+    detach_context: bool = _setting(False, "ablations", "stop the gradient at the context too")
+    symmetric_alignment: bool = _setting(True, "ablations", "align picture to text and text to picture")
+    asymmetric_form: str = _setting(
+        "i2t",
+        "ablations",
+        "what alignment uses when symmetric_alignment is false",
+        choices=("i2t", "t2i", "averaged_logits"),
+    )
+    validation_dropout: bool = _setting(False, "ablations", "leave dropout on in validation")
+    validation_random_mask: bool = _setting(False, "ablations", "mask one random panel a page in validation")
+    singleton_anchors: bool = _setting(False, "ablations", "average zeros in for anchors without a page mate")
+    log_epsilon: float = _setting(0.0, "ablations", "epsilon inside supcon's logarithm", low=0.0, high=1.0)
+    identical_text_negatives: bool = _setting(
+        False, "ablations", "let panels with the same text be each other's negatives"
+    )
+    residual_leak: bool = _setting(
+        False, "ablations", "let absent modalities into the fusion's residual mean"
+    )
+    clip_scope: str = _setting(
+        "all", "ablations", "what the gradient clip covers", choices=("all", "encoder", "separate", "none")
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        if self.temperature is not None:  # resolved here, so that a record never says two things
+            object.__setattr__(self, "contrastive_temperature", self.temperature)
+            object.__setattr__(self, "alignment_temperature", self.temperature)
+            object.__setattr__(self, "temperature", None)
+        if self.contrastive_weight == self.reconstruction_weight == self.alignment_weight == 0:
+            raise ConfigError(
+                "contrastive_weight, reconstruction_weight and alignment_weight are all 0: nothing would be learned. "
+                "Give at least one a positive weight."
+            )
+        if self.val_fraction + self.test_fraction > 0.8:
+            raise ConfigError(
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave less than a fifth of the "
+                "books to train on. Lower one of them."
+            )
+
+    def replace(self, **changes: Any) -> Config:
+        """A checked copy with some settings changed; unknown names are refused with the nearest known one."""
+        return Config.layered((self.to_dict(), "settings"), (changes, "changes"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, in the order of declaration; tuples become lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], source: str = "settings") -> Config:
+        """Settings from plain values, such as a YAML file's.
+
+        Raises:
+            ConfigError: an unknown name (with the nearest known one), a wrong type, a value out of range.
+        """
+        return cls.layered((values, source))
+
+    @classmethod
+    def layered(cls, *layers: tuple[Mapping[str, Any], str]) -> Config:
+        """Settings from (values, source) layers; a later layer wins, `temperature` sets both within its layer."""
+        merged: dict[str, Any] = {}
+        for values, source in layers:
+            check_names(values, source)
+            coerced = {k: coerce(FIELDS[k], v) for k, v in values.items()}
+            both = coerced.pop("temperature", None)
+            for name in ("contrastive_temperature", "alignment_temperature") if both is not None else ():
+                if coerced.setdefault(name, both) != both:
+                    raise ConfigError(
+                        f"{source}: temperature {both} sets both temperatures, but {name} is {coerced[name]}. Drop one."
+                    )
+            merged.update(coerced)
+        return cls(**merged)
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Read a YAML file of settings (`yaml.safe_load`)."""
+        return cls.from_mapping(read_yaml(path), source=str(path))
+
+    def to_yaml(self) -> str:
+        """The whole record, one setting a line."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=1000)
+
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(Config)}
+HINTS: dict[str, Any] = typing.get_type_hints(Config)
+
+
+def spec_of(name: str) -> Spec:
+    """The declaration of one setting."""
+    spec = FIELDS[name].metadata["spec"]
+    assert isinstance(spec, Spec)
+    return spec
+
+
+def differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, as {name: (ours, theirs)}."""
+    a, b = ours.to_dict(), theirs.to_dict()
+    return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
+
+
+def check_names(names: Iterable[str], source: str) -> None:
+    """Refuse names that are no settings, with the nearest one that is."""
+    for name in names:
+        if name not in FIELDS:
+            raise ConfigError(f"{source}: unknown setting {str(name)!r}.{nearest(str(name), FIELDS)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A " Did you mean 'x'?" for a misspelt name, or nothing when no known name is close."""
+    close = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, read safely; errors name the file."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected 'name: value' lines, found a {type(loaded).__name__}")
+    return loaded
+
+
+def coerce(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Turn a YAML or text value into the field's type; refuse what does not fit."""
+    hint = HINTS[field.name]
+    if isinstance(hint, types.UnionType):  # float | None
+        if value is None or (isinstance(value, str) and value.lower() in {"none", "null", ""}):
+            return None
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    if typing.get_origin(hint) is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise ConfigError(f"{field.name}: expected a list, got {value!r}")
+        return tuple(str(p).strip() for p in parts if str(p).strip())
+    return _coerce_scalar(field.name, hint, value)
+
+
+def _coerce_scalar(name: str, hint: type, value: Any) -> Any:
+    if hint is bool:
+        words = {
+            "true": True,
+            "yes": True,
+            "on": True,
+            "1": True,
+            "false": False,
+            "no": False,
+            "off": False,
+            "0": False,
+        }
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+        raise ConfigError(f"{name}: expected true or false, got {value!r}")
+    if hint is str:
+        if isinstance(value, str | Path):
+            return str(value)
+        raise ConfigError(f"{name}: expected text, got {value!r}")
+    if isinstance(value, bool):
+        raise ConfigError(f"{name}: expected a number, got {value!r}")
+    try:
+        number = hint(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(
+            f"{name}: expected a {'whole ' if hint is int else ''}number, got {value!r}"
+        ) from None
+    if hint is int and isinstance(value, float) and value != number:
+        raise ConfigError(f"{name}: expected a whole number, got {value!r}")
+    return number
+
+
+def _check(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raise ConfigError unless the value has the field's type and lies in its range."""
+    spec: Spec = field.metadata["spec"]
+    if value != coerce(field, value) or (isinstance(value, float) and math.isnan(value)):
+        raise ConfigError(f"{field.name}: {value!r} is not a valid value; {describe(spec)}")
+    if spec.choices and value not in spec.choices:
+        raise ConfigError(
+            f"{field.name}: {value!r} is not one of {', '.join(spec.choices)}.{nearest(value, spec.choices)}"
+        )
+    if value is None or (spec.low is None and spec.high is None):
+        return
+    too_low = spec.low is not None and (value < spec.low or (spec.low_open and value == spec.low))
+    if too_low or (spec.high is not None and value > spec.high):
+        raise ConfigError(f"{field.name}: {value!r} is out of range; {describe(spec)}")
+
+
+def describe(spec: Spec) -> str:
+    """The accepted values in words."""
+    if spec.choices:
+        return "one of " + ", ".join(spec.choices)
+    if spec.low is None and spec.high is None:
+        return spec.help
+    low = "" if spec.low is None else f"{'above' if spec.low_open else 'from'} {spec.low:g}"
+    high = "" if spec.high is None else f"to {spec.high:g}"
+    return f"{low} {high}".strip()
