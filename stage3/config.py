@@ -101,19 +101,11 @@ class Config:
     """All settings of a run. Frozen; `replace` makes a changed copy and checks it again."""
 
     # data
-    data: str = _setting(
-        "", "data", "folder with a dataset.yaml that names the parts below", resume_free=True
-    )
-    manifest: str = _setting(
-        "", "data", "CSV with columns canonical_id, absolute_image_path", resume_free=True
-    )
-    panels: str = _setting(
-        "", "data", "folder of one JSON a page, or the aligned style's one file", resume_free=True
-    )
+    data: str = _setting("", "data", "folder with a dataset.yaml that names the parts below", resume_free=True)
+    manifest: str = _setting("", "data", "CSV with columns canonical_id, absolute_image_path", resume_free=True)
+    panels: str = _setting("", "data", "folder of one JSON a page, or the aligned style's one file", resume_free=True)
     panel_format: str = _setting("vlm", "data", "style of the panel files", choices=PANEL_FORMATS)
-    labels: str = _setting(
-        "", "data", "JSON of page labels, flat or by book; empty keeps every page", resume_free=True
-    )
+    labels: str = _setting("", "data", "JSON of page labels, flat or by book; empty keeps every page", resume_free=True)
     remap: tuple[str, ...] = _setting((), "data", "OLD=NEW path prefixes of the manifest", resume_free=True)
     box_order: str = _setting("yxyx", "data", "corner order of vlm boxes", choices=("yxyx", "xyxy"))
     keep_labels: tuple[str, ...] = _setting(
@@ -126,14 +118,10 @@ class Config:
     max_skip_fraction: float = _setting(
         0.01, "data", "share of damaged pages above which the run refuses to start", low=0.0, high=1.0
     )
-    max_megapixels: float = _setting(
-        100.0, "data", "larger pictures are left out (bombs)", low=0.1, high=2000.0
-    )
+    max_megapixels: float = _setting(100.0, "data", "larger pictures are left out (bombs)", low=0.1, high=2000.0)
     truncated_images: bool = _setting(False, "data", "read truncated pictures as far as they go")
     limit_pages: int = _setting(0, "data", "use only the first so many pages; 0 uses all", low=0)
-    val_fraction: float = _setting(
-        0.12, "data", "share of books that choose the checkpoint", low=0.0, high=0.5
-    )
+    val_fraction: float = _setting(0.12, "data", "share of books that choose the checkpoint", low=0.0, high=0.5)
     test_fraction: float = _setting(0.20, "data", "share of books held out to the end", low=0.0, high=0.5)
     split_seed: int = _setting(0, "data", "seed of the split by book", low=0)
 
@@ -167,41 +155,21 @@ class Config:
     panel_norm: bool = _setting(True, "model", "LayerNorm on the panel embedding")
 
     # objectives
-    contrastive_weight: float = _setting(
-        1.0, "objectives", "weight of supcon over page mates", low=0.0, high=100
-    )
-    reconstruction_weight: float = _setting(
-        0.5, "objectives", "weight of masked reconstruction", low=0.0, high=100
-    )
-    alignment_weight: float = _setting(
-        0.3, "objectives", "weight of picture-text alignment", low=0.0, high=100
-    )
-    contrastive_temperature: float = _setting(
-        0.07, "objectives", "temperature of supcon", low=0.005, high=1.0
-    )
-    alignment_temperature: float = _setting(
-        0.07, "objectives", "temperature of alignment", low=0.005, high=1.0
-    )
-    temperature: float | None = _setting(
-        None, "objectives", "sets both temperatures at once", low=0.005, high=1.0
-    )
-    learn_temperature: bool = _setting(
-        False, "objectives", "learn both temperatures (log-scale, kept in 0.005 to 1)"
-    )
-    leave_one_out: bool = _setting(
-        False, "objectives", "reconstruct every panel in training, not one drawn a page"
-    )
-    normalize_target: bool = _setting(
-        False, "objectives", "layer-normalise (no affine) the reconstruction target"
-    )
+    contrastive_weight: float = _setting(1.0, "objectives", "weight of supcon over page mates", low=0.0, high=100)
+    reconstruction_weight: float = _setting(0.5, "objectives", "weight of masked reconstruction", low=0.0, high=100)
+    alignment_weight: float = _setting(0.3, "objectives", "weight of picture-text alignment", low=0.0, high=100)
+    contrastive_temperature: float = _setting(0.07, "objectives", "temperature of supcon", low=0.005, high=1.0)
+    alignment_temperature: float = _setting(0.07, "objectives", "temperature of alignment", low=0.005, high=1.0)
+    temperature: float | None = _setting(None, "objectives", "sets both temperatures at once", low=0.005, high=1.0)
+    learn_temperature: bool = _setting(False, "objectives", "learn both temperatures (log-scale, kept in 0.005 to 1)")
+    leave_one_out: bool = _setting(False, "objectives", "reconstruct every panel in training, not one drawn a page")
+    normalize_target: bool = _setting(False, "objectives", "layer-normalise (no affine) the reconstruction target")
 
     # training
     epochs: int = _setting(20, "training", "passes over the training pages", low=1, high=10000)
     batch_pages: int = _setting(16, "training", "pages a batch", low=2, high=4096)
     lr: float = _setting(3e-3, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
-    weight_decay: float = _setting(
-        0.01, "training", "decay of matrices (not norms, biases, scalars)", low=0, high=10
-    )
+    weight_decay: float = _setting(0.01, "training", "decay of matrices (not norms, biases, scalars)", low=0, high=10)
     warmup: float = _setting(0.1, "training", "share of the steps that warm up", low=0.0, high=0.9)
     grad_clip: float = _setting(
         1.0,
@@ -217,9 +185,7 @@ class Config:
         "guaranteed: so many multi-panel pages and text pairs in every batch; shuffled: plain",
         choices=("guaranteed", "shuffled"),
     )
-    min_multi_pages: int = _setting(
-        2, "training", "multi-panel pages in every batch, where feasible", low=0, high=4096
-    )
+    min_multi_pages: int = _setting(2, "training", "multi-panel pages in every batch, where feasible", low=0, high=4096)
     min_text_pairs: int = _setting(
         4, "training", "panels with picture and text in every batch, where feasible", low=0, high=65536
     )
@@ -229,9 +195,7 @@ class Config:
     )
 
     # run
-    select_by: str = _setting(
-        "retrieval/mean_r5", "run", "metric that picks the best checkpoint", choices=SELECT_BY
-    )
+    select_by: str = _setting("retrieval/mean_r5", "run", "metric that picks the best checkpoint", choices=SELECT_BY)
     validate_every: int = _setting(1, "run", "epochs between validations", low=1)
     checkpoint_every: int = _setting(
         1, "run", "epochs between checkpoints; one is also written at every stop", low=1, resume_free=True
@@ -264,9 +228,7 @@ class Config:
     identical_text_negatives: bool = _setting(
         False, "ablations", "let panels with the same text be each other's negatives"
     )
-    residual_leak: bool = _setting(
-        False, "ablations", "let absent modalities into the fusion's residual mean"
-    )
+    residual_leak: bool = _setting(False, "ablations", "let absent modalities into the fusion's residual mean")
     clip_scope: str = _setting(
         "all", "ablations", "what the gradient clip covers", choices=("all", "encoder", "separate", "none")
     )
@@ -418,9 +380,7 @@ def _coerce_scalar(name: str, hint: type, value: Any) -> Any:
     try:
         number = hint(value)
     except (TypeError, ValueError, OverflowError):
-        raise ConfigError(
-            f"{name}: expected a {'whole ' if hint is int else ''}number, got {value!r}"
-        ) from None
+        raise ConfigError(f"{name}: expected a {'whole ' if hint is int else ''}number, got {value!r}") from None
     if hint is int and isinstance(value, float) and value != number:
         raise ConfigError(f"{name}: expected a whole number, got {value!r}")
     return number

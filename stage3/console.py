@@ -53,9 +53,7 @@ class Parser(argparse.ArgumentParser):
                 const="true" if boolean else None,
                 default=argparse.SUPPRESS,
                 metavar="true|false" if boolean else "VALUE",
-                help=f"{spec.help}{accepts}; default {shown}".replace("%", "%%")
-                if shown != ""
-                else spec.help,
+                help=f"{spec.help}{accepts}; default {shown}".replace("%", "%%") if shown != "" else spec.help,
             )
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -120,9 +120,7 @@ class PanelTable:
         return len(self.panels)
 
     @classmethod
-    def build(
-        cls, panels: dict[str, list[Any]], pages: dict[str, list[Any]], report: DataReport
-    ) -> PanelTable:
+    def build(cls, panels: dict[str, list[Any]], pages: dict[str, list[Any]], report: DataReport) -> PanelTable:
         """From columns as lists; checks the promises in this module's docstring."""
         table = cls(
             pd.DataFrame({k: pd.Series(panels[k], dtype=t) for k, t in PANEL_COLUMNS.items()}),
@@ -140,9 +138,7 @@ class PanelTable:
         ):
             missing = [c for c in columns if c not in frame.columns]
             if missing:
-                raise DataError(
-                    f"{what} table: missing column {missing[0]!r}; it has {', '.join(frame.columns)}"
-                )
+                raise DataError(f"{what} table: missing column {missing[0]!r}; it has {', '.join(frame.columns)}")
         page = self.panels["page"].to_numpy()
         expected = np.repeat(np.arange(len(self.pages)), self.pages["n_panels"].to_numpy())
         if not np.array_equal(page, expected):
@@ -195,15 +191,11 @@ class PanelTable:
         """Only these pages (rows of `pages`), in the order given, renumbered."""
         counts = self.pages["n_panels"].to_numpy()[page_rows]
         first = self.pages["first_panel"].to_numpy()[page_rows]
-        rows = np.concatenate(
-            [np.arange(f, f + n) for f, n in zip(first, counts, strict=True)] or [np.zeros(0, int)]
-        )
+        rows = np.concatenate([np.arange(f, f + n) for f, n in zip(first, counts, strict=True)] or [np.zeros(0, int)])
         panels = self.panels.iloc[rows].reset_index(drop=True)
         panels["page"] = np.repeat(np.arange(len(page_rows), dtype=np.int32), counts)
         pages = self.pages.iloc[page_rows].reset_index(drop=True)
-        pages["first_panel"] = (
-            np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64) if len(counts) else 0
-        )
+        pages["first_panel"] = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64) if len(counts) else 0
         return PanelTable(panels, pages, self.report)
 
     def fingerprint(self) -> str:
@@ -222,9 +214,7 @@ class PanelTable:
         folder.mkdir(parents=True, exist_ok=True)
         self.panels.to_parquet(folder / "panels.parquet", index=False)
         self.pages.to_parquet(folder / "pages.parquet", index=False)
-        (folder / "report.json").write_text(
-            json.dumps(self.report.to_dict(), ensure_ascii=False), encoding="utf-8"
-        )
+        (folder / "report.json").write_text(json.dumps(self.report.to_dict(), ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> PanelTable:
@@ -235,12 +225,8 @@ class PanelTable:
         """
         try:
             report = DataReport.from_dict(json.loads((folder / "report.json").read_text(encoding="utf-8")))
-            table = cls(
-                pd.read_parquet(folder / "panels.parquet"), pd.read_parquet(folder / "pages.parquet"), report
-            )
+            table = cls(pd.read_parquet(folder / "panels.parquet"), pd.read_parquet(folder / "pages.parquet"), report)
         except FileNotFoundError as error:
-            raise DataError(
-                f"{folder}: not a saved panel table, {Path(str(error.filename)).name} is missing"
-            ) from None
+            raise DataError(f"{folder}: not a saved panel table, {Path(str(error.filename)).name} is missing") from None
         table.check()
         return table
