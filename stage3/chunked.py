@@ -36,7 +36,7 @@ def supcon_chunked(z: Tensor, page_ids: Tensor, tau: Tensor, chunk_size: int | N
         tau: 0-dim temperature.
         chunk_size: B; default from V and D.
     """
-    _, page, counts = page_ids.unique(return_inverse=True, return_counts=True)
+    page, counts = page_index(page_ids)
     value: Tensor = _SupCon.apply(z, tau, page, counts, _block_rows(z, chunk_size))  # type: ignore[no-untyped-call]
     return value
 
@@ -53,10 +53,16 @@ def info_nce_chunked(
         tau: 0-dim temperature.
         chunk_size: B; default from M and D.
     """
-    masked = groups if len(groups.unique()) < len(groups) else None
+    masked = groups if len(page_index(groups)[1]) < len(groups) else None
     rows = _block_rows(image, chunk_size)
     to_text, to_image = _InfoNCE.apply(image, text, tau, masked, rows)  # type: ignore[no-untyped-call]
     return to_text, to_image
+
+
+def page_index(page_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """(V,) pages renumbered 0 to P - 1, and the (P,) numbers of their panels."""
+    _, page, counts = torch.unique(page_ids, return_inverse=True, return_counts=True)
+    return page, counts
 
 
 class _SupCon(torch.autograd.Function):
@@ -87,7 +93,7 @@ class _SupCon(torch.autograd.Function):
         return torch.where(n_mates > 0, lse - of_mates / (n_mates.clamp(min=1) * tau), 0.0)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         unit, norm, tau, page, counts, lse = ctx.saved_tensors
         rows, n_mates = ctx.rows, counts[page] - 1
@@ -138,7 +144,7 @@ class _InfoNCE(torch.autograd.Function):
         return over_text - own, over_image - own
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, to_text: Tensor, to_image: Tensor) -> tuple[Tensor | None, ...]:
         v, v_norm, t, t_norm, tau, over_text, over_image, groups, *kept = ctx.saved_tensors
         rows = ctx.rows

@@ -12,10 +12,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stage3.chunked import info_nce_chunked, supcon_chunked, unit_rows
+from stage3.chunked import info_nce_chunked, page_index, supcon_chunked, unit_rows
+
+__all__ = [
+    "DENSE_UP_TO",
+    "PanelLoss",
+    "info_nce",
+    "leave_one_out_mean",
+    "page_counts",
+    "page_index",
+    "page_mates",
+    "reconstruction",
+    "supcon",
+]
 
 DENSE_UP_TO = 256
-"""Rows up to which the whole similarity matrix is formed; above, the chunked form runs (same numbers, linear memory)."""
+"""Rows up to which the whole similarity matrix is formed; above, blocks give the same numbers in linear memory."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class PanelLoss:
 
 def page_counts(page_ids: Tensor) -> Tensor:
     """Number of panels on each panel's page: (V,) ids, in any order, to (V,) int64 counts of at least 1."""
-    _, page, counts = page_ids.unique(return_inverse=True, return_counts=True)
+    page, counts = page_index(page_ids)
     return counts[page]
 
 
@@ -150,7 +162,7 @@ def leave_one_out_mean(e: Tensor, page_ids: Tensor) -> Tensor:
     _check_rows("e", e, "page_ids", page_ids)
     with _full_precision(e):
         e = e.float()
-        _, page, counts = page_ids.unique(return_inverse=True, return_counts=True)
+        page, counts = page_index(page_ids)
         sums = e.new_zeros(len(counts), e.shape[1]).index_add(0, page, e)
         others = counts[page, None] - 1
         return torch.where(others > 0, (sums[page] - e) / others.clamp(min=1), 0.0)
