@@ -147,7 +147,11 @@ def progress(what: str, total: int) -> Iterator[Progress]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(what, total=total)
-            yield Progress(lambda n=1: bar.advance(task, n))
+
+            def tick(n: int = 1) -> None:
+                bar.advance(task, n)
+
+            yield Progress(tick)
         return
     start = last = time.monotonic()
     done = 0

@@ -1,0 +1,199 @@
+"""Metrics of a model on a table: fixed-batch losses, gallery retrieval both ways, collapse, reconstruction.
+
+Nothing here draws a random number or leaves the model in another mode than it found it. V panels, D embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stage3 import losses, metrics
+from stage3.batches import IMAGE, TEXT, PanelSet, generator
+from stage3.objectives import LOSSES, TERMS, Stage3, sums
+
+EMBED_PAGES = 64  # pages a forward pass when embedding; fixed, so that embeddings do not depend on a setting
+
+
+@contextmanager
+def frozen(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside; every module gets its own former mode back, also after an exception."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of V panels, on the CPU in float32.
+
+    Attributes:
+        panel, image, text: (V, D); picture and text rows are 0 where the modality is absent.
+        gate: (V, 3) fusion weights.
+        present: (V, 3) bool.
+        page_ids: (V,) int64; text_ids: (V,) int64, -1 without text; rows: (V,) int64 rows of the panel table.
+    """
+
+    panel: Tensor
+    image: Tensor
+    text: Tensor
+    gate: Tensor
+    present: Tensor
+    page_ids: Tensor
+    text_ids: Tensor
+    rows: Tensor
+
+    @property
+    def aligned(self) -> Tensor:
+        """(M,) positions of the panels that have both picture and text: the retrieval gallery."""
+        return (self.present[:, IMAGE] & self.present[:, TEXT]).nonzero()[:, 0]
+
+
+def embed(model: Stage3, panel_set: PanelSet, pages: np.ndarray, device: torch.device | str = "cpu") -> Embedded:
+    """Embed all panels of these pages, page after page."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in Embedded.__dataclass_fields__}
+    chunks = [pages[i : i + EMBED_PAGES] for i in range(0, len(pages), EMBED_PAGES)] or [pages]
+    with frozen(model):
+        for chunk in chunks:
+            batch = panel_set.batch(chunk)
+            e = model.encoder(batch.to(device))
+            found = {"panel": e.panel, "image": e.image, "text": e.text, "gate": e.gate}
+            found |= {n: getattr(batch, n) for n in ("present", "page_ids", "text_ids", "rows")}
+            for name, value in found.items():
+                parts[name].append(value.float().cpu() if value.is_floating_point() else value)
+    # inference tensors cannot be saved for backward by a caller; clone() outside inference mode makes plain ones
+    return Embedded(**{name: torch.cat([v.clone() for v in values]) for name, values in parts.items()})
+
+
+def validate(
+    model: Stage3, panel_set: PanelSet, batches: Sequence[np.ndarray], device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """Losses over fixed batches, averaged over active panels: the same weights give the same numbers, always.
+
+    The two `validation_*` ablation settings bring the reviewed system's noise back, seeded by nothing of the run.
+
+    Returns:
+        `loss/*`, `weighted/*` and `active/*` as in metrics.jsonl; a term of weight 0 is absent.
+    """
+    total: dict[str, list[float]] = {name: [0.0, 0.0] for name in LOSSES}
+    counts: dict[str, int] = {}
+    noisy = model.config.validation_random_mask
+    with frozen(model):
+        if model.config.validation_dropout:
+            model.train()
+        for pages in batches:
+            draw = generator(int(torch.randint(2**31, ()))) if noisy else None
+            step = model(panel_set.batch(pages).to(device), draw)
+            for name, (value, count) in sums(step).items():
+                total[name][0] += value
+                total[name][1] += count
+            for name, n in step.counts.items():
+                counts[name] = counts.get(name, 0) + n
+    means = {name: value / count for name, (value, count) in total.items() if count}
+    return loss_row(means, model.weights) | {f"active/{name}": n for name, n in counts.items()}
+
+
+def loss_row(means: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
+    """`loss/*` and `weighted/*` from mean losses; the total is the weighted sum of the terms that are defined."""
+    row = {f"loss/{name}": value for name, value in means.items()}
+    weighted = {t: weights[t] * means[t] for t in TERMS if t in means and weights[t] > 0}
+    row["loss/total"] = sum(weighted.values())
+    return row | {f"weighted/{t}": value for t, value in weighted.items()}
+
+
+def gallery(embedded: Embedded) -> dict[str, Any]:
+    """Per-item retrieval results on the gallery of all panels with picture and text.
+
+    Returns:
+        `rows` (M,) positions in `embedded`; `i2t`, `t2i` (M,) ranks (1 is best; identical texts do not compete);
+        `within_i2t`, `within_t2i`: `metrics.WithinPage` of the same panels.
+    """
+    rows = embedded.aligned
+    image, text = embedded.image[rows], embedded.text[rows]
+    ids, pages = embedded.text_ids[rows], embedded.page_ids[rows]
+    return {
+        "rows": rows,
+        "i2t": metrics.retrieval_ranks(image, text, query_ids=ids),
+        "t2i": metrics.retrieval_ranks(text, image, query_ids=ids),
+        "within_i2t": metrics.within_page_ranks(image, text, pages, ids),
+        "within_t2i": metrics.within_page_ranks(text, image, pages, ids),
+    }
+
+
+def retrieval_metrics(embedded: Embedded, found: dict[str, Any] | None = None) -> dict[str, float]:
+    """`retrieval/*`: R@1, 5, 10, MRR, median rank both ways, within-page accuracy, same-page R-precision."""
+    found = found or gallery(embedded)
+    row: dict[str, float] = {"retrieval/gallery": float(len(found["rows"]))}
+    for way in ("i2t", "t2i"):
+        ranks = found[way]
+        row |= {f"retrieval/{way}_r{k}": metrics.recall_at(ranks, k) for k in (1, 5, 10)}
+        row[f"retrieval/{way}_mrr"] = metrics.mrr(ranks)
+        row[f"retrieval/{way}_median_rank"] = metrics.median_rank(ranks)
+        row[f"retrieval/within_page_{way}"] = found[f"within_{way}"].accuracy
+    for k in ("r1", "r5", "r10", "mrr"):
+        row[f"retrieval/mean_{k}"] = (row[f"retrieval/i2t_{k}"] + row[f"retrieval/t2i_{k}"]) / 2
+    precision = metrics.same_page_r_precision(embedded.panel, embedded.page_ids)
+    row["retrieval/same_page_r_precision"] = metrics.mean_defined(precision)
+    return row
+
+
+def collapse_metrics(embedded: Embedded) -> dict[str, float]:
+    """`collapse/*`: effective rank, mean cosine, page gap, uniformity of panels, alignment of pairs."""
+    rows = embedded.aligned
+    au = metrics.alignment_uniformity(embedded.image[rows], embedded.text[rows], embedded.panel)
+    gap = metrics.page_gap(embedded.panel, embedded.page_ids)
+    return {
+        "collapse/effective_rank": metrics.effective_rank(embedded.panel),
+        "collapse/mean_cosine": metrics.mean_cosine(embedded.panel),
+        "collapse/page_gap": gap.gap,
+        "collapse/intra_cosine": gap.intra,
+        "collapse/inter_cosine": gap.inter,
+        "collapse/uniformity": au.uniformity,
+        "collapse/alignment": au.alignment,
+    }
+
+
+def reconstruct(model: Stage3, embedded: Embedded, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Leave-one-out predictions for every panel with a page mate: (n, D) predictions and (n,) positions."""
+    context = losses.leave_one_out_mean(embedded.panel, embedded.page_ids)
+    rows = (losses.page_counts(embedded.page_ids) > 1).nonzero()[:, 0]
+    with frozen(model):
+        prediction = model.predict(context[rows].to(device)).float().cpu()
+    return prediction.clone(), rows
+
+
+def reconstruction_metrics(model: Stage3, embedded: Embedded, device: torch.device | str = "cpu") -> dict[str, float]:
+    """`reconstruction/*`: skill against the mean embedding, and how often the nearest panel is the right one.
+
+    The head learns only with a reconstruction weight above 0; without, there is nothing to measure.
+    """
+    if model.weights["reconstruction"] == 0:
+        return {}
+    prediction, rows = reconstruct(model, embedded, device)
+    target = embedded.panel[rows]
+    if model.config.normalize_target:
+        target = torch.nn.functional.layer_norm(target, target.shape[-1:])
+    return {
+        "reconstruction/skill": metrics.reconstruction_skill((prediction - target).square().mean(dim=1), target),
+        "reconstruction/rank_r1": metrics.reconstruction_rank_r1(prediction, target),
+    }
+
+
+def all_metrics(
+    model: Stage3, panel_set: PanelSet, pages: np.ndarray, device: torch.device | str = "cpu"
+) -> tuple[dict[str, float], Embedded]:
+    """Every gallery metric of a model on some pages, and the embeddings they were measured on."""
+    embedded = embed(model, panel_set, pages, device)
+    row = retrieval_metrics(embedded) | collapse_metrics(embedded) | reconstruction_metrics(model, embedded, device)
+    return row, embedded
