@@ -146,6 +146,7 @@ def info_nce(
         else:
             to_text, to_image = info_nce_chunked(image.float(), text.float(), groups, tau, chunk_size)
     valid = page_counts(groups) < len(groups)
+    to_text, to_image = (torch.where(valid, value, 0.0) for value in (to_text, to_image))
     return PanelLoss(to_text, valid), PanelLoss(to_image, valid)
 
 
