@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 TIE = 5e-7
-_BLOCK = 1024
+_CELLS_AT_ONCE = 2**22
 
 
 # --- retrieval -------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def within_page_ranks(image: Tensor, text: Tensor, page_ids: Tensor, text_ids: T
             rivals = (text_ids[one] != text_ids[other]) | (text_ids[one] < 0)
             one, other = one[rivals], other[rivals]
         ahead = (image[one] * text[other]).sum(dim=1) - own[one]
-        ranks.index_add_(0, one, 0.5 * ((ahead > TIE).double() + (ahead >= -TIE).double()))
+        ranks.index_add_(0, one, 0.5 * _half_places_lost(ahead).double())
         competitors.index_add_(0, one, torch.ones_like(one))
     panels = competitors.nonzero().flatten()
     return WithinPage(ranks[panels], panels, competitors[panels])
@@ -188,7 +188,7 @@ def same_page_r_precision(z: Tensor, page_ids: Tensor) -> Tensor:
     _check_length("page_ids", page_ids, len(z))
     mates = page_counts(page_ids) - 1
     result = torch.full((len(z),), math.nan, dtype=torch.float64, device=z.device)
-    for rows in _blocks((mates > 0).nonzero().flatten()):
+    for rows in _blocks((mates > 0).nonzero().flatten(), len(z)):
         scores = _similarity(z[rows], z)
         scores[torch.arange(len(rows), device=z.device), rows] = -math.inf
         wanted = mates[rows, None]
@@ -196,7 +196,7 @@ def same_page_r_precision(z: Tensor, page_ids: Tensor) -> Tensor:
         above, tied = scores > last + TIE, (scores - last).abs() <= TIE
         mate = page_ids[rows, None] == page_ids[None, :]
         places = (wanted[:, 0] - above.sum(dim=1)).double()
-        share = (tied & mate).sum(dim=1) / tied.sum(dim=1).double()
+        share = (tied & mate).sum(dim=1) / tied.sum(dim=1).clamp(min=1).double()  # 0 ties: not finite, no hits
         result[rows] = ((above & mate).sum(dim=1) + places * share) / wanted[:, 0]
     return result
 
@@ -237,7 +237,7 @@ def alignment_uniformity(image: Tensor, text: Tensor, panel: Tensor, t: float = 
     if not pairs:
         return AlignmentUniformity(alignment, math.nan)
     total = 0.0
-    for rows in _blocks(torch.arange(len(panel), device=panel.device)):
+    for rows in _blocks(torch.arange(len(panel), device=panel.device), len(panel)):
         cosine = _similarity(panel[rows], panel)
         kernel = (2 * t * (cosine - 1)).exp_()  # ||a - b||^2 = 2 - 2 cos
         kernel[torch.arange(len(rows), device=panel.device), rows] = 0.0
@@ -266,7 +266,7 @@ def effective_rank(z: Tensor, epsilon: float = 1e-7) -> float:
         gram = z.double() @ z.double().T
     else:
         gram = torch.zeros(dimension, dimension, dtype=torch.float64, device=z.device)
-        for part in torch.split(z, _BLOCK):
+        for part in torch.split(z, max(1, _CELLS_AT_ONCE // dimension)):
             gram += part.double().T @ part.double()
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     if not float(singular.sum()):
@@ -402,7 +402,7 @@ def _ranks(
         _check_length("query_ids", query_ids, len(query))
         _check_length("gallery_ids", gallery_ids, len(gallery))
     ranks = torch.empty(len(query), dtype=torch.float64, device=query.device)
-    for rows in _blocks(torch.arange(len(query), device=query.device)):
+    for rows in _blocks(torch.arange(len(query), device=query.device), len(gallery)):
         scores = _similarity(query[rows], gallery) + bias
         own = partner[rows, None]
         scores -= scores.gather(1, own)
@@ -410,8 +410,13 @@ def _ranks(
             same = (query_ids[rows, None] == gallery_ids[None, :]) & (query_ids[rows, None] >= 0)
             scores.masked_fill_(same, -math.inf)
         scores.scatter_(1, own, -math.inf)
-        ranks[rows] = 1 + 0.5 * ((scores > TIE).sum(dim=1) + (scores >= -TIE).sum(dim=1)).double()
+        ranks[rows] = 1 + 0.5 * _half_places_lost(scores).sum(dim=1).double()
     return ranks
+
+
+def _half_places_lost(ahead: Tensor) -> Tensor:
+    """2 where a rival is ahead, 1 where it ties, else 0; a score that is not a number loses to everything."""
+    return (~(ahead <= TIE)).to(torch.int8) + (~(ahead < -TIE)).to(torch.int8)
 
 
 def _page_pairs(page_ids: Tensor, pairs_at_once: int = 65_536) -> Iterator[tuple[Tensor, Tensor]]:
@@ -431,8 +436,10 @@ def _page_pairs(page_ids: Tensor, pairs_at_once: int = 65_536) -> Iterator[tuple
         yield order[repeated[different]], order[other[different]]
 
 
-def _blocks(rows: Tensor) -> Iterator[Tensor]:
-    return iter(torch.split(rows, _BLOCK)) if len(rows) else iter(())
+def _blocks(rows: Tensor, width: int) -> Iterator[Tensor]:
+    """Parts of `rows` whose similarities to `width` others fit `_CELLS_AT_ONCE`."""
+    at_once = max(1, _CELLS_AT_ONCE // max(1, width))
+    return iter(torch.split(rows, at_once)) if len(rows) else iter(())
 
 
 def _similarity(a: Tensor, b: Tensor) -> Tensor:
