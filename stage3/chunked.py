@@ -3,11 +3,12 @@
 Shape letters: V rows (panels), D dimension, B rows of one block of the similarity matrix, P pages.
 
 The matrix is visited in B x B blocks and never stored: the forward pass keeps one log-sum-exp a row, the backward
-pass forms each block again (the idea of FlashAttention, Dao et al. 2022, arXiv:2205.14135). Three savings bring
+pass forms each block again (the idea of FlashAttention, Dao et al. 2022, arXiv:2205.14135). Four savings bring
 the time near that of the bare matrix products:
 
 - z z^T is symmetric, so `supcon` visits only blocks on and above the diagonal, and G + G^T needs one product;
 - the positives of an anchor enter only through their sum, which segment sums give without any V x V mask;
+- as many blocks as a small multiple of V x D floats holds are kept, the others are formed a second time;
 - while exp(1 / tau) is far from float32's limits no maximum is subtracted, so one exponential serves the softmax
   over rows and the softmax over columns. Below `PLAIN_EXP_DOWN_TO` each has its own, shifted by its log-sum-exp.
 """
@@ -22,8 +23,9 @@ from torch.autograd.function import once_differentiable
 
 PLAIN_EXP_DOWN_TO = 1 / 60
 """Temperature down to which exp(cosine / tau) and a sum of millions of them stay in float32's normal range."""
-KEPT_FLOATS_PER_ENTRY = 1.5
-"""Blocks of `info_nce` kept from forward to backward, in floats for each of the V x D entries of one input."""
+KEPT_BY_SUPCON, KEPT_BY_INFO_NCE = 2.5, 3.0
+"""Floats of blocks kept from forward to backward, for each of the V x D entries of one input."""
+LARGEST_BLOCK = 512
 _TINY_NORM = 1e-12
 
 
@@ -31,7 +33,8 @@ def supcon_chunked(z: Tensor, page_ids: Tensor, tau: Tensor, chunk_size: int | N
     """`losses.supcon` by blocks: (V,) values, 0 for panels without page mates.
 
     Args:
-        z: (V, D) embeddings of any norm, float32 (float64 is kept, for gradient checks).
+        z: (V, D) embeddings of any norm and any floating dtype, computed in float32
+            (float64 in float64, for gradient checks).
         page_ids: (V,) int64.
         tau: 0-dim temperature.
         chunk_size: B; default from V and D.
@@ -47,7 +50,8 @@ def info_nce_chunked(
     """`losses.info_nce` by blocks: (M,) values image to text and text to image.
 
     Args:
-        image: (M, D) of any norm, float32 (float64 is kept, for gradient checks).
+        image: (M, D) of any norm and any floating dtype, computed in float32
+            (float64 in float64, for gradient checks).
         text: (M, D).
         groups: (M,) int64; rows of one group are not each other's negatives.
         tau: 0-dim temperature.
@@ -70,104 +74,154 @@ class _SupCon(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, tau: Tensor, page: Tensor, counts: Tensor, rows: int) -> Tensor:
-        unit, norm = unit_rows(z)
+        left, right = _UnitRows(z, rows), _UnitRows(z, rows)
         softmax = _Softmax(float(tau))
-        lse = softmax.empty(unit, len(unit))
-        buffer = unit.new_empty(rows, rows)
-        for i, j in _upper_blocks(len(unit), rows):
-            block = softmax.block(unit[i], unit[j], buffer)
+        lse = left.scale.new_full((len(z),), softmax.nothing)
+        kept = _Kept(KEPT_BY_SUPCON * z.numel() if any(ctx.needs_input_grad) else 0)
+        buffer = left.matrix()
+        for i, j, a, b in _pairs(left, right, upper=True):
+            block = softmax.block(a, b, kept.room_for(buffer))
             if i == j:
                 block.fill_diagonal_(softmax.nothing)
             softmax.accumulate(lse[i], block, dim=1)
             if i != j:
                 softmax.accumulate(lse[j], block, dim=0)
+            kept.add(block, buffer)
         lse = softmax.close(lse)
 
-        n_mates = (counts[page] - 1).to(unit.dtype)
-        of_mates = unit.new_empty(len(unit))
-        sums = _page_sums(unit, page, len(counts), rows)
-        for i in _blocks(len(unit), rows):
-            of_mates[i] = (unit[i] * (sums[page[i]] - unit[i])).sum(dim=1)
-        ctx.save_for_backward(unit, norm, tau, page, counts, lse)
+        n_mates = (counts[page] - 1).to(lse.dtype)
+        of_mates = torch.empty_like(lse)
+        sums = _page_sums(left, page, len(counts))
+        for i in left.blocks():
+            a = left.block(i)
+            of_mates[i] = (a * (sums[page[i]] - a)).sum(dim=1)
+        ctx.save_for_backward(z, tau, page, counts, lse, *kept.blocks)
         ctx.rows = rows
         return torch.where(n_mates > 0, lse - of_mates / (n_mates.clamp(min=1) * tau), 0.0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        unit, norm, tau, page, counts, lse = ctx.saved_tensors
-        rows, n_mates = ctx.rows, counts[page] - 1
-        upstream = torch.where(n_mates > 0, upstream, 0.0)
-        with torch.autocast(device_type=unit.device.type, enabled=False):
-            grad = _grad_of_mates(unit, page, len(counts), upstream / n_mates.clamp(min=1), rows)
+        z, tau, page, counts, lse, *kept = ctx.saved_tensors
+        left, right = _UnitRows(z, ctx.rows), _UnitRows(z, ctx.rows)
+        n_mates = counts[page] - 1
+        upstream = torch.where(n_mates > 0, upstream, 0.0) / tau
+        with torch.autocast(device_type=z.device.type, enabled=False):
+            grad = _grad_of_mates(left, page, len(counts), upstream / n_mates.clamp(min=1))
             softmax = _Softmax(float(tau))
-            buffer, other = unit.new_empty(rows, rows), unit.new_empty(rows, rows)
-            for i, j in _upper_blocks(len(unit), rows):
-                block = softmax.block(unit[i], unit[j], buffer)
-                if i == j:
-                    block.fill_diagonal_(softmax.nothing)
+            buffer, other = left.matrix(), left.matrix()
+            for n, (i, j, a, b) in enumerate(_pairs(left, right, upper=True)):
+                if n < len(kept):
+                    block = kept[n]
+                else:
+                    block = softmax.block(a, b, buffer)
+                    if i == j:
+                        block.fill_diagonal_(softmax.nothing)
                 block = softmax.weigh(block, lse[i], upstream[i], lse[j], upstream[j], other)
-                grad[i].addmm_(block, unit[j])
+                grad[i].addmm_(block, b)
                 if i != j:  # a block on the diagonal is symmetric and complete: it counts once
-                    grad[j].addmm_(block.T, unit[i])
-            grad.mul_(1 / tau)
-            along = _row_dot(unit, grad)
-            return _through_norm(grad, unit, norm, along), -along.sum() / (2 * tau), None, None, None
+                    grad[j].addmm_(block.T, a)
+            radial = left.through_norm(grad)
+        return grad.to(z.dtype), -radial / (2 * tau), None, None, None
 
 
 class _InfoNCE(torch.autograd.Function):
-    """Row loss lse over texts minus the own pair; column loss lse over images minus the own pair."""
+    """Row loss: lse over texts minus the own pair; column loss: lse over images minus the own pair."""
 
     @staticmethod
     def forward(
         ctx: Any, image: Tensor, text: Tensor, tau: Tensor, groups: Tensor | None, rows: int
     ) -> tuple[Tensor, Tensor]:
-        v, v_norm = unit_rows(image)
-        t, t_norm = unit_rows(text)
+        left, right = _UnitRows(image, rows), _UnitRows(text, rows)
         softmax = _Softmax(float(tau))
-        over_text, over_image = softmax.empty(v, len(v)), softmax.empty(v, len(v))
-        kept: list[Tensor] = []
-        room = KEPT_FLOATS_PER_ENTRY * v.numel() / rows**2 if any(ctx.needs_input_grad) else 0
-        buffer = v.new_empty(rows, rows)
-        for i, j in _all_blocks(len(v), rows):
-            keep = len(kept) + 1 <= room
-            block = softmax.block(v[i], t[j], torch.empty_like(buffer) if keep else buffer)
+        over_text, over_image = (left.scale.new_full((len(image),), softmax.nothing) for _ in range(2))
+        kept = _Kept(KEPT_BY_INFO_NCE * image.numel() if any(ctx.needs_input_grad) else 0)
+        own = torch.empty_like(over_text)
+        buffer = left.matrix()
+        for i, j, v, t in _pairs(left, right):
+            block = softmax.block(v, t, kept.room_for(buffer))
             _mask_group(block, groups, i, j, softmax.nothing)
             softmax.accumulate(over_text[i], block, dim=1)
             softmax.accumulate(over_image[j], block, dim=0)
-            if keep:
-                kept.append(block)
+            if i == j:
+                own[i] = (v * t).sum(dim=1) / tau
+            kept.add(block, buffer)
         over_text, over_image = softmax.close(over_text), softmax.close(over_image)
-        own = _row_dot(v, t) / tau
-        ctx.save_for_backward(v, v_norm, t, t_norm, tau, over_text, over_image, groups, *kept)
+        ctx.save_for_backward(image, text, tau, over_text, over_image, groups, *kept.blocks)
         ctx.rows = rows
         return over_text - own, over_image - own
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_text: Tensor, to_image: Tensor) -> tuple[Tensor | None, ...]:
-        v, v_norm, t, t_norm, tau, over_text, over_image, groups, *kept = ctx.saved_tensors
-        rows = ctx.rows
-        with torch.autocast(device_type=v.device.type, enabled=False):
-            own = (to_text + to_image)[:, None]
-            grad_v, grad_t = t * -own, v * -own
+        image, text, tau, over_text, over_image, groups, *kept = ctx.saved_tensors
+        left, right = _UnitRows(image, ctx.rows), _UnitRows(text, ctx.rows)
+        to_text, to_image = to_text / tau, to_image / tau
+        own = -(to_text + to_image)[:, None]
+        with torch.autocast(device_type=image.device.type, enabled=False):
+            grad_v, grad_t = text * (own * right.scale), image * (own * left.scale)
             softmax = _Softmax(float(tau))
-            buffer, other = v.new_empty(rows, rows), v.new_empty(rows, rows)
-            for n, (i, j) in enumerate(_all_blocks(len(v), rows)):
+            buffer, other = left.matrix(), left.matrix()
+            for n, (i, j, v, t) in enumerate(_pairs(left, right)):
                 if n < len(kept):
                     block = kept[n]
                 else:
-                    block = softmax.block(v[i], t[j], buffer)
+                    block = softmax.block(v, t, buffer)
                     _mask_group(block, groups, i, j, softmax.nothing)
                 block = softmax.weigh(block, over_text[i], to_text[i], over_image[j], to_image[j], other)
-                grad_v[i].addmm_(block, t[j])
-                grad_t[j].addmm_(block.T, v[i])
-            grad_v.mul_(1 / tau)
-            grad_t.mul_(1 / tau)
-            along_v, along_t = _row_dot(v, grad_v), _row_dot(t, grad_t)
-            grad_v = _through_norm(grad_v, v, v_norm, along_v)
-            grad_t = _through_norm(grad_t, t, t_norm, along_t)
-            return grad_v, grad_t, -along_v.sum() / tau, None, None
+                grad_v[i].addmm_(block, t)
+                grad_t[j].addmm_(block.T, v)
+            radial, _ = left.through_norm(grad_v), right.through_norm(grad_t)
+        return grad_v.to(image.dtype), grad_t.to(text.dtype), -radial / tau, None, None
+
+
+class _UnitRows:
+    """Rows of norm 1 by blocks: of the input's size only the inverse norms are stored."""
+
+    def __init__(self, raw: Tensor, rows: int) -> None:
+        dtype = torch.promote_types(raw.dtype, torch.float32)
+        self.raw, self.rows, self.scale = raw, rows, 1 / _safe_norm(raw, dtype)
+        self.buffer = raw.new_empty(rows, raw.shape[1], dtype=dtype)
+
+    def blocks(self) -> Iterator[slice]:
+        """Slices of at most `rows` rows."""
+        return (slice(start, min(start + self.rows, len(self.raw))) for start in range(0, len(self.raw), self.rows))
+
+    def block(self, i: slice) -> Tensor:
+        """(B, D) unit rows, valid until the next call."""
+        return torch.mul(self.raw[i], self.scale[i], out=self.buffer[: i.stop - i.start])
+
+    def matrix(self) -> Tensor:
+        """A fresh buffer for one block of the similarity matrix."""
+        return self.buffer.new_empty(self.rows, self.rows)
+
+    def through_norm(self, grad: Tensor) -> Tensor:
+        """Turn a gradient at the unit rows into one at the raw rows, in place; returns its sum along the rows."""
+        radial = grad.new_zeros(())
+        for i in self.blocks():
+            unit = self.block(i)
+            along = (unit * grad[i]).sum(dim=1, keepdim=True)
+            grad[i].addcmul_(unit, along, value=-1).mul_(self.scale[i])
+            radial += along.sum()
+        return radial
+
+
+class _Kept:
+    """The first blocks of the forward pass, as many as the room allows."""
+
+    def __init__(self, room: float) -> None:
+        self.room = room
+        self.blocks: list[Tensor] = []
+
+    def room_for(self, buffer: Tensor) -> Tensor:
+        """Where the next block goes: memory of its own while there is room, else the shared buffer."""
+        return torch.empty_like(buffer) if buffer.numel() <= self.room else buffer
+
+    def add(self, block: Tensor, buffer: Tensor) -> None:
+        """Keep the block unless it lies in the shared buffer."""
+        if block.data_ptr() != buffer.data_ptr():
+            self.blocks.append(block)
+            self.room -= buffer.numel()
 
 
 class _Softmax:
@@ -183,10 +237,6 @@ class _Softmax:
         out = buffer.view(-1)[: len(a) * len(b)].view(len(a), len(b))
         torch.addmm(out, a, b.T, beta=0, alpha=self.scale, out=out)
         return out.exp_() if self.plain else out
-
-    def empty(self, like: Tensor, rows: int) -> Tensor:
-        """The sum of nothing, or its logarithm."""
-        return like.new_full((rows,), self.nothing)
 
     def accumulate(self, total: Tensor, block: Tensor, dim: int) -> None:
         """Add the block's rows (dim 1) or columns (dim 0) to their running sums, in place."""
@@ -210,24 +260,25 @@ class _Softmax:
         return over_row.add_((block - col_lse[None, :]).exp_().mul_(col[None, :]))
 
 
-def _grad_of_mates(unit: Tensor, page: Tensor, pages: int, share: Tensor, rows: int) -> Tensor:
+def _grad_of_mates(unit: _UnitRows, page: Tensor, pages: int, share: Tensor) -> Tensor:
     """Gradient, times tau, of -sum_i share_i z_i . (S_i - z_i): both as an anchor and as a positive."""
-    grad = torch.empty_like(unit)
-    sums = _page_sums(unit, page, pages, rows)
-    for i in _blocks(len(unit), rows):
-        torch.mul(share[i, None], 2 * unit[i] - sums[page[i]], out=grad[i])
+    grad = torch.empty_like(unit.raw, dtype=unit.buffer.dtype)
+    sums = _page_sums(unit, page, pages)
+    for i in unit.blocks():
+        torch.mul(share[i, None], 2 * unit.block(i) - sums[page[i]], out=grad[i])
     del sums  # before the second one: both at once would be two more times V x D
-    shares = _page_sums(unit, page, pages, rows, share)
-    for i in _blocks(len(unit), rows):
+    shares = _page_sums(unit, page, pages, share)
+    for i in unit.blocks():
         grad[i] -= shares[page[i]]
     return grad
 
 
-def _page_sums(unit: Tensor, page: Tensor, pages: int, rows: int, weight: Tensor | None = None) -> Tensor:
-    """(P, D) sums of the rows of each page, optionally weighted."""
-    sums = unit.new_zeros(pages, unit.shape[1])
-    for i in _blocks(len(unit), rows):
-        sums.index_add_(0, page[i], unit[i] if weight is None else unit[i] * weight[i, None])
+def _page_sums(unit: _UnitRows, page: Tensor, pages: int, weight: Tensor | None = None) -> Tensor:
+    """(P, D) sums of the unit rows of each page, optionally weighted."""
+    sums = unit.buffer.new_zeros(pages, unit.raw.shape[1])
+    for i in unit.blocks():
+        a = unit.block(i)
+        sums.index_add_(0, page[i], a if weight is None else a * weight[i, None])
     return sums
 
 
@@ -241,39 +292,30 @@ def _mask_group(block: Tensor, groups: Tensor | None, i: slice, j: slice, nothin
     block.masked_fill_(same, nothing)
 
 
-def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of norm 1, and the norms (V, 1); a zero row stays zero and has "norm" 1, so its gradient is tame."""
-    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    norm = torch.where(norm > _TINY_NORM, norm, 1.0)
-    return rows / norm, norm
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows of norm 1; a zero row stays zero, with a tame gradient."""
+    return rows / _safe_norm(rows, rows.dtype)
 
 
-def _row_dot(a: Tensor, b: Tensor) -> Tensor:
-    """(V,) dot products of paired rows, without a V x D product in memory."""
-    return torch.bmm(a[:, None, :], b[:, :, None]).view(len(a))
+def _safe_norm(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """(V, 1) norms, 1 for rows that are zero."""
+    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=dtype)
+    return torch.where(norm > _TINY_NORM, norm, 1.0)
 
 
-def _through_norm(grad: Tensor, unit: Tensor, norm: Tensor, along: Tensor) -> Tensor:
-    """Gradient before normalisation, in place: what points along the row is lost, the rest shrinks by its norm."""
-    return grad.addcmul_(unit, along[:, None], value=-1).div_(norm)
+def _pairs(left: _UnitRows, right: _UnitRows, upper: bool = False) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """All pairs of blocks with their unit rows, row by row; `upper` leaves out what lies below the diagonal."""
+    for i in left.blocks():
+        a = left.block(i)
+        for j in right.blocks():
+            if not upper or j.start >= i.start:
+                yield i, j, a, right.block(j)
 
 
 def _block_rows(rows: Tensor, chunk_size: int | None) -> int:
-    """B: given, or such that a block is a small part of one (V, D) tensor and fits a processor's cache."""
+    """B: given, or such that the buffers are a small part of one (V, D) tensor and fit a processor's cache."""
     if chunk_size is None:
-        return max(1, min(max(64, math.isqrt(rows.numel() // 8)), 512, len(rows)))
+        chunk_size = min(LARGEST_BLOCK, max(64, min(len(rows) // 8, math.isqrt(rows.numel() // 8))))
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}.")
     return min(chunk_size, max(1, len(rows)))
-
-
-def _blocks(total: int, rows: int) -> Iterator[slice]:
-    return (slice(start, min(start + rows, total)) for start in range(0, total, rows))
-
-
-def _all_blocks(total: int, rows: int) -> Iterator[tuple[slice, slice]]:
-    return ((i, j) for i in _blocks(total, rows) for j in _blocks(total, rows))
-
-
-def _upper_blocks(total: int, rows: int) -> Iterator[tuple[slice, slice]]:
-    return ((i, j) for i, j in _all_blocks(total, rows) if i.start <= j.start)

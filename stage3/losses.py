@@ -100,7 +100,7 @@ def supcon(
         if chunk_size is None and (log_epsilon or len(z) <= DENSE_UP_TO):
             value = _supcon_dense(z.float(), page_ids, n_mates, tau, log_epsilon)
         else:
-            value = supcon_chunked(z.float(), page_ids, tau, chunk_size)
+            value = supcon_chunked(_narrow(z), page_ids, tau, chunk_size)
     return PanelLoss(value, torch.ones_like(n_mates, dtype=torch.bool) if include_singletons else n_mates > 0)
 
 
@@ -144,7 +144,7 @@ def info_nce(
         if chunk_size is None and len(image) <= DENSE_UP_TO:
             to_text, to_image = _info_nce_dense(image.float(), text.float(), groups, tau)
         else:
-            to_text, to_image = info_nce_chunked(image.float(), text.float(), groups, tau, chunk_size)
+            to_text, to_image = info_nce_chunked(_narrow(image), _narrow(text), groups, tau, chunk_size)
     valid = page_counts(groups) < len(groups)
     to_text, to_image = (torch.where(valid, value, 0.0) for value in (to_text, to_image))
     return PanelLoss(to_text, valid), PanelLoss(to_image, valid)
@@ -191,7 +191,7 @@ def reconstruction(prediction: Tensor, target: Tensor, valid: Tensor, *, detach_
 
 
 def _supcon_dense(z: Tensor, page_ids: Tensor, n_mates: Tensor, tau: Tensor, log_epsilon: float) -> Tensor:
-    z, _ = unit_rows(z)
+    z = unit_rows(z)
     logits = z @ z.T / tau
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     if log_epsilon and len(z):
@@ -203,7 +203,7 @@ def _supcon_dense(z: Tensor, page_ids: Tensor, n_mates: Tensor, tau: Tensor, log
 
 
 def _info_nce_dense(image: Tensor, text: Tensor, groups: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    logits = unit_rows(image)[0] @ unit_rows(text)[0].T / tau
+    logits = unit_rows(image) @ unit_rows(text).T / tau
     logits = logits.masked_fill(page_mates(groups), torch.finfo(logits.dtype).min)
     return -logits.log_softmax(dim=1).diagonal(), -logits.log_softmax(dim=0).diagonal()
 
@@ -216,6 +216,11 @@ def _text_groups(rows: int, text_ids: Tensor | None, device: torch.device) -> Te
 
 def _full_precision(like: Tensor) -> torch.autocast:
     return torch.autocast(device_type=like.device.type, enabled=False)
+
+
+def _narrow(rows: Tensor) -> Tensor:
+    """Float64 to float32; halves stay, the blocks widen them one at a time."""
+    return rows.float() if rows.dtype == torch.float64 else rows
 
 
 def _temperature(temperature: float | Tensor, like: Tensor) -> Tensor:
