@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -97,6 +98,12 @@ class PanelSet:
         return cls(features, layout, present, page_of_panel, first, count)
 
     @property
+    def usable_pages(self) -> np.ndarray:
+        """(P,) bool: pages with at least one panel that has a modality (a picture may have failed to decode)."""
+        some = self.present.any(axis=1)
+        return np.bincount(self.page_of_panel[some], minlength=len(self.first)) > 0
+
+    @property
     def pairs(self) -> np.ndarray:
         """(P,) panels of each page that have both a picture and a text."""
         both = self.present[:, IMAGE] & self.present[:, TEXT]
@@ -106,7 +113,8 @@ class PanelSet:
         """Rows of the panels of these pages, page after page, leaving out panels without any modality."""
         spans = [np.arange(self.first[p], self.first[p] + self.count[p]) for p in pages]
         rows: np.ndarray = np.concatenate(spans) if spans else np.zeros(0, np.int64)
-        return rows[self.present[rows].any(axis=1)]
+        usable: np.ndarray = rows[self.present[rows].any(axis=1)]
+        return usable
 
     def batch(self, pages: np.ndarray) -> PanelBatch:
         """The packed batch of these pages."""
@@ -135,6 +143,14 @@ def derived_seed(*parts: int | str) -> int:
 def generator(*parts: int | str) -> torch.Generator:
     """A torch generator of its own for (seed, purpose, step ...)."""
     return torch.Generator().manual_seed(derived_seed(*parts))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's global generators seeded inside (dropout reads them), and put back as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 class PageSampler:

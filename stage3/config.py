@@ -1,4 +1,4 @@
-"""Every setting, declared once: default, range, help. The CLI, YAML files, the app's form and the run's record read this.
+"""Every setting, declared once: default, range, help. The CLI, YAML, the app's form and the run's record read this.
 
 A setting is a field of `Config`. Its metadata says what values it takes and what it means; nothing else in the
 project repeats that. `Config(...)` checks every value, so a `Config` that exists is valid.
@@ -200,6 +200,10 @@ class Config:
     checkpoint_every: int = _setting(
         1, "run", "epochs between checkpoints; one is also written at every stop", low=1, resume_free=True
     )
+    checkpoint_steps: int = _setting(
+        0, "run", "steps between checkpoints within an epoch; 0 writes none there", low=0, resume_free=True
+    )
+    log_every: int = _setting(1, "run", "steps summed up in one training row of metrics.jsonl", low=1)
     keep_checkpoints: int = _setting(
         2, "run", "newest checkpoints kept besides the best; 0 keeps all", low=0, resume_free=True
     )
@@ -247,8 +251,8 @@ class Config:
             )
         if self.val_fraction + self.test_fraction > 0.8:
             raise ConfigError(
-                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave less than a fifth of the "
-                "books to train on. Lower one of them."
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave less than a fifth "
+                "of the books to train on. Lower one of them."
             )
 
     def replace(self, **changes: Any) -> Config:

@@ -28,10 +28,11 @@ from stage3.config import (
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line with the nearest known flag, and exit code 2."""
 
-    def __init__(self, verb: str, description: str, examples: Sequence[str]) -> None:
+    def __init__(self, verb: str, description: str, examples: Sequence[str], usage: str | None = None) -> None:
         epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples)
         super().__init__(
             prog=f"python -m stage3.{verb}",
+            usage=usage and f"python -m stage3.{verb} {usage}",
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,

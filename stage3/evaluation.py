@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ import torch
 from torch import Tensor
 
 from stage3 import losses, metrics
-from stage3.batches import IMAGE, TEXT, PanelSet, generator
+from stage3.batches import IMAGE, TEXT, PanelBatch, PanelSet, generator, seeded
+from stage3.config import StorageError
+from stage3.durable import replace_file
+from stage3.model import EncoderSpec
 from stage3.objectives import LOSSES, TERMS, Stage3, sums
+from stage3.runs import Run
 
 EMBED_PAGES = 64  # pages a forward pass when embedding; fixed, so that embeddings do not depend on a setting
 
@@ -77,23 +82,27 @@ def embed(model: Stage3, panel_set: PanelSet, pages: np.ndarray, device: torch.d
 
 
 def validate(
-    model: Stage3, panel_set: PanelSet, batches: Sequence[np.ndarray], device: torch.device | str = "cpu"
+    model: Stage3,
+    panel_set: PanelSet,
+    batches: Sequence[np.ndarray],
+    device: torch.device | str = "cpu",
+    *,
+    noise_seed: int = 0,
 ) -> dict[str, float]:
     """Losses over fixed batches, averaged over active panels: the same weights give the same numbers, always.
 
-    The two `validation_*` ablation settings bring the reviewed system's noise back, seeded by nothing of the run.
+    The two `validation_*` ablation settings bring the reviewed system's noise back; only then is `noise_seed` used.
 
     Returns:
         `loss/*`, `weighted/*` and `active/*` as in metrics.jsonl; a term of weight 0 is absent.
     """
     total: dict[str, list[float]] = {name: [0.0, 0.0] for name in LOSSES}
     counts: dict[str, int] = {}
-    noisy = model.config.validation_random_mask
-    with frozen(model):
-        if model.config.validation_dropout:
-            model.train()
-        for pages in batches:
-            draw = generator(int(torch.randint(2**31, ()))) if noisy else None
+    mask, dropout = model.config.validation_random_mask, model.config.validation_dropout
+    with frozen(model), seeded(noise_seed, torch.device(device)):
+        model.train(dropout)
+        for i, pages in enumerate(batches):
+            draw = generator(noise_seed, "validation mask", i) if mask else None
             step = model(panel_set.batch(pages).to(device), draw)
             for name, (value, count) in sums(step).items():
                 total[name][0] += value
@@ -197,3 +206,81 @@ def all_metrics(
     embedded = embed(model, panel_set, pages, device)
     row = retrieval_metrics(embedded) | collapse_metrics(embedded) | reconstruction_metrics(model, embedded, device)
     return row, embedded
+
+
+def gradient_budget(model: Stage3, batch: PanelBatch) -> dict[str, float]:
+    """How hard each weighted term pulls on the encoder, and whether two terms pull the same way, on one batch.
+
+    Returns:
+        `gradient/TERM`: norm of the weighted term's gradient over the encoder's parameters;
+        `gradient_cosine/A_B`: cosine between two terms' gradients, -1 to 1.
+    """
+    parameters = [p for p in model.encoder.parameters() if p.requires_grad]
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.enable_grad():
+            step = model(batch)
+            flat: dict[str, Tensor] = {}
+            for term in (t for t in TERMS if t in step.losses and step.losses[t].count):
+                weighted = step.weights[term] * step.losses[term].mean
+                grads = torch.autograd.grad(weighted, parameters, retain_graph=True, allow_unused=True)
+                pairs = zip(grads, parameters, strict=True)
+                flat[term] = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    row = {f"gradient/{term}": float(g.norm()) for term, g in flat.items()}
+    for i, a in enumerate(flat):
+        for b in list(flat)[i + 1 :]:
+            row[f"gradient_cosine/{a}_{b}"] = float(torch.cosine_similarity(flat[a], flat[b], dim=0))
+    return row
+
+
+def save_embeddings(path: Path, embedded: Embedded) -> None:
+    """Write float16 panel embeddings and their rows as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, save({"panel": embedded.panel.half(), "rows": embedded.rows}))
+
+
+def load_embeddings(path: Path) -> tuple[Tensor, Tensor]:
+    """What `save_embeddings` wrote: (n, D) float32 panel embeddings and (n,) rows of the panel table."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    return tensors["panel"].float(), tensors["rows"]
+
+
+def load_model(run: Run, step: int | None = None) -> Stage3:
+    """The model of a run's checkpoint, in eval mode on the CPU.
+
+    Args:
+        run: an open run.
+        step: which checkpoint; None is the best, or the newest whole one where no best was chosen.
+
+    Raises:
+        StorageError: no checkpoint, a damaged one, or tensors that do not fit the settings.
+    """
+    best = run.best()
+    loaded = run.load_checkpoint(step if step is not None else best.step if best else None)
+    spec = EncoderSpec.from_dict(loaded.state["encoder"])
+    model = Stage3.initialised(spec, run.config, seed=0)
+    problems = tensor_differences(model.state_dict(), loaded.tensors["model"])
+    if problems:
+        shown = "; ".join(problems[:10])
+        raise StorageError(f"{loaded.path}: its tensors are not this model's: {shown}")
+    model.load_state_dict(loaded.tensors["model"])
+    return model.eval()
+
+
+def tensor_differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    """Names, shapes and dtypes in which two state dicts differ, in words."""
+    found = [f"{name} is missing" for name in ours if name not in theirs]
+    found += [f"{name} is not known" for name in theirs if name not in ours]
+    for name in ours.keys() & theirs.keys():
+        a, b = ours[name], theirs[name]
+        if a.shape != b.shape or a.dtype != b.dtype:
+            found.append(f"{name} is {tuple(b.shape)} {b.dtype}, expected {tuple(a.shape)} {a.dtype}")
+    return sorted(found)

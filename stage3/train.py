@@ -1,0 +1,232 @@
+"""`python -m stage3.train`: train a run from a data set, or go on with one that was stopped."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stage3.config import (
+    FIELDS,
+    Config,
+    ConfigError,
+    DataError,
+    Interrupted,
+    Stage3Error,
+    differences,
+    read_yaml,
+    spec_of,
+)
+from stage3.console import Parser, progress, run, say, settings_from, to_json
+from stage3.runs import Run
+
+if TYPE_CHECKING:
+    from stage3.dataset import Dataset
+    from stage3.trainer import Trainer
+
+EXAMPLES = (
+    "python -m stage3.train --run runs/first --data data/samples",
+    "python -m stage3.train --run runs/first                                   (goes on after a stop)",
+    "python -m stage3.train --run runs/strong --data data/samples --alignment_weight 1 --temperature 0.05",
+    "python -m stage3.train --run runs/copy --config runs/first/config.yaml --seed 1",
+    "python -m stage3.train --run runs/mine --manifest pages.csv --panels json/ --panel_format ocr",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, prepare, train; returns the exit code."""
+    about = "Train panel embeddings. The same command again resumes a stopped run."
+    parser = Parser("train", about, EXAMPLES, usage="--run RUN [--config F.yaml] [--data FOLDER] [--SETTING VALUE ...]")
+    parser.add_argument("--run", required=True, help="folder of the run, such as runs/first")
+    parser.add_argument("--config", help="YAML file of settings; flags win over it")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument(
+        "--allow_inexact_resume", action="store_true", help="resume although threads or device changed (other bits)"
+    )
+    parser.add_settings()
+    args = parser.parse(argv)
+    the_run, resumed = open_or_create(args)
+    tell = (lambda _: None) if args.json else say
+    with the_run.lock(), stopping() as stop:
+        if the_run.status.state == "finished":
+            tell(f"{the_run.path} is finished; its result is below. Train a new run to change settings.")
+        else:
+            train(the_run, resumed=resumed, inexact=args.allow_inexact_resume, stop=stop, tell=tell)
+    summary = result(the_run)
+    if args.json:
+        say(to_json(summary))
+    else:
+        for line in summary_lines(the_run, summary):
+            say(line)
+    return 0
+
+
+def open_or_create(args: Any) -> tuple[Run, bool]:
+    """The run to train and whether it was there before.
+
+    Raises:
+        ConfigError: a run that exists is asked to change a setting that reaches its weights.
+    """
+    path = Path(args.run)
+    if not Run.exists(path):
+        config = settings_from(args, config=args.config)
+        check_places(path, config)
+        return Run.create(path, config), False
+    existing = Run.open(path)
+    asked = {name: value for name, value in vars(args).items() if name in FIELDS}
+    layers = [(existing.config.to_dict(), str(path)), (read_yaml(Path(args.config)) if args.config else {}, "--config")]
+    wanted = Config.layered(*layers, (asked, "command line"))
+    changed = differences(existing.config, wanted)
+    fixed = {name: values for name, values in changed.items() if not spec_of(name).resume_free}
+    if fixed:
+        listed = "; ".join(f"{name} is {old}, asked for {new}" for name, (old, new) in fixed.items())
+        raise ConfigError(f"{path} was started with other settings: {listed}. Resume without them, or name a new run.")
+    if changed:
+        existing.write_config(wanted)
+    return existing, True
+
+
+def check_places(path: Path, config: Config) -> None:
+    """Refuse a run inside the panels or pictures that it reads: the next scan would meet its files."""
+    for name in ("panels",):
+        folder = getattr(config, name)
+        if folder and path.resolve().is_relative_to(Path(folder).resolve()):
+            raise ConfigError(f"--run {path} lies inside --{name} {folder}. Choose a folder outside the data.")
+
+
+@contextmanager
+def stopping() -> Iterator[Any]:
+    """A `stop()` that turns true at SIGINT or SIGTERM, so that training ends at the next step with a checkpoint."""
+    asked: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    handled = [signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
+    before = {number: signal.signal(number, note) for number in handled}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Any, tell: Any) -> None:
+    """Prepare data and model, resume if there is something to resume, and train to the end.
+
+    The run's status says how it ended, whatever happens.
+    """
+    the_run.clear_stop()
+    the_run.set_status("running", message="reading the data")
+    try:
+        trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell)
+        with progress(f"training {the_run.name}", trainer.total_steps) as bar:
+            bar.advance(trainer.step)
+            trainer.on_step = lambda _: bar.advance(1)
+            trainer.fit(stop)
+    except Interrupted as error:
+        the_run.set_status("stopped", message=str(error), exit_code=error.exit_code)
+        the_run.log(str(error))
+        raise
+    except Stage3Error as error:
+        the_run.set_status("failed", message=str(error), exit_code=error.exit_code)
+        the_run.log(f"failed: {error}")
+        raise
+    except BaseException as error:
+        the_run.set_status("failed", message=f"{type(error).__name__}: {error}", exit_code=1)
+        raise
+    the_run.set_status("finished", step=trainer.step, message="finished", exit_code=0)
+    the_run.log(f"finished at step {trainer.step}")
+
+
+def prepare(the_run: Run, *, resumed: bool, inexact: bool, tell: Any) -> Trainer:
+    """Load the data, check that it is the data the run began with, build the trainer, load the newest checkpoint."""
+    import torch
+
+    from stage3.dataset import Dataset
+    from stage3.readers.report import report_lines
+    from stage3.trainer import Trainer
+
+    torch.set_num_threads(the_run.config.threads)
+    data = Dataset.load(the_run.config)
+    for line in report_lines(data.table.report):
+        tell(line)
+    the_run.write_json("data_report", data.table.report.to_dict())
+    check_identity(the_run, data)
+    if not len(data.pages("train")):
+        raise DataError("no page is left to train on after the split by book. Lower val_fraction and test_fraction.")
+    trainer = Trainer(the_run, data, say=lambda line: _both(the_run, line, tell))
+    if resumed and the_run.checkpoints():
+        loaded = the_run.load_checkpoint()
+        for damage in loaded.damaged:
+            _both(the_run, f"damaged checkpoint passed over: {damage}", tell)
+        trainer.resume(loaded, inexact=inexact)
+        _both(the_run, f"resuming {the_run.path} after step {trainer.step} of {trainer.total_steps}", tell)
+    else:
+        the_run.cut_metrics(0)
+        the_run.clear_best()
+        _both(the_run, start_line(the_run, data, trainer), tell)
+    return trainer
+
+
+def _both(the_run: Run, line: str, tell: Any) -> None:
+    the_run.log(line)
+    tell(line)
+
+
+def start_line(the_run: Run, data: Dataset, trainer: Trainer) -> str:
+    """What is about to be trained, in one line."""
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    sizes = {name: len(data.pages(name)) for name in ("train", "val", "test")}
+    return (
+        f"training {the_run.path}: {parameters:,} parameters, {sizes['train']} pages to train, "
+        f"{sizes['val']} to choose, {sizes['test']} held out; {trainer.total_steps} steps on {trainer.device}"
+    )
+
+
+def check_identity(the_run: Run, data: Dataset) -> None:
+    """Record what the run is trained on, or refuse to go on when that has changed."""
+    now = data.identity()
+    if not (the_run.path / "data.json").exists():
+        the_run.write_json("data", now)
+        return
+    before = the_run.read_json("data")
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        shown = "; ".join(f"{n}: {str(before.get(n))[:60]} then, {str(now[n])[:60]} now" for n in changed)
+        raise DataError(
+            f"{the_run.path} was trained on other data ({shown}). Bring that data back, or train a new run."
+        )
+
+
+def result(the_run: Run) -> dict[str, Any]:
+    """Where the run is and what its best validation says."""
+    best = the_run.best()
+    frame = the_run.metrics()
+    val = frame[frame["split"] == "val"]
+    rows = val[val["step"] == best.step] if best else val.tail(1)
+    metrics = {} if rows.empty else {k: v for k, v in rows.iloc[0].items() if "/" in str(k)}
+    status = the_run.status
+    return {"run": str(the_run.path), "state": status.state, "step": status.step} | {
+        "best_step": best.step if best else None,
+        "selected_by": best.metric if best else None,
+        "validation": metrics,
+    }
+
+
+def summary_lines(the_run: Run, summary: dict[str, Any]) -> list[str]:
+    """The end of a training session in words."""
+    lines = [f"{summary['state']} at step {summary['step']}: {the_run.path}"]
+    if summary["best_step"] is not None:
+        value = summary["validation"].get(summary["selected_by"], float("nan"))
+        lines.append(f"best checkpoint: step {summary['best_step']}, {summary['selected_by']} {value:.4g}")
+    lines.append(f"next: python -m stage3.evaluate --run {the_run.path}")
+    return lines
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,313 @@
+"""The training loop: seeded steps, fixed validation, checkpoints that resume bit for bit.
+
+Nothing is drawn from a global random state: batches, masked panels and dropout of step s depend on (seed, purpose, s)
+alone. So a resumed run needs no generator state, and a run that validates has the same weights as one that does not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from stage3 import evaluation
+from stage3.batches import PageSampler, PanelBatch, derived_seed, fixed_batches, generator, seeded, steps_from
+from stage3.config import Config, Interrupted, NumericError, StorageError
+from stage3.dataset import Dataset
+from stage3.model import EncoderSpec
+from stage3.objectives import Stage3, Step, sums
+from stage3.optim import (
+    clip,
+    learning_rate,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+    set_learning_rate,
+)
+from stage3.runs import Best, Loaded, Run
+
+MAX_SKIPPED_IN_A_ROW = 3
+LOWER_IS_BETTER = ("loss/total",)
+
+
+@dataclass
+class Totals:
+    """Sums over the active items of the steps since the last row of metrics; means are made only here."""
+
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    norms: list[float] = field(default_factory=list)
+    silent: int = 0
+    skipped: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, step: Step) -> None:
+        """Count one forward pass."""
+        for name, (value, count) in sums(step).items():
+            entry = self.losses.setdefault(name, [0.0, 0.0])
+            entry[0] += value
+            entry[1] += count
+        for name, n in step.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + n
+        self.silent += not step.has_signal
+
+    def row(self, weights: dict[str, float]) -> dict[str, Any]:
+        """The row's losses, counts, gradient norm and speed."""
+        means = {name: value / count for name, (value, count) in self.losses.items() if count}
+        took = time.perf_counter() - self.started
+        row = evaluation.loss_row(means, weights)
+        row |= {f"active/{name}": n for name, n in self.counts.items()}
+        row |= {"active/silent_batches": self.silent, "skipped_steps": self.skipped}
+        row["grad_norm"] = sum(self.norms) / len(self.norms) if self.norms else math.nan
+        return row | {"seconds": took, "panels_per_second": self.counts.get("panels", 0) / max(took, 1e-9)}
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the first GPU, else the CPU."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+class Trainer:
+    """One run being trained; `fit` is the whole story."""
+
+    def __init__(self, run: Run, data: Dataset, *, say: Callable[[str], None] = lambda _: None) -> None:
+        """Args: `run` an open run whose lock is held; `data` its data set; `say` takes a line for the person."""
+        self.run, self.data, self.config, self.say = run, data, run.config, say
+        self.device = resolve_device(self.config.device)
+        spec = EncoderSpec.of(self.config, data.features.image_sizes, data.features.text_dim)
+        seed = derived_seed(self.config.seed, "weights")
+        self.model = Stage3.initialised(spec, self.config, seed).to(self.device)
+        self.optimizer = make_optimizer(self.model, self.config)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
+        self.sampler = PageSampler.of(data.panel_set, data.pages("train"), self.config)
+        self.val_pages = data.pages("val")
+        self.val_batches = fixed_batches(self.val_pages, self.config.batch_pages, self.config.seed)
+        self.total_steps = self.config.epochs * self.sampler.n_batches
+        self.step = 0
+        self.saved_step = -1
+        self.best: Best | None = None
+        self.validations_since_best = 0
+        self.skipped_in_a_row = 0
+        self.totals = Totals()
+        self.began = time.monotonic()
+        self.on_step: Callable[[int], None] = lambda _: None
+
+    # --- one step
+
+    def train_step(self, batch: PanelBatch, step: int) -> bool:
+        """One optimizer step over everything learned; False when it was skipped as non-finite.
+
+        A batch without any signal changes no weight and no optimizer state.
+        """
+        self.model.train()
+        mask = None if self.config.leave_one_out else generator(self.config.seed, "mask", step)
+        with seeded(derived_seed(self.config.seed, "dropout", step), self.device):
+            with torch.autocast(self.device.type, self._dtype(), enabled=self.config.precision != "float32"):
+                found = self.model(batch.to(self.device), mask)
+            if not found.has_signal:
+                self.totals.add(found)
+                return True
+            self.optimizer.zero_grad(set_to_none=True)
+            total = found.total
+            if not bool(torch.isfinite(total)):
+                return False
+            self.scaler.scale(total).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = clip(self.model, self.config)
+        if not math.isfinite(norm):
+            self.scaler.update()
+            return False
+        set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.totals.add(found)
+        self.totals.norms.append(norm)
+        return True
+
+    def _dtype(self) -> torch.dtype:
+        return torch.float16 if self.config.precision == "fp16" else torch.bfloat16
+
+    # --- the loop
+
+    def fit(self, stop: Callable[[], bool]) -> None:
+        """Train to the end, or until `stop()`; the run then holds a checkpoint of the last step.
+
+        Raises:
+            Interrupted: stopped on request; a resumed run continues bit for bit.
+            NumericError: three steps in a row were not finite.
+        """
+        self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
+        for step, epoch, pages in steps_from(self.sampler, self.step):
+            if step > self.total_steps:
+                break
+            if 0 < self.config.patience <= self.validations_since_best:
+                self.say(f"stopped early: {self.config.patience} validations without a better {self.config.select_by}")
+                break
+            if self._should_stop(stop):
+                self.checkpoint()
+                raise Interrupted(f"stopped after step {self.step} of {self.total_steps}; the same command resumes it")
+            finite = self.train_step(self.data.panel_set.batch(pages), step)
+            self.step = step
+            self._count_skip(finite, pages)
+            self._after_step(step, epoch)
+            self.on_step(step)
+        self.checkpoint()
+        self._finish_best()
+
+    def _should_stop(self, stop: Callable[[], bool]) -> bool:
+        limit = self.config.max_minutes
+        return stop() or self.run.stop_requested or (limit > 0 and time.monotonic() - self.began > 60 * limit)
+
+    def _count_skip(self, finite: bool, pages: np.ndarray) -> None:
+        if finite:
+            self.skipped_in_a_row = 0
+            return
+        self.totals.skipped += 1
+        self.skipped_in_a_row += 1
+        ids = self.data.table.pages["page_id"].iloc[pages].tolist()
+        self.run.log(f"step {self.step} skipped: loss or gradient not finite; pages {', '.join(ids)}")
+        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise NumericError(
+                f"{self.skipped_in_a_row} steps in a row were not finite, the last is step {self.step} "
+                f"(pages {', '.join(ids[:3])} …). Lower lr, raise a temperature, or look at these pages; "
+                "the last good checkpoint is kept."
+            )
+
+    def _after_step(self, step: int, epoch: int) -> None:
+        ends_epoch = step % self.sampler.n_batches == 0
+        if step % self.config.log_every == 0 or ends_epoch:
+            self._log_train(step, epoch)
+        save = self.config.checkpoint_steps > 0 and step % self.config.checkpoint_steps == 0
+        if ends_epoch:
+            last = step == self.total_steps
+            better = (epoch % self.config.validate_every == 0 or last) and self._validate(step, epoch)
+            save = save or better or last or epoch % self.config.checkpoint_every == 0
+            if self.config.embed_every and (epoch % self.config.embed_every == 0 or last):
+                self._save_embeddings(epoch)
+        if save:
+            self.checkpoint()
+
+    def _log_train(self, step: int, epoch: int) -> None:
+        row = {"step": step, "epoch": epoch, "split": "train"} | self.totals.row(self.model.weights)
+        row["lr"] = learning_rate(step, self.total_steps, self.config)
+        row["temperature/contrastive"] = float(self.model.contrastive_temperature())
+        row["temperature/alignment"] = float(self.model.alignment_temperature())
+        self.run.append_metrics(row)
+        self.totals = Totals()
+        self.run.set_status(step=step, epoch=epoch)
+
+    def _validate(self, step: int, epoch: int) -> bool:
+        """Write a validation row; whether it is the best so far."""
+        started = time.perf_counter()
+        row: dict[str, Any] = {"step": step, "epoch": epoch, "split": "val"}
+        if len(self.val_pages):
+            noise = derived_seed(self.config.seed, "validation noise", step)
+            row |= evaluation.validate(self.model, self.data.panel_set, self.val_batches, self.device, noise_seed=noise)
+            row |= evaluation.all_metrics(self.model, self.data.panel_set, self.val_pages, self.device)[0]
+            row |= evaluation.gradient_budget(
+                self.model, self.data.panel_set.batch(self.val_batches[0]).to(self.device)
+            )
+        row["seconds"] = time.perf_counter() - started
+        self.run.append_metrics(row)
+        self.say(validation_line(row, self.config, self.total_steps))
+        value = float(row.get(self.config.select_by, math.nan))
+        sign = -1 if self.config.select_by in LOWER_IS_BETTER else 1
+        if math.isfinite(value) and (self.best is None or sign * value > sign * self.best.value):
+            self.best = Best(step, value, self.config.select_by)
+            self.validations_since_best = 0
+            return True
+        self.validations_since_best += 1
+        return False
+
+    def _save_embeddings(self, epoch: int) -> None:
+        """Panel embeddings of up to about 2,000 panels, the same ones each time, for drift maps."""
+        pages = self.data.pages("all")
+        per_page = max(len(self.data.table) / max(len(pages), 1), 1e-9)
+        keep = max(1, math.ceil(len(pages) * per_page / 2000))
+        embedded = evaluation.embed(self.model, self.data.panel_set, pages[::keep], self.device)
+        evaluation.save_embeddings(self.run.path / "embeddings" / f"epoch-{epoch:04d}.safetensors", embedded)
+
+    # --- checkpoints
+
+    def checkpoint(self) -> None:
+        """Save weights, optimizer and position; then point at the best and prune, in this order."""
+        if self.saved_step == self.step:
+            return
+        state = {
+            "step": self.step,
+            "encoder": self.model.encoder.spec.to_dict(),
+            "best": vars(self.best) if self.best else None,
+            "validations_since_best": self.validations_since_best,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "scaler": self.scaler.state_dict(),
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "pending": {"losses": self.totals.losses, "counts": self.totals.counts, "norms": self.totals.norms}
+            | {"silent": self.totals.silent, "skipped": self.totals.skipped},
+        }
+        weights = {name: t.detach().cpu().contiguous() for name, t in self.model.state_dict().items()}
+        tensors = {"model": weights, "optimizer": optimizer_tensors(self.model, self.optimizer)}
+        self.run.save_checkpoint(self.step, tensors, state)
+        if self.best:
+            self.run.set_best(self.best.step, self.best.value, self.best.metric)
+            self.run.set_status(best_step=self.best.step, best_value=self.best.value)
+        self.run.prune(self.config.keep_checkpoints)
+        self.saved_step = self.step
+
+    def resume(self, loaded: Loaded, *, inexact: bool = False) -> None:
+        """Continue from a checkpoint, and cut the metrics back to it.
+
+        Raises:
+            StorageError: it was made with other threads or on another device, where bits differ, unless `inexact`.
+        """
+        state = loaded.state
+        here = {"threads": torch.get_num_threads(), "device": self.device.type}
+        changed = [f"{k} {state[k]} then, {v} now" for k, v in here.items() if state[k] != v]
+        if changed and not inexact:
+            raise StorageError(
+                f"{loaded.path}: cannot resume bit for bit ({'; '.join(changed)}). "
+                "Give --allow_inexact_resume to go on all the same."
+            )
+        self.model.load_state_dict(loaded.tensors["model"])
+        restore_optimizer(self.model, self.optimizer, loaded.tensors.get("optimizer", {}))
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = self.saved_step = loaded.step
+        self.best = Best(**state["best"]) if state["best"] else None
+        self.validations_since_best = state["validations_since_best"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.totals = Totals(**state["pending"])
+        self.run.cut_metrics(self.step)
+        if self.best:
+            self.run.set_best(self.best.step, self.best.value, self.best.metric)
+        else:
+            self.run.clear_best()
+
+    def _finish_best(self) -> None:
+        """Without a validation metric the last checkpoint is the one to use; say so instead of inventing a value."""
+        if self.best is None:
+            self.say(f"no {self.config.select_by} was measured (no validation books?): the last checkpoint is used")
+
+
+def validation_line(row: dict[str, Any], config: Config, total_steps: int) -> str:
+    """One line an epoch: what a person watching wants to see."""
+
+    def percent(name: str) -> str:
+        value = row.get(name, math.nan)
+        return "–" if not math.isfinite(value) else f"{100 * value:.1f} %"
+
+    def number(name: str) -> str:
+        value = row.get(name, math.nan)
+        return "–" if not math.isfinite(value) else f"{value:.3f}"
+
+    return (
+        f"epoch {row['epoch']:>3}/{config.epochs}  step {row['step']:>5}/{total_steps}  "
+        f"val loss {number('loss/total')} "
+        f"(contrastive {number('loss/contrastive')}, reconstruction {number('loss/reconstruction')}, "
+        f"alignment {number('loss/alignment')})  R@5 image→text {percent('retrieval/i2t_r5')}, "
+        f"text→image {percent('retrieval/t2i_r5')}"
+    )
