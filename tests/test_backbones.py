@@ -1,0 +1,271 @@
+"""Frozen backbones: their own preprocessing and pooling, never in train mode, refused by name when unusable.
+
+The models are small random ones, saved to a folder and loaded through the code that loads the real ones.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stage3 import backbones
+from stage3.config import ConfigError, DataError
+
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "cat",
+    "dog",
+    "runs",
+    "in",
+    "the",
+    "forest",
+    "red",
+    "house",
+    "jumps",
+    "over",
+    "!",
+    "?",
+    ".",
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """Small random SigLIP (both towers), ResNet and BERT folders, as `save_pretrained` writes them."""
+    import transformers as hf
+
+    root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    tower = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = hf.SiglipConfig(
+        text_config={**tower, "vocab_size": 50, "max_position_embeddings": 16},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+    )
+    hf.SiglipModel(config).save_pretrained(root / "siglip")
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    SiglipImageProcessorPil(
+        size={"height": 32, "width": 32}, image_mean=[0.5, 0.4, 0.3], image_std=[0.5, 0.6, 0.7]
+    ).save_pretrained(root / "siglip")
+
+    resnet = hf.ResNetModel(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 20, 28], depths=[1, 1, 1, 1]))
+    for module in resnet.modules():  # statistics that a train-mode pass would visibly move
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 2.0)
+    resnet.save_pretrained(root / "resnet")
+    from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+
+    ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.875).save_pretrained(root / "resnet")
+
+    bert = hf.BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=12, hidden_dropout_prob=0.5,
+    )  # fmt: skip
+    hf.BertModel(bert, add_pooling_layer=False).save_pretrained(root / "bert")
+    (root / "bert" / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    hf.BertTokenizer(vocab={w: i for i, w in enumerate(WORDS)}).save_pretrained(root / "bert")
+    return root
+
+
+def pictures(n: int = 3) -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    shapes = [(40, 60), (90, 33), (32, 32)]
+    return [Image.fromarray(rng.integers(0, 255, (*shapes[i % 3], 3), dtype=np.uint8)) for i in range(n)]
+
+
+def test_siglip_is_its_vision_tower_with_its_own_preprocessing(models):
+    import transformers as hf
+
+    backbone = backbones.resolve_vision(str(models / "siglip"))
+    assert backbone.sizes == (24,)
+    image = pictures(1)[0]
+    raw = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    by_hand = (raw - np.array([0.5, 0.4, 0.3], np.float32)) / np.array([0.5, 0.6, 0.7], np.float32)
+    np.testing.assert_allclose(backbone.prepare(image).numpy(), by_hand.transpose(2, 0, 1), atol=1e-5)
+    whole = hf.SiglipModel.from_pretrained(models / "siglip").eval()
+    with torch.no_grad():
+        expected = whole.get_image_features(pixel_values=torch.tensor(by_hand.transpose(2, 0, 1))[None])
+    expected = expected if isinstance(expected, torch.Tensor) else expected.pooler_output
+    torch.testing.assert_close(backbone.encode([image]), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_resnet_pools_its_last_map(models):
+    import transformers as hf
+
+    backbone = backbones.resolve_vision(str(models / "resnet"))
+    assert backbone.sizes == (28,)
+    images = pictures()
+    whole = hf.ResNetModel.from_pretrained(models / "resnet").eval()
+    stack = torch.stack([backbone.prepare(i) for i in images])
+    assert stack.shape == (3, 3, 32, 32)
+    with torch.no_grad():
+        expected = whole(pixel_values=stack).last_hidden_state.mean(dim=(2, 3))
+    torch.testing.assert_close(backbone.encode(images), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_text_is_the_mean_over_real_tokens_and_says_what_did_not_fit(models):
+    backbone = backbones.resolve_text(str(models / "bert"))
+    assert backbone.size == 16
+    short, long = "a cat runs", "the red cat jumps over the red dog in the red house in the forest !"
+    together, cut = backbone.encode_counted([short, long])
+    assert cut == [False, True]
+    alone, _ = backbone.encode_counted([short])
+    torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-4)  # padding does not leak into the mean
+    with torch.no_grad():
+        ids = torch.tensor([[2, *(WORDS.index(w) for w in short.split()), 3]])
+        expected = backbone.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.mean(dim=1)
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-4)
+    exactly = "a cat runs in the red house jumps over ."  # 10 words and 2 special tokens: 12, the window
+    assert backbone.encode_counted([exactly])[1] == [False]
+    assert backbone.encode_counted([exactly + " !"])[1] == [True]
+
+
+@pytest.mark.parametrize("which", ["siglip", "resnet"])
+def test_a_vision_backbone_is_frozen(models, which):
+    backbone = backbones.resolve_vision(str(models / which))
+    first = backbone.encode(pictures())
+    before = {k: v.clone() for k, v in backbone.model.state_dict().items()}
+    torch.testing.assert_close(backbone.encode(pictures()), first, rtol=0, atol=0)
+    assert not any(module.training for module in backbone.model.modules())
+    assert not any(p.requires_grad for p in backbone.model.parameters())
+    assert not first.requires_grad
+    for key, value in backbone.model.state_dict().items():  # BatchNorm statistics and their counters among them
+        assert torch.equal(value, before[key]), key
+
+
+def test_dropout_of_a_text_backbone_is_off(models):
+    backbone = backbones.resolve_text(str(models / "bert"))
+    torch.testing.assert_close(backbone.encode(["a red cat"]), backbone.encode(["a red cat"]), rtol=0, atol=0)
+
+
+def test_joined_backbones_put_their_features_side_by_side(models):
+    names = [str(models / "siglip"), str(models / "resnet"), "tiny"]
+    joined = backbones.resolve_vision("+".join(names))
+    parts = [backbones.resolve_vision(n) for n in names]
+    assert joined.sizes == (24, 28, *parts[2].sizes)
+    expected = torch.cat([p.encode(pictures()) for p in parts], dim=1)
+    torch.testing.assert_close(joined.encode(pictures()), expected)
+    assert joined.fingerprint not in {p.fingerprint for p in parts}
+    with pytest.raises(ConfigError, match="twice"):
+        backbones.resolve_vision("tiny+tiny")
+
+
+def copied(models: Path, which: str, to: Path) -> Path:
+    to.mkdir()
+    for path in (models / which).iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+def test_the_fingerprint_covers_weights_and_preprocessing(models, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    original = backbones.resolve_vision(str(models / "resnet")).fingerprint
+    same = copied(models, "resnet", tmp_path / "same")
+    assert backbones.resolve_vision(str(same)).fingerprint == original  # where it lies does not matter
+
+    mean = copied(models, "resnet", tmp_path / "mean")
+    settings = json.loads((mean / "preprocessor_config.json").read_text())
+    settings["image_mean"][1] += 0.001
+    (mean / "preprocessor_config.json").write_text(json.dumps(settings))
+    weight = copied(models, "resnet", tmp_path / "weight")
+    tensors = load_file(weight / "model.safetensors")
+    name = next(k for k in tensors if "running_mean" in k)
+    tensors[name][0] += 1e-3
+    save_file(tensors, weight / "model.safetensors", metadata={"format": "pt"})
+    changed = {backbones.resolve_vision(str(p)).fingerprint for p in (mean, weight)}
+    assert len(changed | {original}) == 3
+    assert backbones.resolve_vision(str(same), precision="bf16").fingerprint != original
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("siglp", "siglip"),
+        ("tinny", "tiny"),
+        ("", "unknown"),
+        ("minilm", "text backbone"),
+        ("../nowhere", "unknown"),
+        ("a/b/c", "unknown"),
+    ],
+)
+def test_unknown_vision_names_are_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
+        backbones.resolve_vision(name)
+
+
+def test_a_model_that_is_not_here_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(DataError, match=r"hf download nobody/nothing.*local folder"):
+        backbones.resolve_text("nobody/nothing")
+    with pytest.raises(ConfigError, match="vision backbone"):
+        backbones.resolve_text("resnet50")
+
+
+def test_pickled_missing_and_unsound_weights_are_refused(models, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    pickled = copied(models, "resnet", tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(DataError, match="no safetensors"):
+        backbones.resolve_vision(str(pickled))
+
+    lacking = copied(models, "resnet", tmp_path / "lacking")
+    tensors = load_file(lacking / "model.safetensors")
+    dropped = next(k for k in tensors if k.endswith("convolution.weight"))
+    save_file(
+        {k: v for k, v in tensors.items() if k != dropped}, lacking / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(DataError, match="missing"):
+        backbones.resolve_vision(str(lacking)).encode(pictures(1))
+
+    unsound = copied(models, "resnet", tmp_path / "unsound")
+    tensors[dropped][0] = float("nan")
+    save_file(tensors, unsound / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="not finite"):
+        backbones.resolve_vision(str(unsound)).encode(pictures(1))
+
+
+def test_a_text_model_is_no_vision_backbone(models):
+    with pytest.raises(DataError, match="no vision backbone"):
+        backbones.resolve_vision(str(models / "bert"))
+    with pytest.raises(DataError, match="no text backbone"):
+        backbones.resolve_text(str(models / "resnet"))
+
+
+def test_hostile_texts_are_cut_before_they_are_tokenised(models):
+    backbone = backbones.resolve_text(str(models / "bert"))
+    hostile = ["a cat\ud800 runs", "\0\0 a \0 cat", "cat " * 800_000, "", "🐱 " * 5]
+    assert torch.isfinite(backbone.encode(hostile)).all()
+    assert backbones.clean_text("x\ud83d y") == ("x� y", False)
+    assert backbones.clean_text("🐱") == ("🐱", False)  # a pair of surrogates in UTF-16, and no lone one
+    assert len(backbones.clean_text("y" * 3_000_000)[0]) == backbones.MAX_CHARACTERS
+
+
+def test_tiny_never_imports_transformers(run_python):
+    run_python(
+        "from stage3 import backbones; import sys; backbones.resolve_text('tiny'); backbones.resolve_vision('tiny');"
+        "assert 'transformers' not in sys.modules and 'huggingface_hub' not in sys.modules"
+    )
+
+
+@pytest.fixture
+def run_python():
+    import subprocess
+
+    def run(code: str) -> str:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
