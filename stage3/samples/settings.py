@@ -1,0 +1,534 @@
+"""Ten settings drawn in layers from far to near: sky, distance, middle ground, floor.
+
+A place is drawn from its own seed, so that panels of one scene show the same place from other points of view.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import cos, radians, sin
+
+import numpy as np
+
+from stage3.samples.ink import Canvas, Point, smooth
+from stage3.samples.looks import Color, darker, lighter, mix
+
+SKY: dict[str, tuple[Color, ...]] = {
+    "day": ((112, 186, 236), (146, 206, 242), (182, 224, 246), (216, 240, 248)),
+    "dusk": ((108, 72, 140), (186, 88, 128), (240, 128, 96), (252, 190, 110)),
+    "night": ((18, 22, 58), (26, 34, 80), (36, 48, 104), (52, 66, 128)),
+}
+
+
+@dataclass
+class View:
+    """A panel's view of a place: its size, the horizon, how far it is panned and how close it looks."""
+
+    c: Canvas
+    w: float
+    h: float
+    horizon: float
+    pan: float
+    zoom: float
+    rng: np.random.Generator
+
+    @property
+    def unit(self) -> float:
+        """Page pixels to one unit of the place (a panel's height at zoom 1)."""
+        return max(self.h, 0.62 * self.w) * self.zoom
+
+    @property
+    def line(self) -> float:
+        """Width of an outline in the background."""
+        return 0.0 if self.w * self.h < 55_000 else self.c.look.line * 0.7
+
+    @property
+    def time(self) -> str:
+        """Time of day."""
+        return self.c.time
+
+    def x(self, u: float, depth: float = 1.0) -> float:
+        """Page x of a place's coordinate; far things (small depth) move less when the view pans."""
+        return self.w / 2 + (u - self.pan * depth) * self.unit
+
+    def many(self, step: float, depth: float = 1.0) -> list[tuple[float, np.random.Generator]]:
+        """Positions along the place every `step`, each with its own generator, that may be in view."""
+        seed = int(self.rng.integers(1 << 30))
+        half = self.w / 2 / self.unit + step * 2.5
+        middle = self.pan * depth
+        first, last = int((middle - half) // step), int((middle + half) // step) + 1
+        return [(self.x(k * step, depth), np.random.default_rng([seed, k + 10_000])) for k in range(first, last + 1)]
+
+    def paint(self, color: Color, far: float = 0.0) -> Color:
+        """A colour in this light, hazier the farther away."""
+        haze = self.c.look.color(SKY[self.time][3])
+        return mix(self.c.paint(color), haze, far)
+
+
+def draw_setting(
+    c: Canvas, setting: str, size: Point, seed: int, pan: float = 0.0, zoom: float = 1.0, horizon: float = 0.6
+) -> None:
+    """Fill a panel with a setting, under the canvas's time of day."""
+    v = View(c, size[0], size[1], size[1] * horizon, pan, zoom, np.random.default_rng([seed, 77]))
+    _SETTINGS[setting](v)
+
+
+def _rect(v: View, x0: float, y0: float, x1: float, y1: float, color: Color | None, line: float = 0.0) -> None:
+    v.c.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], color, line)
+
+
+def _sky(v: View, bottom: float | None = None, orb: bool = True) -> None:
+    base = v.horizon if bottom is None else bottom
+    bands = SKY[v.time]
+    tops = [0.0, 0.34, 0.62, 0.84]
+    for k, color in enumerate(bands):
+        _rect(v, -2, base * tops[k], v.w + 2, base + 2, v.c.look.color(color))
+    rng = np.random.default_rng(int(v.rng.integers(1 << 30)))
+    r = v.unit * 0.085
+    x, y = v.x(float(rng.uniform(-0.45, 0.5)), 0.12), base * (0.3 if v.time != "dusk" else 0.74)
+    if v.time == "night":
+        for k in range(11):
+            sx, sy = float(rng.random()) * v.w, float(rng.random()) * base * 0.9
+            v.c.ellipse(sx, sy, 1.0 if k % 4 else 1.6, 1.0 if k % 4 else 1.6, (250, 246, 214))
+    if not orb:
+        return
+    if v.time == "night":
+        v.c.ellipse(x, y, r, r, (250, 244, 208), v.line * 0.7)
+        for dx, dy, s in ((-0.3, -0.2, 0.22), (0.3, 0.25, 0.16), (0.05, -0.5, 0.12)):
+            v.c.ellipse(x + dx * r, y + dy * r, s * r, s * r, (226, 218, 178))
+    elif v.time == "dusk":
+        v.c.ellipse(x, y, r * 1.75, r * 1.75, v.c.look.color((250, 168, 92)))
+        v.c.ellipse(x, y, r * 1.25, r * 1.25, (255, 226, 130))
+    else:
+        v.c.ellipse(x, y, r, r, (255, 232, 120), v.line * 0.8)
+    if v.c.look.shading == "dots" and v.time != "night":
+        v.c.tone([(-2, -2), (v.w + 2, -2), (v.w + 2, base * 0.3), (-2, base * 0.3)], v.c.look.color(darker(bands[0], 0.14)), "dots", 5, 0.36)
+    _clouds(v, base)
+
+
+def _clouds(v: View, base: float) -> None:
+    color = {"day": (252, 252, 250), "dusk": (250, 176, 150), "night": (62, 72, 122)}[v.time]
+    for x, rng in v.many(0.8, 0.2):
+        if rng.random() < 0.35:
+            continue
+        y, s = base * float(rng.uniform(0.12, 0.5)), v.unit * float(rng.uniform(0.05, 0.085))
+        x += float(rng.uniform(-0.2, 0.2)) * v.unit
+        shape = [(x - 2.3 * s, y), (x - 1.7 * s, y - 0.7 * s), (x - 0.8 * s, y - 0.75 * s), (x, y - 1.35 * s), (x + 0.9 * s, y - 0.8 * s), (x + 1.7 * s, y - 0.7 * s), (x + 2.4 * s, y), (x, y + 0.18 * s)]
+        v.c.blob(shape, v.c.look.color(color))
+
+
+def _hills(v: View, color: Color, base: float, height: float, step: float, depth: float, line: float) -> None:
+    tops = [(x, base - height * v.unit * float(rng.uniform(0.25, 1.0))) for x, rng in v.many(step, depth)]
+    if len(tops) > 2:
+        v.c.polygon([(tops[0][0], base + 4), *_soft(tops), (tops[-1][0], base + 4)], color, line)
+
+
+def _soft(points: list[Point]) -> list[Point]:
+    return smooth(points, closed=False, steps=5)
+
+
+def _floor(v: View, color: Color, line: float = 0.0) -> None:
+    v.c.polygon([(-4, v.horizon), (v.w + 4, v.horizon), (v.w + 4, v.h + 4), (-4, v.h + 4)], color, line)
+
+
+def _city(v: View) -> None:
+    _sky(v)
+    far, near = v.paint((120, 132, 170), 0.45), [(176, 98, 84), (120, 128, 150), (196, 160, 116), (98, 124, 140)]
+    for x, rng in v.many(0.17, 0.45):
+        top = v.horizon - v.unit * float(rng.uniform(0.2, 0.5))
+        _rect(v, x, top, x + 0.15 * v.unit, v.horizon, far)
+    for x, rng in v.many(0.36, 0.9):
+        wide, tall = v.unit * float(rng.uniform(0.24, 0.33)), v.unit * float(rng.uniform(0.24, 0.56))
+        _block(v, x, wide, tall, near[int(rng.integers(4))], rng)
+    _floor(v, v.paint((112, 112, 124)))
+    kerb = v.horizon + (v.h - v.horizon) * 0.26
+    _rect(v, -4, v.horizon, v.w + 4, kerb, v.paint((176, 172, 168)), v.line)
+    for x, _ in v.many(0.2, 1.0):
+        v.c.stroke([(x, v.horizon), (v.w / 2 + (x - v.w / 2) * 1.25, kerb)], darker(v.paint((176, 172, 168)), 0.3), v.line * 0.6)
+    y = v.horizon + (v.h - v.horizon) * 0.66
+    for x, _ in v.many(0.4, 1.15):
+        v.c.polygon([(x, y), (x + 0.2 * v.unit, y), (x + 0.22 * v.unit, y + 0.025 * v.unit), (x, y + 0.025 * v.unit)], v.paint((240, 222, 140)))
+
+
+def _block(v: View, x: float, wide: float, tall: float, color: Color, rng: np.random.Generator) -> None:
+    top, wall = v.horizon - tall, v.paint(color, 0.08)
+    side = wide * 0.16 * (1 if x > v.w / 2 else -1)  # the flank that faces the middle of the view
+    edge = x if side > 0 else x + wide
+    v.c.polygon([(edge, top), (edge - side, top + abs(side) * 0.5), (edge - side, v.horizon), (edge, v.horizon)], darker(wall, 0.3), v.line)
+    _rect(v, x, top, x + wide, v.horizon, wall, v.line)
+    _rect(v, x - wide * 0.04, top - v.unit * 0.012, x + wide * 1.04, top + v.unit * 0.02, darker(wall, 0.15), v.line)
+    pane_on, pane_off = (255, 226, 120), v.paint((178, 214, 232) if v.time == "day" else (70, 84, 120))
+    columns, rows = 3, max(int(tall / (v.unit * 0.1)), 1)
+    for i in range(columns):
+        for j in range(rows):
+            wx, wy = x + wide * (0.12 + 0.29 * i), top + v.unit * (0.045 + 0.1 * j)
+            if wy + 0.05 * v.unit > v.horizon - 0.03 * v.unit:
+                continue
+            on = v.time != "day" and rng.random() < 0.55
+            _rect(v, wx, wy, wx + wide * 0.19, wy + v.unit * 0.055, pane_on if on else pane_off, v.line * 0.5)
+
+
+def _forest(v: View) -> None:
+    _sky(v)
+    _hills(v, v.paint((96, 150, 110), 0.4), v.horizon + 2, 0.2, 0.2, 0.3, 0)
+    for x, rng in v.many(0.16, 0.5):
+        t = v.unit * float(rng.uniform(0.25, 0.42))
+        green = v.paint((60, 124, 84), 0.25)
+        v.c.polygon([(x, v.horizon - t), (x + 0.1 * v.unit, v.horizon + 3), (x - 0.1 * v.unit, v.horizon + 3)], green)
+    _floor(v, v.paint((118, 164, 84)))
+    v.c.blob([(v.x(-0.05), v.horizon), (v.x(0.06), v.horizon), (v.x(0.2), v.h * 0.8), (v.x(0.5), v.h + 20), (v.x(-0.4), v.h + 20), (v.x(-0.1), v.h * 0.8)], v.paint((206, 176, 122)))
+    for x, rng in v.many(0.36, 0.95):
+        x += float(rng.uniform(-0.08, 0.08)) * v.unit
+        if abs(x - v.x(0.0)) < 0.1 * v.unit:
+            continue
+        _tree(v, x, v.horizon + (v.h - v.horizon) * float(rng.uniform(0.04, 0.2)), v.unit * float(rng.uniform(0.085, 0.12)), rng)
+    _tufts(v, v.paint((78, 132, 66)), 0.16)
+
+
+def _tree(v: View, x: float, y: float, s: float, rng: np.random.Generator) -> None:
+    bark, leaf = v.paint((112, 76, 52)), v.paint(((70, 146, 72), (92, 160, 66), (54, 128, 82))[int(rng.integers(3))])
+    v.c.polygon([(x - 0.42 * s, y), (x - 0.24 * s, y - 2.2 * s), (x + 0.24 * s, y - 2.2 * s), (x + 0.42 * s, y)], bark, v.line)
+    v.c.stroke([(x - 0.02 * s, y - 0.3 * s), (x + 0.04 * s, y - 1.4 * s)], darker(bark, 0.35), v.line * 0.7)
+    crown = [(x + s * dx, y + s * dy) for dx, dy in ((-1.5, -2.2), (-1.65, -3.2), (-0.9, -4.2), (0.1, -4.6), (1.1, -4.2), (1.7, -3.2), (1.4, -2.2), (0.5, -1.85), (-0.6, -1.9))]
+    v.c.blob(crown, leaf, v.line)
+    v.c.blob([(x + s * dx, y + s * dy) for dx, dy in ((-0.9, -3.2), (-0.4, -4.0), (0.5, -4.1), (0.9, -3.5), (0.0, -2.9))], lighter(leaf, 0.16))
+
+
+def _tufts(v: View, color: Color, step: float) -> None:
+    for x, rng in v.many(step, 1.0):
+        y, s = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.15, 0.95)), 0.02 * v.unit
+        v.c.stroke([(x - s, y - s * 0.8), (x - s * 0.3, y)], color, v.line)
+        v.c.stroke([(x + s, y - s * 0.9), (x + s * 0.3, y)], color, v.line)
+        v.c.stroke([(x, y - s * 1.3), (x, y)], color, v.line)
+
+
+def _castle(v: View) -> None:
+    _sky(v)
+    _hills(v, v.paint((132, 168, 112), 0.3), v.horizon + 3, 0.14, 0.35, 0.35, 0)
+    stone, roof = v.paint((178, 172, 176)), v.paint((176, 70, 78))
+    u, base = v.unit, v.horizon + 0.02 * v.unit
+    for k, depth in ((-1.15, 0.7), (0.0, 0.7), (1.15, 0.7)):
+        x = v.x(k, depth)
+        _wall(v, x - 0.34 * u, x + 0.34 * u, base, 0.2 * u, stone)
+        for dx, tall, wide in ((-0.36, 0.36, 0.085), (0.36, 0.4, 0.085), (-0.13, 0.48, 0.07), (0.16, 0.42, 0.065)):
+            _tower(v, x + dx * u, base, tall * u, wide * u, stone, roof)
+        v.c.blob([(x - 0.07 * u, base), (x - 0.07 * u, base - 0.1 * u), (x, base - 0.16 * u), (x + 0.07 * u, base - 0.1 * u), (x + 0.07 * u, base)], v.paint((92, 62, 48)), v.line)
+        for dx in (-0.03, 0.0, 0.03):
+            v.c.stroke([(x + dx * u, base), (x + dx * u, base - 0.12 * u)], darker(v.paint((92, 62, 48)), 0.4), v.line * 0.7)
+    _floor(v, v.paint((134, 174, 96)))
+    x = v.x(0.0, 0.7)
+    v.c.polygon([(x - 0.06 * u, base), (x + 0.06 * u, base), (v.w / 2 + (x - v.w / 2) * 1.3 + 0.34 * u, v.h + 4), (v.w / 2 + (x - v.w / 2) * 1.3 - 0.34 * u, v.h + 4)], v.paint((214, 194, 150)))
+    _tufts(v, v.paint((92, 138, 76)), 0.22)
+
+
+def _wall(v: View, x0: float, x1: float, base: float, tall: float, stone: Color) -> None:
+    _rect(v, x0, base - tall, x1, base, stone, v.line)
+    tooth = 0.035 * v.unit
+    n = int((x1 - x0) / tooth)
+    for k in range(0, n, 2):
+        _rect(v, x0 + k * tooth, base - tall - tooth, x0 + (k + 1) * tooth, base - tall + 1, stone, v.line * 0.8)
+    for k in range(7):
+        bx, by = x0 + (x1 - x0) * ((k * 0.37) % 0.9), base - tall * (0.2 + 0.7 * ((k * 0.53) % 1.0))
+        v.c.stroke([(bx, by), (bx + 0.04 * v.unit, by)], darker(stone, 0.3), v.line * 0.7)
+
+
+def _tower(v: View, x: float, base: float, tall: float, wide: float, stone: Color, roof: Color) -> None:
+    _rect(v, x - wide, base - tall, x + wide, base, stone, v.line)
+    _rect(v, x - wide, base - tall, x - wide * 0.45, base, darker(stone, 0.2))
+    v.c.polygon([(x - wide * 1.25, base - tall), (x, base - tall - wide * 2.6), (x + wide * 1.25, base - tall)], roof, v.line)
+    v.c.polygon([(x - wide * 1.2, base - tall - 1), (x, base - tall - wide * 2.5), (x - wide * 0.35, base - tall - 1)], darker(roof, 0.22))
+    tip = base - tall - wide * 2.6
+    v.c.stroke([(x, tip), (x, tip - wide * 0.9)], v.c.look.ink, v.line)
+    v.c.polygon([(x, tip - wide * 0.9), (x + wide * 1.0, tip - wide * 0.62), (x, tip - wide * 0.35)], v.paint((244, 204, 84)), v.line * 0.7)
+    glow = (255, 224, 120) if v.time != "day" else darker(stone, 0.6)
+    v.c.blob([(x - wide * 0.24, base - tall * 0.66), (x, base - tall * 0.84), (x + wide * 0.24, base - tall * 0.66), (x + wide * 0.2, base - tall * 0.58), (x - wide * 0.2, base - tall * 0.58)], glow, v.line * 0.8)
+
+
+def _beach(v: View) -> None:
+    _sky(v)
+    sea, sand = v.paint((54, 148, 196)), v.paint((244, 216, 154))
+    shore = v.horizon + (v.h - v.horizon) * 0.34
+    _rect(v, -4, v.horizon, v.w + 4, shore + 8, sea, v.line * 0.7)
+    for k, y in enumerate((0.25, 0.5, 0.72)):
+        yy = v.horizon + (shore - v.horizon) * y
+        for x, rng in v.many(0.3 - 0.04 * k, 0.6 + 0.1 * k):
+            x += float(rng.uniform(-0.1, 0.1)) * v.unit
+            v.c.curve([(x, yy), (x + 0.04 * v.unit, yy - 1.6), (x + 0.09 * v.unit, yy)], lighter(sea, 0.45), v.line * 0.9)
+    boat = v.x(0.55, 0.4)
+    s, y = 0.05 * v.unit, v.horizon + 0.015 * v.unit
+    v.c.polygon([(boat, y - 0.3 * s), (boat, y - 2.8 * s), (boat + 1.5 * s, y - 0.5 * s)], v.paint((252, 250, 244)), v.line)
+    v.c.polygon([(boat - 1.2 * s, y - 0.2 * s), (boat + 1.5 * s, y - 0.2 * s), (boat + 1.0 * s, y + 0.5 * s), (boat - 0.8 * s, y + 0.5 * s)], v.paint((206, 78, 66)), v.line)
+    edge = [(x, shore + float(rng.uniform(-0.012, 0.012)) * v.unit) for x, rng in v.many(0.14)]
+    v.c.polygon([(edge[0][0], v.h + 4), *_soft([(x, y - 0.018 * v.unit) for x, y in edge]), (edge[-1][0], v.h + 4)], v.paint((250, 250, 246)))
+    v.c.polygon([(edge[0][0], v.h + 4), *_soft(edge), (edge[-1][0], v.h + 4)], sand)
+    for x, rng in v.many(1.05, 0.9):
+        _palm(v, x - 0.42 * v.unit, shore + 0.1 * v.unit, v.unit * float(rng.uniform(0.5, 0.62)), 1 if rng.random() < 0.5 else -1)
+    for x, rng in v.many(0.23):
+        y = shore + (v.h - shore) * float(rng.uniform(0.2, 0.9))
+        v.c.curve([(x, y), (x + 0.03 * v.unit, y + 1.2), (x + 0.07 * v.unit, y)], darker(sand, 0.2), v.line * 0.8)
+
+
+def _palm(v: View, x: float, y: float, tall: float, lean: int) -> None:
+    bark, leaf = v.paint((158, 112, 70)), v.paint((62, 150, 84))
+    top = (x + lean * 0.26 * tall, y - tall)
+    trunk = [(x, y), (x + lean * 0.06 * tall, y - 0.5 * tall), top]
+    v.c.limb(trunk, [0.1 * tall, 0.07 * tall, 0.055 * tall], bark, v.line, darker(bark, 0.22))
+    for a in (-160, -118, -62, -20, 20, 155):
+        reach = 0.36 * tall
+        tip = (top[0] + reach * cos(radians(a)), top[1] + reach * sin(radians(a)) * 0.7 + 0.1 * tall)
+        mid = (top[0] + 0.6 * reach * cos(radians(a)), top[1] + 0.75 * reach * sin(radians(a)) - 0.05 * tall)
+        v.c.blob([top, (mid[0], mid[1] - 0.05 * tall), tip, (mid[0], mid[1] + 0.04 * tall)], leaf, v.line)
+    v.c.ellipse(top[0], top[1] + 0.03 * tall, 0.035 * tall, 0.035 * tall, v.paint((116, 74, 48)), v.line)
+
+
+def _desert(v: View) -> None:
+    _sky(v)
+    for x, rng in v.many(0.75, 0.35):
+        s, tall = v.unit * float(rng.uniform(0.13, 0.2)), v.unit * float(rng.uniform(0.1, 0.2))
+        rock = v.paint((206, 122, 84), 0.25)
+        v.c.polygon([(x - s, v.horizon + 2), (x - s * 0.75, v.horizon - tall), (x + s * 0.7, v.horizon - tall), (x + s, v.horizon + 2)], rock)
+        v.c.polygon([(x - s, v.horizon + 2), (x - s * 0.75, v.horizon - tall), (x - s * 0.4, v.horizon - tall), (x - s * 0.5, v.horizon + 2)], darker(rock, 0.15))
+    _floor(v, v.paint((240, 192, 112)))
+    sand = v.paint((240, 192, 112))
+    for k, tone in enumerate((lighter(sand, 0.18), darker(sand, 0.1), sand)):
+        base = v.horizon + (v.h - v.horizon) * (0.16 + 0.3 * k)
+        _hills(v, tone, base + (v.h - base) + 4, (v.h - base) / v.unit + 0.09, 0.5, 0.6 + 0.2 * k, 0)
+    for x, rng in v.many(0.7, 0.9):
+        x += float(rng.uniform(-0.15, 0.15)) * v.unit
+        _cactus(v, x, v.horizon + (v.h - v.horizon) * float(rng.uniform(0.15, 0.4)), v.unit * float(rng.uniform(0.24, 0.36)))
+    for x, rng in v.many(0.3):
+        y = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.4, 0.95))
+        v.c.curve([(x, y), (x + 0.05 * v.unit, y - 2), (x + 0.12 * v.unit, y)], darker(sand, 0.22), v.line * 0.8)
+
+
+def _cactus(v: View, x: float, y: float, tall: float) -> None:
+    green = v.paint((74, 150, 88))
+    shade = darker(green, 0.24)
+    for side, at, up in ((-1, 0.45, 0.34), (1, 0.32, 0.42)):
+        v.c.limb([(x, y - at * tall), (x + side * 0.2 * tall, y - at * tall), (x + side * 0.22 * tall, y - (at + up) * tall)], [0.09 * tall] * 3, green, v.line, shade)
+    v.c.limb([(x, y), (x, y - 0.5 * tall), (x, y - tall)], [0.15 * tall, 0.16 * tall, 0.14 * tall], green, v.line, shade)
+    for t in (0.25, 0.5, 0.75):
+        v.c.stroke([(x - 0.02 * tall, y - t * tall), (x - 0.02 * tall, y - (t + 0.08) * tall)], lighter(green, 0.45), v.line * 0.8)
+
+
+def _space(v: View) -> None:
+    top = {"day": (40, 30, 92), "dusk": (78, 24, 82), "night": (10, 12, 34)}[v.time]
+    low = {"day": (70, 60, 150), "dusk": (150, 52, 104), "night": (20, 24, 60)}[v.time]
+    for k in range(4):
+        _rect(v, -2, v.horizon * k / 4, v.w + 2, v.h, v.c.look.color(mix(top, low, k / 3)))
+    rng = np.random.default_rng(int(v.rng.integers(1 << 30)))
+    for k in range(18):
+        x, y = float(rng.random()) * v.w, float(rng.random()) * v.horizon
+        r = 0.6 + 0.9 * float(rng.random()) ** 3
+        if k % 9 == 0:
+            v.c.stroke([(x - 3 * r, y), (x + 3 * r, y)], (255, 250, 220), 0.7)
+            v.c.stroke([(x, y - 3 * r), (x, y + 3 * r)], (255, 250, 220), 0.7)
+        v.c.ellipse(x, y, r, r, (250, 246, 224))
+    planet = v.c.look.color(((232, 120, 92), (96, 180, 196), (226, 186, 108))[int(rng.integers(3))])
+    x, y, r = v.x(float(rng.uniform(-0.35, 0.35)), 0.25), v.horizon * 0.36, 0.14 * v.unit
+    v.c.ellipse(x, y, r, r, planet, v.line)
+    v.c.blob([(x - 0.9 * r, y - 0.3 * r), (x, y - 0.12 * r), (x + 0.92 * r, y - 0.3 * r), (x + 0.98 * r, y - 0.05 * r), (x, y + 0.14 * r), (x - 0.98 * r, y - 0.05 * r)], lighter(planet, 0.3))
+    v.c.blob([(x - 0.9 * r, y + 0.35 * r), (x, y + 0.5 * r), (x + 0.9 * r, y + 0.35 * r), (x, y + 0.98 * r)], darker(planet, 0.28))
+    v.c.curve([(x - 1.02 * r, y - 0.1 * r), (x - 1.7 * r, y + 0.4 * r), (x, y + 0.5 * r), (x + 1.7 * r, y - 0.15 * r), (x + 1.02 * r, y - 0.3 * r)], lighter(planet, 0.6), 0.11 * r)
+    if v.time == "day":
+        v.c.ellipse(v.x(0.85, 0.2), v.horizon * 0.12, 0.1 * v.unit, 0.1 * v.unit, (255, 244, 190))
+    ground = v.paint((168, 158, 172)) if v.time != "night" else v.paint((190, 184, 206))
+    _hills(v, darker(ground, 0.3), v.horizon + 0.05 * v.unit, 0.14, 0.22, 0.6, v.line)
+    _floor(v, ground)
+    for x, rng in v.many(0.34):
+        x += float(rng.uniform(-0.1, 0.1)) * v.unit
+        y, s = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.15, 0.9)), v.unit * float(rng.uniform(0.03, 0.075))
+        v.c.ellipse(x, y, s * 1.5, s * 0.5, darker(ground, 0.28), v.line * 0.7)
+        v.c.ellipse(x, y + s * 0.14, s * 1.25, s * 0.34, darker(ground, 0.12))
+
+
+def _underwater(v: View) -> None:
+    top = {"day": (88, 190, 216), "dusk": (150, 110, 158), "night": (18, 50, 92)}[v.time]
+    low = {"day": (20, 92, 150), "dusk": (52, 44, 108), "night": (8, 18, 52)}[v.time]
+    for k in range(5):
+        _rect(v, -2, v.h * 0.17 * k, v.w + 2, v.h + 2, v.c.look.color(mix(top, low, k / 4)))
+    if v.time != "night":
+        for x, rng in v.many(0.5, 0.3):
+            ray = v.c.look.color(mix(mix(top, low, 0.2), (255, 255, 240), 0.16))
+            s = v.unit * float(rng.uniform(0.04, 0.09))
+            v.c.polygon([(x, -2), (x + s, -2), (x - 0.12 * v.unit + s, v.h * 0.34), (x - 0.12 * v.unit - s, v.h * 0.34)], ray)
+    back = v.c.look.color(mix(low, (40, 60, 90), 0.4))
+    _hills(v, back, v.horizon + 0.1 * v.unit, 0.26, 0.26, 0.5, 0)
+    sand = v.paint((222, 204, 150)) if v.time != "day" else v.c.look.color((196, 202, 160))
+    _hills(v, sand, v.h + 6, (v.h - v.horizon) / v.unit, 0.4, 1.0, v.line)
+    for x, rng in v.many(0.24, 0.9):
+        x += float(rng.uniform(-0.08, 0.08)) * v.unit
+        base = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.25, 0.5))
+        if rng.random() < 0.55:
+            tall = v.unit * float(rng.uniform(0.2, 0.42))
+            green = v.paint((58, 156, 96) if rng.random() < 0.6 else (150, 160, 60))
+            for dx in (-0.03, 0.02):
+                path = [(x + dx * v.unit + 0.022 * v.unit * (-1) ** k, base - tall * (1 - abs(dx) * 6) * k / 4) for k in range(5)]
+                v.c.limb(path, [0.035 * v.unit, 0.028 * v.unit, 0.01 * v.unit], green, v.line * 0.8, None)
+        else:
+            _coral(v, x, base, v.unit * float(rng.uniform(0.1, 0.16)), v.paint((236, 104, 112) if rng.random() < 0.6 else (240, 160, 90)))
+    for x, rng in v.many(0.3, 0.5):
+        y, r = v.h * float(rng.uniform(0.05, 0.5)), float(rng.uniform(1.2, 3.4))
+        v.c.ellipse(x, y, r, r, (190, 226, 240))
+
+
+def _coral(v: View, x: float, y: float, s: float, color: Color) -> None:
+    for a, reach in ((-32, 0.8), (2, 1.15), (34, 0.85)):
+        tip = (x + s * reach * sin(radians(a)) * 1.1, y - s * reach)
+        v.c.limb([(x, y), (x + s * 0.4 * sin(radians(a)), y - 0.5 * s * reach), tip], [0.24 * s, 0.2 * s, 0.2 * s], color, v.line * 0.8, darker(color, 0.2))
+
+
+def _room(v: View, wall: Color, floor: Color) -> tuple[Color, Color]:
+    """Back wall, skirting and floor boards of a room; indoor light is warmer and less dark than outdoors."""
+    tint = {"day": 0.0, "dusk": 0.55, "night": 0.62}[v.time]
+    wall_paint = mix(v.c.look.color(wall), v.paint(wall), tint)
+    floor_paint = mix(v.c.look.color(floor), v.paint(floor), tint)
+    _rect(v, -4, -4, v.w + 4, v.horizon + 2, wall_paint)
+    _floor(v, floor_paint)
+    return wall_paint, floor_paint
+
+
+def _window(v: View, x: float, y: float, w: float, h: float, frame: Color) -> None:
+    m = 0.018 * v.unit
+    _rect(v, x - m, y - m, x + w + m, y + h + m, frame, v.line)
+    sky = SKY[v.time]
+    for k, color in enumerate(sky):
+        _rect(v, x, y + h * k / 4, x + w, y + h, v.c.look.color(color))
+    r = 0.16 * min(w, h)
+    if v.time == "night":
+        v.c.ellipse(x + 0.7 * w, y + 0.28 * h, r, r, (250, 244, 208))
+        for a, b in ((0.2, 0.2), (0.35, 0.55), (0.15, 0.75), (0.85, 0.7)):
+            v.c.ellipse(x + a * w, y + b * h, 0.9, 0.9, (250, 246, 214))
+    elif v.time == "dusk":
+        v.c.ellipse(x + 0.6 * w, y + 0.72 * h, r * 1.3, r * 1.3, (255, 226, 130))
+    else:
+        v.c.ellipse(x + 0.28 * w, y + 0.3 * h, r, r, (255, 232, 120))
+    _rect(v, x, y, x + w, y + h, None, v.line)
+    v.c.stroke([(x + w / 2, y), (x + w / 2, y + h)], frame, m)
+    v.c.stroke([(x, y + h / 2), (x + w, y + h / 2)], frame, m)
+
+
+def _boards(v: View, color: Color) -> None:
+    v.c.stroke([(-4, v.horizon), (v.w + 4, v.horizon)], v.c.look.ink, v.line)
+    for x, _ in v.many(0.17, 1.0):
+        v.c.stroke([(x, v.horizon), (v.w / 2 + (x - v.w / 2) * 1.9, v.h + 4)], darker(color, 0.24), v.line * 0.8)
+
+
+def _bedroom(v: View) -> None:
+    wall, floor = _room(v, (236, 196, 186), (186, 132, 90))
+    u = v.unit
+    for x, _ in v.many(0.1, 0.8):
+        v.c.stroke([(x, -4), (x, v.horizon)], darker(wall, 0.08), 0.022 * u)
+    _boards(v, floor)
+    rug = v.c.paint((104, 132, 186), 0.5)
+    x = v.x(0.1)
+    v.c.ellipse(x, v.horizon + (v.h - v.horizon) * 0.66, 0.46 * u, (v.h - v.horizon) * 0.24, rug, v.line)
+    v.c.ellipse(x, v.horizon + (v.h - v.horizon) * 0.66, 0.38 * u, (v.h - v.horizon) * 0.18, None, v.line, lighter(rug, 0.5))
+    for k in (-1.3, 0.0, 1.3):
+        x, y = v.x(k, 0.8), v.horizon
+        white = v.c.paint((250, 244, 232), 0.5)
+        _window(v, x - 0.16 * u, y - 0.5 * u, 0.26 * u, 0.28 * u, white)
+        curtain = v.c.paint((206, 92, 100), 0.5)
+        for side in (-1, 1):
+            cx = x - 0.03 * u + side * 0.17 * u
+            v.c.blob([(cx - 0.05 * u, y - 0.53 * u), (cx + 0.05 * u, y - 0.53 * u), (cx + 0.045 * u - side * 0.02 * u, y - 0.36 * u), (cx + 0.06 * u, y - 0.19 * u), (cx - 0.06 * u, y - 0.19 * u), (cx - 0.045 * u - side * 0.02 * u, y - 0.36 * u)], curtain, v.line)
+        wood, cover = v.c.paint((134, 84, 56), 0.5), v.c.paint((88, 122, 184), 0.5)
+        bx = x + 0.26 * u
+        v.c.blob([(bx, y + 0.06 * u), (bx, y - 0.24 * u), (bx + 0.06 * u, y - 0.28 * u), (bx + 0.12 * u, y - 0.24 * u), (bx + 0.12 * u, y + 0.06 * u)], wood, v.line)
+        v.c.polygon([(bx + 0.1 * u, y - 0.1 * u), (bx + 0.62 * u, y - 0.1 * u), (bx + 0.66 * u, y + 0.06 * u), (bx + 0.08 * u, y + 0.06 * u)], cover, v.line)
+        v.c.polygon([(bx + 0.08 * u, y + 0.06 * u), (bx + 0.66 * u, y + 0.06 * u), (bx + 0.66 * u, y + 0.13 * u), (bx + 0.08 * u, y + 0.13 * u)], darker(cover, 0.25), v.line)
+        v.c.blob([(bx + 0.1 * u, y - 0.07 * u), (bx + 0.16 * u, y - 0.14 * u), (bx + 0.26 * u, y - 0.12 * u), (bx + 0.25 * u, y - 0.04 * u), (bx + 0.14 * u, y - 0.02 * u)], white, v.line)
+        _rect(v, bx + 0.62 * u, y - 0.2 * u, bx + 0.67 * u, y + 0.14 * u, wood, v.line)
+        _rect(v, x - 0.5 * u, y - 0.42 * u, x - 0.34 * u, y - 0.28 * u, v.c.paint((244, 216, 132), 0.5), v.line)  # a picture
+        v.c.blob([(x - 0.48 * u, y - 0.3 * u), (x - 0.43 * u, y - 0.37 * u), (x - 0.39 * u, y - 0.33 * u), (x - 0.36 * u, y - 0.3 * u)], v.c.paint((92, 150, 98), 0.5))
+
+
+def _kitchen(v: View) -> None:
+    wall, floor = _room(v, (196, 222, 206), (220, 214, 200))
+    u, y = v.unit, v.horizon
+    for k in range(4):  # checkered floor in perspective
+        t0, t1 = (k / 4) ** 1.5, ((k + 1) / 4) ** 1.5
+        y0, y1 = y + (v.h + 4 - y) * t0, y + (v.h + 4 - y) * t1
+        for j, (x, _) in enumerate(View(v.c, v.w, v.h, v.horizon, v.pan, v.zoom, np.random.default_rng(0)).many(0.34, 1.0)):
+            if (j + k) % 2:
+                continue
+            s0, s1, w = 1 + 1.0 * t0, 1 + 1.0 * t1, 0.34 * u
+            m = v.w / 2
+            v.c.polygon([(m + (x - m) * s0, y0), (m + (x + w - m) * s0, y0), (m + (x + w - m) * s1, y1), (m + (x - m) * s1, y1)], darker(floor, 0.2))
+    for x, _ in v.many(0.07, 0.8):
+        v.c.stroke([(x, y - 0.3 * u), (x, y - 0.16 * u)], darker(wall, 0.12), v.line * 0.6)
+    v.c.stroke([(-4, y - 0.23 * u), (v.w + 4, y - 0.23 * u)], darker(wall, 0.12), v.line * 0.6)
+    cream, wood = v.c.paint((246, 238, 216), 0.5), v.c.paint((92, 150, 164), 0.5)
+    _rect(v, -4, y - 0.18 * u, v.w + 4, y + 0.05 * u, wood, v.line)
+    _rect(v, -4, y - 0.2 * u, v.w + 4, y - 0.165 * u, cream, v.line)
+    for x, _ in v.many(0.22, 0.8):
+        _rect(v, x, y - 0.14 * u, x + 0.18 * u, y + 0.02 * u, lighter(wood, 0.12), v.line * 0.8)
+        v.c.ellipse(x + 0.15 * u, y - 0.07 * u, 0.01 * u, 0.01 * u, cream, v.line * 0.6)
+    for k in (-1.3, 0.0, 1.3):
+        x = v.x(k, 0.8)
+        _window(v, x - 0.12 * u, y - 0.54 * u, 0.24 * u, 0.22 * u, cream)
+        for side in (-0.48, 0.3):
+            _rect(v, x + side * u, y - 0.56 * u, x + (side + 0.2) * u, y - 0.34 * u, wood, v.line)
+            v.c.stroke([(x + (side + 0.1) * u, y - 0.56 * u), (x + (side + 0.1) * u, y - 0.34 * u)], v.c.look.ink, v.line * 0.8)
+        _stove(v, x + 0.3 * u, y, u)
+        tap = v.c.paint((190, 200, 210), 0.5)
+        v.c.curve([(x - 0.02 * u, y - 0.2 * u), (x - 0.02 * u, y - 0.27 * u), (x + 0.03 * u, y - 0.28 * u), (x + 0.04 * u, y - 0.24 * u)], tap, 0.02 * u)
+
+
+def _stove(v: View, x: float, y: float, u: float) -> None:
+    iron = v.c.paint((92, 92, 108), 0.5)
+    _rect(v, x, y - 0.2 * u, x + 0.26 * u, y + 0.07 * u, iron, v.line)
+    _rect(v, x + 0.035 * u, y - 0.1 * u, x + 0.225 * u, y + 0.03 * u, (250, 168, 80), v.line)
+    for k in range(3):
+        v.c.ellipse(x + (0.06 + 0.07 * k) * u, y - 0.145 * u, 0.014 * u, 0.014 * u, (240, 236, 226), v.line * 0.6)
+    pot = v.c.paint((206, 74, 62), 0.5)
+    v.c.blob([(x + 0.05 * u, y - 0.29 * u), (x + 0.2 * u, y - 0.29 * u), (x + 0.19 * u, y - 0.2 * u), (x + 0.06 * u, y - 0.2 * u)], pot, v.line)
+    v.c.ellipse(x + 0.125 * u, y - 0.3 * u, 0.085 * u, 0.014 * u, lighter(pot, 0.2), v.line * 0.8)
+    for k in range(2):
+        s = x + (0.1 + 0.05 * k) * u
+        v.c.curve([(s, y - 0.33 * u), (s + 0.015 * u, y - 0.37 * u), (s - 0.01 * u, y - 0.4 * u), (s + 0.01 * u, y - 0.44 * u)], v.c.look.color((250, 250, 250)), v.line * 1.3)
+
+
+def _mountains(v: View) -> None:
+    _sky(v)
+    for step, tall, depth, far in ((0.42, 0.3, 0.25, 0.5), (0.6, 0.46, 0.5, 0.15)):
+        for x, rng in v.many(step, depth):
+            x += float(rng.uniform(-0.1, 0.1)) * v.unit
+            _peak(v, x, v.unit * tall * float(rng.uniform(0.75, 1.1)), far, rng)
+    snow = v.paint((232, 240, 246))
+    _floor(v, snow)
+    _hills(v, snow, v.h + 6, (v.h - v.horizon) / v.unit + 0.03, 0.45, 0.8, v.line)
+    for x, rng in v.many(0.34, 0.9):
+        x += float(rng.uniform(-0.1, 0.1)) * v.unit
+        y, s = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.1, 0.3)), v.unit * float(rng.uniform(0.05, 0.075))
+        pine = v.paint((48, 106, 92))
+        _rect(v, x - 0.16 * s, y - 0.5 * s, x + 0.16 * s, y, v.paint((104, 72, 54)), v.line * 0.8)
+        for k in range(3):
+            b, w = y - (0.4 + 0.85 * k) * s, (1.15 - 0.25 * k) * s
+            v.c.polygon([(x - w, b), (x, b - 1.5 * s), (x + w, b)], pine, v.line * 0.8)
+        v.c.polygon([(x - 0.3 * s, y - 2.9 * s), (x, y - 3.6 * s), (x + 0.3 * s, y - 2.9 * s)], snow)
+    for x, rng in v.many(0.3):
+        y = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.3, 0.95))
+        v.c.curve([(x, y), (x + 0.05 * v.unit, y + 2), (x + 0.12 * v.unit, y)], darker(snow, 0.14), v.line)
+
+
+def _peak(v: View, x: float, tall: float, far: float, rng: np.random.Generator) -> None:
+    rock, base = v.paint((124, 118, 142), far), v.horizon + 0.03 * v.unit
+    half, lean = tall * 0.72, tall * float(rng.uniform(-0.1, 0.1))
+    tip = (x + lean, base - tall)
+    v.c.polygon([(x - half, base), tip, (x + half, base)], rock, v.line if far < 0.3 else 0)
+    v.c.polygon([(x - half, base), tip, (tip[0] - 0.06 * tall, base - 0.5 * tall), (tip[0] + 0.04 * tall, base - 0.3 * tall), (x - 0.08 * tall, base)], darker(rock, 0.2))
+    white = v.paint((250, 252, 254), far * 0.5)
+
+    def down(t: float, side: float) -> Point:
+        edge = (x - half, base) if side < 0 else (x + half, base)
+        return (tip[0] + (edge[0] - tip[0]) * t, tip[1] + (edge[1] - tip[1]) * t)
+
+    a, b = down(0.34, -1), down(0.34, 1)
+    jag = [b, (tip[0] + 0.12 * tall, tip[1] + 0.26 * tall), (tip[0] + 0.04 * tall, tip[1] + 0.4 * tall), (tip[0] - 0.06 * tall, tip[1] + 0.27 * tall), (tip[0] - 0.13 * tall, tip[1] + 0.38 * tall), a]
+    v.c.polygon([tip, *jag], white, v.line * 0.7 if far < 0.3 else 0)
+
+
+_SETTINGS: dict[str, Callable[[View], None]] = {
+    "city": _city, "forest": _forest, "castle": _castle, "beach": _beach, "desert": _desert, "space": _space,
+    "underwater": _underwater, "bedroom": _bedroom, "kitchen": _kitchen, "mountains": _mountains,
+}  # fmt: skip
