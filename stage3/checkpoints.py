@@ -199,10 +199,12 @@ class CheckpointFolder:
     def _delete(self, path: Path) -> None:
         """Take the name away first, so that a half-deleted checkpoint is never visible."""
         hidden = path.with_name(f"{TMP}{path.name.lstrip('.')}-{os.getpid()}")
+        remove(hidden)  # a dead process of the same pid may have left it
         try:
             rename(path, hidden)
         except PermissionError:  # a reader has it open (Windows); the next prune deletes it
             return
+        sync_folder(self.path)  # else a power cut may bring the name back over an emptied folder
         remove(hidden)
 
 

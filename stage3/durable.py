@@ -307,7 +307,7 @@ class Lock:
                     time.sleep(0.02)
                 os.ftruncate(descriptor, 0)
                 write_all(descriptor, json.dumps(this_process()).encode())
-            except OSError:
+            except BaseException:  # also Ctrl-C: the lock would stay with this process
                 os.close(descriptor)
                 raise
         self._descriptor = descriptor

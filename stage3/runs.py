@@ -139,6 +139,7 @@ class Run:
 
         Raises:
             DataError: the folder is missing or no run, or its settings do not read; the message says which.
+            StorageError: the disk fails while they are read.
         """
         path = Path(path)
         if not path.is_dir():
@@ -382,7 +383,7 @@ def list_runs(roots: Iterable[Path | str]) -> list[Run]:
     """The runs in some folders (or the folders themselves), the one that was active last first."""
     runs = []
     for path in _candidates(roots):
-        with suppress(DataError):
+        with suppress(DataError, StorageError):
             runs.append(Run.open(path))
     return sorted(runs, key=lambda run: (run.status.updated, run.name), reverse=True)
 
@@ -393,7 +394,7 @@ def list_broken(roots: Iterable[Path | str]) -> list[tuple[Path, str]]:
     for path in _candidates(roots):
         try:
             Run.open(path)
-        except DataError as error:
+        except (DataError, StorageError) as error:
             if any((path / name).exists() for name in ("config.yaml", "status.json", "metrics.jsonl", "checkpoints")):
                 broken.append((path, str(error)))
     return broken
@@ -416,6 +417,8 @@ def _read_config(path: Path) -> Config:
             os.close(descriptor)
         return _cached_config(path, info.st_mtime_ns, info.st_size, info.st_ino)
     except (ConfigError, StorageError, RecursionError) as error:
+        if isinstance(error.__cause__, OSError):  # the disk failed; the file may be well
+            raise
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise DataError(f"{path.parent}: its settings do not read: {reason}") from None
 
