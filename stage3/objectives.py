@@ -78,6 +78,11 @@ class Temperature(nn.Module):
             return self.initial
         return (self.low + self.span * self.raw.float().sigmoid()).exp()
 
+    @property
+    def value(self) -> float:
+        """The temperature as a plain number."""
+        return self.initial if self.raw is None else float(torch.as_tensor(self()).detach())
+
 
 class Stage3(nn.Module):
     """The encoder, the reconstruction head and the temperatures, trained together.
@@ -142,7 +147,7 @@ class Stage3(nn.Module):
             found |= self.align(e, batch, tau_a)
         counts["reconstructed"] = found["reconstruction"].count if "reconstruction" in found else 0
         counts["aligned"] = found["alignment"].count if "alignment" in found else 0
-        return Step(found, weights, counts, e, (float(tau_c), float(tau_a)))
+        return Step(found, weights, counts, e, (self.contrastive_temperature.value, self.alignment_temperature.value))
 
     def reconstruct(self, panel: Tensor, page_ids: Tensor, generator: torch.Generator | None) -> PanelLoss:
         """Predict masked panels (V, D) from the mean of their page mates; the head runs on the masked rows only."""

@@ -195,8 +195,8 @@ class Trainer:
     def _log_train(self, step: int, epoch: int) -> None:
         row = {"step": step, "epoch": epoch, "split": "train"} | self.totals.row(self.model.weights)
         row["lr"] = learning_rate(step, self.total_steps, self.config)
-        row["temperature/contrastive"] = float(self.model.contrastive_temperature())
-        row["temperature/alignment"] = float(self.model.alignment_temperature())
+        row["temperature/contrastive"] = self.model.contrastive_temperature.value
+        row["temperature/alignment"] = self.model.alignment_temperature.value
         self.run.append_metrics(row)
         self.totals = Totals()
         self.run.set_status(step=step, epoch=epoch)

@@ -1,0 +1,345 @@
+"""The training loop: exact resumption, no hidden randomness, nothing moves without signal, numbers that are not finite."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from stage3 import evaluation
+from stage3.batches import PanelBatch
+from stage3.config import Interrupted, NumericError, StorageError
+from stage3.objectives import TERMS, Stage3
+from stage3.optim import clip, learning_rate, make_optimizer
+from stage3.trainer import Totals, Trainer
+from tests import synthetic
+
+CLOCKS = ("seconds", "panels_per_second")
+
+
+def never() -> bool:
+    return False
+
+
+def trained(path, data=None, **settings) -> Trainer:
+    run = synthetic.run(path, **settings)
+    trainer = Trainer(run, data or synthetic.dataset(run.config))
+    with run.lock():
+        trainer.fit(never)
+    return trainer
+
+
+def rows(run) -> list[dict]:
+    """Metrics without the two clock readings."""
+    lines = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in lines]
+
+
+def checkpoint_bytes(run) -> dict[str, bytes]:
+    folder = run.checkpoints()[-1].path
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".safetensors"}
+
+
+def copy_of(model: Stage3) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 7, 10])
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, stop_after):
+    settings = {"epochs": 3, "log_every": 2, "learn_temperature": True}
+    whole = trained(tmp_path / "whole", **settings)
+    run = synthetic.run(tmp_path / "parts", **settings)
+    data = synthetic.dataset(run.config)
+    first = Trainer(run, data)
+    with run.lock(), pytest.raises(Interrupted):
+        first.fit(lambda: first.step >= stop_after)
+    assert first.step == stop_after < whole.total_steps
+    second = Trainer(run, data)
+    second.resume(run.load_checkpoint())
+    with run.lock():
+        second.fit(never)
+    assert checkpoint_bytes(run) == checkpoint_bytes(whole.run)
+    assert rows(run) == rows(whole.run)
+    assert run.best() == whole.run.best()
+
+
+def test_rows_written_after_the_checkpoint_are_written_again_not_twice(tmp_path):
+    run = synthetic.run(tmp_path / "r", epochs=2, checkpoint_steps=2)
+    data = synthetic.dataset(run.config)
+    trainer = Trainer(run, data)
+    with run.lock(), pytest.raises(Interrupted):
+        trainer.fit(lambda: trainer.step >= 3)
+    for checkpoint in run.checkpoints():  # as if killed after step 3 and before its checkpoint
+        if checkpoint.step == 3:
+            for file in checkpoint.path.iterdir():
+                file.unlink()
+            checkpoint.path.rmdir()
+    again = Trainer(run, data)
+    again.resume(run.load_checkpoint())
+    assert again.step == 2
+    with run.lock():
+        again.fit(never)
+    steps = [r["step"] for r in rows(run) if r["split"] == "train"]
+    assert steps == list(range(1, again.total_steps + 1))
+    assert checkpoint_bytes(run) == checkpoint_bytes(trained(tmp_path / "whole", epochs=2).run)
+
+
+def test_validating_every_epoch_or_never_gives_the_same_weights(tmp_path):
+    often = trained(tmp_path / "often", epochs=3)
+    once = trained(tmp_path / "once", epochs=3, validate_every=100)
+    assert len([r for r in rows(often.run) if r["split"] == "val"]) == 3
+    assert len([r for r in rows(once.run) if r["split"] == "val"]) == 1
+    assert same(often.model.state_dict(), once.model.state_dict())
+
+
+def test_training_reads_and_leaves_no_global_random_state(tmp_path):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    a = trained(tmp_path / "a")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    b = trained(tmp_path / "b")
+    assert same(a.model.state_dict(), b.model.state_dict())
+    assert not same(a.model.state_dict(), trained(tmp_path / "c", seed=1).model.state_dict())
+
+
+def test_validation_is_the_same_twenty_times_whatever_the_global_seed(tmp_path):
+    t = trained(tmp_path / "r", epochs=1)
+    seen = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        row = evaluation.validate(t.model, t.data.panel_set, t.val_batches)
+        row |= evaluation.all_metrics(t.model, t.data.panel_set, t.val_pages)[0]
+        seen.add(json.dumps(row))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("fault", [{"validation_dropout": True}, {"validation_random_mask": True}])
+def test_each_validation_fault_alone_brings_the_noise_back(tmp_path, fault):
+    # eval() alone still masks at random, and leave-one-out alone still drops out: both half-fixes must show noise
+    t = trained(tmp_path / "r", epochs=1, **fault)
+    totals = {
+        evaluation.validate(t.model, t.data.panel_set, t.val_batches, noise_seed=s)["loss/total"] for s in range(5)
+    }
+    assert len(totals) == 5
+
+
+def test_modes_are_restored_even_after_an_exception(tmp_path):
+    t = trained(tmp_path / "r", epochs=1)
+    t.model.train()
+    t.model.encoder.vision.eval()  # a mixed state must come back as it was
+    before = [m.training for m in t.model.modules()]
+    with pytest.raises(RuntimeError, match="boom"), evaluation.frozen(t.model):
+        assert not any(m.training for m in t.model.modules())
+        raise RuntimeError("boom")
+    assert [m.training for m in t.model.modules()] == before
+
+
+def test_validation_losses_do_not_depend_on_how_panels_fall_into_batches(tmp_path):
+    """Means over active items, not over batches: unequal batches must not weigh their panels differently."""
+    t = trained(tmp_path / "r", epochs=1, contrastive_weight=0, alignment_weight=0)
+    whole = evaluation.validate(t.model, t.data.panel_set, [t.val_pages])
+    uneven = evaluation.validate(t.model, t.data.panel_set, [t.val_pages[:1], t.val_pages[1:3], t.val_pages[3:]])
+    assert whole["loss/reconstruction"] == pytest.approx(uneven["loss/reconstruction"], rel=1e-5)
+    per_batch = [
+        evaluation.validate(t.model, t.data.panel_set, [b])["loss/reconstruction"]
+        for b in (t.val_pages[:1], t.val_pages[1:3], t.val_pages[3:])
+    ]
+    assert np.mean(per_batch) != pytest.approx(whole["loss/reconstruction"], rel=1e-3)  # the wrong average differs
+
+
+def without_signal(t: Trainer) -> PanelBatch:
+    """Single-panel pages without text: nothing to attract, reconstruct or align."""
+    pages = np.flatnonzero((t.data.panel_set.count == 1) & (t.data.panel_set.pairs == 0))
+    assert len(pages) >= 2
+    return t.data.panel_set.batch(pages)
+
+
+def test_a_batch_without_signal_changes_no_weight_and_no_optimizer_state(tmp_path):
+    run = synthetic.run(tmp_path / "r")
+    t = Trainer(run, synthetic.dataset(run.config, single=0.6, textless=0.7))
+    for step in (1, 2):  # momentum and decay are under way
+        assert t.train_step(t.data.panel_set.batch(t.data.pages("train")), step)
+    weights = copy_of(t.model)
+    moments = {k: v.clone() for k, v in _moments(t).items()}
+    t.totals = Totals()
+    assert t.train_step(without_signal(t), 3)
+    assert same(weights, t.model.state_dict())
+    assert same(moments, _moments(t))
+    assert t.totals.silent == 1
+    row = t.totals.row(t.model.weights)
+    assert "loss/contrastive" not in row  # no zero is averaged in
+    # the wrong fix, a zero loss with an optimizer step, does move weights here
+    t.optimizer.zero_grad(set_to_none=False)
+    for p in t.model.parameters():
+        p.grad = torch.zeros_like(p)
+    t.optimizer.step()
+    assert not same(weights, t.model.state_dict())
+
+
+def _moments(t: Trainer) -> dict[str, torch.Tensor]:
+    from stage3.optim import optimizer_tensors
+
+    return optimizer_tensors(t.model, t.optimizer)
+
+
+def test_non_finite_steps_are_skipped_counted_named_and_end_the_run_at_three(tmp_path, monkeypatch):
+    run = synthetic.run(tmp_path / "r", epochs=4)
+    t = Trainer(run, synthetic.dataset(run.config))
+    real = t.data.panel_set.batch
+
+    def poisoned(pages):
+        batch = real(pages)
+        if t.model.training and t.step in (2, 5, 6, 7):
+            batch.image[:] = math.nan
+        return batch
+
+    monkeypatch.setattr(type(t.data.panel_set), "batch", lambda _, pages: poisoned(pages))
+    weights: dict[int, dict] = {}
+    t.on_step = lambda s: weights.__setitem__(s, copy_of(t.model))
+    t.model.train()
+    with run.lock(), pytest.raises(NumericError, match="3 steps in a row"):
+        t.fit(never)
+    assert same(weights[2], weights[3])  # step 3 was skipped
+    assert not same(weights[3], weights[4])  # and training went on
+    skipped = [r["step"] for r in rows(run) if r["split"] == "train" and r["skipped_steps"]]
+    assert skipped[0] == 3
+    assert "step 3 skipped" in (run.path / "train.log").read_text(encoding="utf-8")
+    assert run.load_checkpoint().step < 6
+
+
+@pytest.mark.parametrize("weights", [(1, 0.5, 0.3), (0.2, 3, 0), (0, 0, 2), (0, 1, 0)])
+def test_the_total_is_the_weighted_sum_in_training_and_validation(tmp_path, weights):
+    names = ("contrastive_weight", "reconstruction_weight", "alignment_weight")
+    t = trained(tmp_path / "r", **dict(zip(names, weights, strict=True)))
+    by_split = {"train": 0, "val": 0}
+    for row in rows(t.run):
+        expected = sum(w * row[f"loss/{term}"] for w, term in zip(weights, TERMS, strict=True) if w)
+        assert row["loss/total"] == pytest.approx(expected, rel=1e-6)
+        assert all((f"loss/{term}" in row) == (w > 0) for w, term in zip(weights, TERMS, strict=True))
+        by_split[row["split"]] += 1
+    assert all(by_split.values())
+
+
+def test_a_weight_of_zero_keeps_a_broken_term_out_of_the_total(tmp_path):
+    run = synthetic.run(tmp_path / "r", reconstruction_weight=0)
+    t = Trainer(run, synthetic.dataset(run.config))
+    with torch.no_grad():
+        for p in t.model.reconstruction_head.parameters():
+            p.fill_(math.nan)
+    assert t.train_step(t.data.panel_set.batch(t.data.pages("train")), 1)
+    assert all(torch.isfinite(p).all() for p in t.model.encoder.parameters())
+
+
+def test_the_clip_covers_the_head_and_the_temperatures_and_reports_the_norm_before(tmp_path):
+    run = synthetic.run(tmp_path / "r", learn_temperature=True, grad_clip=0.01)
+    t = Trainer(run, synthetic.dataset(run.config))
+    step = t.model(t.data.panel_set.batch(t.data.pages("train")))
+    step.total.backward()
+    before = torch.cat([p.grad.flatten() for p in t.model.parameters() if p.grad is not None]).norm()
+    assert clip(t.model, run.config) == pytest.approx(float(before), rel=1e-5)
+    after = torch.cat([p.grad.flatten() for p in t.model.parameters() if p.grad is not None]).norm()
+    assert float(after) == pytest.approx(0.01, rel=1e-3)
+    head = torch.cat([p.grad.flatten() for p in t.model.reconstruction_head.parameters()]).norm()
+    assert float(head) < 0.01
+    assert t.model.alignment_temperature.raw.grad is not None
+    # two clips of their own would leave a norm of up to sqrt(2) times as much
+    t.model.zero_grad()
+    t.model(t.data.panel_set.batch(t.data.pages("train"))).total.backward()
+    clip(t.model, run.config.replace(clip_scope="separate"))
+    apart = torch.cat([p.grad.flatten() for p in t.model.parameters() if p.grad is not None]).norm()
+    assert float(apart) > 0.012
+
+
+def test_only_matrices_decay(tmp_path):
+    run = synthetic.run(tmp_path / "r", learn_temperature=True)
+    t = Trainer(run, synthetic.dataset(run.config))
+    decayed, kept = (group["params"] for group in make_optimizer(t.model, run.config).param_groups)
+    assert {p.ndim for p in decayed} == {2}
+    assert {p.ndim for p in kept} == {0, 1}
+    assert len(decayed) + len(kept) == len(list(t.model.parameters()))
+
+
+def test_the_learning_rate_warms_up_to_its_peak_and_ends_at_zero(tmp_path):
+    config = synthetic.run(tmp_path / "r", lr=0.1, warmup=0.25).config
+    rates = [learning_rate(s, 100, config) for s in range(1, 101)]
+    assert max(rates) == rates[24] == pytest.approx(0.1)
+    assert rates[:25] == sorted(rates[:25])
+    assert rates[24:] == sorted(rates[24:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_patience_ends_a_run_that_no_longer_improves(tmp_path):
+    t = trained(tmp_path / "r", epochs=50, patience=2, lr=1e-6)
+    assert t.step < t.total_steps
+    epochs = [r["epoch"] for r in rows(t.run) if r["split"] == "val"]
+    best_epoch = t.run.best().step / t.sampler.n_batches
+    assert epochs[-1] == best_epoch + 2
+
+
+def test_the_best_checkpoint_is_kept_when_newer_ones_push_it_out(tmp_path):
+    t = trained(tmp_path / "r", epochs=8, keep_checkpoints=1)
+    steps = {c.step for c in t.run.checkpoints()}
+    assert steps == {t.run.best().step, t.total_steps}
+    value = max(r["retrieval/mean_r5"] for r in rows(t.run) if r["split"] == "val")
+    assert t.run.best().value == value
+
+
+def test_the_choice_of_the_best_does_not_follow_the_weighted_total(tmp_path):
+    """Scaling all weights scales the total; what is chosen and its value must not notice."""
+    a = trained(tmp_path / "a", epochs=3, grad_clip=1e6, lr=1e-4)
+    b = evaluation.load_model(a.run)
+    doubled = a.run.config.replace(contrastive_weight=2, reconstruction_weight=1, alignment_weight=0.6)
+    b.config = doubled
+    one = evaluation.validate(a.model, a.data.panel_set, a.val_batches)["loss/total"]
+    a.model.config = doubled
+    two = evaluation.validate(a.model, a.data.panel_set, a.val_batches)["loss/total"]
+    assert two == pytest.approx(2 * one, rel=1e-5)
+    metrics, _ = evaluation.all_metrics(b, a.data.panel_set, a.val_pages)
+    assert metrics["retrieval/mean_r5"] == a.run.best().value
+
+
+def test_resuming_with_other_threads_is_refused_unless_asked_for(tmp_path):
+    t = trained(tmp_path / "r", epochs=1)
+    loaded = t.run.load_checkpoint()
+    loaded.state["threads"] = 7
+    other = Trainer(t.run, t.data)
+    with pytest.raises(StorageError, match="threads 7 then"):
+        other.resume(loaded)
+    other.resume(loaded, inexact=True)
+    assert other.step == t.step
+
+
+def test_every_setting_that_is_resume_free_leaves_the_weights_alone(tmp_path):
+    changed = {"keep_checkpoints": 1, "checkpoint_every": 2, "checkpoint_steps": 3, "embed_every": 1, "workers": 0}
+    plain, other = trained(tmp_path / "a"), trained(tmp_path / "b", **changed)
+    assert same(plain.model.state_dict(), other.model.state_dict())
+    assert sorted(p.name for p in (other.run.path / "embeddings").iterdir())[0].startswith("epoch-0001")
+
+
+def test_a_term_alone_learns_what_it_is_for(tmp_path):
+    quiet = {"contrastive_weight": 0, "reconstruction_weight": 0, "alignment_weight": 0}
+    aligned = trained(tmp_path / "a", epochs=20, **(quiet | {"alignment_weight": 1}))
+    r1 = [r["retrieval/mean_r1"] for r in rows(aligned.run) if r["split"] == "val"]
+    assert max(r1) > 5 / 30  # several times chance
+    pulled = trained(tmp_path / "c", epochs=20, **(quiet | {"contrastive_weight": 1}))
+    precision = [r["retrieval/same_page_r_precision"] for r in rows(pulled.run) if r["split"] == "val"]
+    assert max(precision) > 0.5
+
+
+def test_reconstruction_alone_keeps_its_rank_and_skill_unless_the_target_moves(tmp_path):
+    alone = {"contrastive_weight": 0, "reconstruction_weight": 1, "alignment_weight": 0}
+    data = synthetic.dataset(noise=0.1, theme=2.0, books=24, pages=6, single=0.0)
+    last = {}
+    for detach in (True, False):
+        t = trained(tmp_path / str(detach), data, detach_target=detach, epochs=40, batch_pages=8, **alone)
+        last[detach] = rows(t.run)[-1]
+    assert last[True]["reconstruction/skill"] > 0.2
+    assert last[False]["reconstruction/skill"] < 0.1
+    assert last[True]["collapse/effective_rank"] > 2 * last[False]["collapse/effective_rank"]
+    assert last[False]["loss/reconstruction"] < last[True]["loss/reconstruction"] / 10  # lower mse, worse model
