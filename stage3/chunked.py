@@ -77,16 +77,14 @@ class _SupCon(torch.autograd.Function):
         left, right = _UnitRows(z, rows), _UnitRows(z, rows)
         softmax = _Softmax(float(tau))
         lse = left.scale.new_full((len(z),), softmax.nothing)
-        kept = _Kept(KEPT_BY_SUPCON * z.numel() if any(ctx.needs_input_grad) else 0)
-        buffer = left.matrix()
-        for i, j, a, b in _pairs(left, right, upper=True):
-            block = softmax.block(a, b, kept.room_for(buffer))
+        kept, buffer = left.kept(KEPT_BY_SUPCON if any(ctx.needs_input_grad) else 0), left.matrix()
+        for n, (i, j, a, b) in enumerate(_pairs(left, right, upper=True)):
+            block = softmax.block(a, b, kept[n] if n < len(kept) else buffer)
             if i == j:
                 block.fill_diagonal_(softmax.nothing)
             softmax.accumulate(lse[i], block, dim=1)
             if i != j:
                 softmax.accumulate(lse[j], block, dim=0)
-            kept.add(block, buffer)
         lse = softmax.close(lse)
 
         n_mates = (counts[page] - 1).to(lse.dtype)
@@ -95,14 +93,14 @@ class _SupCon(torch.autograd.Function):
         for i in left.blocks():
             a = left.block(i)
             of_mates[i] = (a * (sums[page[i]] - a)).sum(dim=1)
-        ctx.save_for_backward(z, tau, page, counts, lse, *kept.blocks)
+        ctx.save_for_backward(z, tau, page, counts, lse, kept)
         ctx.rows = rows
         return torch.where(n_mates > 0, lse - of_mates / (n_mates.clamp(min=1) * tau), 0.0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        z, tau, page, counts, lse, *kept = ctx.saved_tensors
+        z, tau, page, counts, lse, kept = ctx.saved_tensors
         left, right = _UnitRows(z, ctx.rows), _UnitRows(z, ctx.rows)
         n_mates = counts[page] - 1
         upstream = torch.where(n_mates > 0, upstream, 0.0) / tau
@@ -112,7 +110,7 @@ class _SupCon(torch.autograd.Function):
             buffer, other = left.matrix(), left.matrix()
             for n, (i, j, a, b) in enumerate(_pairs(left, right, upper=True)):
                 if n < len(kept):
-                    block = kept[n]
+                    block = _fit(kept[n], len(a), len(b))
                 else:
                     block = softmax.block(a, b, buffer)
                     if i == j:
@@ -135,26 +133,25 @@ class _InfoNCE(torch.autograd.Function):
         left, right = _UnitRows(image, rows), _UnitRows(text, rows)
         softmax = _Softmax(float(tau))
         over_text, over_image = (left.scale.new_full((len(image),), softmax.nothing) for _ in range(2))
-        kept = _Kept(KEPT_BY_INFO_NCE * image.numel() if any(ctx.needs_input_grad) else 0)
+        kept = left.kept(KEPT_BY_INFO_NCE if any(ctx.needs_input_grad) else 0)
         own = torch.empty_like(over_text)
         buffer = left.matrix()
-        for i, j, v, t in _pairs(left, right):
-            block = softmax.block(v, t, kept.room_for(buffer))
+        for n, (i, j, v, t) in enumerate(_pairs(left, right)):
+            block = softmax.block(v, t, kept[n] if n < len(kept) else buffer)
             _mask_group(block, groups, i, j, softmax.nothing)
             softmax.accumulate(over_text[i], block, dim=1)
             softmax.accumulate(over_image[j], block, dim=0)
             if i == j:
                 own[i] = (v * t).sum(dim=1) / tau
-            kept.add(block, buffer)
         over_text, over_image = softmax.close(over_text), softmax.close(over_image)
-        ctx.save_for_backward(image, text, tau, over_text, over_image, groups, *kept.blocks)
+        ctx.save_for_backward(image, text, tau, over_text, over_image, groups, kept)
         ctx.rows = rows
         return over_text - own, over_image - own
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_text: Tensor, to_image: Tensor) -> tuple[Tensor | None, ...]:
-        image, text, tau, over_text, over_image, groups, *kept = ctx.saved_tensors
+        image, text, tau, over_text, over_image, groups, kept = ctx.saved_tensors
         left, right = _UnitRows(image, ctx.rows), _UnitRows(text, ctx.rows)
         to_text, to_image = to_text / tau, to_image / tau
         own = -(to_text + to_image)[:, None]
@@ -164,7 +161,7 @@ class _InfoNCE(torch.autograd.Function):
             buffer, other = left.matrix(), left.matrix()
             for n, (i, j, v, t) in enumerate(_pairs(left, right)):
                 if n < len(kept):
-                    block = kept[n]
+                    block = _fit(kept[n], len(v), len(t))
                 else:
                     block = softmax.block(v, t, buffer)
                     _mask_group(block, groups, i, j, softmax.nothing)
@@ -195,6 +192,12 @@ class _UnitRows:
         """A fresh buffer for one block of the similarity matrix."""
         return self.buffer.new_empty(self.rows, self.rows)
 
+    def kept(self, floats_per_entry: float) -> Tensor:
+        """(n, B, B) memory for the first n blocks, of about so many floats for each entry of the rows."""
+        room = int(floats_per_entry * self.raw.numel() / self.rows**2)
+        pairs = math.ceil(len(self.raw) / self.rows) ** 2
+        return self.buffer.new_empty(min(room, pairs), self.rows, self.rows)
+
     def through_norm(self, grad: Tensor) -> Tensor:
         """Turn a gradient at the unit rows into one at the raw rows, in place; returns its sum along the rows."""
         radial = grad.new_zeros(())
@@ -204,24 +207,6 @@ class _UnitRows:
             grad[i].addcmul_(unit, along, value=-1).mul_(self.scale[i])
             radial += along.sum()
         return radial
-
-
-class _Kept:
-    """The first blocks of the forward pass, as many as the room allows."""
-
-    def __init__(self, room: float) -> None:
-        self.room = room
-        self.blocks: list[Tensor] = []
-
-    def room_for(self, buffer: Tensor) -> Tensor:
-        """Where the next block goes: memory of its own while there is room, else the shared buffer."""
-        return torch.empty_like(buffer) if buffer.numel() <= self.room else buffer
-
-    def add(self, block: Tensor, buffer: Tensor) -> None:
-        """Keep the block unless it lies in the shared buffer."""
-        if block.data_ptr() != buffer.data_ptr():
-            self.blocks.append(block)
-            self.room -= buffer.numel()
 
 
 class _Softmax:
@@ -234,7 +219,7 @@ class _Softmax:
 
     def block(self, a: Tensor, b: Tensor, buffer: Tensor) -> Tensor:
         """exp(logits) where that is safe, else logits, of rows `a` against rows `b`, written into `buffer`."""
-        out = buffer.view(-1)[: len(a) * len(b)].view(len(a), len(b))
+        out = _fit(buffer, len(a), len(b))
         torch.addmm(out, a, b.T, beta=0, alpha=self.scale, out=out)
         return out.exp_() if self.plain else out
 
@@ -252,7 +237,7 @@ class _Softmax:
 
     def weigh(self, block: Tensor, row_lse: Tensor, row: Tensor, col_lse: Tensor, col: Tensor, out: Tensor) -> Tensor:
         """row_i softmax over the row + col_j softmax over the column; `block` itself is left as it is."""
-        out = out.view(-1)[: block.numel()].view_as(block)
+        out = _fit(out, *block.shape)
         if self.plain:
             weights = torch.add((row * (-row_lse).exp())[:, None], (col * (-col_lse).exp())[None, :], out=out)
             return weights.mul_(block)
@@ -280,6 +265,11 @@ def _page_sums(unit: _UnitRows, page: Tensor, pages: int, weight: Tensor | None 
         a = unit.block(i)
         sums.index_add_(0, page[i], a if weight is None else a * weight[i, None])
     return sums
+
+
+def _fit(buffer: Tensor, rows: int, columns: int) -> Tensor:
+    """The start of a buffer as a contiguous (rows, columns) matrix: the last blocks are smaller."""
+    return buffer.view(-1)[: rows * columns].view(rows, columns)
 
 
 def _mask_group(block: Tensor, groups: Tensor | None, i: slice, j: slice, nothing: float) -> None:

@@ -165,8 +165,8 @@ def leave_one_out_mean(e: Tensor, page_ids: Tensor) -> Tensor:
         e = e.float()
         page, counts = page_index(page_ids)
         sums = e.new_zeros(len(counts), e.shape[1]).index_add(0, page, e)
-        others = counts[page, None] - 1
-        return torch.where(others > 0, (sums[page] - e) / others.clamp(min=1), 0.0)
+        share = torch.where(counts > 1, 1 / (counts - 1).clamp(min=1).to(e.dtype), 0.0)
+        return sums.index_select(0, page).sub_(e).mul_(share[page, None])
 
 
 def reconstruction(prediction: Tensor, target: Tensor, valid: Tensor, *, detach_target: bool = True) -> PanelLoss:

@@ -1,5 +1,6 @@
 """Losses against nested loops in float64, and against the fixes that look right and are not."""
 
+import itertools
 import math
 
 import pytest
@@ -218,14 +219,23 @@ def test_blocks_can_be_backpropagated_twice():
     assert torch.equal(once, again)
 
 
-def test_blocks_never_hold_the_whole_matrix(monkeypatch):
-    sizes = []
-    real = torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda t, *s, **k: sizes.append(math.prod(s)) or real(t, *s, **k))
-    z = rows(1000, 16).requires_grad_()
-    losses.supcon(z, torch.arange(1000) // 5, 0.07).mean.backward()
-    losses.info_nce(z, rows(1000, 16, seed=1), 0.07)[0].mean.backward()
-    assert max(sizes) <= z.numel()
+def peak_floats(work):
+    """Most floats that torch holds at once during `work`, beyond what it held before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    changes = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = itertools.accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns()))
+    return max(held) / 4
+
+
+@pytest.mark.parametrize("tau", [0.07, 0.01])
+@pytest.mark.parametrize("shape", [(1500, 64), (3000, 64), (1000, 256)])
+def test_memory_is_linear_in_the_number_of_panels(shape, tau):
+    z, t, pages = rows(*shape).requires_grad_(), rows(*shape, seed=1).requires_grad_(), torch.arange(shape[0]) // 5
+    grow = peak_floats(lambda: losses.supcon(z, pages, tau).mean.backward())
+    assert z.numel() < grow < 5 * z.numel()  # the gradient alone is one time V x D
+    grow = peak_floats(lambda: sum(half.mean for half in losses.info_nce(z, t, tau)).backward())
+    assert z.numel() < grow < 6 * z.numel()
 
 
 # --- thin batches ----------------------------------------------------------------------------------------------
