@@ -1,0 +1,254 @@
+"""Everything that views read of runs, computed once a checkpoint and shared by all sessions.
+
+Keys are fingerprints of files (a checkpoint's manifest, a data set's settings), never arrays. What comes back is
+shared: copy a frame before changing it. No function here needs a session, so the picture route may call them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.cache import Memory
+from stage3.config import Config, DataError, StorageError, Stage3Error
+from stage3.runs import Run, list_broken, list_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stage3.dataset import Dataset
+    from stage3.evaluation import Embedded
+    from stage3.objectives import Stage3
+
+PROJECT = Path(__file__).resolve().parent.parent
+SAMPLES = Path("data") / "samples"
+
+_datasets: Memory[Any] = Memory(3)
+_models: Memory[Any] = Memory(6)
+_embedded: Memory[Any] = Memory(6)
+_frames: Memory[Any] = Memory(6)
+_metrics: Memory[Any] = Memory(64)
+_other: Memory[Any] = Memory(64)
+
+
+# --- which runs there are
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run that can be chosen: its id in addresses (`root/name`) and the run."""
+
+    id: str
+    run: Run
+    is_sample: bool
+
+
+def roots() -> dict[str, Path]:
+    """Folders whose runs are offered, by the label that stands for them in addresses. Nothing else is ever opened.
+
+    `runs/` and `data/samples/runs/` of the folder the app was started in, else of the project; and every folder that
+    the environment variable STAGE3_RUNS names (separated like PATH).
+    """
+    found: dict[str, Path] = {"runs": base() / "runs", "samples": base() / SAMPLES / "runs"}
+    for given in filter(None, os.environ.get("STAGE3_RUNS", "").split(os.pathsep)):
+        path = Path(given)
+        label = path.resolve().name or "root"
+        while label in found and found[label].resolve() != path.resolve():
+            label += "-"
+        found[label] = path
+    return found
+
+
+def base() -> Path:
+    """The folder that relative paths of runs refer to: where the app was started, if runs or data are there."""
+    here = Path.cwd()
+    return here if (here / "runs").is_dir() or (here / SAMPLES).is_dir() else PROJECT
+
+
+def entries() -> list[Entry]:
+    """All runs of all roots, the one that was active last first."""
+    found = []
+    for label, root in roots().items():
+        for run in list_runs([root]) if root.is_dir() else []:
+            found.append(Entry(f"{label}/{run.name}", run, label == "samples"))
+    return sorted(found, key=lambda e: e.run.status.updated, reverse=True)
+
+
+def broken() -> list[tuple[str, str]]:
+    """Folders that look like runs and cannot be opened: their id and the reason."""
+    found = []
+    for label, root in roots().items():
+        for path, reason in list_broken([root]) if root.is_dir() else []:
+            found.append((f"{label}/{path.name}", reason))
+    return found
+
+
+def default_entry(found: list[Entry]) -> Entry | None:
+    """The shipped run, or else the run that was active last."""
+    return next((e for e in found if e.is_sample), found[0] if found else None)
+
+
+def entry(run_id: str) -> Entry:
+    """The run of an id; DataError where there is none. Only ids of listed runs are found, never paths."""
+    label, _, name = run_id.partition("/")
+    root = roots().get(label)
+    if root is None or not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise DataError(f"no run is called {run_id[:100]!r} here")
+    own = Run.exists(root) and root.resolve().name == name
+    return Entry(run_id, Run.open(root if own else root / name), label == "samples")
+
+
+# --- what a run holds
+
+
+def steps(run: Run) -> list[int]:
+    """Steps of the run's checkpoints, ascending."""
+    return [c.step for c in run.checkpoints()]
+
+
+def resolve_step(run: Run, step: int | None) -> int:
+    """The checkpoint that is meant: the given one, else the best, else the newest.
+
+    Raises:
+        StorageError: the run has no such checkpoint (yet).
+    """
+    there = steps(run)
+    if not there:
+        raise StorageError(f"{run.name} has no checkpoint yet. It gets one at the end of its first epoch.")
+    if step is not None:
+        if step not in there:
+            raise StorageError(f"{run.name} has no checkpoint of step {step}; it has {', '.join(map(str, there))}.")
+        return step
+    best = run.best()
+    return best.step if best and best.step in there else there[-1]
+
+
+def metrics(run: Run) -> pd.DataFrame:
+    """`Run.metrics()`, read again only when the file has grown."""
+    path = run.path / "metrics.jsonl"
+    try:
+        info = path.stat()
+        key = (str(run.path.resolve()), info.st_size, info.st_mtime_ns)
+    except OSError:
+        return run.metrics()
+    return _metrics.get(key, run.metrics)
+
+
+def config_here(config: Config) -> Config:
+    """The settings with relative data paths made absolute from `base()`, and the CPU as device."""
+    changes: dict[str, Any] = {"device": "cpu", "recompute_features": False}
+    for name in ("data", "manifest", "panels", "labels", "cache_dir"):
+        value = getattr(config, name)
+        if value and not Path(value).is_absolute():
+            changes[name] = str(base() / value)
+    return config.replace(**changes)
+
+
+def data_key(config: Config) -> tuple[Any, ...]:
+    """What a data set and its features depend on; runs with equal keys share one data set in memory."""
+    from stage3.config import FIELDS, spec_of
+
+    names = [n for n in FIELDS if spec_of(n).group in ("data", "features")]
+    here = config_here(config)
+    stamp = []
+    for part in (here.data, here.manifest, here.labels):
+        path = Path(part) / "dataset.yaml" if part and Path(part).is_dir() else Path(part or "/nonexistent")
+        stamp.append(path.stat().st_mtime_ns if path.is_file() else 0)
+    return (*(getattr(here, n) for n in names), *stamp)
+
+
+def open_dataset(run: Run) -> Dataset:
+    """The panels, features and split of a run's data set; computed features are found in the store.
+
+    Raises:
+        Stage3Error: the data set is not where the run's settings say, or cannot be read.
+    """
+
+    def make() -> Dataset:
+        from stage3.dataset import Dataset
+
+        _one_thread()
+        return Dataset.load(config_here(run.config), progress=False)
+
+    return _datasets.get(data_key(run.config), make)
+
+
+def is_dataset_open(run: Run) -> bool:
+    """Whether `open_dataset` would answer at once."""
+    return data_key(run.config) in _datasets
+
+
+def data_changed(run: Run) -> str:
+    """What differs between the data a run was trained on and the data found now, "" when nothing does."""
+    data = open_dataset(run)
+    try:
+        before = run.read_json("data")
+    except StorageError:
+        return ""
+    now = _other.get(("identity", id(data)), data.identity)
+    names = [n for n in ("table", "features", "panels", "pages") if n in before and before[n] != now[n]]
+    return ", ".join(names)
+
+
+def fingerprint(run: Run, step: int | None = None) -> str:
+    """SHA-256 that changes when a bit of the checkpoint does."""
+    return run.fingerprint(resolve_step(run, step))
+
+
+def checkpoint_key(run: Run, step: int | None = None) -> tuple[Any, ...]:
+    """A key for anything computed from a checkpoint and its data set."""
+    return (fingerprint(run, step), data_key(run.config))
+
+
+def load_model(run: Run, step: int | None = None) -> Stage3:
+    """The model of a checkpoint, in eval mode on the CPU. Shared: never train it."""
+    at = resolve_step(run, step)
+
+    def make() -> Stage3:
+        from stage3 import evaluation
+
+        _one_thread()
+        return evaluation.load_model(run, at)
+
+    return _models.get(run.fingerprint(at), make)
+
+
+def embedded(run: Run, step: int | None = None) -> Embedded:
+    """Embeddings of all usable panels by a checkpoint, from stored features."""
+
+    def make() -> Embedded:
+        from stage3 import evaluation
+
+        data = open_dataset(run)
+        return evaluation.embed(load_model(run, step), data.panel_set, data.pages("all"))
+
+    return _embedded.get(checkpoint_key(run, step), make)
+
+
+def panel_frame(run: Run, step: int | None = None) -> pd.DataFrame:
+    """`stage3.inspection.panel_frame` of a checkpoint: one row a panel, index = row of the panel table."""
+
+    def make() -> pd.DataFrame:
+        from stage3 import inspection
+
+        return inspection.panel_frame(open_dataset(run), load_model(run, step), embedded(run, step))
+
+    return _frames.get(checkpoint_key(run, step), make)
+
+
+def remember(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """Keep a view's own small result by key, such as ("neighbours", *checkpoint_key(run, step), 10)."""
+    return _other.get(key, make)
+
+
+def _one_thread() -> None:
+    """Sessions share the machine with training: inference uses one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+__all__ = ["Entry", "Stage3Error", "entries", "embedded", "open_dataset", "panel_frame", "remember"]

@@ -1,0 +1,367 @@
+"""The frame of the explorer: navigation, the chosen run, deep links, errors and empty states.
+
+How to write a view, `app/views/NAME.py`:
+
+    import streamlit as st
+    from app import loaders, shell
+
+    def render() -> None:
+        chosen = shell.chosen()                     # stops the page with what to do when there is no run
+        frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
+        shell.heading("Map", "Every dot is a panel.")
+        row = shell.int_param("panel")              # from ?panel=…; shell.set_params(panel=7) writes it
+        st.image(shell.thumb(chosen, row, 360))     # pixels through the guarded reader, never a path
+        if st.button("Open its page"):
+            shell.go("page", page=int(frame["page"][row]), panel=row)
+
+Addresses look like `/map?run=samples/first&panel=12`; `/?view=map&run=…` means the same. A chosen run and checkpoint stay
+across views; other parameters belong to the view and are dropped when another view is opened by hand.
+
+Text from data (ids, texts, file names, error messages) goes through `st.text`, `st.code`, `st.dataframe` or a chart
+(`charts.safe`), never through Markdown, labels or captions: `shell.line` and `shell.facts` do that. Errors of the
+kinds a person can mend (`Stage3Error`) that a view does not catch end in one plain box.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from app import components, loaders, thumbs
+from stage3.config import Stage3Error, StorageError
+from stage3.images import ImageProblem
+from stage3.runs import Run
+
+T = TypeVar("T")
+
+VIEWS: dict[str, tuple[str, str]] = {  # name: (title, icon)
+    "runs": ("Runs", ":material/folder_open:"),
+    "map": ("Map", ":material/scatter_plot:"),
+    "search": ("Search", ":material/search:"),
+    "page": ("Page", ":material/auto_stories:"),
+    "losses": ("Losses", ":material/show_chart:"),
+    "retrain": ("Retrain", ":material/model_training:"),
+    "evidence": ("Evidence", ":material/fact_check:"),
+    "data": ("Data", ":material/table_chart:"),
+}
+START = "map"
+WITHOUT_RUN_BAR = ("evidence",)
+log = logging.getLogger("stage3.app")
+
+
+# --- the chosen run
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The run and checkpoint a view shows. `step` is None where the run has no checkpoint yet."""
+
+    id: str
+    run: Run
+    step: int | None
+    is_sample: bool
+
+
+def chosen(*, needs_checkpoint: bool = True) -> Chosen:
+    """The run of this session; shows what to do and stops the page when there is none (or no checkpoint)."""
+    found: Chosen | None = st.session_state.get("_chosen")
+    if found is None:
+        empty(
+            "No run yet",
+            "A run is a folder that training writes. Train one on the sample comics, then come back:",
+            "python -m stage3.train --run runs/first --data data/samples",
+        )
+        st.stop()
+    if needs_checkpoint and found.step is None:
+        empty(
+            "This run has no checkpoint yet",
+            "A run gets its first checkpoint at the end of its first epoch. Watch it under Runs, or choose another run.",
+        )
+        st.stop()
+    return found
+
+
+def choose(entry_id: str, step: int | None = None) -> None:
+    """Make a run the chosen one, from the next rerun on."""
+    st.session_state["_run"], st.session_state["_step"] = entry_id, step
+    for name, value in (("run", entry_id), ("step", step)):
+        if value is None:
+            st.query_params.pop(name, None)
+        else:
+            st.query_params[name] = str(value)
+
+
+def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
+    """The run of the address, else of this session, else the default; an unknown one is said and replaced."""
+    asked = st.query_params.get("run")
+    if asked is not None and asked != st.session_state.get("_run"):
+        st.session_state["_run"], st.session_state["_step"] = asked, None
+    if "step" in st.query_params:
+        st.session_state["_step"] = int_param("step")
+    by_id = {e.id: e for e in found}
+    wanted = st.session_state.get("_run")
+    entry = by_id.get(wanted) if wanted else None
+    if entry is None:
+        entry = loaders.default_entry(found)
+        if wanted is not None:
+            st.session_state["_notice"] = f"There is no run {str(wanted)[:100]!r} here; another one is shown."
+        st.session_state["_step"] = None
+    if entry is None:
+        return None
+    try:
+        step = loaders.resolve_step(entry.run, st.session_state.get("_step"))
+    except StorageError:
+        there = loaders.steps(entry.run)
+        step, st.session_state["_step"] = (there[-1] if there else None), None
+    st.session_state["_run"] = entry.id
+    if st.query_params.get("run") != entry.id:
+        st.query_params["run"] = entry.id
+    return Chosen(entry.id, entry.run, step, entry.is_sample)
+
+
+def _run_bar(found: list[loaders.Entry], now: Chosen) -> None:
+    """One line under the navigation: which run, which checkpoint, and how it stands."""
+    ids = [e.id for e in found]
+    names = {e.id: _run_label(e) for e in found}
+    st.session_state["_run_choice"] = now.id
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="run-bar"):
+        st.selectbox(
+            "Run",
+            ids,
+            format_func=lambda i: names.get(i, i),
+            key="_run_choice",
+            on_change=lambda: choose(st.session_state["_run_choice"]),
+            label_visibility="collapsed",
+            width=330,
+        )
+        there = loaders.steps(now.run)
+        if now.step is not None and there:
+            best = now.run.best()
+            labels = {s: f"step {s}" + (" · best" if best and s == best.step else "") for s in there}
+            st.session_state["_step_choice"] = now.step
+            st.selectbox(
+                "Checkpoint",
+                there,
+                format_func=lambda s: labels.get(s, str(s)),
+                key="_step_choice",
+                on_change=lambda: choose(now.id, st.session_state["_step_choice"]),
+                label_visibility="collapsed",
+                width=170,
+            )
+        state_badge(now.run)
+        st.text(_run_facts(now.run), width="stretch")
+
+
+def _run_label(entry: loaders.Entry) -> str:
+    return f"{entry.run.name}  (sample)" if entry.is_sample else entry.id
+
+
+def _run_facts(run: Run) -> str:
+    c = run.config
+    parts = [f"weights {c.contrastive_weight:g} / {c.reconstruction_weight:g} / {c.alignment_weight:g}"]
+    taus = {c.contrastive_temperature, c.alignment_temperature}
+    parts.append("τ " + " / ".join(f"{t:g}" for t in sorted(taus)))
+    best = run.best()
+    if best:
+        percent = best.metric.startswith("retrieval/")
+        parts.append(f"{metric_name(best.metric)} {100 * best.value:.1f} %" if percent else f"{best.metric} {best.value:.3f}")
+    return "  ·  ".join(parts)
+
+
+STATE_LOOK = {
+    "running": ("running", "blue", ":material/play_circle:"),
+    "finished": ("finished", "green", ":material/check_circle:"),
+    "stopped": ("stopped", "orange", ":material/pause_circle:"),
+    "failed": ("failed", "red", ":material/error:"),
+    "created": ("not started", "gray", ":material/radio_button_unchecked:"),
+    "lost": ("ended without a word", "red", ":material/help:"),
+}
+
+
+def run_state(run: Run) -> str:
+    """`running` only where a process really trains it; a run that says so and is not live is `lost`."""
+    state = run.status.state
+    return "lost" if state == "running" and not run.is_live else state
+
+
+def state_badge(run: Run) -> None:
+    """The state as a coloured word."""
+    word, color, icon = STATE_LOOK[run_state(run)]
+    st.badge(word, icon=icon, color=color)  # type: ignore[arg-type]
+
+
+def metric_name(name: str) -> str:
+    """A metric for people: `retrieval/i2t_r5` is "R@5 picture→text"."""
+    kind, _, rest = name.partition("/")
+    if kind == "retrieval":
+        way, _, what = rest.partition("_")
+        ways = {"i2t": "picture→text", "t2i": "text→picture", "mean": "both ways"}
+        if way in ways:
+            label = {"mrr": "MRR", "median_rank": "median rank"}.get(what, what.replace("r", "R@", 1))
+            return f"{label} {ways[way]}"
+    return rest.replace("_", " ") if rest else name
+
+
+# --- addresses
+
+
+def int_param(name: str, low: int = 0) -> int | None:
+    """A whole number of the address, None when it is missing or no number."""
+    text = st.query_params.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 12 and int(text) >= low else None
+
+
+def param(name: str) -> str | None:
+    """A text of the address (untrusted: compare it with known names)."""
+    return st.query_params.get(name)
+
+
+def set_params(**values: Any) -> None:
+    """Write parameters into the address without a rerun; None removes one."""
+    for name, value in values.items():
+        if value is None:
+            st.query_params.pop(name, None)
+        elif st.query_params.get(name) != str(value):
+            st.query_params[name] = str(value)
+
+
+def go(view: str, **params: Any) -> None:
+    """Open another view with these parameters; in a callback it happens when the callback ends."""
+    st.session_state["_go"] = (view, {k: str(v) for k, v in params.items() if v is not None})
+    st.rerun()
+
+
+def link(view: str, **params: Any) -> str:
+    """The address of a view, for link columns and copying."""
+    run = params.pop("run", st.session_state.get("_run"))
+    query = {k: v for k, v in {"run": run, **params}.items() if v is not None}
+    return f"/{view}?{urlencode(query)}"
+
+
+# --- pictures
+
+
+def thumb_url(chosen_run: Chosen, row: int, side: int = 240, kind: str = "panel") -> str:
+    """The address of a panel's (or page's) picture: for picture columns, hover overlays and components."""
+    return thumbs.url(kind, chosen_run.id, row, side)
+
+
+def thumb(chosen_run: Chosen, row: int, side: int = 360, kind: str = "panel") -> bytes:
+    """The picture itself, for `st.image`; a grey one where there is none."""
+    try:
+        return thumbs.picture(chosen_run.id, kind, int(row), min((s for s in thumbs.SIDES if s >= side), default=1200))
+    except ImageProblem:
+        return thumbs.placeholder(side)
+
+
+# --- words on the page
+
+
+def heading(title: str, about: str = "") -> None:
+    """The view's title and one sentence; both our own words, never data."""
+    with st.container(gap=None, key="view-heading"):
+        st.header(title, anchor=False)
+        if about:
+            st.caption(about)
+
+
+def line(text: str) -> None:
+    """A line of text from data, shown as it is."""
+    st.text(text)
+
+
+def facts(values: dict[str, Any]) -> None:
+    """Names and values as a quiet two-column table; safe for text from data."""
+    rows = [{"": name, "value": str(value)} for name, value in values.items()]
+    st.dataframe(rows, hide_index=True, column_config={"": st.column_config.TextColumn(width="small")})
+
+
+def error_box(error: BaseException | str, title: str = "This did not work") -> None:
+    """One plain box: what happened, in the error's own words, which say what to do."""
+    with st.container(border=True, key=f"error-{abs(hash(str(error))) % 10**8}"):
+        st.badge(title, icon=":material/error:", color="red")
+        st.code(str(error), language=None, wrap_lines=True)
+
+
+def empty(title: str, about: str, command: str = "") -> None:
+    """An empty state that says what to do."""
+    with st.container(border=True, key="empty-state", gap="small"):
+        st.subheader(title, anchor=False)
+        st.text(about)
+        if command:
+            st.code(command, language="bash", wrap_lines=True)
+
+
+def working(what: str, make: Callable[..., T], *args: Any) -> T:
+    """Do something slow under a spinner that says what it is; instant when the result is remembered."""
+    with st.spinner(f"{what} …", show_time=True):
+        return make(*args)
+
+
+def stop_with(error: BaseException) -> NoReturn:
+    """Show an error box and end the page."""
+    error_box(error)
+    st.stop()
+
+
+# --- the page
+
+
+def main() -> None:
+    """The whole page: what every view shares, then the view."""
+    st.set_page_config(page_title="Stage 3 explorer", page_icon=":material/auto_stories:", layout="wide")
+    components.style()
+    pages = {name: _page(name) for name in VIEWS}
+    page = st.navigation(list(pages.values()), position="top")
+    _follow(pages)
+    if st.get_option("server.address") not in ("127.0.0.1", "localhost", "::1"):
+        st.warning("This explorer answers the whole network: server.address is not 127.0.0.1.")
+    found = loaders.entries()
+    now = _find_chosen(found)
+    st.session_state["_chosen"] = now
+    if now is not None and page.url_path not in WITHOUT_RUN_BAR:
+        _run_bar(found, now)
+    if notice := st.session_state.pop("_notice", None):
+        with st.container(border=True):
+            st.text(notice)
+    page.run()
+    components.shortcuts()
+
+
+def _page(name: str) -> Any:
+    title, icon = VIEWS[name]
+    return st.Page(_runner(name), title=title, icon=icon, url_path=name, default=name == START)
+
+
+def _runner(name: str) -> Callable[[], None]:
+    def view() -> None:
+        if importlib.util.find_spec(f"app.views.{name}") is None:
+            empty(f"{VIEWS[name][0]} is not installed", "This copy of the explorer has no such view.")
+            return
+        try:
+            importlib.import_module(f"app.views.{name}").render()
+        except (Stage3Error, ImageProblem) as error:
+            error_box(error)
+
+    view.__name__ = name
+    return view
+
+
+def _follow(pages: dict[str, Any]) -> None:
+    """Go where `go` or `?view=` asks."""
+    if "_go" in st.session_state:
+        view, params = st.session_state.pop("_go")
+        if "run" not in params and st.session_state.get("_run"):
+            params = {"run": st.session_state["_run"], **params}
+        st.switch_page(pages[view], query_params=params)
+    asked = st.query_params.get("view")
+    if asked in pages:
+        rest = {k: v for k, v in st.query_params.to_dict().items() if k != "view"}
+        st.switch_page(pages[asked], query_params=rest)

@@ -1,0 +1,1 @@
+"""One module a view; each has `render()`. `app.shell` says how to write one."""

@@ -1,0 +1,158 @@
+"""What a model makes of each single panel: its losses, ranks, gate and reconstruction error, as one table.
+
+The means of these columns over the validation panels are the numbers of a run's validation row: the same batches, the
+same gallery, no dropout and no random mask. V panels, D embedding size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stage3 import evaluation, metrics
+from stage3.batches import IMAGE, LAYOUT, TEXT, fixed_batches
+from stage3.dataset import Dataset
+from stage3.evaluation import Embedded, frozen
+from stage3.objectives import LOSSES, Stage3
+from stage3.splits import SPLITS
+
+MAX_GALLERY = 20_000  # panels of a split that are ranked; a larger split is ranked on so many, drawn once by a seed
+MODALITIES = {IMAGE: "picture", TEXT: "text", LAYOUT: "box"}
+
+
+def describe_panels(data: Dataset, text_parts: str) -> pd.DataFrame:
+    """The panel table joined with its pages, for people: one row a panel, in table order.
+
+    Returns:
+        Columns panel_id, page, page_id, book, page_type, order, n_panels, source_index, x, y, w, h, has_box, dialogue,
+        description, speakers, text (what the text backbone read), text_id (-1 without), split, has_picture, has_text,
+        modality ("picture + text + box" …). The index is the row of the panel table.
+    """
+    panels, pages = data.table.panels, data.table.pages
+    page = data.table.page_of_panel
+    present = data.panel_set.present
+    frame = panels.drop(columns=["page"]).copy()
+    frame.insert(1, "page", page)
+    for name, column in (("page_id", "page_id"), ("book", "book_id"), ("page_type", "page_type")):
+        frame[name] = pages[column].to_numpy()[page]
+    frame["n_panels"] = pages["n_panels"].to_numpy()[page]
+    frame["text"] = data.table.texts(text_parts)
+    frame["text_id"] = data.features.text_rows
+    frame["split"] = np.array(SPLITS)[data.split[page]]
+    frame["has_picture"], frame["has_text"] = present[:, IMAGE], present[:, TEXT]
+    frame["modality"] = _modality_names(present)
+    return frame
+
+
+def _modality_names(present: np.ndarray) -> np.ndarray:
+    codes = present @ np.array([1, 2, 4])
+    names = [" + ".join(MODALITIES[i] for i in MODALITIES if code >> i & 1) or "nothing" for code in range(8)]
+    return np.array(names)[codes]
+
+
+def panel_frame(data: Dataset, model: Stage3, embedded: Embedded) -> pd.DataFrame:
+    """`describe_panels` and what the model makes of each panel; NaN where a number is not defined.
+
+    Args:
+        data: the data set.
+        model: a model that was trained on features of these sizes.
+        embedded: its embeddings of all usable pages, as `evaluation.embed(model, data.panel_set, data.pages("all"))`.
+
+    Returns:
+        Also gate_picture, gate_text, gate_box; loss_NAME of `objectives.LOSSES`, and loss_total, the weighted sum of
+        the terms defined for the panel; rank_i2t, rank_t2i (1 is best, in the gallery of the panel's own split),
+        gallery (its size), within_i2t, within_t2i (rank on its own page); reconstruction_error (mean squared error of
+        the leave-one-out prediction) and reconstruction_rank (1: the prediction is nearest to its own panel).
+    """
+    frame = describe_panels(data, model.config.text_parts)
+    rows = embedded.rows.numpy()
+    for i, name in enumerate(("gate_picture", "gate_text", "gate_box")):
+        frame[name] = _spread(embedded.gate[:, i].numpy(), rows, len(frame))
+    for name, values in panel_losses(data, model).items():
+        frame[f"loss_{name}"] = values
+    for name, values in retrieval_columns(data, embedded, len(frame)).items():
+        frame[name] = values
+    for name, values in _reconstruction_columns(data, model, embedded, len(frame)).items():
+        frame[name] = values
+    return frame
+
+
+def panel_losses(data: Dataset, model: Stage3) -> dict[str, np.ndarray]:
+    """(V,) float32 loss of every panel by name, in the fixed batches that a validation of its split would use."""
+    found = {name: np.full(len(data.table), np.nan, np.float32) for name in (*LOSSES, "total")}
+    with frozen(model):
+        for split in SPLITS:
+            for pages in fixed_batches(data.pages(split), model.config.batch_pages, model.config.seed):
+                batch = data.panel_set.batch(pages)
+                step = model(batch)
+                total = np.full(len(batch), np.nan, np.float32)
+                for name, loss in step.losses.items():
+                    values = np.where(loss.valid.numpy(), loss.value.float().numpy(), np.nan)
+                    found[name][batch.rows.numpy()] = values
+                    if name in step.weights:
+                        weighted = step.weights[name] * values
+                        total = np.where(np.isnan(total), weighted, total + np.nan_to_num(weighted))
+                found["total"][batch.rows.numpy()] = total
+    return found
+
+
+def retrieval_columns(data: Dataset, embedded: Embedded, size: int) -> dict[str, np.ndarray]:
+    """(V,) ranks of each panel's partner both ways, within its split and within its page; NaN outside the gallery."""
+    names = ("rank_i2t", "rank_t2i", "within_i2t", "within_t2i", "gallery")
+    found = {name: np.full(size, np.nan, np.float32) for name in names}
+    split_of = torch.from_numpy(data.split)[embedded.page_ids]
+    for i in range(len(SPLITS)):
+        chosen = gallery_sample((split_of == i).nonzero()[:, 0], embedded)
+        if not len(chosen):
+            continue
+        part = take(embedded, chosen)
+        result = evaluation.gallery(part)
+        rows = part.rows[result["rows"]].numpy()
+        for way in ("i2t", "t2i"):
+            found[f"rank_{way}"][rows] = result[way].numpy()
+            within: metrics.WithinPage = result[f"within_{way}"]
+            found[f"within_{way}"][rows[within.panels.numpy()]] = within.ranks.numpy()
+        found["gallery"][rows] = len(rows)
+    return found
+
+
+def gallery_sample(positions: torch.Tensor, embedded: Embedded) -> torch.Tensor:
+    """These positions, or of a large split whole pages drawn once by a fixed seed, about `MAX_GALLERY` panels."""
+    if len(positions) <= MAX_GALLERY:
+        return positions
+    pages = embedded.page_ids[positions].unique()
+    order = torch.randperm(len(pages), generator=torch.Generator().manual_seed(0))
+    kept = pages[order[: max(1, len(pages) * MAX_GALLERY // len(positions))]]
+    return positions[torch.isin(embedded.page_ids[positions], kept)]
+
+
+def take(embedded: Embedded, positions: torch.Tensor) -> Embedded:
+    """The embeddings at some positions, in that order."""
+    return Embedded(**{name: getattr(embedded, name)[positions] for name in Embedded.__dataclass_fields__})
+
+
+def _reconstruction_columns(data: Dataset, model: Stage3, embedded: Embedded, size: int) -> dict[str, np.ndarray]:
+    found = {name: np.full(size, np.nan, np.float32) for name in ("reconstruction_error", "reconstruction_rank")}
+    if model.weights["reconstruction"] == 0:
+        return found
+    split_of = torch.from_numpy(data.split)[embedded.page_ids]
+    for i in range(len(SPLITS)):
+        positions = gallery_sample((split_of == i).nonzero()[:, 0], embedded)
+        if not len(positions):
+            continue
+        part = take(embedded, positions)
+        prediction, at = evaluation.reconstruct(model, part)
+        target = part.panel[at]
+        if model.config.normalize_target:
+            target = torch.nn.functional.layer_norm(target, target.shape[-1:])
+        rows = part.rows[at].numpy()
+        found["reconstruction_error"][rows] = (prediction - target).square().mean(dim=1).numpy()
+        found["reconstruction_rank"][rows] = metrics.reconstruction_ranks(prediction, target).numpy()
+    return found
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    out = np.full(size, np.nan, np.float32)
+    out[rows] = values
+    return out

@@ -1,0 +1,105 @@
+"""Small comics with finished runs for the tests of the explorer: drawn rectangles whose colour and shape the text names."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from stage3 import train
+
+COLOURS = {
+    "red": (200, 60, 50),
+    "blue": (50, 90, 190),
+    "green": (60, 150, 80),
+    "yellow": (225, 195, 60),
+    "purple": (130, 80, 160),
+    "grey": (130, 130, 130),
+}
+SHAPES = ("circle", "square", "stripe", "frame")
+SIZE = (150, 200)
+
+
+def write_comics(folder: Path, books: int = 8, pages: int = 4, panels: int = 4, seed: int = 0) -> Path:
+    """A data set folder: manifest, vlm panel files, labels, dataset.yaml. A quarter of the panels is silent.
+
+    The first book's first page has a name and text that would do harm as HTML, Markdown or a formula.
+    """
+    rng = np.random.default_rng(seed)
+    (folder / "pages").mkdir(parents=True)
+    rows, labels = [], {}
+    for b in range(books):
+        palette = rng.permutation(list(COLOURS))[:3]
+        for p in range(pages):
+            page_id = f"book{b:03d}/page{p:03d}"
+            if b == p == 0:
+                page_id = "book000/[x](http:) =1+1 page"
+            name = f"b{b:03d}p{p:03d}.png"
+            entries = _draw_page(folder / "pages" / name, panels, palette, rng, evil=b == p == 0)
+            target = folder / "panels" / f"{page_id}.json"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(json.dumps({"panels": entries, "overall_summary": f"page {p}"}), encoding="utf-8")
+            rows.append((page_id, f"pages/{name}"))
+            labels[page_id] = "story"
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("canonical_id", "absolute_image_path"))
+        writer.writerows(rows)
+    (folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    (folder / "dataset.yaml").write_text(
+        "name: drawn\nmanifest: manifest.csv\npanels: panels\npanel_format: vlm\nlabels: labels.json\n", encoding="utf-8"
+    )
+    return folder
+
+
+def _draw_page(path: Path, panels: int, palette: np.ndarray, rng: np.random.Generator, *, evil: bool) -> list[dict]:
+    image = Image.new("RGB", SIZE, "white")
+    draw = ImageDraw.Draw(image)
+    entries = []
+    height = 1000 // panels
+    for i in range(panels):
+        colour, back = rng.choice(palette), rng.choice(palette)
+        shape = str(rng.choice(SHAPES))
+        box = [i * height + 10, 20, (i + 1) * height - 10, 980]  # y, x, y, x in thousandths
+        x0, y0, x1, y1 = (box[1] * SIZE[0] // 1000, box[0] * SIZE[1] // 1000, box[3] * SIZE[0] // 1000, box[2] * SIZE[1] // 1000)
+        light = tuple(min(255, c + 60) for c in COLOURS[back])
+        draw.rectangle((x0, y0, x1, y1), fill=light, outline="black")
+        _draw_shape(draw, shape, (x0 + 8, y0 + 5, x1 - int(rng.integers(8, 60)), y1 - 5), COLOURS[colour])
+        silent = rng.random() < 0.25
+        text = "" if silent else f"a {colour} {shape} before {back}"
+        if evil and i == 0:
+            text = "<script>alert(1)</script> **bold** =HYPERLINK(1)"
+        entries.append({"panel_number": i + 1, "box_2d": box, "description": text, "text_content": []})
+    image.save(path)
+    return entries
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, box: tuple[int, int, int, int], fill: tuple[int, ...]) -> None:
+    if shape == "circle":
+        draw.ellipse(box, fill=fill)
+    elif shape == "square":
+        draw.rectangle(box, fill=fill)
+    elif shape == "frame":
+        draw.rectangle(box, outline=fill, width=4)
+    else:
+        for x in range(box[0], box[2], 10):
+            draw.rectangle((x, box[1], x + 4, box[3]), fill=fill)
+
+
+def make_run(root: Path, name: str, data: Path, **settings: object) -> Path:
+    """Train a small run `root/name`, in this process."""
+    values = {"epochs": 4, "dim": 32, "batch_pages": 8, "workers": 0, "cache_dir": str(data.parent / "cache")} | settings
+    flags = [f"--{k}={v}" for k, v in values.items()]
+    train.main(["--run", str(root / name), "--data", str(data), "--json", *flags])
+    return root / name
+
+
+def workspace(folder: Path, books: int = 8, pages: int = 4, panels: int = 4, **settings: object) -> Path:
+    """A folder to start the explorer in: `data/samples` with comics and one finished run in `data/samples/runs`."""
+    data = write_comics(folder / "data" / "samples", books, pages, panels)
+    make_run(data / "runs", "first", data, **settings)
+    (folder / "runs").mkdir()
+    return folder
