@@ -96,6 +96,7 @@ class Run:
         self.name = path.resolve().name
         self.config = config
         self._lock = Lock(path / "lock")
+        self._announced = False  # whether `status.json` names this process as the one that runs
         self._folder = CheckpointFolder(path / "checkpoints")
 
     # --- the folder
@@ -183,9 +184,11 @@ class Run:
         after = dataclasses.replace(before, **{"updated": _now(), **fields})
         if state is not None:
             after = dataclasses.replace(after, state=state)
-        if state == "running":
+        if state == "running" and not self._announced:
             who = {"started": _now(), "exit_code": None, **this_process()}
             after = dataclasses.replace(after, **{k: v for k, v in who.items() if k not in fields})
+            self._announced = True
+        self._announced = self._announced and after.state == "running"
         durable = after.state != before.state
         replace_file(self.path / "status.json", _pretty(dataclasses.asdict(after)), durable=durable)
         return after
@@ -257,7 +260,7 @@ class Run:
         frame = pd.DataFrame([row for row in rows if row is not None])
         for name in ("step", "epoch", "split"):
             if name not in frame:
-                frame[name] = pd.Series([pd.NA] * len(frame), dtype="str" if name == "split" else "float64")
+                frame[name] = pd.Series([None] * len(frame), dtype="str" if name == "split" else "float64")
         for name in frame.columns:
             if frame[name].dtype == object and frame[name].isna().all():
                 frame[name] = frame[name].astype("float64")

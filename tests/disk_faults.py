@@ -177,7 +177,7 @@ class PowerModel:
         """Trees that could be found afterwards, as {relative path: content, None for a folder}."""
         for names, content in (
             ("safe", "lost"), ("now", "lost"), ("now", "zeroed"), ("now", "torn"), ("now", "garbage"), ("now", "now"),
-            ("any", "any"), ("any", "any"), ("any", "now"),
+            ("any", "any"), ("any", "now"),
         ):  # fmt: skip
             yield dict(self._tree(self.top, "", names, content, rng))
 

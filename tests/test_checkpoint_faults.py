@@ -144,7 +144,7 @@ import torch
 from disk_faults import Disk
 from stage3.runs import Run
 from test_checkpoint_faults import train
-for at in range(1, int(sys.argv[4]) + 1, 5):
+for at in range(1, int(sys.argv[4]) + 1, 8):
     child = os.fork()
     if child == 0:
         with Disk("sigkill", at):
@@ -158,13 +158,13 @@ for at in range(1, int(sys.argv[4]) + 1, 5):
 def test_real_kills_leave_what_the_simulated_ones_do(fresh, tmp_path, reference):
     expected, names = reference
     operations = len(names)
-    for at in range(1, operations + 1, 5):
+    for at in range(1, operations + 1, 8):
         shutil.copytree(fresh, tmp_path / f"run-{at}")
     here = Path(__file__).parent
     arguments = [str(here), str(here.parent), str(tmp_path), str(operations)]
     killer = subprocess.run([sys.executable, "-c", KILLER, *arguments], capture_output=True, text=True, check=True)
     outcomes = [line.split() for line in killer.stdout.splitlines()]
-    assert len(outcomes) > 20
+    assert len(outcomes) > 15
     for at, status in outcomes:
         assert int(status) == signal.SIGKILL
         check_visible(Run.open(tmp_path / f"run-{at}"), [])

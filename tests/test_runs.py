@@ -96,9 +96,9 @@ def test_runs_are_listed_last_active_first_and_foreign_folders_are_not_broken_ru
 
 
 def test_listing_runs_imports_neither_torch_nor_pandas(run):
-    code = "import sys; from stage3.runs import list_runs; print(len(list_runs(sys.argv[1:]))); " + (
-        "print(sorted({'torch', 'pandas', 'safetensors', 'numpy', 'stage3.objectives', 'streamlit'} & set(sys.modules)))"
-    )
+    heavy = {"torch", "pandas", "safetensors", "numpy", "stage3.objectives", "streamlit"}
+    code = "import sys; from stage3.runs import list_runs; print(len(list_runs(sys.argv[1:]))); "
+    code += f"print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code, run.path.parent], cwd=ROOT, capture_output=True, text=True)
     assert out.stdout.split("\n")[:2] == ["1", "[]"], out.stderr
 
@@ -108,11 +108,14 @@ def test_listing_runs_imports_neither_torch_nor_pandas(run):
 
 def test_status_keeps_what_is_not_changed(run):
     run.set_status("running", total_steps=40)
+    began = run.status.started
+    time.sleep(0.002)
     run.set_status(step=7, best_value=math.nan)
+    run.set_status("running")
     status = Run.open(run.path).status
     assert (status.state, status.step, status.total_steps, status.best_value) == ("running", 7, 40, None)
     assert status.pid == os.getpid()
-    assert status.started <= status.updated
+    assert began == status.started < status.updated
     with pytest.raises(TypeError, match="stpe"):
         run.set_status(stpe=8)
 
@@ -265,9 +268,9 @@ def test_of_many_that_start_at_once_exactly_one_gets_the_run(run):
 
 
 def test_one_process_cannot_hold_a_run_twice_and_an_error_inside_frees_it(run):
+    with run.lock(), pytest.raises(StorageError, match=f"process {os.getpid()}"), Run.open(run.path).lock():
+        pass
     with pytest.raises(KeyError), run.lock():
-        with pytest.raises(StorageError, match=f"process {os.getpid()}"), Run.open(run.path).lock():
-            pass
         raise KeyError
     with Run.open(run.path).lock():
         pass
@@ -352,16 +355,15 @@ class Canary:
         return Path.touch, (self.path,)
 
 
-def forge(run: Run, files: dict[str, bytes], **changes) -> Path:
+def forge(run: Run, content: dict[str, bytes], **changes) -> Path:
     """A checkpoint of step 5 with any content and a manifest that agrees with it."""
     folder = run.path / "checkpoints" / "step-00000005"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    files = {"state.json": b"{}", **files}
-    entries = {n: {"bytes": len(d), "sha256": checkpoints._sha256(d)} for n, d in files.items()}
-    for name, data in files.items():
-        if "/" not in name:
-            (folder / name).write_bytes(data)
+    content = {"state.json": b"{}", **content}
+    entries = {n: {"bytes": len(d), "sha256": checkpoints._sha256(d)} for n, d in content.items()}
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
     (folder / "MANIFEST.json").write_text(json.dumps({"format": 1, "step": 5, "files": entries, **changes}), "utf-8")
     return folder
 
