@@ -49,8 +49,8 @@ def split_books(table: PanelTable, val_fraction: float, test_fraction: float, se
         taken = _take(free, sizes, fraction * sizes.sum(), len(free) - reserve)
         split_of_book[taken] = split
         free = [b for b in free if b not in set(taken)]
-    split: np.ndarray = split_of_book[books]
-    return split
+    of_page: np.ndarray = split_of_book[books]
+    return of_page
 
 
 def _take(free: list[int], sizes: np.ndarray, target: float, most: int) -> list[int]:

@@ -83,6 +83,7 @@ def _batches(
 def _rows(file: TextIO, path: Path, report: DataReport) -> Iterator[tuple[str, str, str, int]]:
     """(id, image, book, line) of every row that names a page."""
     reader = csv.reader(file, strict=True)
+    line = 1  # where the row being read begins; behind an unclosed quote the reader is many lines further
     try:
         header = _header(next(reader, []), path, report)
         width = len(header)
@@ -109,7 +110,7 @@ def _rows(file: TextIO, path: Path, report: DataReport) -> Iterator[tuple[str, s
             else:
                 yield page_id, image, (row[at_book].strip() if at_book >= 0 else "") or book_of(page_id, report), here
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}. Check the quotes on this line.") from None
+        raise DataError(f"{path}:{line}: {error}. Check the quotes of this row.") from None
 
 
 def _quote_hint(row: list[str], width: int) -> str:

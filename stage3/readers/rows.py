@@ -148,12 +148,13 @@ def _name_key(name: str) -> str:
 
 
 def _other_extensions(name: str) -> Iterator[str]:
-    """The name with its picture extension removed (`x.jpg.png` to `x.jpg`), then with one added."""
+    """The name without its picture extension (`x.jpg.png` to `x.jpg`), with another one, with one added."""
+    common = (".png", ".jpg", ".jpeg", ".webp")
     stem, dot, ending = name.rpartition(".")
-    if dot and stem and f".{ending.lower()}" in (".png", ".jpg", ".jpeg", ".webp"):
+    if dot and stem and f".{ending.lower()}" in common:
         yield stem
-    for extension in (".png", ".jpg", ".jpeg", ".webp"):
-        yield name + extension
+        yield from (stem + extension for extension in common)
+    yield from (name + extension for extension in common)
 
 
 @dataclass

@@ -1,0 +1,460 @@
+"""The corpus of bad panel files, labels and manifests: what happens to the page, and that nothing else changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from reader_world import (
+    CLEAN,
+    SIZE,
+    World,
+    assert_clean_pages_unchanged,
+    ocr_page,
+    panels_of,
+    vlm_page,
+)
+
+from stage3 import readers
+from stage3.config import DataError
+from stage3.panels import PanelTable
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PanelTable]:
+    return {style: World(tmp_path_factory.mktemp(style) / "w", style).load() for style in ("vlm", "ocr")}
+
+
+def as_bytes(page: Any) -> bytes:
+    return json.dumps(page).encode()
+
+
+GOOD = as_bytes(vlm_page())
+SKIPPED: dict[str, tuple[Any, str]] = {
+    "J01": (b"", "json_empty"),
+    "J01-blank": (b" \n\t", "json_empty"),
+    "J02": (GOOD[:-40], "json_syntax"),
+    "J03": (b"```json\n" + GOOD + b"\n```", "json_syntax"),
+    "J04": (GOOD + b"\n" + GOOD, "json_syntax"),
+    "J05-comma": (GOOD[:-1] + b",}", "json_syntax"),
+    "J05-quotes": (GOOD.replace(b'"', b"'"), "json_syntax"),
+    "J07-without-bom": (GOOD.decode().encode("utf-16-le"), "json_syntax"),
+    "J08": (GOOD.replace(b"a page", b"\xe9t\xe9"), "json_encoding"),
+    "J09-list": ([vlm_page()], "json_not_object"),
+    "J09-null": (b"null", "json_not_object"),
+    "J09-string": (b'"panels"', "json_not_object"),
+    "J10": (b"[" * 100_000 + b"]" * 100_000, "json_too_deep"),
+    "J11": (GOOD.replace(b'"box_2d": [0', b'"box_2d": [' + b"9" * 5000), "json_number"),
+    "J12": (GOOD[:-1] + b', "panels": []}', "json_duplicate_key"),
+    "J12-inner": (GOOD.replace(b'"panel_number": 1,', b'"panel_number": 1, "panel_number": 1,'), "json_duplicate_key"),
+    "J13": (GOOD + b" " * (21 * 2**20), "json_too_large"),
+    "J14": ({"overall_summary": "x"}, "panels_missing"),
+    "J15": ({"panels": None}, "panels_type"),
+    "J17": ({"panels": "none"}, "panels_type"),
+    "J18": ({"panels": []}, "no_panels"),
+    "J18-object": ({"panels": {}}, "no_panels"),
+    "only-bad-panels": ({"panels": [None, 3, {"box_2d": [0, 0, 0, 0]}]}, "no_usable_panel"),
+}
+
+
+@pytest.mark.parametrize("case", SKIPPED)
+def test_page_is_skipped_and_counted(case: str, tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    content, reason = SKIPPED[case]
+    world = World(tmp_path / "w")
+    page_id = world.bad_page(content)
+    table = world.load()
+    assert table.report.skipped == {reason: 1}
+    assert page_id not in set(table.pages["page_id"])
+    assert "Book B/bad.json" in table.report.examples[f"page:{reason}"][0].replace("\\", "/")
+    assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+def panel(box: Any = (0, 0, 500, 1000), **fields: Any) -> dict[str, Any]:
+    return {"box_2d": list(box) if isinstance(box, tuple) else box, **fields}
+
+
+BARE = panel((510, 10, 990, 990))  # the sound neighbour on the same page
+
+DROPPED: dict[str, tuple[Any, str]] = {
+    "J20-null": (None, "panel_type"),
+    "J20-list": ([1, 2], "panel_type"),
+    "J20-int": (7, "panel_type"),
+    "J21": ({"description": ""}, "box_missing"),
+    "J22-three": (panel((0, 0, 500)), "box_shape"),
+    "J22-five": (panel((0, 0, 500, 500, 500)), "box_shape"),
+    "J22-nested": (panel([[0, 0, 500, 500]]), "box_shape"),
+    "J22-object": (panel({"ymin": 0}), "box_shape"),
+    "J24": (panel(("a", "b", "c", "d")), "box_not_numbers"),
+    "J24-text": (panel("the whole page"), "box_shape"),
+    "J25": (panel((0, float("nan"), 500, 500)), "box_not_numbers"),
+    "J25-text": (panel((0, "nan", 500, 500)), "box_not_numbers"),
+    "J26": (panel((0, 0, float("inf"), 500)), "box_not_numbers"),
+    "J26-huge": (panel((0, 0, "1e999", 500)), "box_not_numbers"),
+    "J11-4000-digits": (panel((0, 0, 10**3999, 500)), "box_not_numbers"),
+    "J27": (panel((False, False, True, True)), "box_not_numbers"),
+    "J28": (panel((0, None, 500, 500)), "box_not_numbers"),
+    "J29-area": (panel((100, 100, 100, 500)), "box_no_area"),
+    "J29-zeros": (panel((0, 0, 0, 0)), "box_no_area"),
+    "J31": (panel((-500, -500, -10, -10)), "box_outside"),
+    "thin": (panel((0, 0, 500, 8)), "box_thin"),  # 8 thousandths of 200 pixels are 1.6
+}
+
+
+@pytest.mark.parametrize("case", DROPPED)
+def test_bad_panel_is_dropped_and_the_page_goes_on(case: str, tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    bad, code = DROPPED[case]
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": [bad, BARE]})
+    table = world.load()
+    kept = panels_of(table, page_id)
+    assert kept["source_index"].tolist() == [1]
+    np.testing.assert_allclose(kept[["x", "y", "w", "h"]].to_numpy()[0], [0.01, 0.51, 0.98, 0.48], atol=1e-6)
+    assert table.report.counts[code] == 1
+    assert table.report.counts["panel_dropped"] == (0 if code == "panel_type" else 1)
+    assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+@pytest.mark.parametrize("case", [c for c, (p, _) in DROPPED.items() if isinstance(p, dict)])
+def test_bad_box_with_text_is_a_text_only_panel(case: str, tmp_path: Path) -> None:
+    bad, code = DROPPED[case]
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": [{**bad, "description": "a cat"}, BARE]})
+    kept = panels_of(world.load(), page_id)
+    assert kept["has_box"].tolist() == [False, True]
+    assert kept["description"].tolist() == ["a cat", ""]
+    assert kept[["x", "y", "w", "h"]].iloc[0].isna().all()
+
+
+BOXES: dict[str, tuple[Any, list[float], str]] = {
+    "J23": (("0", " 100 ", "500", "1e3"), [0.1, 0, 0.9, 0.5], ""),
+    "J23-list": ("[0, 100, 500, 1000]", [0.1, 0, 0.9, 0.5], ""),
+    "J30": ((500, 1000, 0, 100), [0.1, 0, 0.9, 0.5], "box_swapped"),
+    "J32": ((-100, 100, 500, 1040), [0.1, 0, 0.9, 0.5], "box_clamped"),
+    "J33": ((0, 100, 500, 1_000_000_000), [0.1, 0, 0.9, 0.5], "box_clamped"),
+}
+
+
+@pytest.mark.parametrize("case", BOXES)
+def test_box_is_repaired_to_a_stated_value(case: str, tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    box, expected, code = BOXES[case]
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": [panel(box), BARE]})
+    table = world.load()
+    np.testing.assert_allclose(panels_of(table, page_id)[["x", "y", "w", "h"]].to_numpy()[0], expected, atol=1e-6)
+    assert {c for c in table.report.counts if c.startswith("box")} == ({code} if code else set())
+    assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+def test_j34_pixels_in_a_0_1000_field_are_rescaled_by_the_picture(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    pixels = [panel((0, 0, 1500, 1900)), panel((1520, 100, 3000, 1000))]
+    page_id = world.bad_page({"panels": pixels}, size=(1988, 3057))
+    table = world.load()
+    boxes = panels_of(table, page_id)[["x", "y", "w", "h"]].to_numpy()
+    expected = [[0, 0, 1900 / 1988, 1500 / 3057], [100 / 1988, 1520 / 3057, 900 / 1988, 1480 / 3057]]
+    np.testing.assert_allclose(boxes, expected, atol=1e-6)
+    assert table.report.counts["boxes_rescaled"] == 1
+
+
+def test_j34_pixels_that_no_picture_explains_lose_the_page(tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    world = World(tmp_path / "w")
+    world.bad_page({"panels": [panel((1100, 1200, 1500, 1900)), panel((1520, 100, 3000, 1000))]})
+    table = world.load()
+    assert table.report.skipped == {"scale": 1}
+    assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+def test_j35_fractions_in_a_0_1000_field_are_rescaled(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": [panel((0, 0.1, 0.5, 1)), panel((0.5, 0, 1.0, 0.5))]})
+    table = world.load()
+    boxes = panels_of(table, page_id)[["x", "y", "w", "h"]].to_numpy()
+    np.testing.assert_allclose(boxes, [[0.1, 0, 0.9, 0.5], [0, 0.5, 0.5, 0.5]], atol=1e-6)
+    assert table.report.counts["boxes_rescaled"] == 1
+
+
+OCR_BOXES: dict[str, tuple[Any, list[float] | None, str]] = {
+    "J23": (["0", "10", "100", "30.5"], [0, 10 / 300, 0.5, 30.5 / 300], ""),
+    "J25": ([float("nan"), 10, 100, 30], None, "box_not_numbers"),
+    "J29": ([10, 10, 0, 30], None, "box_no_area"),
+    "J30": ([100, 40, -100, -30], [0, 10 / 300, 0.5, 30 / 300], "box_swapped"),
+    "J31": ([300, 10, 100, 30], None, "box_outside"),
+    "J32": ([-50, 10, 150, 30], [0, 10 / 300, 0.5, 30 / 300], "box_clamped"),
+    "J33": ([100, 10, 1e9, 30], [0.5, 10 / 300, 0.5, 30 / 300], "box_clamped"),
+    "J33-more": ([100, 10, 1e308, 1e308], [0.5, 10 / 300, 0.5, 290 / 300], "box_clamped"),
+    "thin": ([10, 10, 1.9, 30], None, "box_thin"),
+    "thin-enough": ([10, 10, 2.1, 30], [0.05, 10 / 300, 2.1 / 200, 0.1], ""),
+    "thin-after-clamping": ([-50, 10, 51.5, 30], None, "box_thin"),
+}
+
+
+@pytest.mark.parametrize("case", OCR_BOXES)
+def test_ocr_boxes(case: str, tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    box, expected, code = OCR_BOXES[case]
+    world = World(tmp_path / "w", "ocr")
+    page = ocr_page(1)
+    page["panels"].insert(0, {"bbox": box, "text": ""})
+    page_id = world.bad_page(page)
+    table = world.load()
+    kept = panels_of(table, page_id)
+    assert kept["source_index"].tolist() == ([1] if expected is None else [0, 1])
+    if expected is not None:
+        np.testing.assert_allclose(kept[["x", "y", "w", "h"]].to_numpy()[0], expected, atol=1e-6)
+    assert not code or table.report.counts[code] == 1
+    assert_clean_pages_unchanged(table, reference["ocr"])
+
+
+@pytest.mark.parametrize("side", [None, 0, -5, "wide", float("nan"), True])
+def test_ocr_page_size_comes_from_the_picture_when_the_file_has_none(side: Any, tmp_path: Path) -> None:
+    world = World(tmp_path / "w", "ocr")
+    page_id = world.bad_page(ocr_page(2, image_width=side))
+    table = world.load()
+    assert table.report.counts["page_size_missing"] == 1
+    np.testing.assert_allclose(panels_of(table, page_id)["h"], (150 - 6) / 300, rtol=1e-6)
+    assert table.pages.set_index("page_id").loc[page_id, ["width", "height"]].tolist() == list(SIZE)
+
+
+def test_ocr_page_of_unknown_size_is_skipped(tmp_path: Path) -> None:
+    world = World(tmp_path / "w", "ocr")
+    page_id = world.bad_page(ocr_page(2, image_width=None))
+    (world.root / "images" / f"{page_id}.png").unlink()
+    assert world.load().report.skipped == {"page_size": 1}
+
+
+ENCODED = {
+    "J06": (b"\xef\xbb\xbf" + GOOD, vlm_page()),
+    "J07": (GOOD.decode().encode("utf-16"), vlm_page()),
+    "J16": ({"panels": dict(zip("ba", vlm_page()["panels"], strict=True))}, vlm_page()),
+}
+
+
+@pytest.mark.parametrize("case", ENCODED)
+def test_odd_but_sound_files_read_as_the_plain_one(case: str, tmp_path: Path) -> None:
+    content, plain = ENCODED[case]
+    odd, even = World(tmp_path / "odd"), World(tmp_path / "even")
+    odd_id, even_id = odd.bad_page(content), even.bad_page(plain)
+    odd_table = odd.load()
+    a, b = panels_of(odd_table, odd_id), panels_of(even.load(), even_id)
+    assert a.equals(b)
+    assert odd_table.report.counts["panels_as_object"] == (case == "J16")
+
+
+def test_j19_ten_thousand_panels_are_cut_after_the_bad_ones_are_gone(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": [panel((5, 5, 5, 5))] * 10 + [panel()] * 10_000})
+    table = world.load(max_panels=12)
+    assert panels_of(table, page_id)["source_index"].tolist() == list(range(10, 22))
+    assert table.report.counts["panels_cut"] == 1
+
+
+TEXTS: dict[str, tuple[Any, str]] = {
+    "J37-null": (None, ""),
+    "J37-number": (3, "3"),
+    "J37-list": (["one", None, ["two", 3]], "one two 3"),
+    "J37-object": ({"text": "hey", "speaker": "Ann"}, "hey"),
+    "J37-objects": ({"a": "one", "b": {"c": "two"}}, "one two"),
+    "J37-bool": (True, ""),
+    "J37-nan": (float("nan"), ""),
+    "J38": ("a\ud800b", "a\ufffdb"),
+    "J39": ("x" * 3_000_000, "x" * 10_000),
+    "J40": ("a\x00b\u202ec\u200b", "a\x00b\u202ec\u200b"),
+    "J41": (" \n\t ", ""),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+@pytest.mark.parametrize("field", ["description", "text_content"])
+def test_text_of_any_shape(case: str, field: str, tmp_path: Path) -> None:
+    text, expected = TEXTS[case]
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": [panel(**{field: text})]})
+    table = world.load()
+    column = "description" if field == "description" else "dialogue"
+    if case == "J37-objects" and field == "text_content":
+        expected = ""  # an entry of text_content says under which keys its words stand
+    assert panels_of(table, page_id)[column].tolist() == [expected]
+    assert table.report.counts["text_cut"] == (case == "J39")
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (-1, 2), ("3", 1), (float("nan"), 1), (2, 2), (1, None), (2.5, 1)])
+def test_j42_unsound_panel_numbers_leave_the_files_order(numbers: tuple[Any, Any], tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": [panel(panel_number=numbers[0]), {**BARE, "panel_number": numbers[1]}]})
+    table = world.load()
+    assert panels_of(table, page_id)["source_index"].tolist() == [0, 1]
+    assert table.report.counts["panel_number"] == 1
+
+
+def test_sound_panel_numbers_give_the_order_and_the_source_index_stays(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": [panel(panel_number=2), None, {**BARE, "panel_number": 1}]})
+    kept = panels_of(world.load(), page_id)
+    assert kept["source_index"].tolist() == [2, 0]
+    assert kept["order"].tolist() == [0, 1]
+    assert kept["panel_id"].tolist() == [f"{page_id}#2", f"{page_id}#0"]
+
+
+# --- labels ---
+
+
+def labelled(world: World, labels: Any, **settings: Any) -> PanelTable:
+    path = world.root / "labels.json"
+    path.write_text(labels if isinstance(labels, str) else json.dumps(labels), encoding="utf-8")
+    return world.load(labels=str(path), **settings)
+
+
+@pytest.mark.parametrize("labels", ["[]", "null", '"story"', "{", "", "[" * 100_000], ids=repr)
+def test_l01_labels_that_are_no_object_stop_the_run(labels: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.json"):
+        labelled(World(tmp_path / "w"), labels)
+
+
+LABELS: dict[str, tuple[Any, str]] = {
+    "L02-null": (None, "label_invalid"),
+    "L02-number": (3, "label_invalid"),
+    "L02-list": (["story"], "label_invalid"),
+    "L02-blank": (" ", "label_invalid"),
+    "L03": ("splash", "label_unknown"),
+    "cover": ("Covers", "label"),
+    "first": ("First Page", "label"),
+    "back": ("back-cover", "label"),
+    "L04": ("Story ", ""),
+    "L04-plural": ("STORIES", ""),
+    "L04-narratives": ("Narratives", ""),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_label_decides_whether_a_page_counts(case: str, tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    label, reason = LABELS[case]
+    world = World(tmp_path / "w")
+    page_id = world.bad_page(vlm_page())
+    table = labelled(world, {**dict.fromkeys(CLEAN, "story"), page_id: label})
+    assert table.report.skipped == ({reason: 1} if reason else {})
+    assert (page_id in set(table.pages["page_id"])) == (not reason)
+    if case == "L03":
+        assert table.report.facts["unknown_labels"] == {"splash": 1}
+
+
+def test_unlabelled_pages_and_unlisted_labels_are_counted(tmp_path: Path) -> None:
+    table = labelled(World(tmp_path / "w"), {**dict.fromkeys(CLEAN[1:], "story"), "Book Z/lost": "story"})
+    assert table.report.skipped == {"label_missing": 1}
+    assert table.report.counts["label_unlisted"] == 1  # L05
+    assert table.report.examples["label_unlisted"] == ["Book Z/lost"]
+
+
+def test_nested_labels_equal_flat_ones(tmp_path: Path) -> None:
+    nested: dict[str, dict[str, str]] = {}
+    for page_id in CLEAN[:4]:
+        book, _, page = page_id.partition("/")
+        nested.setdefault(book, {})[page] = "narrative"
+    a = labelled(World(tmp_path / "a"), nested)
+    b = labelled(World(tmp_path / "b"), dict.fromkeys(CLEAN[:4], "narrative"))
+    assert a.pages["page_id"].tolist() == b.pages["page_id"].tolist() == CLEAN[:4]
+    assert set(a.pages["page_type"]) == {"narrative"}
+
+
+def test_label_contradicting_itself_is_no_label(tmp_path: Path) -> None:
+    pairs = ", ".join(
+        f"{json.dumps(i)}: {json.dumps(v)}" for i, v in [(CLEAN[0], "cover"), *((i, "story") for i in CLEAN)]
+    )
+    table = labelled(World(tmp_path / "w"), f"{{{pairs}}}")
+    assert table.report.skipped == {"label_invalid": 1}
+
+
+def test_l06_no_usable_page_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing is left to train on: 6 pages listed, none kept \(label 6"):
+        labelled(World(tmp_path / "w"), dict.fromkeys(CLEAN, "cover"))
+
+
+def test_a_kept_label_outside_the_vocabulary_is_known(tmp_path: Path) -> None:
+    table = labelled(World(tmp_path / "w"), dict.fromkeys(CLEAN, "Splash Pages"), keep_labels=("splash page",))
+    assert len(table.pages) == len(CLEAN)
+
+
+# --- manifest ---
+
+HEADER = "canonical_id,absolute_image_path\n"
+REFUSED: dict[str, tuple[str | bytes, str]] = {
+    "M01-image": ("canonical_id,path\na,b\n", r":1: no column 'absolute_image_path'"),
+    "M01-id": ("id,absolute_image_path\na,b\n", r":1: no column 'canonical_id'"),
+    "M01-empty": ("", r":1: no column 'canonical_id'"),
+    "M03": ("canonical_id;absolute_image_path\na;b\n", r":1: columns are separated by ';'"),
+    "M03-tab": ("canonical_id\tabsolute_image_path\na\tb\n", r":1: columns are separated by tabs"),
+    "M04": ("canonical_id,absolute_image_path,canonical_id\na,b,c\n", r":1: column 'canonical_id' stands twice"),
+    "M05": (HEADER + "x/a,b\nx/c\n", r":3: 1 fields where the header has 2"),
+    "M06": (HEADER + "x/a,b\nx/c,d,e\n", r":3: 3 fields where the header has 2"),
+    "M07": (HEADER + 'x/a,"b\nx/c,d\nx/e,"f"\n', r":2: "),
+    "M07-to-the-end": (HEADER + 'x/a,b\nx/b,"b\nx/c,d\n', r":3: "),
+    "M07-after": (HEADER + 'x/a,"b"c\n', r":2: .*expected after"),
+    "M08": (HEADER + "x/a,b\nx/" + "y" * 140_000 + ",d\n", r":3: "),
+    "M09": (HEADER + "x/a\0b,c\n", r":2: canonical_id: holds a NUL"),
+    "M10": (HEADER + "x/a,b\nx/z,q\nx/a,c\n", r":4: canonical_id: 'x/a' stands on line 2 too, with another picture"),
+    "M11": (HEADER + "x/a,b\nX/A.jpg,c\n", r":3: canonical_id: 'X/A.jpg' and 'x/a' on line 2 differ only in case"),
+    "M11-nfd": (HEADER + "x/é,b\nx/e\u0301,c\n", r":3: canonical_id: .* on line 2"),
+    "M12-up": (HEADER + "../../etc/passwd,b\n", r":2: canonical_id: .*climbs out"),
+    "M12-abs": (HEADER + "/abs,b\n", r":2: canonical_id: .*absolute"),
+    "M12-drive": (HEADER + "C:\\x,b\n", r":2: canonical_id: .*absolute"),
+    "M12-windows-up": (HEADER + "..\\..\\x,b\n", r":2: canonical_id: .*climbs out"),
+    "M12-inside": (HEADER + "a/../../x,b\n", r":2: canonical_id: .*climbs out"),
+    "M14": (HEADER, "lists no page"),
+    "latin-1": (HEADER.encode() + b"x/\xe9,b\n", "not UTF-8"),
+    "utf-16": ((HEADER + "x/a,b\n").encode("utf-16"), "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_manifest_is_refused_with_file_and_line(case: str, tmp_path: Path) -> None:
+    content, message = REFUSED[case]
+    world = World(tmp_path / "w")
+    path = world.root / "manifest.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message) as caught:
+        world.load()
+    assert str(path) in str(caught.value)
+    assert not list((world.root / "cache" / "tables").iterdir())  # nothing half made is left behind
+
+
+ACCEPTED: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
+    "M02": ("\ufeff" + HEADER, {}, {}),
+    "M10-same": (HEADER + f'"{CLEAN[0]}","images/{CLEAN[0]}.png"\n', {}, {"repeated_row": 1}),
+    "M13-empty": (HEADER + ",b\n", {"id_invalid": 1}, {}),
+    "M13-dot": (HEADER + ".,b\n", {"id_invalid": 1}, {}),
+    "M13-long": (HEADER + "x/" + "y" * 300 + ",b\n", {"no_panel_file": 1}, {}),
+    "junk": (HEADER + "__MACOSX/a,b\nx/._a,b\nx/b,c/Thumbs.db\nx/.DS_Store,d\n", {}, {"junk_row": 4}),
+    "blank-lines": (HEADER + "\n\n", {}, {}),
+    "extra-column": ("canonical_id,absolute_image_path,note\n", {}, {"manifest_column_ignored": 1}),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_manifest_oddities_that_are_read(case: str, tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    start, skipped, counts = ACCEPTED[case]
+    world = World(tmp_path / "w")
+    extra = "," if case == "extra-column" else ""
+    rows = "".join(f'"{i}","images/{i}.png"{extra}\n' for i in CLEAN)
+    (world.root / "manifest.csv").write_text(start + rows, encoding="utf-8")
+    table = world.load()
+    assert dict(table.report.skipped) == skipped
+    for code, n in counts.items():
+        assert table.report.counts[code] == n
+    assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+def test_too_many_damaged_pages_refuse_the_run_but_not_the_check(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    world.bad_page(b"{")
+    with pytest.raises(DataError, match=r"1 of 7 pages are damaged, more than max_skip_fraction 0.14.*json_syntax"):
+        world.load(max_skip_fraction=0.14)
+    assert world.load(max_skip_fraction=1 / 7).report.pages_kept == 6
+    assert readers.read(world.config(max_skip_fraction=0.0)).report.pages_kept == 6
+
+
+def test_pages_without_panels_or_files_are_not_damage(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    world.bad_page({"panels": []})
+    world.ids.append("Book C/none")
+    assert world.load(max_skip_fraction=0.0).report.skipped == {"no_panels": 1, "no_panel_file": 1}

@@ -1,0 +1,505 @@
+"""Reading data sets: where the parts are, how files are found, what each style gives, what the cache may keep."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from reader_world import (
+    CLEAN,
+    SIZE,
+    World,
+    aligned_page,
+    assert_clean_pages_unchanged,
+    assert_sound,
+    ocr_page,
+    panels_of,
+    vlm_page,
+)
+
+from stage3 import readers
+from stage3.config import Config, ConfigError, DataError
+from stage3.panels import DataReport, PanelTable
+from stage3.readers import names
+from stage3.readers.manifest import book_of, remapped
+from stage3.readers.order import reading_order
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "w")
+
+
+# --- finding files ---
+
+
+def resolve(ids: list[str], files: list[str]) -> tuple[list[str], DataReport]:
+    report = DataReport()
+    index = names.NameIndex(pa.array(files, pa.large_string()))
+    found = names.resolve(pa.array(ids, pa.large_string()), index, report, "panel_file")
+    how = [names.RESOLVED_BY[h] for h in found.how]
+    return [f"{h} {files[r]}" if r >= 0 else h for h, r in zip(how, found.row, strict=True)], report
+
+
+@pytest.mark.parametrize(
+    ("ids", "files", "expected"),
+    [
+        (["b/#1 50%"], ["b/#1 50%", "c/1"], ["exact b/#1 50%"]),
+        (["b\\1"], ["b/1"], ["exact b/1"]),
+        (["b/é"], ["b/e\u0301"], ["exact b/e\u0301"]),
+        (["b/1.jpg"], ["b/1"], ["extension b/1"]),
+        (["b/1"], ["b/1.jpg.png"], ["extension b/1.jpg.png"]),
+        (["b/1", "b/1.webp"], ["b/1"], ["exact b/1", "ambiguous"]),
+        (["b/1.webp"], ["b/1.png", "b/1.jpg"], ["ambiguous"]),
+        (["E/x/b/1"], ["b/1", "c/1"], ["suffix b/1"]),
+        (["b/1"], ["vlm/b/1", "vlm/c/1"], ["suffix vlm/b/1"]),
+        (["q/a/b/1"], ["z/a/b/1", "z/c/b/1"], ["suffix z/a/b/1"]),  # the longest suffix, not the first
+        (["q/b/1"], ["a/b/1", "c/b/1"], ["ambiguous"]),
+        (["q/7"], ["a/7", "c/8"], ["suffix a/7"]),  # a leaf that nothing else has
+        (["q/7", "r/7"], ["a/7", "c/8"], ["unresolved", "unresolved"]),
+        (["q/7"], ["a/7", "c/7"], ["unresolved"]),
+        (["B_B - p0.jpg"], ["b/B - P0"], ["normalised b/B - P0"]),
+        (["b/1.jpg.png"], ["B_1", "x"], ["normalised B_1"]),
+        (["b/c_1"], ["B_C_1", "B/C/1"], ["ambiguous"]),
+        (["x/1", "y/1"], ["z/x/1"], ["suffix z/x/1", "unresolved"]),
+        ([], ["a"], []),
+        (["a/1"], [], ["unresolved"]),
+    ],
+)
+def test_a_file_is_found_by_the_first_way_that_gives_one(ids: list[str], files: list[str], expected: list[str]) -> None:
+    assert resolve(ids, files)[0] == expected
+
+
+def test_ambiguous_ids_are_reported_with_their_candidates() -> None:
+    _, report = resolve(["q/b/1"], ["a/b/1", "c/b/1"])
+    assert report.counts["panel_file_ambiguous"] == 1
+    assert report.examples["panel_file_ambiguous"] == ["q/b/1 could be a/b/1, c/b/1"]
+
+
+def test_ambiguous_pages_are_left_out_and_how_pages_were_found_is_kept(world: World) -> None:
+    world.page("x/deep/1", vlm_page())
+    world.page("y/deep/1", vlm_page())
+    world.page("Book C/2.jpg", vlm_page())
+    world.ids += ["z/deep/1", "Book C/2"]
+    table = world.load()
+    assert table.report.skipped == {"panel_file_ambiguous": 1}
+    assert table.pages.set_index("page_id")["resolved_by"].to_dict() == {
+        **dict.fromkeys(CLEAN, "exact"),
+        "Book C/2": "extension",
+    }
+    assert table.report.facts["resolved_by"] == {"exact": 6, "extension": 1, "ambiguous": 1}
+    assert table.report.counts["panel_file_unlisted"] == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_links_out_of_the_panels_folder_are_not_followed(world: World, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "1.json").write_text(json.dumps(vlm_page()), encoding="utf-8")
+    (world.root / "panels" / "Book C").symlink_to(outside)
+    (world.root / "panels" / "Book A" / "link.json").symlink_to(outside / "1.json")
+    (world.root / "panels" / "Book A" / "loop").symlink_to(world.root / "panels")
+    world.ids += ["Book C/1", "Book A/link"]
+    table = world.load()
+    assert table.report.skipped == {"no_panel_file": 2}
+    assert table.report.counts["link_leaves_folder"] == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such files on Windows")
+@pytest.mark.parametrize("kind", ["fifo", "folder", "unreadable"])
+def test_a_panel_file_that_is_no_file_never_blocks(kind: str, world: World) -> None:
+    path = world.page(world.bad_page({}), {})
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(world.root / "panels" / "gone")
+    table = world.load()
+    assert table.report.skipped == {"no_panel_file": 1}
+
+
+# --- pictures and paths ---
+
+
+@pytest.mark.parametrize(
+    ("path", "remap", "expected"),
+    [
+        (r"E:\amazon\a b\1.jpg", (("E:\\amazon", "/d"),), "/d/a b/1.jpg"),
+        (r"e:/Amazon\1.jpg", (("E:\\amazon\\", "/d"),), "/d/1.jpg"),
+        (r"E:\amazonia\1.jpg", (("E:\\amazon", "/d"),), r"E:\amazonia\1.jpg"),
+        (r"\\nas\comics\1.jpg", (("\\\\nas\\comics", "/d"),), "/d/1.jpg"),
+        ("/old/x/1.jpg", (("/old/x", "/new"), ("/old", "/other")), "/new/1.jpg"),
+        ("/older/1.jpg", (("/old", "/new"),), "/older/1.jpg"),
+        ("rel/1.jpg", (), "/base/rel/1.jpg"),
+        (r"rel\1.jpg", (), "/base/rel/1.jpg"),
+        ("", (), ""),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="expectations are written for POSIX")
+def test_picture_paths_of_another_machine(path: str, remap: tuple[tuple[str, str], ...], expected: str) -> None:
+    assert remapped(path, remap, Path("/base")) == expected
+
+
+def test_remap_setting_finds_pictures_listed_with_windows_paths(world: World) -> None:
+    rows = "".join(f'"{i}","E:\\comics\\{i}.png"\n'.replace("/", "\\") for i in CLEAN)
+    (world.root / "manifest.csv").write_text("canonical_id,absolute_image_path\n" + rows, encoding="utf-8")
+    lost = world.load()
+    assert (lost.pages["image_path"] == "").all()
+    if os.name != "nt":
+        assert lost.report.counts["image_path_of_another_machine"] == 6
+    found = world.load(remap=(f"E:\\comics={world.root / 'images'}",))
+    assert all(Path(p).is_file() for p in found.pages["image_path"])
+    assert found.pages[["width", "height"]].drop_duplicates().to_numpy().tolist() == [list(SIZE)]
+    assert found.fingerprint() == lost.fingerprint()
+
+
+def test_a_missing_picture_costs_the_page_its_picture_only(world: World) -> None:
+    reference = world.load()
+    (world.root / "images" / f"{CLEAN[2]}.png").unlink()
+    table = world.load()
+    assert table.report.counts["image_missing"] == 1
+    assert table.pages["image_path"].eq("").tolist() == [i == CLEAN[2] for i in CLEAN]
+    pd.testing.assert_frame_equal(table.panels, reference.panels, check_exact=True)
+
+
+def test_a_picture_is_found_under_another_extension(world: World) -> None:
+    path = world.root / "images" / f"{CLEAN[0]}.png"
+    path.rename(path.with_suffix(".jpg"))
+    table = world.load()
+    assert table.pages["image_path"].iloc[0].endswith(".jpg")
+    assert table.report.counts["image_other_extension"] == 1
+
+
+def test_equal_pictures_are_reported(world: World) -> None:
+    first, second = (world.root / "images" / f"{i}.png" for i in CLEAN[:2])
+    second.write_bytes(first.read_bytes())
+    table = world.load()
+    assert table.report.facts["duplicate_images"] == {"groups": 1, "pictures": 2}
+    assert table.report.counts["image_duplicate"] == 1
+
+
+@pytest.mark.parametrize(
+    ("page_id", "book"),
+    [
+        ("13thfloor vol1 - Unknown/JPG4CBZ/0001", "13thfloor vol1 - Unknown/JPG4CBZ"),
+        ("a\\b\\1", "a/b"),
+        ("#Guardian 001_#Guardian 001 - p000.jpg", "#Guardian 001"),
+        ("Tales - p012.jpg.png", "Tales"),
+        ("0001", "unnamed"),
+    ],
+)
+def test_the_book_is_the_ids_folder_or_its_name_without_the_page_number(page_id: str, book: str) -> None:
+    assert book_of(page_id, DataReport()) == book
+
+
+def test_a_book_column_wins(world: World) -> None:
+    rows = "".join(f'"{i}",x.png,"{"Zed" if n == 1 else ""}"\n' for n, i in enumerate(CLEAN))
+    (world.root / "manifest.csv").write_text("canonical_id,absolute_image_path,book\n" + rows, encoding="utf-8")
+    assert world.load().pages["book_id"].tolist() == ["Book A", "Zed", "Book A", "Book B", "Book B", "Book B"]
+
+
+# --- styles ---
+
+
+def test_older_vlm_schema_and_other_keys(world: World) -> None:
+    old = {
+        "panels": [
+            {
+                "panel_number": 1,
+                "speakers": [{"character": "Ann", "dialogue": "Hi", "speech_type": "shout"}, {"character": "Bo"}],
+                "caption": "Later",
+                "description": "rain",
+            },
+            {"panel_number": 2, "box": [0, 0, 1000, 1000], "text_content": [{"type": "caption", "text": "End"}, "Fin"]},
+        ]
+    }
+    page_id = world.bad_page(old)
+    kept = panels_of(world.load(), page_id)
+    assert kept["dialogue"].tolist() == ["Hi Later", "End Fin"]
+    assert kept["description"].tolist() == ["rain", ""]
+    assert kept["speakers"].tolist() == ["Ann, Bo", ""]
+    assert kept["has_box"].tolist() == [False, True]
+
+
+def test_box_order_of_a_source(world: World) -> None:
+    page_id = world.bad_page({"panels": [{"box_2d": [100, 200, 600, 900]}]})
+    yx = panels_of(world.load(), page_id)[["x", "y", "w", "h"]].to_numpy()[0]
+    xy = panels_of(world.load(box_order="xyxy"), page_id)[["x", "y", "w", "h"]].to_numpy()[0]
+    np.testing.assert_allclose(yx, [0.2, 0.1, 0.7, 0.5], atol=1e-6)
+    np.testing.assert_allclose(xy, [0.1, 0.2, 0.5, 0.7], atol=1e-6)
+
+
+def test_vlm_and_ocr_of_the_same_page_agree_on_boxes(tmp_path: Path) -> None:
+    boxes = []
+    for style, page in (("vlm", {"panels": [{"box_2d": [100, 200, 600, 900]}]}), ("ocr", ocr_page(1))):
+        world = World(tmp_path / style, style)
+        if style == "ocr":
+            page["panels"] = [{"bbox": [40, 30, 140, 150], "text": ""}]
+        page_id = world.bad_page(page)
+        boxes.append(panels_of(world.load(), page_id)[["x", "y", "w", "h"]].to_numpy())
+    np.testing.assert_allclose(boxes[0], boxes[1], atol=1e-6)
+
+
+def aligned_world(tmp_path: Path, pages: list[dict[str, Any]] | str) -> Config:
+    world = World(tmp_path / "w")
+    path = world.root / "aligned.json"
+    path.write_text(pages if isinstance(pages, str) else json.dumps(pages, indent=1), encoding="utf-8")
+    return world.config(panels=str(path), panel_format="aligned")
+
+
+def rcnn(x: float, y: float, w: float, h: float, text: str = "") -> dict[str, Any]:
+    return {"rcnn_bbox": [x, y, w, h], "vlm_box_2d": None, "vlm_box_px": None, "text": text, "modality_mask": [1, 0, 1]}
+
+
+TEXT_ONLY = {"rcnn_bbox": None, "vlm_box_2d": None, "vlm_box_px": None, "text": "alone", "modality_mask": [0, 1, 0]}
+
+
+def test_aligned_panels_come_in_reading_order_with_their_source_index(tmp_path: Path) -> None:
+    match_order = [
+        rcnn(105, 155, 90, 140),
+        TEXT_ONLY,
+        rcnn(5, 152, 90, 140),
+        rcnn(105, 8, 90, 140),
+        rcnn(5, 5, 90, 140),
+    ]
+    table = readers.load(aligned_world(tmp_path, [aligned_page(CLEAN[0], match_order), aligned_page("other", [])]))
+    assert_sound(table)
+    assert table.panels["source_index"].tolist() == [4, 3, 2, 0, 1]
+    assert table.panels["has_box"].tolist() == [True] * 4 + [False]
+    assert table.panels["dialogue"].tolist()[-1] == "alone"
+    assert table.report.skipped == {"no_panel_file": 5}
+
+
+def test_aligned_takes_the_first_sound_box(tmp_path: Path) -> None:
+    panels = [
+        {"rcnn_bbox": [20, 30, 100, 150], "vlm_box_px": [0, 0, 1, 1], "vlm_box_2d": [0, 0, 1, 1], "text": "a"},
+        {"rcnn_bbox": None, "vlm_box_px": [20, 30, 100, 150], "vlm_box_2d": [0, 0, 1, 1], "text": "b"},
+        {"rcnn_bbox": [1, None, 3, 4], "vlm_box_px": None, "vlm_box_2d": [100, 100, 600, 600], "text": "c"},
+        {"rcnn_bbox": [float("nan")] * 4, "vlm_box_px": None, "vlm_box_2d": None, "text": "d"},
+    ]
+    table = readers.load(aligned_world(tmp_path, [aligned_page(CLEAN[0], panels)]))
+    np.testing.assert_allclose(table.panels[["x", "y", "w", "h"]].to_numpy()[:3], [[0.1, 0.1, 0.5, 0.5]] * 3, atol=1e-6)
+    assert table.panels["has_box"].tolist() == [True, True, True, False]
+    assert table.report.counts["box_not_numbers"] == 1
+
+
+def test_bad_entries_of_an_aligned_file_change_nothing_else(tmp_path: Path) -> None:
+    pages = [aligned_page(i, [rcnn(5, 5, 90, 140, i)]) for i in CLEAN[1:4]]
+    bad: list[Any] = [None, 7, "x", {"panels": []}, {"canonical_id": 3}, aligned_page(CLEAN[0], None)]  # type: ignore[arg-type]
+    clean = readers.load(aligned_world(tmp_path / "a", pages))
+    mixed = readers.load(aligned_world(tmp_path / "b", [*bad, *pages, aligned_page(CLEAN[4], [None])]))
+    assert_clean_pages_unchanged(mixed, clean)
+    assert mixed.report.counts["entry_without_id"] == 5
+    assert mixed.report.skipped == {"no_panel_file": 1, "panels_type": 1, "no_usable_panel": 1}
+
+
+def test_an_id_twice_in_an_aligned_file_is_ambiguous(tmp_path: Path) -> None:
+    pages = [aligned_page(i, [rcnn(5, 5, 90, 140, i)]) for i in (*CLEAN, CLEAN[0])]
+    table = readers.load(aligned_world(tmp_path, pages))
+    assert table.report.skipped == {"panel_file_ambiguous": 1}
+
+
+@pytest.mark.parametrize("text", ["{}", "", "[{}", '[{"canonical_id": "a"}, {"b": }]', "null", "[" * 50_000])
+def test_a_broken_aligned_file_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"aligned\.json"):
+        readers.load(aligned_world(tmp_path, text))
+
+
+def test_an_aligned_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [aligned_page(i, [rcnn(5, 5, 90, 140, i)]) for i in CLEAN]
+    whole = readers.load(aligned_world(tmp_path / "a", pages))
+    monkeypatch.setattr("stage3.readers.jsonfile.CHUNK", 7)
+    pieces = readers.load(aligned_world(tmp_path / "b", pages))
+    assert_clean_pages_unchanged(pieces, whole)
+    assert len(pieces.pages) == 6
+
+
+GRID = np.array(
+    [
+        [0, 0, 0.5, 0.3],
+        [0.5, 0, 0.5, 0.3],
+        [0, 0.3, 1, 0.3],
+        [0, 0.6, 0.4, 0.4],
+        [0.4, 0.6, 0.6, 0.2],
+        [0.4, 0.8, 0.6, 0.2],
+    ]
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_reading_order_is_found_from_any_order(seed: int) -> None:
+    shuffle = np.random.default_rng(seed).permutation(len(GRID))
+    assert shuffle[reading_order(GRID[shuffle])].tolist() == [0, 1, 2, 3, 4, 5]
+    assert shuffle[reading_order(GRID[shuffle], right_to_left=True)].tolist() == [1, 0, 2, 4, 5, 3]
+
+
+def test_reading_order_of_overlapping_panels_keeps_every_panel() -> None:
+    boxes = np.random.default_rng(0).random((40, 4)) * 0.5
+    assert sorted(reading_order(boxes)) == list(range(40))
+    assert reading_order(np.zeros((0, 4))) == []
+
+
+# --- settings and sources ---
+
+
+def dataset(world: World, **more: Any) -> Path:
+    world.write_manifest()
+    lines = {"name": "Tiny", "manifest": "manifest.csv", "panels": "panels", "panel_format": "vlm", **more}
+    (world.root / "dataset.yaml").write_text("".join(f"{k}: {v}\n" for k, v in lines.items()), encoding="utf-8")
+    return world.root
+
+
+def test_a_data_set_folder_equals_its_parts(world: World) -> None:
+    by_parts = world.load()
+    config = Config(data=str(dataset(world)), cache_dir=str(world.root / "other"))
+    by_folder = readers.load(config)
+    pd.testing.assert_frame_equal(by_folder.pages, by_parts.pages)
+    assert readers.source_of(config).name == "Tiny"
+
+
+def test_settings_win_over_the_yaml(world: World, tmp_path: Path) -> None:
+    root = dataset(world, labels="labels.json", box_order="xyxy")
+    (root / "labels.json").write_text("{}", encoding="utf-8")
+    mine = tmp_path / "mine.json"
+    mine.write_text("{}", encoding="utf-8")
+    (tmp_path / "ocr").mkdir()
+    plain = readers.source_of(Config(data=str(root)))
+    assert (plain.labels, plain.box_order, plain.panel_format) == (root / "labels.json", "xyxy", "vlm")
+    changed = readers.source_of(
+        Config(data=str(root), labels=str(mine), panels=str(tmp_path / "ocr"), panel_format="ocr")
+    )
+    assert (changed.labels, changed.panels, changed.panel_format) == (mine, tmp_path / "ocr", "ocr")
+    assert changed.box_order == "yxyx"  # the yaml's order describes the yaml's panels
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"lables": "x.json"}, r"unknown key 'lables'\. Did you mean 'labels'\?"),
+        ({"panel_format": "vllm"}, r"panel_format: 'vllm' is not one of .*Did you mean 'vlm'\?"),
+        ({"manifest": "[1]"}, "manifest: expected text"),
+        ({"remap": "nonsense"}, "remap: expected OLD=NEW"),
+    ],
+)
+def test_mistakes_in_a_dataset_yaml_are_named(more: dict[str, str], message: str, world: World) -> None:
+    with pytest.raises(ConfigError, match=message):
+        readers.source_of(Config(data=str(dataset(world, **more))))
+
+
+def test_naming_no_comics_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--data data/samples"):
+        readers.load(Config())
+    with pytest.raises(ConfigError, match=r"no dataset\.yaml"):
+        readers.load(Config(data=str(tmp_path)))
+    with pytest.raises(DataError, match="no such file"):
+        readers.load(Config(manifest=str(tmp_path / "m.csv"), panels=str(tmp_path)))
+
+
+def test_limit_takes_the_first_pages(world: World) -> None:
+    assert world.load(limit_pages=2).pages["page_id"].tolist() == CLEAN[:2]
+    table = world.load(limit_pages=100)
+    assert len(table.pages) == 6
+    assert table.report.counts["limit_beyond_data"] == 1
+
+
+# --- cache ---
+
+
+def saved(world: World) -> set[str]:
+    return {p.name for p in (world.root / "cache" / "tables").iterdir()}
+
+
+def test_the_second_load_reads_no_panel_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = world.load()
+    monkeypatch.setattr("stage3.readers.cache.build", None)  # any attempt to read the files again would fail
+    second = world.load(max_skip_fraction=0.5, val_fraction=0.3)
+    pd.testing.assert_frame_equal(second.panels, first.panels)
+    pd.testing.assert_frame_equal(second.pages, first.pages)
+    assert second.report.counts == first.report.counts
+    assert second.fingerprint() == first.fingerprint()
+
+
+@pytest.mark.parametrize("change", ["panel", "new_panel", "manifest", "setting", "picture", "label"])
+def test_any_change_that_matters_is_seen(change: str, world: World) -> None:
+    world.load()
+    settings: dict[str, Any] = {}
+    if change == "panel":
+        world.page(CLEAN[0], vlm_page(3))
+    elif change == "new_panel":
+        world.page("Book A/new", vlm_page(3))
+    elif change == "manifest":
+        world.ids.pop()
+        world.write_manifest()
+    elif change == "setting":
+        settings["max_panels"] = 1
+    elif change == "picture":
+        (world.root / "images" / f"{CLEAN[0]}.png").unlink()
+    else:
+        (world.root / "l.json").write_text(json.dumps({CLEAN[0]: "story"}), encoding="utf-8")
+        settings["labels"] = str(world.root / "l.json")
+    again = world.load(**settings)
+    fresh = readers.load(world.config(**settings, cache_dir=str(world.root / "fresh")))
+    pd.testing.assert_frame_equal(again.pages, fresh.pages)
+    pd.testing.assert_frame_equal(again.panels, fresh.panels)
+    if change == "panel":
+        assert len(again) == len(fresh) > 0
+        assert panels_of(again, CLEAN[0])["dialogue"].tolist() == ["line 0", "line 1", "line 2"]
+
+
+@pytest.mark.parametrize("name", ["panels.parquet", "pages.parquet", "report.json", "picture_folders.json"])
+def test_a_damaged_cache_is_read_again(name: str, world: World) -> None:
+    first = world.load()
+    (folder,) = (world.root / "cache" / "tables").iterdir()
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+    pd.testing.assert_frame_equal(world.load().panels, first.panels)
+
+
+def test_refresh_reads_again_and_leaves_one_table(world: World) -> None:
+    first = world.load()
+    before = saved(world)
+    again = readers.load(world.config(), refresh=True)
+    pd.testing.assert_frame_equal(again.panels, first.panels)
+    assert saved(world) == before
+
+
+def test_rows_do_not_depend_on_how_much_is_written_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = world.load()
+    monkeypatch.setattr("stage3.readers.rows.CHUNK", 2)
+    parts = readers.load(world.config(), refresh=True)
+    pd.testing.assert_frame_equal(parts.panels, whole.panels)
+    pd.testing.assert_frame_equal(parts.pages, whole.pages)
+
+
+def test_large_data_sets_read_no_picture_header_and_give_the_same_panels(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = world.load()
+    monkeypatch.setattr("stage3.readers.rows.SMALL", 0)
+    large = readers.load(world.config(), refresh=True)
+    assert (large.pages["width"] == 0).all()
+    assert (small.pages["width"] == SIZE[0]).all()
+    pd.testing.assert_frame_equal(large.panels, small.panels)
+    assert large.fingerprint() == small.fingerprint()
+
+
+def test_the_report_survives_the_cache(world: World) -> None:
+    world.bad_page(b"{")
+    first = world.load().report
+    second = world.load().report
+    assert second.to_dict() == first.to_dict()
+    assert DataReport.from_dict(json.loads(json.dumps(first.to_dict()))).to_dict() == first.to_dict()
+
+
+def test_the_order_of_the_manifest_is_the_order_of_pages(world: World) -> None:
+    world.ids.reverse()
+    table: PanelTable = world.load()
+    assert table.pages["page_id"].tolist() == CLEAN[::-1]

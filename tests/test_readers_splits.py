@@ -1,0 +1,76 @@
+"""Splits by book."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stage3.config import DataError
+from stage3.panels import DataReport, PanelTable
+from stage3.splits import SPLITS, split_books
+
+
+def table_of(sizes: list[int], shuffle: int | None = None) -> PanelTable:
+    """Pages of books of these sizes; only the columns that a split reads."""
+    books = [f"book {b:03d}" for b, n in enumerate(sizes) for _ in range(n)]
+    if shuffle is not None:
+        np.random.default_rng(shuffle).shuffle(books)
+    return PanelTable(pd.DataFrame(), pd.DataFrame({"book_id": pd.Series(books, dtype="str")}), DataReport())
+
+
+def books_of(table: PanelTable, split: np.ndarray) -> list[set[str]]:
+    return [set(table.pages["book_id"][split == s]) for s in range(len(SPLITS))]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=2, max_size=40),
+    val=st.sampled_from([0.0, 0.1, 0.12, 0.3]),
+    test=st.sampled_from([0.0, 0.2, 0.4]),
+    seed=st.integers(0, 50),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_book_is_in_two_splits_and_every_wanted_split_has_one(
+    sizes: list[int], val: float, test: float, seed: int
+) -> None:
+    table = table_of(sizes, shuffle=seed)
+    split = split_books(table, val, test, seed)
+    train_books, val_books, test_books = books_of(table, split)
+    assert not (train_books & val_books or train_books & test_books or val_books & test_books)
+    assert train_books
+    assert bool(val_books) == (val > 0)
+    assert bool(test_books) == (test > 0 and (len(sizes) > 2 or val == 0))
+    np.testing.assert_array_equal(split, split_books(table, val, test, seed))
+
+
+def test_fractions_are_met_as_well_as_books_allow() -> None:
+    rng = np.random.default_rng(0)
+    table = table_of(rng.integers(5, 60, 200).tolist())
+    for seed in range(10):
+        shares = np.bincount(split_books(table, 0.12, 0.20, seed), minlength=3) / len(table.pages)
+        np.testing.assert_allclose(shares, [0.68, 0.12, 0.20], atol=0.01)
+
+
+def test_one_huge_book_trains() -> None:
+    table = table_of([900, 10, 12, 9, 11, 10])
+    for seed in range(5):
+        assert "book 000" in books_of(table, split_books(table, 0.12, 0.2, seed))[0]
+
+
+def test_the_seed_moves_books_and_the_order_of_pages_does_not() -> None:
+    sizes = [10] * 30
+    a, b = table_of(sizes), table_of(sizes, shuffle=3)
+    assert books_of(a, split_books(a, 0.12, 0.2, 0)) == books_of(b, split_books(b, 0.12, 0.2, 0))
+    assert len({frozenset(books_of(a, split_books(a, 0.12, 0.2, seed))[2]) for seed in range(5)}) == 5
+
+
+def test_few_books() -> None:
+    for seed in range(6):
+        assert [len(b) for b in books_of(t := table_of([7, 9, 6]), split_books(t, 0.12, 0.2, seed))] == [1, 1, 1]
+        assert [len(b) for b in books_of(t := table_of([7, 9]), split_books(t, 0.12, 0.2, seed))] == [1, 1, 0]
+    with pytest.raises(DataError, match=r"one book, 'book 000'.*--val_fraction 0 --test_fraction 0"):
+        split_books(table_of([7]), 0.12, 0.0, 0)
+    assert split_books(table_of([7]), 0.0, 0.0, 0).tolist() == [0] * 7
+    assert split_books(table_of([]), 0.12, 0.2, 0).tolist() == []
