@@ -107,7 +107,8 @@ def assert_sound(table: PanelTable) -> None:
     assert report.pages_kept == len(table.pages)
     table.check()
     boxed = table.panels[table.panels["has_box"]]
-    assert ((boxed[["x", "y"]] >= 0).all().all()) and ((boxed[["w", "h"]] > 0).all().all())
+    assert (boxed[["x", "y"]] >= 0).all().all()
+    assert (boxed[["w", "h"]] > 0).all().all()
     assert (boxed["x"] + boxed["w"] <= 1 + 1e-6).all()
     assert (boxed["y"] + boxed["h"] <= 1 + 1e-6).all()
     bare = table.panels[~table.panels["has_box"]]

@@ -119,7 +119,7 @@ def test_bad_panel_is_dropped_and_the_page_goes_on(case: str, tmp_path: Path, re
 
 @pytest.mark.parametrize("case", [c for c, (p, _) in DROPPED.items() if isinstance(p, dict)])
 def test_bad_box_with_text_is_a_text_only_panel(case: str, tmp_path: Path) -> None:
-    bad, code = DROPPED[case]
+    bad, _ = DROPPED[case]
     world = World(tmp_path / "w")
     page_id = world.bad_page({"panels": [{**bad, "description": "a cat"}, BARE]})
     kept = panels_of(world.load(), page_id)

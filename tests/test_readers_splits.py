@@ -38,7 +38,7 @@ def test_no_book_is_in_two_splits_and_every_wanted_split_has_one(
     table = table_of(sizes, shuffle=seed)
     split = split_books(table, val, test, seed)
     train_books, val_books, test_books = books_of(table, split)
-    assert not (train_books & val_books or train_books & test_books or val_books & test_books)
+    assert len(train_books) + len(val_books) + len(test_books) == len(sizes)
     assert train_books
     assert bool(val_books) == (val > 0)
     assert bool(test_books) == (test > 0 and (len(sizes) > 2 or val == 0))
@@ -67,9 +67,10 @@ def test_the_seed_moves_books_and_the_order_of_pages_does_not() -> None:
 
 
 def test_few_books() -> None:
+    three, two = table_of([7, 9, 6]), table_of([7, 9])
     for seed in range(6):
-        assert [len(b) for b in books_of(t := table_of([7, 9, 6]), split_books(t, 0.12, 0.2, seed))] == [1, 1, 1]
-        assert [len(b) for b in books_of(t := table_of([7, 9]), split_books(t, 0.12, 0.2, seed))] == [1, 1, 0]
+        assert [len(b) for b in books_of(three, split_books(three, 0.12, 0.2, seed))] == [1, 1, 1]
+        assert [len(b) for b in books_of(two, split_books(two, 0.12, 0.2, seed))] == [1, 1, 0]
     with pytest.raises(DataError, match=r"one book, 'book 000'.*--val_fraction 0 --test_fraction 0"):
         split_books(table_of([7]), 0.12, 0.0, 0)
     assert split_books(table_of([7]), 0.0, 0.0, 0).tolist() == [0] * 7

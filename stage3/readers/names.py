@@ -252,7 +252,7 @@ def _walk(folder: str, root: str, report: DataReport | None) -> Iterator[tuple[s
                     yield name, entry
 
 
-def _unusable(entry: os.DirEntry[str], name: str, root: str) -> str:  # plain strings: a million entries
+def _unusable(entry: os.DirEntry[str], name: str, root: str) -> str:
     """Why an entry is not looked at, "" when it is."""
     if entry.name.startswith("._") or entry.name == "__MACOSX":
         return "junk_file"
@@ -260,7 +260,7 @@ def _unusable(entry: os.DirEntry[str], name: str, root: str) -> str:  # plain st
         name.encode()
     except UnicodeEncodeError:
         return "file_name_not_utf8"
-    if entry.is_symlink() and not os.path.join(os.path.realpath(entry.path), "").startswith(os.path.join(root, "")):
+    if entry.is_symlink() and not f"{os.path.realpath(entry.path)}{os.sep}".startswith(root.rstrip(os.sep) + os.sep):
         return "link_leaves_folder"
     if entry.name.lower().endswith(".json") and not entry.is_file() and not entry.is_dir():
         return "not_a_file"
