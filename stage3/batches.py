@@ -6,6 +6,7 @@ V panels of a batch, Di and Dt sizes of the picture and text features. No paddin
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -224,7 +225,8 @@ class PageSampler:
 
         placed = np.zeros(len(self.pages), dtype=bool)
         # Only as many rich pages are dealt as the guarantee needs, so that the rest stay a plain shuffle.
-        rich = order[np.argsort(-self.pairs[order], kind="stable")]
+        # Among pages with one pair, those of several panels come first: they serve both promises.
+        rich = order[np.lexsort((self.panels[order] < 2, -self.pairs[order]))]
         for page in rich[self.pairs[rich] > 0]:
             if pairs.min(initial=self.min_pairs) >= self.min_pairs:
                 break
@@ -237,7 +239,7 @@ class PageSampler:
             placed[page] = True
         rest = iter(order[~placed[order]])
         for b in range(len(sizes)):
-            batches[b].extend(int(page) for page, _ in zip(rest, range(room[b]), strict=False))
+            batches[b].extend(int(page) for page in itertools.islice(rest, int(room[b])))
         return [np.asarray(b, dtype=np.int64) for b in batches]
 
 

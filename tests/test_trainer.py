@@ -1,4 +1,4 @@
-"""The training loop: exact resumption, no hidden randomness, nothing moves without signal, numbers that are not finite."""
+"""The training loop: exact resumption, no hidden randomness, no move without signal, numbers that are not finite."""
 
 import json
 import math
@@ -134,9 +134,14 @@ def test_modes_are_restored_even_after_an_exception(tmp_path):
     t.model.train()
     t.model.encoder.vision.eval()  # a mixed state must come back as it was
     before = [m.training for m in t.model.modules()]
-    with pytest.raises(RuntimeError, match="boom"), evaluation.frozen(t.model):
-        assert not any(m.training for m in t.model.modules())
-        raise RuntimeError("boom")
+
+    def fail() -> None:
+        with evaluation.frozen(t.model):
+            assert not any(m.training for m in t.model.modules())
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
     assert [m.training for m in t.model.modules()] == before
 
 

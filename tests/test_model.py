@@ -1,0 +1,146 @@
+"""The encoder: absent modalities reach nothing, every mask but all-absent works, fusions fit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
+from stage3.config import Config, ConfigError
+from stage3.model import EncoderSpec, PanelEncoder
+from stage3.objectives import Stage3
+from tests import synthetic
+
+MASKS = [[1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def encoder(sizes=(6,), **changes) -> PanelEncoder:
+    spec = EncoderSpec(sizes, 5, dim=16, gate_hidden=8, layout_hidden=8)
+    torch.manual_seed(0)
+    return PanelEncoder(replace(spec, **changes)).eval()
+
+
+def batch(masks=MASKS, image_size=6, seed=0) -> PanelBatch:
+    g = torch.Generator().manual_seed(seed)
+    v = len(masks)
+    return PanelBatch(
+        image=torch.randn(v, image_size, generator=g),
+        text=torch.randn(v, 5, generator=g),
+        layout=torch.rand(v, 7, generator=g),
+        present=torch.tensor(masks, dtype=torch.bool),
+        page_ids=torch.arange(v) // 2,
+        text_ids=torch.arange(v),
+        rows=torch.arange(v),
+    )
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    """Every parameter random: a norm's bias of 0 would hide a leak."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return module
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e6, float("nan"), float("inf")])
+def test_what_an_absent_modality_holds_changes_nothing_bit_for_bit(garbage):
+    model = randomised(Stage3(EncoderSpec((6,), 5, dim=16, gate_hidden=8, layout_hidden=8), Config())).eval()
+    clean = batch()
+    dirty = batch()
+    for column, name in ((IMAGE, "image"), (TEXT, "text"), (LAYOUT, "layout")):
+        getattr(dirty, name)[~dirty.present[:, column]] = garbage
+    a, b = model(clean), model(dirty)
+    for field in ("panel", "image", "text", "gate"):
+        assert torch.equal(getattr(a.embeddings, field), getattr(b.embeddings, field))
+    assert all(torch.equal(a.losses[k].value, b.losses[k].value) for k in a.losses)
+    assert torch.isfinite(b.total)
+
+
+def test_the_residual_leak_ablation_does_leak():
+    """The reviewed fusion: present in the gate, but norms of absent parts in the residual mean (their biases leak)."""
+    kept, leaking = (randomised(encoder(residual_leak=leak))(batch()) for leak in (False, True))
+    partial = [i for i, m in enumerate(MASKS) if sum(m) < 3]
+    assert not torch.isclose(kept.panel[partial], leaking.panel[partial]).all(dim=1).any()
+    assert torch.allclose(kept.panel[0], leaking.panel[0], atol=1e-5)  # nothing absent, nothing to leak
+
+
+def test_gate_weights_sum_to_one_over_what_is_present():
+    gate = randomised(encoder())(batch()).gate
+    present = batch().present
+    assert torch.equal(gate > 0, present)
+    torch.testing.assert_close(gate.sum(dim=1), torch.ones(len(MASKS)))
+
+
+def test_one_modality_alone_is_its_own_embedding():
+    e = encoder()(batch())
+    for row, mask in enumerate(MASKS):
+        assert bool(e.image[row].any()) == bool(mask[IMAGE])
+        assert bool(e.text[row].any()) == bool(mask[TEXT])
+
+
+def test_a_panel_without_any_modality_is_refused_with_its_row():
+    with pytest.raises(ValueError, match=r"1 of 2 panels .* row 1"):
+        batch([[1, 1, 1], [0, 0, 0]])
+
+
+def test_a_panel_embeds_the_same_alone_and_among_others():
+    model, whole = encoder(), batch()
+    for row in range(len(MASKS)):
+        fields = {n: getattr(whole, n)[row : row + 1] for n in PanelBatch.__dataclass_fields__}
+        alone = model(PanelBatch(**fields))
+        torch.testing.assert_close(alone.panel[0], model(whole).panel[row], rtol=1e-5, atol=1e-6)
+
+
+def test_one_panel_trains_without_a_batch_statistic():
+    model = encoder().train()
+    model(batch([[1, 1, 1]])).panel.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+@pytest.mark.parametrize("how", ["attention", "gate", "concat"])
+def test_two_picture_backbones_fuse_and_both_get_gradient(how):
+    model = encoder((6, 10), visual_fusion=how)
+    e = model(batch(image_size=16))
+    assert e.panel.shape == (len(MASKS), 16)
+    e.image.square().sum().backward()
+    for adapter in model.vision.adapters:
+        assert adapter[0].weight.grad.abs().sum() > 0
+
+
+def test_an_unknown_fusion_is_refused_by_name():
+    with pytest.raises(ConfigError, match="'sum' is not one of attention, gate, concat"):
+        encoder((6, 10), visual_fusion="sum")
+
+
+def test_each_present_modality_is_encoded_once_and_only_where_present():
+    model, calls = encoder(), []
+    for name in ("vision", "text", "layout"):
+        getattr(model, name).register_forward_pre_hook(lambda _, x, name=name: calls.append((name, len(x[0]))))
+    model(batch())
+    assert sorted(calls) == [("layout", 4), ("text", 4), ("vision", 4)]
+
+
+def test_the_spec_survives_json():
+    spec = EncoderSpec((6, 10), 5, dim=16, visual_fusion="gate")
+    assert EncoderSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    spec = EncoderSpec((6,), 5, dim=16)
+    torch.manual_seed(5)
+    a = Stage3.initialised(spec, Config(), 3).state_dict()
+    after = torch.get_rng_state()
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.get_rng_state())
+    torch.manual_seed(6)
+    b = Stage3.initialised(spec, Config(), 3).state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_absent_pictures_stay_absent_in_packed_batches():
+    data = synthetic.dataset(boxless=0.5, textless=0.5)
+    b = data.panel_set.batch(data.pages("all"))
+    assert len(b) == len(data.table)
+    assert not b.image[~b.present[:, IMAGE]].any()
+    assert b.present.any(dim=1).all()
