@@ -1,0 +1,292 @@
+"""`python -m stage3.projection`: the map of a run's panels, computed once and kept with the run as Parquet.
+
+    runs/NAME/projections/  KEY.parquet  KEY.json (progress)  KEY.lock      KEY = checkpoint fingerprint - parameters
+
+The explorer spawns this verb, shows PCA while it works, reads the progress file, and then the Parquet. Its first nine
+columns are those that scripts outside this project already read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stage3.config import DataError
+from stage3.console import Parser, progress, run, say, to_json
+from stage3.layouts import aligned, clusters, hull, inside, pca, placed, stratified, umap_layout
+from stage3.neighbors import TRUST_K, Array, exact_neighbours, neighbour_overlap, own_rows, shared, trust
+from stage3.projection_files import (
+    Job,
+    Parameters,
+    Tell,
+    chosen_step,
+    drift_path,
+    epoch_files,
+    job_state,
+    load,
+    make,
+    projection_path,
+    save,
+)
+from stage3.runs import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from stage3.panels import PanelTable
+
+__all__ = [
+    "Job",
+    "Parameters",
+    "aligned",
+    "chosen_step",
+    "clusters",
+    "drift",
+    "drift_path",
+    "epoch_files",
+    "exact_neighbours",
+    "hull",
+    "inside",
+    "job_state",
+    "load",
+    "neighbour_overlap",
+    "pca",
+    "project",
+    "projection_path",
+    "save",
+    "stratified",
+    "trust",
+    "umap_layout",
+]
+
+DRIFT_PASSES = 120  # UMAP passes for an epoch that starts from the one before
+DRIFT_RATE = 0.2
+
+EXAMPLES = (
+    "python -m stage3.projection --run runs/first",
+    "python -m stage3.projection --run runs/first --step 120 --neighbors 30 --seed 1",
+    "python -m stage3.projection --run runs/first --drift            (needs a run trained with --embed_every 1)",
+    "python -m stage3.projection --run runs/first --json",
+)
+
+
+# --- computing
+
+
+def project(x: Array, rows: Array, table: PanelTable, parameters: Parameters, tell: Tell) -> pd.DataFrame:
+    """The map of embedded panels: positions, clusters and trust, one row a panel.
+
+    Args:
+        x: (N, D) panel embeddings.
+        rows: (N,) rows of the panel table.
+        table: the panels.
+        parameters: of the layout.
+        tell: called with (stage, done, total) as the work goes on.
+    """
+    import pandas as pd
+
+    fitted = stratified(table.book_of_page[table.page_of_panel[rows]], parameters.limit)
+    own = own_rows(len(x), fitted)
+    tell("principal components", 0, 5)
+    flat = pca(x)
+    tell("nearest neighbours", 1, 5)
+    near, cosine = exact_neighbours(x, max(parameters.neighbors - 1, TRUST_K), x[fitted], own)
+    tell("layout", 2, 5)
+    layout = umap_layout(
+        x[fitted],
+        (near[fitted], cosine[fitted]),
+        parameters.seed,
+        n_neighbors=parameters.neighbors,
+        min_dist=parameters.min_dist,
+    )
+    tell("clusters", 3, 5)
+    label = clusters(layout, parameters.min_cluster)
+    xy = layout if len(fitted) == len(x) else placed(near, cosine, fitted, layout)
+    cluster = label if len(fitted) == len(x) else np.where(own >= 0, label[own], label[near[:, 0]])
+    tell("trust", 4, 5)
+    kept = trust(x, xy, TRUST_K, gallery=fitted, near=near)
+    frame = pd.DataFrame(_identity(table, rows))
+    frame["cluster_id"] = cluster.astype(np.int32)
+    frame["umap_dim1"], frame["umap_dim2"] = xy[:, 0], xy[:, 1]
+    frame["row"] = rows.astype(np.int64)
+    frame["pca_1"], frame["pca_2"] = flat[:, 0], flat[:, 1]
+    frame["trust"], frame["fitted"] = kept, own >= 0
+    tell("done", 5, 5)
+    return frame
+
+
+def _identity(table: PanelTable, rows: Array) -> dict[str, Any]:
+    page = table.page_of_panel[rows]
+    of_page = table.pages.iloc[page].reset_index(drop=True)
+    name = of_page["page_id"].str.replace("\\", "/", regex=False).str.rsplit("/", n=1).str[-1]
+    return {
+        "page_index": page.astype(np.int64),
+        "panel_index": table.panels["order"].to_numpy()[rows].astype(np.int64),
+        "canonical_id": of_page["page_id"],
+        "comic_name": of_page["book_id"],
+        "page_name": name,
+        "panel_count": of_page["n_panels"].astype("int64"),
+    }
+
+
+def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, tell: Tell | None = None) -> pd.DataFrame:
+    """The map of each saved epoch, each layout started from the one before, so that panels move only as they must.
+
+    Args:
+        epochs: (epoch, (N, D) embeddings, (N,) rows of the panel table), ascending; only panels that every epoch
+            holds are drawn.
+        parameters: of the layouts.
+        tell: called with (stage, done, total).
+
+    Returns:
+        Columns epoch, row, umap_dim1, umap_dim2, kept: the share of a panel's 15 neighbours in D dimensions that it
+        had in the epoch before, NaN in the first.
+
+    Raises:
+        DataError: no epoch, or no panel that all of them hold.
+    """
+    import pandas as pd
+
+    if not epochs:
+        raise DataError("no saved embeddings: train with --embed_every 1 to keep them")
+    rows = epochs[0][2]
+    for _, _, other in epochs[1:]:
+        rows = np.intersect1d(rows, other)
+    if not len(rows):
+        raise DataError("the saved epochs have no panel in common: the data changed between them")
+    parts, xy, before = [], None, None
+    for i, (epoch, x, held) in enumerate(epochs):
+        if tell:
+            tell(f"epoch {epoch}", i, len(epochs))
+        z = x[own_rows(int(max(held.max(), rows.max())) + 1, held)[rows]]
+        near, cosine = exact_neighbours(z, max(parameters.neighbors - 1, TRUST_K))
+        layout = umap_layout(
+            z,
+            (near, cosine),
+            parameters.seed,
+            xy,
+            n_neighbors=parameters.neighbors,
+            min_dist=parameters.min_dist,
+            epochs=None if xy is None else DRIFT_PASSES,
+            rate=1.0 if xy is None else DRIFT_RATE,
+        )
+        xy = layout if xy is None else aligned(layout, xy)
+        kept = (
+            np.full(len(rows), np.nan, np.float32) if before is None else shared(before[:, :TRUST_K], near[:, :TRUST_K])
+        )
+        columns = {"epoch": epoch, "row": rows, "umap_dim1": xy[:, 0], "umap_dim2": xy[:, 1], "kept": kept}
+        parts.append(pd.DataFrame(columns))
+        before = near
+    return pd.concat(parts, ignore_index=True)
+
+
+# --- what the child process does
+
+
+def _map_work(the_run: Run, step: int, parameters: Parameters) -> Callable[[Tell], Any]:
+    def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
+        from stage3.dataset import Dataset
+        from stage3.evaluation import embed, load_model
+
+        data = Dataset.load(the_run.config, progress=False)
+        tell("embedding panels", 0, 5)
+        embedded = embed(load_model(the_run, step), data.panel_set, data.pages("all"))
+        if not len(embedded.panel):
+            raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
+        frame = project(embedded.panel.numpy(), embedded.rows.numpy(), data.table, parameters, tell)
+        about = {"checkpoint": the_run.fingerprint(step), "step": step, "table": data.table.fingerprint()}
+        return frame, about | dataclasses.asdict(parameters)
+
+    return work
+
+
+def _drift_work(the_run: Run, parameters: Parameters) -> Callable[[Tell], Any]:
+    def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
+        from stage3.evaluation import load_embeddings
+
+        epochs = []
+        for epoch, path in epoch_files(the_run):
+            x, rows = load_embeddings(path)
+            epochs.append((epoch, x.numpy(), rows.numpy()))
+        frame = drift(epochs, parameters, tell)
+        return frame, {"epochs": [e for e, _, _ in epochs]} | dataclasses.asdict(parameters)
+
+    return work
+
+
+# --- the verb
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the map of a run's checkpoint, or of its saved epochs, unless it is there; returns the exit code."""
+    parser = Parser("projection", "Lay a run's panels out on a map: UMAP, PCA, clusters, trust.", EXAMPLES)
+    defaults = Parameters()
+    parser.add_argument("--run", required=True, help="folder of the run, such as runs/first")
+    parser.add_argument("--step", type=int, help="checkpoint; default the best")
+    parser.add_argument("--drift", action="store_true", help="lay out the saved epochs instead of one checkpoint")
+    parser.add_argument("--neighbors", type=int, default=defaults.neighbors, help="UMAP neighbourhood; default 15")
+    parser.add_argument("--min_dist", type=float, default=defaults.min_dist, help="closest points; default 0.1")
+    parser.add_argument("--min_cluster", type=int, default=defaults.min_cluster, help="smallest cluster; 0 by size")
+    parser.add_argument("--limit", type=int, default=defaults.limit, help="panels laid out by UMAP; default 20000")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed of UMAP; default 0")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    args = parser.parse(argv)
+    parameters = Parameters(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Parameters)})
+    the_run = Run.open(args.run)
+    if args.drift:
+        path, work = drift_path(the_run, parameters), _drift_work(the_run, parameters)
+    else:
+        step = chosen_step(the_run, args.step)
+        path, work = projection_path(the_run, step, parameters), _map_work(the_run, step, parameters)
+    there = path.is_file()
+    with progress("projection", 5) as bar:
+        make(path, _shown(work, bar.advance))
+    summary = summary_of(path, load(path))
+    if args.json:
+        say(to_json(summary))
+        return 0
+    what = f"{summary['epochs']} epochs" if args.drift else f"{summary['clusters']} clusters"
+    say(f"{summary['panels']:,} panels, {what}, {'there already' if there else 'made now'}: {path}")
+    if not args.drift:
+        say(f"mean trust {summary['trust']:.3f}: the share of 15 neighbours that the map keeps")
+    return 0
+
+
+def _shown(work: Callable[[Tell], Any], advance: Callable[[int], None]) -> Callable[[Tell], Any]:
+    def shown(tell: Tell) -> Any:
+        reached = 0
+
+        def both(stage: str, done: int, total: int) -> None:
+            nonlocal reached
+            tell(stage, done, total)
+            now = done * 5 // max(total, 1)
+            advance(max(0, now - reached))
+            reached = max(reached, now)
+
+        return work(both)
+
+    return shown
+
+
+def summary_of(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
+    """What a map holds, in numbers."""
+    summary: dict[str, Any] = {"file": str(path), "panels": int(frame["row"].nunique())}
+    if "epoch" in frame:
+        kept = frame.groupby("epoch")["kept"].mean().dropna()
+        return summary | {"epochs": int(frame["epoch"].nunique()), "kept": [float(v) for v in kept]}
+    cluster = frame["cluster_id"]
+    return summary | {
+        "fitted": int(frame["fitted"].sum()),
+        "clusters": int(cluster[cluster >= 0].nunique()),
+        "unclustered": int((cluster < 0).sum()),
+        "trust": float(frame["trust"].mean()),
+    }
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,236 @@
+"""Maps on the disk: where the map of a checkpoint is kept, how it is read, and how far the process is that makes it.
+
+    runs/NAME/projections/  KEY.parquet  KEY.json (progress)  KEY.lock      KEY = checkpoint fingerprint - parameters
+
+The first nine columns of a map are those that scripts outside this project already read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stage3.config import ConfigError, DataError, Stage3Error, StorageError
+from stage3.console import to_json
+from stage3.durable import Lock, make_folder, read_file, read_json, replace_file, this_process
+from stage3.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS_COLUMNS = (
+    "page_index",
+    "panel_index",
+    "canonical_id",
+    "comic_name",
+    "page_name",
+    "panel_count",
+    "cluster_id",
+    "umap_dim1",
+    "umap_dim2",
+)
+OUR_COLUMNS = ("row", "pca_1", "pca_2", "trust", "fitted")
+DRIFT_COLUMNS = ("epoch", "row", "umap_dim1", "umap_dim2", "kept")
+MAX_PARQUET = 2 * 2**30  # bytes
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a map depends on besides the checkpoint.
+
+    Attributes:
+        neighbors: size of a UMAP neighbourhood, the panel itself included, 3 to 200.
+        min_dist: how close UMAP lets points come, 0 to 0.99.
+        min_cluster: smallest HDBSCAN cluster in panels; 0 takes a hundredth of the panels, between 5 and 100.
+        limit: panels laid out by UMAP; more are sampled evenly over books, and the others placed amid their nearest.
+        seed: of UMAP.
+    """
+
+    neighbors: int = 15
+    min_dist: float = 0.1
+    min_cluster: int = 0
+    limit: int = 20_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("neighbors", 3, 200),
+            ("min_dist", 0, 0.99),
+            ("min_cluster", 0, 10_000),
+            ("limit", 100, 100_000),
+            ("seed", 0, 2**31 - 1),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name}: {getattr(self, name)!r} is out of range; from {low} to {high}")
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that differ when any parameter does."""
+        return hashlib.sha256(to_json(dataclasses.asdict(self)).encode()).hexdigest()[:8]
+
+
+def chosen_step(the_run: Run, step: int | None = None) -> int:
+    """The step a map is made of: the one asked for, else the best, else the newest.
+
+    Raises:
+        StorageError: the run has no checkpoint yet.
+    """
+    if step is not None:
+        return step
+    best = the_run.best()
+    there = the_run.checkpoints()
+    if best is not None and any(c.step == best.step for c in there):
+        return best.step
+    if not there:
+        raise StorageError(f"{the_run.path}: there is no checkpoint yet. Let it train for an epoch first.")
+    return there[-1].step
+
+
+def projection_path(the_run: Run, step: int | None = None, parameters: Parameters | None = None) -> Path:
+    """Where the map of a checkpoint is, or will be, kept."""
+    parameters = parameters or Parameters()
+    fingerprint = the_run.fingerprint(chosen_step(the_run, step))
+    return the_run.path / "projections" / f"{fingerprint[:24]}-{parameters.digest}.parquet"
+
+
+def epoch_files(the_run: Run, most: int = 12) -> list[tuple[int, Path]]:
+    """The saved epoch embeddings of a run, ascending; of more than `most`, the first, the last and even steps between.
+
+    Returns:
+        (epoch, file) pairs.
+    """
+    found = sorted((the_run.path / "embeddings").glob("epoch-*.safetensors"))
+    files = [(int(p.stem.removeprefix("epoch-")), p) for p in found if p.stem.removeprefix("epoch-").isdecimal()]
+    if len(files) <= most:
+        return files
+    return [files[i] for i in np.unique(np.linspace(0, len(files) - 1, most).round().astype(int))]
+
+
+def drift_path(the_run: Run, parameters: Parameters | None = None) -> Path:
+    """Where the drift of a run's saved epochs is, or will be, kept; another path once an epoch changes."""
+    parameters = parameters or Parameters()
+    digest = hashlib.sha256()
+    for epoch, path in epoch_files(the_run):
+        info = path.stat()
+        digest.update(f"{epoch} {info.st_size} {info.st_mtime_ns};".encode())
+    return the_run.path / "projections" / f"drift-{digest.hexdigest()[:16]}-{parameters.digest}.parquet"
+
+
+def save(path: Path, frame: pd.DataFrame, about: dict[str, Any]) -> None:
+    """Write a map whole or not at all; `about` (what it was made of) goes into the Parquet file's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"stage3": to_json(about).encode()})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    make_folder(path.parent)
+    replace_file(path, buffer.getvalue())
+
+
+def load(path: Path) -> pd.DataFrame:
+    """Read a map; `attrs["about"]` says what it was made of.
+
+    Raises:
+        StorageError: the file is missing or is no Parquet.
+        DataError: columns are missing.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = read_file(path, MAX_PARQUET)
+    try:
+        table = pq.read_table(io.BytesIO(data))
+        about = json.loads((table.schema.metadata or {}).get(b"stage3", b"{}"))
+        frame: pd.DataFrame = table.to_pandas()
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise StorageError(
+            f"{path}: damaged, not readable as Parquet ({error}). Delete it; it is made again."
+        ) from None
+    wanted = DRIFT_COLUMNS if path.name.startswith("drift-") else (*FORMATS_COLUMNS, *OUR_COLUMNS)
+    missing = [c for c in wanted if c not in frame.columns]
+    if missing:
+        raise DataError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(map(str, frame.columns))}")
+    frame.attrs["about"] = about
+    return frame
+
+
+# --- the work of a child process, seen from outside
+
+
+@dataclass(frozen=True)
+class Job:
+    """How far a map is: `state` is missing, running, failed or ready; `stage` is done/total in words."""
+
+    state: str
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    message: str = ""
+    updated: str = ""
+
+
+def job_state(path: Path) -> Job:
+    """What is known of a map's file: ready, being made by a live process, failed with a message, or missing."""
+    if path.is_file():
+        return Job("ready")
+    record = path.with_suffix(".json")
+    if not record.is_file():
+        return Job("missing")
+    try:
+        values = read_json(record, limit=2**20)
+    except StorageError:
+        return Job("missing")
+    job = Job(**{f.name: values[f.name] for f in dataclasses.fields(Job) if f.name in values})
+    if job.state == "running" and not Lock(path.with_suffix(".lock")).is_held():
+        return dataclasses.replace(job, state="failed", message="the process that made it ended without a word")
+    return job
+
+
+def _teller(path: Path) -> Tell:
+    def tell(stage: str, done: int, total: int) -> None:
+        _record(path, Job("running", stage, done, total))
+
+    return tell
+
+
+def _record(path: Path, job: Job) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    values = dataclasses.asdict(job) | this_process() | {"updated": now}
+    replace_file(path.with_suffix(".json"), to_json(values).encode("utf-8"), durable=False)
+
+
+def make(path: Path, work: Callable[[Tell], tuple[pd.DataFrame, dict[str, Any]]]) -> None:
+    """Do some work under the map's own lock, with its progress on the disk, and save the result.
+
+    Raises:
+        StorageError: another process makes it already, or the disk fails.
+    """
+    make_folder(path.parent)
+    lock = Lock(path.with_suffix(".lock"))
+    lock.acquire()
+    try:
+        if not path.is_file():
+            tell = _teller(path)
+            tell("reading the data", 0, 5)
+            frame, about = work(tell)
+            save(path, frame, about)
+        with suppress(OSError):
+            path.with_suffix(".json").unlink()
+    except Stage3Error as error:
+        _record(path, Job("failed", message=str(error)))
+        raise
+    finally:
+        lock.release()

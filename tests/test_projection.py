@@ -1,0 +1,305 @@
+"""The map's numbers against brute force, its seeds, and its files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stage3 import layouts, neighbors, projection, projection_files
+from stage3.config import ConfigError, DataError, StorageError
+from stage3.durable import Lock
+from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
+
+
+def blobs(n=240, groups=6, dim=16, noise=0.25, seed=0):
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(groups), n // groups)
+    x = rng.normal(size=(groups, dim))[label] + noise * rng.normal(size=(n, dim))
+    return x.astype(np.float32), label
+
+
+def table_of(counts, books):
+    pages = {c: [] for c in PAGE_COLUMNS}
+    panels = {c: [] for c in PANEL_COLUMNS}
+    first = 0
+    for i, (n, book) in enumerate(zip(counts, books, strict=True)):
+        values = (f"{book}\\scans/p{i:03d}.jpg", book, "story", "", 0, 0, "", "exact", first, n)
+        for name, value in zip(PAGE_COLUMNS, values, strict=True):
+            pages[name].append(value)
+        for k in range(n):
+            row = (f"{values[0]}#{k}", i, k, k, 0.0, 0.0, 1.0, 0.5, True, "", "", "")
+            for name, value in zip(PANEL_COLUMNS, row, strict=True):
+                panels[name].append(value)
+        first += n
+    return PanelTable.build(panels, pages, DataReport())
+
+
+def by_hand(x, k):
+    z = x.astype(np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = z @ z.T
+    np.fill_diagonal(cosine, -np.inf)
+    return [set(np.argsort(-row)[:k].tolist()) for row in cosine]
+
+
+# --- neighbours
+
+
+@pytest.mark.parametrize("block", [1, 1000, 2**24])
+def test_neighbours_equal_brute_force_whatever_the_block(monkeypatch, block):
+    monkeypatch.setattr(neighbors, "_CELLS_AT_ONCE", block)
+    x, _ = blobs()
+    found, cosine = neighbors.exact_neighbours(7 * x, 10)
+    assert [set(r.tolist()) for r in found] == by_hand(x, 10)
+    assert (np.diff(cosine, axis=1) <= 0).all()
+    z = neighbors.unit_rows(x)
+    np.testing.assert_allclose(cosine, np.einsum("nd,nkd->nk", z, z[found]), atol=1e-5)
+
+
+def test_a_panel_is_never_its_own_neighbour_even_among_copies_of_itself():
+    x = np.ones((30, 4), np.float32)
+    found = neighbors.exact_neighbours(x, 15)[0]
+    assert (found != np.arange(30)[:, None]).all()
+    flat = neighbors.plane_neighbours(np.zeros((30, 2)), 15)
+    assert (flat != np.arange(30)[:, None]).all()
+    assert all(len(set(row)) == 15 for row in flat.tolist())
+
+
+def test_neighbours_in_a_gallery_leave_out_the_query_only_where_it_is_in_it():
+    x, _ = blobs(60)
+    gallery = np.arange(0, 60, 3)
+    found = neighbors.exact_neighbours(x, 5, x[gallery], neighbors.own_rows(60, gallery))[0]
+    assert (gallery[found] != np.arange(60)[:, None]).all()
+    z = neighbors.unit_rows(x)
+    cosine = z @ z[gallery].T
+    cosine[gallery, np.arange(20)] = -9
+    np.testing.assert_array_equal(found[:, 0], cosine.argmax(axis=1))
+
+
+def test_embeddings_with_nan_are_refused_with_a_count():
+    x, _ = blobs(60)
+    x[3] = np.nan
+    with pytest.raises(ValueError, match="1 of 60 embeddings are not finite"):
+        neighbors.exact_neighbours(x, 3)
+
+
+def test_trust_is_one_where_the_map_is_the_space_and_chance_where_it_is_noise():
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 2 * np.pi, 300)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    assert neighbors.trust(circle, circle, 15).min() > 0.93  # equal but for ties that float32 cannot part
+    shuffled = neighbors.trust(circle, circle[rng.permutation(300)], 15)
+    assert shuffled.mean() == pytest.approx(15 / 299, abs=0.03)
+
+
+def test_trust_counts_the_neighbours_that_are_kept():
+    x, _ = blobs(120)
+    xy = layouts.pca(x)
+    expected = []
+    for i, near in enumerate(by_hand(x, 15)):
+        distance = np.linalg.norm(xy.astype(np.float64) - xy[i], axis=1)
+        distance[i] = np.inf
+        expected.append(len(near & set(np.argsort(distance)[:15].tolist())) / 15)
+    np.testing.assert_allclose(neighbors.trust(x, xy, 15), expected, atol=1e-6)
+
+
+def test_overlap_is_one_with_a_turned_copy_and_symmetric():
+    x, _ = blobs()
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(16, 16)))[0].astype(np.float32)
+    assert neighbors.neighbour_overlap(x, 3 * x @ turn).mean() > 0.999
+    other = blobs(seed=5)[0]
+    ab, ba = neighbors.neighbour_overlap(x, other), neighbors.neighbour_overlap(other, x)
+    np.testing.assert_array_equal(ab, ba)
+    assert 0 < ab.mean() < 1
+    with pytest.raises(ValueError, match="compare the same panels"):
+        neighbors.neighbour_overlap(x, other[:10])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_tiny_sets_have_a_map_and_no_invented_trust(n):
+    x = blobs(6, 2)[0][:n]
+    xy = layouts.umap_layout(x)
+    assert xy.shape == (n, 2)
+    assert np.isfinite(xy).all()
+    assert np.isnan(neighbors.trust(x, xy)).all() if n < 2 else (neighbors.trust(x, xy) == 1).all()
+
+
+# --- layouts
+
+
+def test_pca_equals_the_svd_up_to_sign_and_fixes_the_sign():
+    x, _ = blobs()
+    z = neighbors.unit_rows(x).astype(np.float64)
+    z -= z.mean(axis=0)
+    u, s, _ = np.linalg.svd(z, full_matrices=False)
+    ours = layouts.pca(x)
+    np.testing.assert_allclose(np.abs(ours), np.abs(u[:, :2] * s[:2]), atol=1e-4)
+    np.testing.assert_allclose(layouts.pca(x[::-1])[::-1], ours, atol=1e-4)
+    np.testing.assert_array_equal(layouts.pca(np.ones((5, 3), np.float32)), 0)
+
+
+def test_a_sample_holds_each_book_by_its_share():
+    books = np.repeat([0, 1, 2], [1000, 300, 100])
+    books = books[np.random.default_rng(0).permutation(1400)]
+    rows = layouts.stratified(books, 140)
+    assert len(set(rows.tolist())) == 140
+    assert (np.diff(rows) > 0).all()
+    assert all(abs(Counter(books[rows].tolist())[b] - n) <= 1 for b, n in ((0, 100), (1, 30), (2, 10)))
+    np.testing.assert_array_equal(layouts.stratified(books, 5000), np.arange(1400))
+
+
+def test_alignment_undoes_a_turn_a_mirror_a_scale_and_a_move():
+    xy = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]]) @ np.diag([1, -1])
+    np.testing.assert_allclose(layouts.aligned(3 * xy @ turn + 5, xy), xy, atol=1e-5)
+
+
+def test_inside_agrees_with_a_disc_and_a_notch():
+    xy = np.random.default_rng(0).uniform(-1, 1, (2000, 2))
+    angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    disc = np.stack([np.cos(angle), np.sin(angle)], axis=1) * 0.7
+    radius = np.linalg.norm(xy, axis=1)
+    clear = np.abs(radius - 0.7) > 0.01
+    np.testing.assert_array_equal(layouts.inside(xy, disc)[clear], (radius < 0.7)[clear])
+    notch = np.array([[0, 0], [4, 0], [4, 4], [2, 1], [0, 4]])
+    np.testing.assert_array_equal(layouts.inside(np.array([[2, 0.5], [2, 3], [1, 1.5]]), notch), [True, False, True])
+    assert not layouts.inside(xy, disc[:2]).any()
+
+
+def test_a_hull_holds_its_points_and_only_corners():
+    xy = np.random.default_rng(0).normal(size=(80, 2))
+    corners = layouts.hull(xy)
+    centre = corners.mean(axis=0)
+    assert layouts.inside(xy, centre + 1.001 * (corners - centre)).all()
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0.5, 0], [0.5, 0.5]])
+    assert {tuple(c) for c in layouts.hull(square).tolist()} == {(0, 0), (1, 0), (1, 1), (0, 1)}
+
+
+def test_clusters_find_blobs_and_are_numbered_by_size():
+    rng = np.random.default_rng(0)
+    xy = np.concatenate([rng.normal(c, 0.1, (n, 2)) for c, n in (((0, 0), 40), ((5, 5), 90), ((9, 0), 60))])
+    found = layouts.clusters(xy, 10)
+    assert Counter(found[40:130].tolist()).most_common(1)[0][0] == 0
+    assert Counter(found[130:].tolist()).most_common(1)[0][0] == 1
+    assert Counter(found[:40].tolist()).most_common(1)[0][0] == 2
+    assert (layouts.clusters(xy[:3]) == -1).all()
+
+
+# --- one small fit, shared
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A map of 160 panels of which UMAP lays out 100, made twice, and the drift of two epochs."""
+    x, label = blobs(160, 4)
+    table = table_of([4] * 40, [f"book{i // 10}" for i in range(40)])
+    told: list[str] = []
+    parameters = projection.Parameters(limit=100, neighbors=8)
+    frames = [projection.project(x, np.arange(160), table, parameters, lambda *a: told.append(a[0])) for _ in "ab"]
+    moved = x.copy()
+    moved[:40] = blobs(160, 4, seed=3)[0][:40]
+    rows = np.arange(160)
+    epochs = [(1, x, rows), (2, x[::-1].copy(), rows[::-1].copy()), (5, moved[:150], rows[:150])]
+    return x, label, frames, told, projection.drift(epochs, parameters)
+
+
+def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made):
+    _, label, (frame, again), told, _ = made
+    pd.testing.assert_frame_equal(frame, again)
+    assert tuple(frame.columns) == (*projection_files.FORMATS_COLUMNS, *projection_files.OUR_COLUMNS)
+    assert told[0] == "principal components"
+    assert frame["panel_index"].tolist()[:5] == [0, 1, 2, 3, 0]
+    assert frame.loc[5, ["page_name", "comic_name", "panel_count"]].tolist() == ["p001.jpg", "book0", 4]
+    assert frame["fitted"].sum() == 100
+    xy = frame[["umap_dim1", "umap_dim2"]].to_numpy()
+    centres = np.stack([xy[label == i].mean(axis=0) for i in range(4)])
+    nearest = np.linalg.norm(xy[:, None] - centres, axis=2).argmin(axis=1)
+    assert (nearest == label).mean() > 0.97  # the placed ones too
+    assert frame["trust"].between(0, 1).all()
+    assert frame["trust"].mean() > 0.3
+
+
+def test_drift_follows_panels_by_row_and_starts_each_epoch_from_the_last(made):
+    drift = made[4]
+    assert drift.groupby("epoch").size().to_dict() == {1: 150, 2: 150, 5: 150}
+    one, two, five = (drift[drift["epoch"] == e].reset_index(drop=True) for e in (1, 2, 5))
+    assert one["kept"].isna().all()
+    assert two["kept"].mean() == 1  # the same embeddings in another order
+    assert five.loc[five["row"] < 40, "kept"].mean() < five.loc[five["row"] >= 40, "kept"].mean()
+    places = [e[["umap_dim1", "umap_dim2"]].to_numpy() for e in (one, two)]
+    step = np.median(np.linalg.norm(places[1] - places[0], axis=1))
+    across = np.median(np.linalg.norm(places[0][:, None] - places[0], axis=2))
+    assert step < across / 6
+
+
+def test_a_map_is_kept_with_what_it_was_made_of(made, tmp_path):
+    frame = made[2][0]
+    path = tmp_path / "projections" / "x.parquet"
+    projection.save(path, frame, {"step": 3})
+    back = projection.load(path)
+    assert back.attrs["about"] == {"step": 3}
+    pd.testing.assert_frame_equal(back, frame, check_dtype=False)
+    projection.save(path, frame.drop(columns="trust"), {})
+    with pytest.raises(DataError, match="'trust' is missing"):
+        projection.load(path)
+    path.write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(StorageError, match="damaged"):
+        projection.load(path)
+
+
+# --- jobs
+
+
+def test_a_job_is_seen_from_outside_while_it_runs_and_after_it_failed(tmp_path, made):
+    path = tmp_path / "projections" / "k.parquet"
+    assert projection.job_state(path).state == "missing"
+    seen = []
+
+    def work(tell):
+        tell("layout", 2, 5)
+        seen.append(projection.job_state(path))
+        with pytest.raises(StorageError, match="in use"):
+            projection_files.make(path, work)
+        return made[2][0], {}
+
+    projection_files.make(path, work)
+    assert (seen[0].state, seen[0].stage, seen[0].done) == ("running", "layout", 2)
+    assert projection.job_state(path).state == "ready"
+    assert not path.with_suffix(".json").exists()
+
+    def failing(tell):
+        raise DataError("no panel")
+
+    broken = path.with_name("f.parquet")
+    with pytest.raises(DataError):
+        projection_files.make(broken, failing)
+    assert projection.job_state(broken).message == "no panel"
+
+
+def test_a_maker_that_was_killed_counts_as_failed(tmp_path):
+    path = tmp_path / "k.parquet"
+    path.with_suffix(".json").write_text(json.dumps({"state": "running", "stage": "layout"}))
+    assert projection.job_state(path).state == "failed"
+    lock = Lock(path.with_suffix(".lock"))
+    lock.acquire()
+    assert projection.job_state(path).state == "running"
+    lock.release()
+
+
+@pytest.mark.parametrize(("name", "value"), [("neighbors", 2), ("min_dist", 1.5), ("limit", 5), ("seed", -1)])
+def test_parameters_out_of_range_are_refused_and_every_parameter_reaches_the_key(name, value):
+    with pytest.raises(ConfigError, match=f"{name}: {value!r} is out of range"):
+        projection.Parameters(**{name: value})
+    changed = {"neighbors": 20, "min_dist": 0.3, "limit": 500, "seed": 4}[name]
+    assert projection.Parameters(**{name: changed}).digest != projection.Parameters().digest
+
+
+def test_importing_the_module_does_not_import_umap_or_sklearn():
+    code = "import sys, stage3.projection; print('umap' in sys.modules or 'sklearn' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
