@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 PLAIN_EXP_DOWN_TO = 1 / 60
 """Temperature down to which exp(cosine / tau) and a sum of millions of them stay in float32's normal range."""
-KEPT_BY_SUPCON, KEPT_BY_INFO_NCE = 2.5, 3.25
+KEPT_BY_SUPCON, KEPT_BY_INFO_NCE = 2.5, 3.0
 """Floats of blocks kept from forward to backward, for each of the V x D entries of one input."""
 LARGEST_BLOCK = 512
 _TINY_NORM = 1e-12
