@@ -1,0 +1,212 @@
+"""Collapsed, page-collapsed and healthy embeddings are told apart, which no threshold on one number can do."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import zarr
+
+from stage3 import diagnose as verb
+from stage3 import metrics
+from stage3.config import ConfigError, DataError
+from stage3.diagnose import EXIT_CODES, VERDICTS, diagnose
+from stage3.trainer import Trainer
+from tests import synthetic
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def sets(pages: int = 60, panels: int = 5, dim: int = 64) -> dict[str, tuple[torch.Tensor, str]]:
+    """Embeddings of `pages` pages with `panels` panels each, and the verdict they deserve."""
+    centre, own, shared = normal(pages, dim).repeat_interleave(panels, 0), normal(pages * panels, dim, seed=1), 0
+    shared = normal(1, dim, seed=2)
+    return {
+        "all identical": (shared.repeat(pages * panels, 1), "collapsed"),
+        "identical up to noise": (shared + 1e-3 * own, "collapsed"),
+        "identical up to norm": (shared * torch.rand(pages * panels, 1).add(0.5), "collapsed"),
+        "a few percent of noise": (shared + 0.03 * own, "collapsed"),
+        "all zero": (torch.zeros(pages * panels, dim), "collapsed"),
+        "two opposite points": (shared * torch.arange(pages * panels).remainder(2).mul(2).sub(1)[:, None], "collapsed"),
+        "pages are points": (centre, "page-collapsed"),
+        "pages are points up to noise": (centre + 0.02 * own, "page-collapsed"),
+        "pages are points in a narrow cone": (30 * shared + centre + 0.02 * own, "page-collapsed"),
+        "healthy": (centre + own, "healthy"),
+        "healthy, high cosine within pages": (centre + 0.25 * own, "healthy"),
+        "healthy, high cosine everywhere": (4 * shared + centre + own, "healthy"),
+        "healthy, narrow cone": (20 * shared + centre + own, "healthy"),
+        "healthy, low gap": (0.4 * centre + own, "healthy"),
+        "random, never trained": (own, "no signal"),
+        "random in a cone, never trained": (4 * shared + own, "no signal"),
+    }
+
+
+def pages_of(panel: torch.Tensor, panels: int = 5) -> torch.Tensor:
+    return torch.arange(len(panel)) // panels
+
+
+@pytest.mark.parametrize("name", sets())
+def test_the_verdict_of_synthetic_embeddings(name):
+    panel, expected = sets()[name]
+    found = diagnose(panel, pages_of(panel))
+    assert found.verdict == expected, found
+    assert found.exit_code == (3 if "collapsed" in expected else 0)
+    assert found.reasons
+    json.dumps(found.numbers)
+
+
+@pytest.mark.parametrize("name", sets())
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_neither_norm_nor_order_changes_the_verdict(name, scale):
+    panel, expected = sets()[name]
+    order = torch.randperm(len(panel), generator=torch.Generator().manual_seed(3))
+    assert diagnose(scale * panel[order], pages_of(panel)[order]).verdict == expected
+
+
+def intra_cosine(panel: torch.Tensor) -> float:
+    return metrics.page_gap(panel, pages_of(panel)).intra
+
+
+def wrong(panel: torch.Tensor) -> bool:
+    return diagnose(panel, pages_of(panel)).exit_code == 3
+
+
+def test_no_threshold_on_one_number_gives_these_verdicts():
+    """Else the whole decision could be that threshold; the same test run on it fails."""
+    every = [(panel, wrong(panel)) for panel, _ in sets().values() if panel.abs().sum() > 0]
+    numbers = {
+        "cosine within pages": intra_cosine,
+        "page gap": lambda z: metrics.page_gap(z, pages_of(z)).gap,
+        "mean cosine": metrics.mean_cosine,
+        "effective rank": metrics.effective_rank,
+    }
+    for name, number in numbers.items():
+        bad, good = [[number(z) for z, w in every if w == kind] for kind in (True, False)]
+        assert max(min(bad), min(good)) < min(max(bad), max(good)), f"{name} alone separates the sets"
+
+
+def test_the_healthy_set_is_closer_within_pages_than_a_collapsed_one():
+    """The counterexample to a threshold on the cosine within pages, spelled out."""
+    assert intra_cosine(sets()["healthy, narrow cone"][0]) > 0.99 > intra_cosine(sets()["two opposite points"][0])
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda c, o: c.new_ones(6, 16), "collapsed"),
+        (lambda c, o: c, "page-collapsed"),
+        (lambda c, o: c + 0.5 * o, "healthy"),
+        (lambda c, o: o, "healthy"),
+    ],
+)
+def test_two_pages_are_judged_without_blaming_their_low_rank(make, expected):
+    panel = make(normal(2, 16).repeat_interleave(3, 0), normal(6, 16, seed=1))
+    found = diagnose(panel, pages_of(panel, 3))
+    assert found.verdict == expected
+    assert expected != "healthy" or any("too few" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("panels", [1, 2])
+def test_one_or_two_panels_do_not_crash(panels):
+    assert diagnose(normal(panels, 8), torch.arange(panels)).exit_code == 0
+
+
+def test_single_panel_pages_can_collapse_too():
+    assert diagnose(normal(100, 32), torch.arange(100)).verdict == "healthy"
+    assert diagnose(normal(1, 32).repeat(100, 1), torch.arange(100)).verdict == "collapsed"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_a_verdict_of_its_own(value):
+    panel = normal(20, 8)
+    panel[3, 2] = value
+    found = diagnose(panel, pages_of(panel))
+    assert (found.verdict, found.exit_code) == ("not finite", 3)
+    assert "1 of 20" in found.reasons[0]
+
+
+def test_alignment_that_works_is_signal_even_where_pages_mean_nothing():
+    panel = sets()["random, never trained"][0]
+    at_chance = {"retrieval/mean_r5": 0.02, "retrieval/gallery": 250.0}
+    assert diagnose(panel, pages_of(panel), at_chance).verdict == "no signal"
+    assert diagnose(panel, pages_of(panel), at_chance | {"retrieval/mean_r5": 0.3}).verdict == "healthy"
+    collapsed = sets()["all identical"][0]
+    assert diagnose(collapsed, pages_of(collapsed), at_chance | {"retrieval/mean_r5": 0.3}).verdict == "collapsed"
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(DataError, match="one row and one id"):
+        diagnose(normal(3, 4), torch.arange(2))
+    with pytest.raises(DataError, match="at least one panel"):
+        diagnose(torch.zeros(0, 4), torch.arange(0))
+
+
+def test_every_verdict_is_explained_and_has_a_code():
+    assert VERDICTS.keys() == EXIT_CODES.keys()
+
+
+def reconstructing_alone(path, **settings):
+    """A run with nothing but reconstruction, and its data."""
+    weights = {"contrastive_weight": 0, "alignment_weight": 0, "reconstruction_weight": 1}
+    rest = {"epochs": 50, "validate_every": 50, "select_by": "reconstruction/skill", "lr": 0.01, "dropout": 0}
+    run = synthetic.run(path, **{**weights, **rest, **settings})
+    data = synthetic.dataset(run.config, books=12)
+    with run.lock():
+        Trainer(run, data).fit(lambda: False)
+    return run, data
+
+
+@pytest.mark.parametrize(("detach", "code"), [(False, 3), (True, 0)])
+def test_an_undetached_target_is_seen_to_collapse_the_encoder(detach, code, tmp_path, monkeypatch, capsys):
+    run, data = reconstructing_alone(tmp_path / "run", detach_target=detach)
+    monkeypatch.setattr(verb, "load_data", lambda run, given: data)
+    assert verb.main(["--run", str(run.path), "--json"]) == code
+    assert (json.loads(capsys.readouterr().out)["verdict"] == "collapsed") is not detach
+
+
+def write_foreign_store(path, panel: torch.Tensor, panels: int = 5) -> None:
+    """A store as another program may write it: no record of an export beside it."""
+    pages = len(panel) // panels
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    stored = group.create_array("panel_embeddings", shape=(pages, 16, 64), chunks=(100, 16, 64), dtype="float32")
+    masks = group.create_array("panel_masks", shape=(pages, 16), chunks=(100, 16), dtype="bool")
+    packed = torch.zeros(pages, 16, 64)
+    packed[:, :panels] = panel.reshape(pages, panels, 64)
+    stored[:] = packed.numpy()
+    masks[:, :panels] = True
+
+
+@pytest.mark.parametrize("name", ["all identical", "pages are points", "healthy", "random, never trained"])
+def test_a_store_of_embeddings_is_judged_from_its_file(tmp_path, name, capsys):
+    panel, expected = sets()[name]
+    write_foreign_store(tmp_path / "x.zarr", panel)
+    assert verb.main(["--embeddings", str(tmp_path / "x.zarr"), "--json"]) == (3 if "collapsed" in expected else 0)
+    assert json.loads(capsys.readouterr().out)["verdict"] == expected
+
+
+def test_a_store_that_lacks_a_chunk_is_bad_input_and_not_a_collapse(tmp_path):
+    write_foreign_store(tmp_path / "x.zarr", sets()["healthy"][0])
+    (tmp_path / "x.zarr" / "panel_embeddings" / "0.0.0").unlink()
+    with pytest.raises(DataError, match=r"0\.0\.0"):
+        verb.main(["--embeddings", str(tmp_path / "x.zarr")])
+
+
+def test_the_command_ends_with_the_verdicts_exit_code_and_one_line_for_an_error(tmp_path):
+    write_foreign_store(tmp_path / "x.zarr", sets()["all identical"][0])
+    command = [sys.executable, "-m", "stage3.diagnose", "--embeddings"]
+    ended = subprocess.run([*command, tmp_path / "x.zarr"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 3
+    assert "COLLAPSED" in ended.stdout
+    ended = subprocess.run([*command, tmp_path / "y.zarr"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_one_of_run_and_embeddings_is_needed():
+    for argv in ([], ["--run", "a", "--embeddings", "b"]):
+        with pytest.raises(ConfigError, match="either --run"):
+            verb.main(argv)
