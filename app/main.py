@@ -1,4 +1,4 @@
-"""`streamlit run app/main.py`: the explorer, with one route of its own for pictures."""
+"""`streamlit run app/main.py`: the explorer, with routes of its own for pictures and for addresses of views."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,17 @@ if str(HERE.parent) not in sys.path:  # `streamlit run` puts this folder on the 
     sys.path.insert(0, str(HERE.parent))
 
 import streamlit as st  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
-from app import thumbs  # noqa: E402
+from app import addresses, thumbs  # noqa: E402
 
-app = st.App(str(HERE / "ui.py"), routes=thumbs.ROUTES)
+# Streamlit checks the Host header of its websocket only; pictures of a person's comics need the same care, or a
+# web page could read them through a name that it points at this machine.
+hosts = list(st.get_option("server.allowedHosts") or []) or ["*"]
+
+app = st.App(
+    str(HERE / "ui.py"),
+    routes=[*thumbs.ROUTES, *addresses.ROUTES],
+    middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+)

@@ -30,28 +30,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlencode
 
 import streamlit as st
 
-from app import components, loaders, thumbs
+from app import addresses, components, loaders, thumbs
+from app.addresses import START, VIEWS
 from stage3.config import Stage3Error, StorageError
 from stage3.images import ImageProblem
 from stage3.runs import Run
 
 T = TypeVar("T")
 
-VIEWS: dict[str, tuple[str, str]] = {  # name: (title, icon)
-    "runs": ("Runs", ":material/folder_open:"),
-    "map": ("Map", ":material/scatter_plot:"),
-    "search": ("Search", ":material/search:"),
-    "page": ("Page", ":material/auto_stories:"),
-    "losses": ("Losses", ":material/show_chart:"),
-    "retrain": ("Retrain", ":material/model_training:"),
-    "evidence": ("Evidence", ":material/fact_check:"),
-    "data": ("Data", ":material/table_chart:"),
-}
-START = "map"
 WITHOUT_RUN_BAR = ("evidence",)
 log = logging.getLogger("stage3.app")
 
@@ -241,8 +230,7 @@ def go(view: str, **params: Any) -> None:
 def link(view: str, **params: Any) -> str:
     """The address of a view, for link columns and copying."""
     run = params.pop("run", st.session_state.get("_run"))
-    query = {k: v for k, v in {"run": run, **params}.items() if v is not None}
-    return f"/{view}?{urlencode(query)}"
+    return addresses.link(view, run=run, **params)
 
 
 # --- pictures
@@ -316,11 +304,11 @@ def stop_with(error: BaseException) -> NoReturn:
 
 def main() -> None:
     """The whole page: what every view shares, then the view."""
-    st.set_page_config(page_title="Stage 3 explorer", page_icon=":material/auto_stories:", layout="wide")
+    st.set_page_config(page_title="Stage 3 explorer", page_icon=components.icon(), layout="wide")
     components.style()
     pages = {name: _page(name) for name in VIEWS}
     page = st.navigation(list(pages.values()), position="top")
-    _follow(pages)
+    _follow(pages, page.url_path or START)
     if st.get_option("server.address") not in ("127.0.0.1", "localhost", "::1"):
         st.warning("This explorer answers the whole network: server.address is not 127.0.0.1.")
     found = loaders.entries()
@@ -354,14 +342,13 @@ def _runner(name: str) -> Callable[[], None]:
     return view
 
 
-def _follow(pages: dict[str, Any]) -> None:
+def _follow(pages: dict[str, Any], current: str) -> None:
     """Go where `go` or `?view=` asks."""
     if "_go" in st.session_state:
         view, params = st.session_state.pop("_go")
         if "run" not in params and st.session_state.get("_run"):
             params = {"run": st.session_state["_run"], **params}
         st.switch_page(pages[view], query_params=params)
-    asked = st.query_params.get("view")
-    if asked in pages:
-        rest = {k: v for k, v in st.query_params.to_dict().items() if k != "view"}
-        st.switch_page(pages[asked], query_params=rest)
+    asked = st.query_params.pop("view", None)
+    if asked in pages and asked != current:
+        st.switch_page(pages[asked], query_params=st.query_params.to_dict())
