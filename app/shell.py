@@ -160,7 +160,9 @@ def _run_facts(run: Run) -> str:
     best = run.best()
     if best:
         percent = best.metric.startswith("retrieval/")
-        parts.append(f"{metric_name(best.metric)} {100 * best.value:.1f} %" if percent else f"{best.metric} {best.value:.3f}")
+        parts.append(
+            f"{metric_name(best.metric)} {100 * best.value:.1f} %" if percent else f"{best.metric} {best.value:.3f}"
+        )
     return "  ·  ".join(parts)
 
 

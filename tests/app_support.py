@@ -23,22 +23,28 @@ SHAPES = ("circle", "square", "stripe", "frame")
 SIZE = (150, 200)
 
 
-def write_comics(folder: Path, books: int = 8, pages: int = 4, panels: int = 4, seed: int = 0) -> Path:
+def write_comics(
+    folder: Path, books: int = 8, pages: int = 4, panels: int = 4, seed: int = 0, drawings: int = 200
+) -> Path:
     """A data set folder: manifest, vlm panel files, labels, dataset.yaml. A quarter of the panels is silent.
+
+    At most `drawings` different pages are drawn; further ones repeat them, so that large sets cost little.
 
     The first book's first page has a name and text that would do harm as HTML, Markdown or a formula.
     """
     rng = np.random.default_rng(seed)
     (folder / "pages").mkdir(parents=True)
-    rows, labels = [], {}
+    rows, labels, drawn = [], {}, []
     for b in range(books):
         palette = rng.permutation(list(COLOURS))[:3]
         for p in range(pages):
             page_id = f"book{b:03d}/page{p:03d}"
             if b == p == 0:
                 page_id = "book000/[x](http:) =1+1 page"
-            name = f"b{b:03d}p{p:03d}.png"
-            entries = _draw_page(folder / "pages" / name, panels, palette, rng, evil=b == p == 0)
+            if len(drawn) < drawings:
+                name = f"b{b:03d}p{p:03d}.png"
+                drawn.append((name, _draw_page(folder / "pages" / name, panels, palette, rng, evil=b == p == 0)))
+            name, entries = drawn[-1] if len(drawn) < drawings else drawn[(b * pages + p) % drawings]
             target = folder / "panels" / f"{page_id}.json"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(json.dumps({"panels": entries, "overall_summary": f"page {p}"}), encoding="utf-8")
@@ -50,7 +56,8 @@ def write_comics(folder: Path, books: int = 8, pages: int = 4, panels: int = 4, 
         writer.writerows(rows)
     (folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
     (folder / "dataset.yaml").write_text(
-        "name: drawn\nmanifest: manifest.csv\npanels: panels\npanel_format: vlm\nlabels: labels.json\n", encoding="utf-8"
+        "name: drawn\nmanifest: manifest.csv\npanels: panels\npanel_format: vlm\nlabels: labels.json\n",
+        encoding="utf-8",
     )
     return folder
 
@@ -64,7 +71,12 @@ def _draw_page(path: Path, panels: int, palette: np.ndarray, rng: np.random.Gene
         colour, back = rng.choice(palette), rng.choice(palette)
         shape = str(rng.choice(SHAPES))
         box = [i * height + 10, 20, (i + 1) * height - 10, 980]  # y, x, y, x in thousandths
-        x0, y0, x1, y1 = (box[1] * SIZE[0] // 1000, box[0] * SIZE[1] // 1000, box[3] * SIZE[0] // 1000, box[2] * SIZE[1] // 1000)
+        x0, y0, x1, y1 = (
+            box[1] * SIZE[0] // 1000,
+            box[0] * SIZE[1] // 1000,
+            box[3] * SIZE[0] // 1000,
+            box[2] * SIZE[1] // 1000,
+        )
         light = tuple(min(255, c + 60) for c in COLOURS[back])
         draw.rectangle((x0, y0, x1, y1), fill=light, outline="black")
         _draw_shape(draw, shape, (x0 + 8, y0 + 5, x1 - int(rng.integers(8, 60)), y1 - 5), COLOURS[colour])
@@ -91,7 +103,13 @@ def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, box: tuple[int, int, int,
 
 def make_run(root: Path, name: str, data: Path, **settings: object) -> Path:
     """Train a small run `root/name`, in this process."""
-    values = {"epochs": 4, "dim": 32, "batch_pages": 8, "workers": 0, "cache_dir": str(data.parent / "cache")} | settings
+    values = {
+        "epochs": 4,
+        "dim": 32,
+        "batch_pages": 8,
+        "workers": 0,
+        "cache_dir": str(data.parent / "cache"),
+    } | settings
     flags = [f"--{k}={v}" for k, v in values.items()]
     train.main(["--run", str(root / name), "--data", str(data), "--json", *flags])
     return root / name

@@ -1,19 +1,40 @@
-"""Small browser parts: the style sheet, keyboard shortcuts, pictures on hover. Scripts and styles are our own constants."""
+"""Small browser parts: style sheet, keyboard shortcuts, pictures on hover. Scripts and styles are our own constants."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 from PIL import Image, ImageDraw
 
+from app.addresses import VIEWS
+
 HERE = Path(__file__).parent
+KEYS = {
+    "runs": "r",
+    "map": "m",
+    "search": "s",
+    "page": "p",
+    "losses": "l",
+    "retrain": "t",
+    "evidence": "e",
+    "data": "d",
+}
 
 
+@cache
 def _asset(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
+def _component(name: str, **parts: str) -> Callable[..., Any]:
+    return st.components.v2.component(f"stage3.{name}", isolate_styles=False, **parts)
+
+
+@cache
 def icon() -> Image.Image:
     """The tab's icon, drawn here: a named icon would be fetched from a server on the internet."""
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
@@ -25,10 +46,23 @@ def icon() -> Image.Image:
 
 def style() -> None:
     """Spacing and type that the theme settings do not reach."""
-    st.components.v2.component("stage3.style", css=_asset("style.css"), js=_asset("style.js"), isolate_styles=False)(
-        key="style", height=1
-    )
+    _component("style", css=_asset("style.css"))(key="style", height=1)
 
 
 def shortcuts() -> None:
-    """Keyboard shortcuts that click what is on the page."""
+    """Keys: `g` and a letter opens a view, `?` lists them."""
+    views = [[KEYS[name], title] for name, (title, _) in VIEWS.items()]
+    _component("keys", js=_asset("keys.js"))(key="keys", data={"views": views}, height=1)
+
+
+def hover(chart_key: str, picture_url: Callable[[int], str], side: int = 220) -> None:
+    """Show a panel's picture beside the pointer over a Plotly chart whose `customdata[0]` is the panel's row.
+
+    Args:
+        chart_key: the `key` of the chart (or of a container around it).
+        picture_url: address of a row's picture, such as `lambda row: shell.thumb_url(chosen, row, 240)`.
+        side: longest side on screen, in pixels.
+    """
+    prefix, _, suffix = picture_url(987654321).partition("987654321")
+    data = {"chart": chart_key, "prefix": prefix, "suffix": suffix, "side": side}
+    _component("hover", js=_asset("hover.js"))(key=f"hover-{chart_key}", data=data, height=1)

@@ -10,4 +10,6 @@ def render() -> None:
     chosen = shell.chosen()
     frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
     shell.heading("Search")
-    shell.empty("Search is being built", f"{len(frame):,} panels on {frame['page'].nunique():,} pages are ready for it.")
+    shell.empty(
+        "Search is being built", f"{len(frame):,} panels on {frame['page'].nunique():,} pages are ready for it."
+    )

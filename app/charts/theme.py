@@ -1,0 +1,125 @@
+"""The look of every chart: quiet axes, one palette, text from data escaped.
+
+Colours are those of Okabe & Ito (2008) and Paul Tol's "muted" scheme, which stay apart for the common kinds of colour
+blindness; lines also differ by dash where two meanings share a chart.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999933")
+OKABE_ITO_DARK = ("#4FA3E0", "#F0B23A", "#2FC29A", "#E39CC3", "#8CD0F5", "#F0803C", "#B79BE0", "#C6C65A")
+# Many groups (pages, books): Tol's muted and light schemes together; beyond that colours repeat.
+MANY = (
+    "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#EE7733", "#009988", "#882255", "#999933",
+    "#33BBEE", "#CC3311", "#117733", "#DDCC77", "#332288", "#AA4499", "#44AA99", "#BBBBBB",
+)  # fmt: skip
+ORDERED = "cividis"  # from low to high; safe for colour-blind readers and in grey
+DIVERGING = "RdBu"
+TERM_COLOURS = {"contrastive": 0, "reconstruction": 1, "alignment": 2, "alignment_i2t": 4, "alignment_t2i": 3}
+TERM_COLOURS |= {"total": 7, "grad_norm": 6}
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+FONT = '"Source Sans", "Source Sans Pro", "Segoe UI", sans-serif'
+
+
+@dataclass(frozen=True)
+class Look:
+    """The few colours that a chart takes from the page."""
+
+    text: str
+    quiet: str
+    grid: str
+    paper: str
+    panel: str
+    accent: str
+
+
+LIGHT = Look("#1A1F26", "#66707C", "#E8ECF0", "#FFFFFF", "#F3F5F7", "#1F5FA8")
+DARK = Look("#E3E7EC", "#97A1AE", "#262D36", "#12151A", "#1B2028", "#6FA8EC")
+
+
+def is_dark() -> bool:
+    """Whether this session's page is dark."""
+    return st.context.theme.type == "dark"
+
+
+def look() -> Look:
+    """The colours of this session's theme."""
+    return DARK if is_dark() else LIGHT
+
+
+def categorical(n: int | None = None) -> list[str]:
+    """Colours for groups: eight that differ well, or of a longer list when more are asked for."""
+    base = list(OKABE_ITO_DARK if is_dark() else OKABE_ITO)
+    if n is None or n <= len(base):
+        return base[:n]
+    return [MANY[i % len(MANY)] for i in range(n)]
+
+
+def colour(term: str) -> str:
+    """The colour that a loss term has in every chart."""
+    return categorical()[TERM_COLOURS.get(term, 7)]
+
+
+def safe(text: object, length: int = 80) -> str:
+    """Text from data for hover labels and axis names, where Plotly reads a little HTML."""
+    shown = " ".join(str(text).split())
+    return html.escape(shown if len(shown) <= length else shown[: length - 1] + "…")
+
+
+def style(figure: go.Figure, *, height: int = 320, legend: bool = True, title: str = "") -> go.Figure:
+    """Give a figure the page's look; `title` is our own words."""
+    c = look()
+    figure.update_layout(
+        template="plotly_dark" if is_dark() else "plotly_white",
+        height=height,
+        margin={"l": 48, "r": 12, "t": 34 if title else 12, "b": 40},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": FONT, "size": 13, "color": c.text},
+        colorway=categorical(),
+        showlegend=legend,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "font": {"size": 12}, "title": None},
+        hoverlabel={"bgcolor": c.panel, "bordercolor": c.grid, "font": {"color": c.text, "size": 12, "family": FONT}},
+        title={"text": title, "x": 0, "xanchor": "left", "font": {"size": 14}} if title else None,
+        uirevision="keep",
+    )
+    axis = {
+        "gridcolor": c.grid,
+        "zerolinecolor": c.grid,
+        "linecolor": c.grid,
+        "tickfont": {"color": c.quiet, "size": 12},
+    }
+    figure.update_xaxes(**axis, title_font={"color": c.quiet, "size": 12})
+    figure.update_yaxes(**axis, title_font={"color": c.quiet, "size": 12})
+    return figure
+
+
+def bare(figure: go.Figure) -> go.Figure:
+    """Without axes, for maps: positions of a projection have no unit."""
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, scaleanchor="x")
+    return figure.update_layout(margin={"l": 0, "r": 0, "t": 0, "b": 0})
+
+
+def show(
+    figure: go.Figure,
+    *,
+    key: str,
+    alt: str,
+    on_select: Any = "ignore",
+    selection_mode: Sequence[str] = ("points", "box", "lasso"),
+    tools: bool = False,
+) -> Any:
+    """Draw a figure that `style` prepared; `alt` says in words what it shows."""
+    config = {"displaylogo": False, "displayModeBar": tools or on_select != "ignore", "scrollZoom": tools}
+    return st.plotly_chart(
+        figure, key=key, alt=alt, theme=None, config=config, on_select=on_select, selection_mode=tuple(selection_mode)
+    )

@@ -1,0 +1,64 @@
+// Pictures beside the pointer over a chart, without a rerun. Plotly itself cannot show pictures on hover.
+// data: { chart: key of the chart's container, prefix, suffix: parts of the picture's address, side: px }
+// The point's customdata (or its first item) is the panel's row, a number; nothing else reaches the address.
+export default function (component) {
+  const { data } = component;
+  let box = document.getElementById("stage3-hover");
+  if (!box) {
+    box = document.createElement("div");
+    box.id = "stage3-hover";
+    box.setAttribute("aria-hidden", "true");
+    Object.assign(box.style, {
+      position: "fixed", zIndex: 10000, pointerEvents: "none", display: "none", padding: "6px",
+      borderRadius: "8px", boxShadow: "0 6px 24px rgba(0,0,0,.28)", background: "var(--st-secondary-background-color, #fff)",
+      border: "1px solid var(--st-border-color, #ccc)",
+    });
+    box.appendChild(document.createElement("img"));
+    document.body.appendChild(box);
+  }
+  const img = box.firstChild;
+  img.alt = "";
+  const side = data.side || 220;
+  let plot = null, mouse = { x: 0, y: 0 };
+  const move = (e) => { mouse = { x: e.clientX, y: e.clientY }; if (box.style.display !== "none") place(); };
+  const place = () => {
+    const pad = 18, w = box.offsetWidth, h = box.offsetHeight;
+    box.style.left = (mouse.x + pad + w > innerWidth ? mouse.x - pad - w : mouse.x + pad) + "px";
+    box.style.top = Math.max(8, Math.min(mouse.y - h / 2, innerHeight - h - 8)) + "px";
+  };
+  const show = (event) => {
+    const point = event.points && event.points[0];
+    let row = point && point.customdata;
+    if (Array.isArray(row) || ArrayBuffer.isView(row)) row = row[0];
+    row = Number(row);
+    if (!Number.isInteger(row) || row < 0) return;
+    img.onload = () => { place(); };
+    img.onerror = hide;
+    img.style.maxWidth = img.style.maxHeight = side + "px";
+    img.style.display = "block";
+    const address = data.prefix + row + data.suffix;
+    if (img.getAttribute("src") !== address) img.setAttribute("src", address);
+    box.style.display = "block";
+    place();
+  };
+  const hide = () => { box.style.display = "none"; };
+  const attach = () => {
+    const found = document.querySelector(".st-key-" + CSS.escape(data.chart) + " .js-plotly-plot");
+    if (found === plot || !found || !found.on) return;
+    detach();
+    plot = found;
+    plot.on("plotly_hover", show);
+    plot.on("plotly_unhover", hide);
+    plot.addEventListener("mouseleave", hide);
+  };
+  const detach = () => {
+    if (!plot) return;
+    if (plot.removeListener) { plot.removeListener("plotly_hover", show); plot.removeListener("plotly_unhover", hide); }
+    plot.removeEventListener("mouseleave", hide);
+    plot = null;
+  };
+  document.addEventListener("mousemove", move);
+  const timer = setInterval(attach, 400);  // the chart may be drawn again at any time
+  attach();
+  return () => { clearInterval(timer); detach(); hide(); document.removeEventListener("mousemove", move); };
+}
