@@ -74,7 +74,7 @@ def _tile(
                 key=f"{key}-open-{row}",
                 help="Open its page",
                 type="tertiary",
-                on_click=shell.go,
+                on_click=shell.request,
                 args=("page",),
                 kwargs={"page": int(panel["page"]), "panel": row},
             )

@@ -14,11 +14,11 @@ How to write a view, `app/views/NAME.py`:
         if st.button("Open its page"):
             shell.go("page", page=int(frame["page"][row]), panel=row)
 
-Addresses look like `/map?run=samples/first&panel=12`; `/?view=map&run=…` means the same. A chosen run and checkpoint stay
-across views; other parameters belong to the view and are dropped when another view is opened by hand.
+Addresses look like `/map?run=samples/first&panel=12`; `/?view=map&run=…` means the same. The chosen run and checkpoint
+stay across views; other parameters belong to the view and are dropped when another view is opened by hand.
 
 Text from data (ids, texts, file names, error messages) goes through `st.text`, `st.code`, `st.dataframe` or a chart
-(`charts.safe`), never through Markdown, labels or captions: `shell.line` and `shell.facts` do that. Errors of the
+(`charts.theme.safe`), never through Markdown, labels or captions: `shell.line` and `shell.facts` do that. Errors of the
 kinds a person can mend (`Stage3Error`) that a view does not catch end in one plain box.
 """
 
@@ -71,7 +71,7 @@ def chosen(*, needs_checkpoint: bool = True) -> Chosen:
     if needs_checkpoint and found.step is None:
         empty(
             "This run has no checkpoint yet",
-            "A run gets its first checkpoint at the end of its first epoch. Watch it under Runs, or choose another run.",
+            "A run gets its first checkpoint after its first epoch. Watch it under Retrain, or choose another run.",
         )
         st.stop()
     return found
@@ -223,10 +223,15 @@ def set_params(**values: Any) -> None:
             st.query_params[name] = str(value)
 
 
-def go(view: str, **params: Any) -> None:
-    """Open another view with these parameters; in a callback it happens when the callback ends."""
-    st.session_state["_go"] = (view, {k: str(v) for k, v in params.items() if v is not None})
+def go(view: str, **params: Any) -> NoReturn:
+    """Open another view with these parameters, now. In a callback use `request`."""
+    request(view, **params)
     st.rerun()
+
+
+def request(view: str, **params: Any) -> None:
+    """Open another view on the next rerun of the page; for `on_click=shell.request, args=("page",), kwargs=…`."""
+    st.session_state["_go"] = (view, {k: str(v) for k, v in params.items() if v is not None})
 
 
 def link(view: str, **params: Any) -> str:

@@ -1,4 +1,4 @@
-"""Small comics with finished runs for the tests of the explorer: drawn rectangles whose colour and shape the text names."""
+"""Small comics with finished runs for tests of the explorer: drawn shapes whose colour and form the text names."""
 
 from __future__ import annotations
 

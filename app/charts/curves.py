@@ -1,0 +1,126 @@
+"""Curves of one run or several: a colour a term or a run, solid for training, dashed for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.charts import theme
+from stage3 import curves
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run's metrics under the name a chart shows."""
+
+    name: str
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class How:
+    """What the person chose: axis, splits, smoothing (0 for none), and whether runs are drawn as mean and band."""
+
+    by: str = "step"
+    splits: tuple[str, ...] = ("train", "val")
+    smoothing: float = 0.0
+    as_band: bool = False
+
+
+def chart(
+    sources: Sequence[Source],
+    metrics: Mapping[str, str],
+    how: How,
+    *,
+    height: int = 260,
+    y_title: str = "",
+    log: bool = False,
+    percent: bool = False,
+) -> go.Figure:
+    """Some metrics over time.
+
+    Args:
+        sources: one run, or several to lay over each other.
+        metrics: metric name to the label it gets (our own words).
+        how: axis, splits, smoothing, band.
+        height: in pixels.
+        y_title: the unit or range.
+        log: logarithmic y axis.
+        percent: y as a percentage.
+    """
+    figure = go.Figure()
+    if how.as_band and len(sources) > 1:
+        for i, (metric, label) in enumerate(metrics.items()):
+            for split in how.splits:
+                _add_band(figure, sources, metric, label, split, _colour(metric, i), how)
+    else:
+        for j, source in enumerate(sources):
+            for i, (metric, label) in enumerate(metrics.items()):
+                several = len(sources) > 1
+                hue = theme.categorical(max(len(sources), 8))[j] if several else _colour(metric, i)
+                shown = _label(source.name if several else "", label if len(metrics) > 1 or not several else "")
+                for split in how.splits:
+                    dash = theme.DASHES[i % len(theme.DASHES)] if several and len(metrics) > 1 else None
+                    _add_line(figure, source, metric, shown, split, hue, dash, how)
+    theme.style(figure, height=height, legend=len(figure.data) > 1)
+    figure.update_xaxes(title=how.by)
+    figure.update_yaxes(title=y_title or None, type="log" if log else None, tickformat=".0%" if percent else None)
+    return figure.update_layout(hovermode="x unified")
+
+
+def _label(*parts: str) -> str:
+    return " · ".join(p for p in parts if p)
+
+
+def _colour(metric: str, i: int) -> str:
+    term = metric.partition("/")[2]
+    if metric.startswith(("loss/", "weighted/", "gradient/")) and term in theme.TERM_COLOURS:
+        return theme.colour(term)
+    return theme.categorical()[i % 8]
+
+
+def _add_line(
+    figure: go.Figure, source: Source, metric: str, label: str, split: str, hue: str, dash: str | None, how: How
+) -> None:
+    points = curves.series(source.frame, metric, split, how.by)
+    if points.empty:
+        return
+    y = points["y"].to_numpy()
+    name = theme.safe(_label(label, split))
+    is_val = split == "val"
+    line = {"color": hue, "width": 2, "dash": dash or ("dash" if is_val else "solid")}
+    smoothed = how.smoothing > 0 and not is_val and len(y) > 2
+    if smoothed:
+        faint = {**line, "width": 1}
+        figure.add_scatter(x=points["x"], y=y, mode="lines", line=faint, opacity=0.25, hoverinfo="skip", showlegend=False)
+        y = curves.smooth(y, how.smoothing)
+    mode = "lines+markers" if is_val and len(y) <= 60 or len(y) == 1 else "lines"
+    figure.add_scatter(
+        x=points["x"], y=y, mode=mode, name=name, line=line, marker={"size": 5, "color": hue}, legendgroup=name,
+        hovertemplate="%{y:.4g}",
+    )  # fmt: skip
+
+
+def _add_band(
+    figure: go.Figure, sources: Sequence[Source], metric: str, label: str, split: str, hue: str, how: How
+) -> None:
+    found = curves.band([curves.series(s.frame, metric, split, how.by) for s in sources])
+    if found.empty:
+        return
+    name = theme.safe(_label(label, split, f"mean of {len(sources)} seeds"))
+    fill = f"rgba({int(hue[1:3], 16)},{int(hue[3:5], 16)},{int(hue[5:7], 16)},0.18)"
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=found["x"], y=found["low"], **edge)
+    figure.add_scatter(x=found["x"], y=found["high"], fill="tonexty", fillcolor=fill, **edge)
+    dash = "dash" if split == "val" else "solid"
+    line = {"color": hue, "width": 2, "dash": dash}
+    figure.add_scatter(x=found["x"], y=found["mean"], mode="lines", name=name, line=line, hovertemplate="%{y:.4g}")
+
+
+def spark(values: Sequence[float]) -> list[float]:
+    """Up to forty points of a curve for a table cell."""
+    step = max(1, len(values) // 40)
+    return [float(v) for v in values[::step]]
