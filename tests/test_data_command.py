@@ -38,19 +38,18 @@ def test_the_report_says_what_was_kept_left_out_and_why(world: World, capsys: py
     labels.write_text(json.dumps(pages), encoding="utf-8")
     assert data.main(flags(world, "--labels", str(labels))) == 0
     out = capsys.readouterr().out
-    for line in (
-        r"pages listed              8",
-        r"pages kept                5",
-        r"left out: label           1  the page type is not among keep_labels",
-        r"left out: no_panel_file   1  no panel file for this id",
-        r"left out: json_syntax     1  the panel file is not JSON",
-        f"    {CLEAN[0]}: cover",
+    lines = {" ".join(line.split()) for line in out.splitlines()}  # columns aside
+    assert {
+        "pages listed 8",
+        "pages kept 5",
+        "left out: label 1 the page type is not among keep_labels",
+        "left out: no_panel_file 1 no panel file for this id",
+        "left out: json_syntax 1 the panel file is not JSON",
+        f"{CLEAN[0]}: cover",
         "Panel files found by: exact 6.",
-        "Panels a page (10 panels, 2 books):",
-        "A training run would refuse to start: 1 of 7 pages are damaged",
-        "train        1",
-    ):
-        assert line in out, line
+        "Panels a page (11 panels, 2 books):",
+    } <= lines
+    assert "A training run would refuse to start: 1 of 7 pages are damaged" in out
     bars = {line.split()[0]: line.split()[-1] for line in out.splitlines() if line.endswith("#")}
     assert bars == {"1": "#" * 20, "2": "#" * 40, "3": "#" * 40}
 

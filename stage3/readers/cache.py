@@ -21,7 +21,7 @@ from stage3.splits import SPLITS, split_books
 
 VERSION = 1  # of the rules: a change to what a reader makes of the same files raises it
 # Not faults of a page: it is listed, and just not part of what is trained on, or nothing was ever found on it.
-NOT_DAMAGE = frozenset({"label", "label_missing", "no_panel_file", "no_panels"})
+NOT_DAMAGE = frozenset({"label", "label_missing", "no_panel_file", "panel_file_ambiguous", "no_panels"})
 
 
 def load(config: Config, *, refresh: bool = False) -> PanelTable:

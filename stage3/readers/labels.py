@@ -82,7 +82,7 @@ def read_labels(path: Path, keep: Iterable[str], report: DataReport) -> Labels:
         DataError: the file is no JSON object.
     """
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_Pairs(report, path))
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Pairs(report, path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON: {str(error)[:160]}") from None
     if not isinstance(value, dict):
@@ -120,7 +120,9 @@ class _Pairs:
 
 def _flat(value: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     for key, label in value.items():
-        name = f"{prefix}{key}".encode("utf-8", "replace").decode()
+        name = prefix + key if prefix else key
+        if not name.isascii():
+            name = name.encode("utf-8", "replace").decode()
         if isinstance(label, dict) and depth < 8:
             yield from _flat(label, f"{name}/", depth + 1)
         else:

@@ -45,9 +45,13 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def head(self, n: int) -> Manifest:
+        """The first n pages."""
+        return Manifest(self.path, self.ids.slice(0, n), self.images.slice(0, n), self.books.slice(0, n))
 
-def read_manifest(path: Path, report: DataReport, limit: int = 0) -> Manifest:
-    """Read and check the manifest; only its first `limit` pages when that is positive.
+
+def read_manifest(path: Path, report: DataReport) -> Manifest:
+    """Read and check the manifest.
 
     An id that is empty or "." names no page and is skipped. An id that would leave the panels folder (absolute, a
     drive, "..") refuses the whole file, as do two rows that contradict each other.
@@ -59,7 +63,7 @@ def read_manifest(path: Path, report: DataReport, limit: int = 0) -> Manifest:
     lines: list[np.ndarray] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for ids, images, books, at in _batches(_rows(file, path, report), limit):
+            for ids, images, books, at in _batches(_rows(file, path, report)):
                 for column, values in zip(columns, (ids, images, books), strict=True):
                     column.append(pa.array(values, pa.large_string()))
                 lines.append(np.asarray(at, np.int32))
@@ -67,15 +71,14 @@ def read_manifest(path: Path, report: DataReport, limit: int = 0) -> Manifest:
         raise DataError(f"{path}: not UTF-8 ({error.reason}). Save the manifest as UTF-8 CSV.") from None
     if not lines:
         raise DataError(f"{path}: the manifest lists no page")
-    made = Manifest(path, *(pa.concat_arrays(c) for c in columns))
+    made = Manifest(path, *(pa.concat_arrays(columns.pop(0)) for _ in COLUMNS + OPTIONAL))  # pieces freed on the way
     return _without_repeats(made, np.concatenate(lines), report)
 
 
 def _batches(
-    rows: Iterator[tuple[str, str, str, int]], limit: int
+    rows: Iterator[tuple[str, str, str, int]],
 ) -> Iterator[tuple[list[str], list[str], list[str], list[int]]]:
-    """Rows as columns, `BATCH` at a time; the first `limit` rows when that is positive."""
-    rows = itertools.islice(rows, limit or None)
+    """Rows as columns, `BATCH` at a time."""
     while batch := list(itertools.islice(rows, BATCH)):
         yield ([r[0] for r in batch], [r[1] for r in batch], [r[2] for r in batch], [r[3] for r in batch])
 

@@ -67,32 +67,39 @@ Key = Callable[[str], str | None]
 
 
 class NameIndex:
-    """Names and, for each way of comparing them, their sorted hashes; built when first asked for."""
+    """Names and their sorted hashes under one way of comparing at a time."""
 
     def __init__(self, names: pa.Array) -> None:
         self.names = names
         self.depth = min(MAX_PARTS, 1 + max(pc.max(pc.count_substring(names, "/")).as_py() or 0, 0))
-        self._sorted: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    def find(self, how: str, key: Key, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(first row, number of rows) of the names whose key hashes to each query; row is -1 where none does."""
-        if how not in self._sorted:
-            hashes, rows = _hashes(self.names, key)
-            order = np.argsort(hashes, kind="stable")
-            self._sorted[how] = hashes[order], rows[order]
-        hashes, rows = self._sorted[how]
-        left = np.searchsorted(hashes, queries, "left")
-        count = np.searchsorted(hashes, queries, "right") - left
+    def sorted_by(self, key: Key, free: np.ndarray) -> SortedNames:
+        """The names at rows `free`, by the hash of their key."""
+        whole = len(free) == len(self.names)
+        hashes, rows = _hashes(self.names if whole else self.names.take(pa.array(free)), key)
+        order = np.argsort(hashes, kind="stable")
+        return SortedNames(hashes[order], free[rows[order]])
+
+
+@dataclass(frozen=True)
+class SortedNames:
+    """Hashes in rising order and the row of the name behind each."""
+
+    hashes: np.ndarray
+    rows: np.ndarray
+
+    def find(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(first row, number of rows) of the names behind each query; row is -1 where there is none."""
+        left = np.searchsorted(self.hashes, queries, "left")
+        count = np.searchsorted(self.hashes, queries, "right") - left
         found = np.full(len(queries), -1, np.int64)
-        found[count > 0] = rows[left[count > 0]]
+        found[count > 0] = self.rows[left[count > 0]]
         return found, count
 
-    def candidates(self, how: str, query: int, most: int = 3) -> list[str]:
-        """Some of the names behind an ambiguous query."""
-        hashes, rows = self._sorted[how]
-        left = int(np.searchsorted(hashes, query, "left"))
-        right = int(np.searchsorted(hashes, query, "right"))
-        return [self.names[int(r)].as_py() for r in rows[left : min(right, left + most)]]
+    def behind(self, query: int, most: int = 3) -> list[int]:
+        """The first few rows behind an ambiguous query."""
+        left, right = (int(np.searchsorted(self.hashes, query, side)) for side in ("left", "right"))
+        return [int(r) for r in self.rows[left : min(right, left + most)]]
 
 
 def _hashes(names: pa.Array, key: Key) -> tuple[np.ndarray, np.ndarray]:
@@ -121,25 +128,23 @@ def resolve(queries: pa.Array, index: NameIndex, report: DataReport, what: str) 
     """Find each query among the names, by the first way that gives exactly one.
 
     Exact; without picture extensions; the longest path suffix of two or more components (a bare leaf only when no
-    other name and no other query has it); the normalised key. A name that two queries claim inexactly goes to neither.
+    other name and no other query has it); the normalised key. A name that one way has given away is out of reach of the
+    next, so a page without a file never takes its neighbour's; a name that two queries claim at once goes to neither.
     """
     state = Resolution(np.full(len(queries), -1, np.int64), np.full(len(queries), UNRESOLVED, np.int8))
-    clues: dict[int, tuple[str, int]] = {}  # of ambiguous queries: where their candidates are
-    _step(state, queries, index, "exact", lambda k: k, EXACT, clues)
-    _step(state, queries, index, "stem", stem_key, EXTENSION, clues)
-    if (state.how < EXACT).any() and len(index.names):
-        for parts in range(index.depth, 1, -1):
-            _step(state, queries, index, f"suffix{parts}", _suffix(parts), SUFFIX, clues, final=True)
-        leaf = _suffix(1)
-        hashes, _ = _hashes(queries, leaf)
+    clues: dict[int, list[int]] = {}  # of ambiguous queries: some rows that they could mean
+    ways: list[tuple[Key, int]] = [(lambda key: key, EXACT), (stem_key, EXTENSION)]
+    ways += [(_suffix(parts), SUFFIX) for parts in range(index.depth, 1, -1)]
+    for key, code in ways:
+        _step(state, queries, index, key, code, clues)
+    if (state.how < EXACT).any():
+        hashes, _ = _hashes(queries, _suffix(1))
         values, counts = np.unique(hashes, return_counts=True)
-        _step(state, queries, index, "leaf", leaf, SUFFIX, {}, only=values[counts == 1])
-        _step(state, queries, index, "normal", normal_key, NORMALISED, clues, also_ambiguous=True)
-    _drop_shared(state)
+        _step(state, queries, index, _suffix(1), SUFFIX, clues, only=values[counts == 1])
+    _step(state, queries, index, normal_key, NORMALISED, clues, also_ambiguous=True)
     for row in np.flatnonzero(state.how == AMBIGUOUS)[: DataReport.MAX_EXAMPLES]:
-        names = index.candidates(*clues[int(row)]) if int(row) in clues else []
-        detail = f" could be {', '.join(names)}" if names else " shares its file with another page"
-        report.examples.setdefault(f"{what}_ambiguous", []).append(f"{queries[int(row)]}{detail}")
+        could = ", ".join(index.names[r].as_py() for r in clues.get(int(row), []))
+        report.note(f"{what}_ambiguous", f"{queries[int(row)]} could be {could}", 0)
     if ambiguous := int((state.how == AMBIGUOUS).sum()):
         report.counts[f"{what}_ambiguous"] += ambiguous
     return state
@@ -153,44 +158,37 @@ def _step(
     state: Resolution,
     queries: pa.Array,
     index: NameIndex,
-    how: str,
     key: Key,
     code: int,
-    clues: dict[int, tuple[str, int]],
+    clues: dict[int, list[int]],
     *,
-    final: bool = False,
     only: np.ndarray | None = None,
     also_ambiguous: bool = False,
 ) -> None:
-    """Try one way of comparing on the queries that are still open."""
-    open_ = state.how < EXACT if also_ambiguous else state.how == UNRESOLVED
-    todo = np.flatnonzero(open_)
-    if not len(todo):
+    """Try one way of comparing on the queries that are still open and the names that nobody has."""
+    todo = np.flatnonzero(state.how < EXACT if also_ambiguous else state.how == UNRESOLVED)
+    taken = np.zeros(len(index.names), bool)
+    taken[state.row[state.row >= 0]] = True
+    free = np.flatnonzero(~taken)
+    if not len(todo) or not len(free):
         return
     hashes, have = _hashes(queries if len(todo) == len(queries) else queries.take(pa.array(todo)), key)
     if only is not None:
         wanted = np.isin(hashes, only)
         hashes, have = hashes[wanted], have[wanted]
-    rows, counts = index.find(how, key, hashes)
+    names = index.sorted_by(key, free)
+    rows, counts = names.find(hashes)
+    uses = np.bincount(rows[counts == 1], minlength=len(index.names))
     one = counts == 1
+    one[one] = uses[rows[one]] == 1
     at = todo[have]
     state.row[at[one]] = rows[one]
     state.how[at[one]] = code
-    many = counts > 1
-    if only is None:
+    if only is None:  # a leaf that several names have is no clue at all
+        many = (counts > 0) & ~one
+        state.how[at[many]] = AMBIGUOUS
         for query, value in zip(at[many][:1000].tolist(), hashes[many][:1000].tolist(), strict=True):
-            clues.setdefault(query, (how, value))
-        state.how[at[many]] = np.where(state.how[at[many]] < EXACT, AMBIGUOUS, state.how[at[many]])
-
-
-def _drop_shared(state: Resolution) -> None:
-    """Where several queries got one name, only an exact one keeps it."""
-    got = np.flatnonzero(state.row >= 0)
-    rows, counts = np.unique(state.row[got], return_counts=True)
-    shared = got[np.isin(state.row[got], rows[counts > 1])]
-    losers = shared[state.how[shared] != EXACT]
-    state.row[losers] = -1
-    state.how[losers] = AMBIGUOUS
+            clues.setdefault(query, names.behind(value))
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,7 @@ class Build:
     report: DataReport
     writer: TableWriter
     manifest: Manifest
+    all_ids: pa.Array  # of the whole manifest, of which `manifest` may be the beginning
     labels: Labels | None
     codes: np.ndarray  # (N,) label code of each page
     keep: np.ndarray  # (N,) bool, kept by label
@@ -187,12 +188,17 @@ def build(
     Returns the report (without split sizes) and the picture folders with their times, for `cache` to compare later.
     """
     report = DataReport()
-    manifest = read_manifest(source.manifest, report, config.limit_pages)
-    if config.limit_pages > report.pages_listed:
-        report.note("limit_beyond_data", f"limit_pages {config.limit_pages}, {report.pages_listed} pages listed")
-    labels, codes, keep = None, np.zeros(0, np.int32), np.ones(len(manifest), bool)
-    if source.labels is not None:
-        labels = read_labels(source.labels, config.keep_labels, report)
+    # Labels first: parsing them takes the most memory, and it is free again before the manifest's columns are there.
+    labels = None if source.labels is None else read_labels(source.labels, config.keep_labels, report)
+    manifest = read_manifest(source.manifest, report)
+    all_ids = manifest.ids  # files are matched against all of them: a limit must not change which file is whose
+    if config.limit_pages > len(manifest):
+        report.note("limit_beyond_data", f"limit_pages {config.limit_pages}, {len(manifest)} pages listed")
+    elif config.limit_pages:
+        report.pages_listed -= len(manifest) - config.limit_pages
+        manifest = manifest.head(config.limit_pages)
+    codes, keep = np.zeros(0, np.int32), np.ones(len(manifest), bool)
+    if labels is not None:
         codes = labels.of_pages(manifest.ids, report)
         keep = select(labels, codes, manifest.ids, config.keep_labels, report)
     report.facts["labels_file"] = "" if source.labels is None else source.labels.name
@@ -205,6 +211,7 @@ def build(
         report,
         writer,
         manifest,
+        all_ids,
         labels,
         codes,
         keep,
@@ -272,7 +279,9 @@ def _same(value: Any) -> Any:
 def _resolve(made: Build, names: pa.Array) -> Resolution:
     """Find every kept page among the panel files; the others are counted."""
     ids = made.manifest.ids
-    found = resolve(ids, NameIndex(names), made.report, "panel_file")
+    found = resolve(made.all_ids, NameIndex(names), made.report, "panel_file")
+    spare = len(names) - int((found.row >= 0).sum())
+    found = Resolution(found.row[: len(ids)], found.how[: len(ids)])
     kept_how = found.how[made.keep]
     made.report.facts["resolved_by"] = {
         RESOLVED_BY[code]: int(n) for code, n in zip(*np.unique(kept_how, return_counts=True), strict=True)
@@ -285,7 +294,7 @@ def _resolve(made: Build, names: pa.Array) -> Resolution:
         rows = np.flatnonzero(mask)
         if len(rows):
             skip_many(made.report, reason, (str(ids[int(r)]) for r in rows), len(rows))
-    if spare := len(names) - len(np.unique(found.row[found.row >= 0])):
+    if spare:
         made.report.counts["panel_file_unlisted"] += spare
     return found
 
