@@ -187,9 +187,26 @@ class Figure:
 
 
 def draw_figure(c: Canvas, figure: Figure) -> None:
-    """Draw a figure: far limbs, body, near leg, clothes, head, near arm."""
-    who, body = figure.who, figure.body
+    """Draw a figure, and its silhouette in ink below it unless every part has an outline of its own."""
     line = _line(c, figure)
+    if figure.frame.scale < 64:  # small figures read better without
+        c.pass_ = "fill"
+        _draw_parts(c, figure, line)
+        c.pass_ = "full"
+        return
+    if c.look.contour == "full" and figure.frame.scale > 120:
+        _draw_parts(c, figure, line)
+        return
+    c.pass_ = "contour"
+    _draw_parts(c, figure, line)
+    c.pass_ = "fill"
+    _draw_parts(c, figure, line)
+    c.pass_ = "full"
+
+
+def _draw_parts(c: Canvas, figure: Figure, line: float) -> None:
+    """Far limbs, body, near leg, clothes, head, near arm."""
+    who, body = figure.who, figure.body
     wide = WIDTH.get(who.kind, 1.0)
     if who.kind in ("cat", "rabbit"):
         _tail(c, figure, line)
@@ -204,7 +221,11 @@ def draw_figure(c: Canvas, figure: Figure) -> None:
         hand = figure.frame.at(*body.near_arm[2])
         size = figure.frame.scale * 0.34
         draw_prop(c, figure.holds, hand[0], hand[1] + size * 0.42, size, line, figure.frame.facing)
+    passing = c.pass_
+    if passing == "fill" and figure.frame.scale >= 64:  # the near arm lies over clothes of its own colour: it keeps its outline
+        c.pass_ = "full"
     _arm(c, figure, body.near_arm, line, far=False)
+    c.pass_ = passing
 
 
 def _line(c: Canvas, figure: Figure) -> float:
@@ -212,8 +233,9 @@ def _line(c: Canvas, figure: Figure) -> float:
     return c.look.line * float(np.clip(figure.frame.scale / 130, 0.6, 1.5))
 
 
-def _shade(c: Canvas, color: Color) -> Color | None:
-    return None if c.look.shading == "flat" else darker(color, 0.22)
+def _shade(c: Canvas, figure: Figure, color: Color) -> Color | None:
+    """The shadow side's colour; none on figures too small to show it."""
+    return None if c.look.shading != "cel" or figure.frame.scale < 150 else darker(color, 0.22)
 
 
 def _skin(c: Canvas, who: Character) -> Color:
@@ -253,11 +275,11 @@ def _arm(c: Canvas, figure: Figure, arm: tuple[Point, Point, Point], line: float
     if who.kind == "robot":
         _segments(c, at, k, sleeve, line)
     elif who.clothes == "shirt" and who.kind not in ("bear", "cat", "rabbit"):  # short sleeves show the forearm
-        c.limb(at, [0.056 * k, 0.05 * k, 0.046 * k], skin, line, _shade(c, skin))
+        c.limb(at, [0.056 * k, 0.05 * k, 0.046 * k], skin, line, _shade(c, figure, skin))
         cuff = (at[0][0] + (at[1][0] - at[0][0]) * 0.75, at[0][1] + (at[1][1] - at[0][1]) * 0.75)
-        c.limb([at[0], cuff], [0.075 * k, 0.078 * k], sleeve, line, _shade(c, sleeve))
+        c.limb([at[0], cuff], [0.075 * k, 0.078 * k], sleeve, line, _shade(c, figure, sleeve))
     else:
-        c.limb(at, [wide * k, 0.062 * k, flare * k], sleeve, line, _shade(c, sleeve))
+        c.limb(at, [wide * k, 0.062 * k, flare * k], sleeve, line, _shade(c, figure, sleeve))
     _hand(c, figure, at, k * (1.35 if fist else 1.0), skin, line, pointing=figure.action == "point" and not far)
     if who.clothes == "armour" and not far:
         c.ellipse(at[0][0], at[0][1], 0.052 * k, 0.046 * k, c.paint((200, 208, 220), FIGURE_LIGHT), line)
@@ -266,10 +288,10 @@ def _arm(c: Canvas, figure: Figure, arm: tuple[Point, Point, Point], line: float
 def _segments(c: Canvas, at: list[Point], k: float, color: Color, line: float) -> None:
     c.stroke(at, c.look.ink, 0.046 * k + 2 * line)
     c.stroke(at, darker(color, 0.25), 0.046 * k)
-    for t in (0.18, 0.5, 0.82):
+    for t in (0.5,):
         for a, b in ((at[0], at[1]), (at[1], at[2])):
             x, y = a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t
-            c.ellipse(x, y, 0.031 * k, 0.031 * k, color, line * 0.8)
+            c.ellipse(x, y, 0.033 * k, 0.033 * k, color, line * 0.8)
 
 
 def _hand(c: Canvas, figure: Figure, at: list[Point], k: float, skin: Color, line: float, pointing: bool) -> None:
@@ -303,7 +325,7 @@ def _leg(c: Canvas, figure: Figure, leg: tuple[Point, Point, Point], line: float
     if who.kind == "robot":
         _segments(c, at, k * 1.15, color, line)
     else:
-        c.limb(at, [0.092 * k * slim, 0.076 * k * slim, 0.06 * k * slim], color, line, _shade(c, color))
+        c.limb(at, [0.092 * k * slim, 0.076 * k * slim, 0.06 * k * slim], color, line, _shade(c, figure, color))
     _shoe(c, figure, leg, k, line, far)
 
 
@@ -353,7 +375,7 @@ def _torso(c: Canvas, figure: Figure, line: float, wide: float) -> None:
     if who.clothes in ("dress", "robe", "coat"):
         _skirt(c, figure, line, w)
     c.blob(f.all(shape), cloth, line)
-    shade = _shade(c, cloth)
+    shade = _shade(c, figure, cloth)
     if shade is not None:
         shadow = [(nx - top * 0.9, ny - 0.03), (mx - w * waist * 0.5, my), (hx - w * 0.3, hy - 0.03), (hx - w * waist * 0.9, hy - 0.02), (mx - w * waist * 0.92, my)]
         c.blob(f.all(shadow), shade)
@@ -365,7 +387,7 @@ def _box_torso(c: Canvas, figure: Figure, line: float) -> None:
     steel, cloth = _skin(c, who), _cloth(c, who)
     c.polygon(f.all([(nx - 0.02, ny - 0.02), (nx + 0.03, ny - 0.02), (nx + 0.03, ny + 0.05), (nx - 0.02, ny + 0.05)]), darker(steel), line)
     c.polygon(f.all([(nx - 0.115, ny), (nx + 0.115, ny), (hx + 0.095, hy - 0.035), (hx - 0.095, hy - 0.035)]), cloth, line)
-    if c.look.shading != "flat":
+    if c.look.shading == "cel":
         c.polygon(f.all([(nx - 0.11, ny - 0.006), (nx - 0.06, ny - 0.006), (hx - 0.06, hy - 0.03), (hx - 0.09, hy - 0.03)]), darker(cloth, 0.22))
     mx, my = (hx + nx) / 2, (hy + ny) / 2
     c.polygon(f.all([(mx - 0.03, my + 0.06), (mx + 0.075, my + 0.06), (mx + 0.07, my - 0.01), (mx - 0.03, my - 0.01)]), lighter(steel), line * 0.8)
@@ -393,10 +415,10 @@ def _skirt(c: Canvas, figure: Figure, line: float, w: float) -> None:
         (lx - flare, ly), (hx - w * 1.1, hy - 0.04),
     ]  # fmt: skip
     c.blob(f.all(shape), cloth, line)
-    shade = _shade(c, cloth)
+    shade = _shade(c, figure, cloth)
     if shade is not None:
         c.blob(f.all([(hx - w * 0.75, hy), (lx + 0.01, (hy + ly) / 2), (lx + 0.005, ly + 0.012), (lx - flare * 0.85, ly + 0.008), (hx - w * 1.0, hy - 0.045)]), shade)
-    for t in (0.36, 0.68):  # folds
+    for t in (0.36, 0.68) if f.scale > 150 else ():  # folds
         bottom = (lx + (rx - lx) * t, ly + (ry - ly) * t + 0.005)
         c.curve(f.all([(hx + (t - 0.5) * w, hy - 0.05), (bottom[0] * 0.7 + hx * 0.3, (hy + bottom[1]) / 2), bottom]), darker(cloth, 0.4), line * 0.6)
 
@@ -456,7 +478,7 @@ def _tail(c: Canvas, figure: Figure, line: float) -> None:
         c.ellipse(x, y, 0.04 * f.scale, 0.04 * f.scale, lighter(fur, 0.5), line)
         return
     path = [(hx - 0.05, hy - 0.02), (hx - 0.16, hy - 0.03), (hx - 0.21, hy + 0.08), (hx - 0.17, hy + 0.17), (hx - 0.22, hy + 0.22)]
-    c.limb(f.all(path), [0.045 * f.scale, 0.04 * f.scale, 0.03 * f.scale], fur, line, _shade(c, fur))
+    c.limb(f.all(path), [0.045 * f.scale, 0.04 * f.scale, 0.03 * f.scale], fur, line, _shade(c, figure, fur))
 
 
 def _cape(c: Canvas, figure: Figure, line: float) -> None:

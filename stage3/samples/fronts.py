@@ -16,7 +16,7 @@ from stage3.samples.looks import Color, Look, darker
 from stage3.samples.props import draw_prop
 from stage3.samples.script import Rng, Scene, Story, pick
 from stage3.samples.settings import draw_setting
-from stage3.samples.staging import Drawn
+from stage3.samples.staging import Drawn, coarse
 
 GOLD: Color = (255, 224, 92)
 
@@ -48,7 +48,8 @@ def draw_cover(
     w, h = PAGE
     c = Canvas(page, look, scene.time, letters=letters)
     draw_setting(c, scene.setting, PAGE, scene.place, 0.0, 0.72, 0.62)
-    if rng.random() < 0.6:
+    coarse(page)
+    if rng.random() < 0.35:
         _rays(c, rng)
     figures = []
     places = ((0.23, 0.8, 0.36), (0.79, 0.8, 0.36)) if len(story.cast) > 2 else ((0.8, 0.82, 0.4),)
@@ -120,8 +121,8 @@ def draw_advertisement(
     c = Canvas(page, look, letters=letters)
     ground = look.color(COLOR_RGB[pick(rng, ["yellow", "orange", "pink", "green", "blue", "white"])])
     ImageDraw.Draw(page).rectangle((0, 0, page.width, page.height), fill=ground)
-    for k in range(18):
-        a, b = radians(20 * k), radians(20 * k + 10)
+    for k in range(12):
+        a, b = radians(30 * k), radians(30 * k + 15)
         c.polygon([(w / 2, h * 0.45), (w / 2 + 600 * cos(a), h * 0.45 + 600 * sin(a)), (w / 2 + 600 * cos(b), h * 0.45 + 600 * sin(b))], darker(ground, 0.1))
     product = pick(rng, world.PROPS)
     headline = f"{pick(rng, ['SUPER', 'MIRACLE', 'DELUXE', 'TURBO', 'MAGIC'])} {product.upper()}"

@@ -85,7 +85,7 @@ def _hair(head: Head) -> Color:
 
 def _skull(head: Head, points: list[Point], fill: Color) -> None:
     head.blob(points, fill)
-    if head.c.look.shading != "flat":  # the shadow lies on the back of the head
+    if head.c.look.shading == "cel" and head.unit > 20:  # the shadow lies on the back of the head
         inner = [(x * 0.9 + 0.1, y * 0.9 + 0.07) for x, y in points]
         head.blob(points, darker(fill, 0.18), 0)
         head.blob(inner, fill, 0)
@@ -192,7 +192,7 @@ def _robot(head: Head) -> None:
     head.oval(-0.98, 0.0, 0.2, 0.3, darker(steel), head.line)
     shell = [(-0.95, 0.8), (0.95, 0.8), (1.02, 0.7), (1.02, -0.75), (0.92, -0.85), (-0.92, -0.85), (-1.02, -0.75), (-1.02, 0.7)]
     head.polygon(shell, steel)
-    if head.c.look.shading != "flat":
+    if head.c.look.shading == "cel":
         head.polygon([(-0.98, 0.72), (-0.62, 0.76), (-0.62, -0.8), (-0.98, -0.78)], darker(steel, 0.2), 0)
     head.polygon([(-0.5, 0.58), (0.92, 0.58), (0.92, -0.66), (-0.5, -0.66)], head.c.paint((44, 56, 74), 0.4), head.line * 0.8)
     for x, y in ((-0.8, 0.62), (-0.8, -0.66)):

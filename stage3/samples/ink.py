@@ -87,6 +87,7 @@ class Canvas:
     time: str = "day"
     origin: Point = (0.0, 0.0)
     letters: list[Letters] = field(default_factory=list)
+    pass_: str = "full"  # "full" outlines every shape; "contour" draws all in ink; "fill" leaves outlines out
     draw: ImageDraw.ImageDraw = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,9 +109,11 @@ class Canvas:
     def polygon(self, points: Sequence[Point], fill: Color | None, line: float = 0.0, ink: Color | None = None) -> None:
         """A filled polygon, outlined when `line` is above 0."""
         at = self._at(points)
+        if self.pass_ == "contour":
+            fill, ink = None if fill is None else self.look.ink, self.look.ink
         if fill is not None:
             self.draw.polygon(at, fill=fill)
-        if line > 0:
+        if line > 0 and (self.pass_ != "fill" or ink is not None):
             width = max(round(line * SCALE), SCALE)
             self.draw.line([*at, at[0], at[1]], fill=ink or self.look.ink, width=width, joint="curve")
 
@@ -122,7 +125,9 @@ class Canvas:
         self, cx: float, cy: float, rx: float, ry: float, fill: Color | None, line: float = 0.0, ink: Color | None = None
     ) -> None:
         """An ellipse with its axes along the page; the outline lies half outside."""
-        if line > 0:
+        if self.pass_ == "contour":
+            fill, ink = None if fill is None else self.look.ink, self.look.ink
+        if line > 0 and self.pass_ != "fill":
             (a, b), (c, d) = self._at([(cx - rx - line / 2, cy - ry - line / 2), (cx + rx + line / 2, cy + ry + line / 2)])
             if fill is None:
                 self.draw.ellipse((a, b, c, d), outline=ink or self.look.ink, width=max(round(line * SCALE), 1))
@@ -134,7 +139,7 @@ class Canvas:
 
     def stroke(self, points: Sequence[Point], color: Color, width: float, round_ends: bool = True) -> None:
         """An open line through `points`."""
-        if width <= 0:
+        if width <= 0 or self.pass_ == "contour":
             return
         at = self._at(points)
         w = max(width * SCALE, SCALE)  # never thinner than a pixel of the page, or it would break up
@@ -151,7 +156,10 @@ class Canvas:
         """A tapering limb along `points` with an outline, and a shadow on its lower side."""
         path = smooth(points, closed=False, steps=5) if len(points) > 2 else list(points)
         spread = np.interp(np.linspace(0, 1, len(path)), np.linspace(0, 1, len(widths)), widths)
-        self._taper(path, spread + 2 * line, self.look.ink)
+        if self.pass_ != "fill":
+            self._taper(path, spread + 2 * line, self.look.ink)
+        if self.pass_ == "contour":
+            return
         if shade is None:
             self._taper(path, spread, fill)
             return

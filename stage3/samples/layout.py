@@ -36,9 +36,9 @@ _TREES: dict[str, Tree | None] = {
     "grid-3x3": _rows(3, 3, 3),
 }
 _SHARES = {
-    "splash": 0.07, "inset": 0.05, "two-tiers": 0.05, "two-columns": 0.03, "three-tiers": 0.09, "tall-left": 0.08,
-    "tall-right": 0.08, "one-two": 0.10, "two-one": 0.10, "grid-2x2": 0.10, "one-two-two": 0.08,
-    "two-one-two": 0.08, "two-three": 0.06, "three-two": 0.05, "grid-2x3": 0.09, "grid-3x3": 0.055,
+    "splash": 0.07, "inset": 0.05, "two-tiers": 0.05, "two-columns": 0.02, "three-tiers": 0.09, "tall-left": 0.07,
+    "tall-right": 0.08, "one-two": 0.10, "two-one": 0.10, "grid-2x2": 0.11, "one-two-two": 0.08,
+    "two-one-two": 0.08, "two-three": 0.06, "three-two": 0.05, "grid-2x3": 0.09, "grid-3x3": 0.05,
 }  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def _tail(block: Block) -> list[Point]:
     cx, cy = block.x + block.w / 2, block.y + block.h / 2
     root = (float(np.clip(tx, block.x + block.w * 0.25, block.x + block.w * 0.75)), cy + block.h * 0.3)
     length = max(hypot(tx - root[0], ty - root[1]), 1.0)
-    stop = max((length - 7) / length, 0.3)
+    stop = min(max((length - 7) / length, 0.3), (block.h * 0.2 + 46) / length)
     tip = (root[0] + (tx - root[0]) * stop, root[1] + (ty - root[1]) * stop)
     half = min(5.0, block.w * 0.12)
     bend = (root[0] * 0.5 + tip[0] * 0.5 + (cx - tx) * 0.1, root[1] * 0.5 + tip[1] * 0.5)
@@ -162,6 +162,8 @@ def _bubbles(block: Block) -> list[list[Point]]:
     assert block.target is not None
     tx, ty = block.target
     x0, y0 = float(np.clip(tx, block.x + block.w * 0.2, block.x + block.w * 0.8)), block.y + block.h
+    reach = min(1.0, 60 / max(hypot(tx - x0, ty - y0), 1.0))
+    tx, ty = x0 + (tx - x0) * reach, y0 + (ty - y0) * reach
     return [ring(x0 + (tx - x0) * t, y0 + (ty - y0) * t, r, r * 0.85, 14) for t, r in ((0.1, 4.2), (0.38, 3.0), (0.64, 2.0))]
 
 

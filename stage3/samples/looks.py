@@ -42,6 +42,7 @@ class Look:
     margin: float
     corner: float  # radius of a panel's corners
     slant: float  # how far a gutter may lean
+    contour: str  # "full": every part of a figure is outlined; "outer": only its silhouette, and small figures always
     shading: str  # "cel", "dots", "hatch" or "flat"
     balloon: str  # "oval", "round" or "box"
     eyes: str  # "dot", "oval" or "white"
@@ -82,7 +83,7 @@ def choose_look(rng: np.random.Generator) -> Look:
     """Draw the look of a book."""
     dark_paper = rng.random() < 0.2
     paper = PAPERS[int(rng.integers(4, 6))] if dark_paper else PAPERS[int(rng.choice([0, 0, 1, 2, 3, 6]))]
-    gutter = float(rng.uniform(5, 11))
+    gutter = float(rng.uniform(6, 13))
     return Look(
         palette=str(rng.choice(list(PALETTES))),
         ink=INKS[int(rng.integers(len(INKS)))],
@@ -90,10 +91,11 @@ def choose_look(rng: np.random.Generator) -> Look:
         line=float(rng.uniform(1.0, 1.9)),
         border=float(rng.choice([0.0, 1.2, 1.8, 2.6])) if not dark_paper else float(rng.choice([0.0, 1.2])),
         gutter=gutter,
-        margin=float(rng.uniform(9, 16)),
+        margin=float(rng.uniform(12, 22)),
         corner=float(rng.choice([0, 0, 0, 6, 10])),
-        slant=float(rng.choice([0, 0, 5, 10])),
-        shading=str(rng.choice(["cel", "cel", "dots", "hatch", "flat"])),
+        slant=float(rng.choice([0, 0, 0, 7])),
+        contour=str(rng.choice(["full", "outer", "outer"])),
+        shading=str(rng.choice(["cel", "dots", "hatch", "flat"])),
         balloon=str(rng.choice(["oval", "oval", "round", "box"])),
         eyes=str(rng.choice(["dot", "oval", "white", "white"])),
         caption=((255, 236, 150), (255, 255, 255), (206, 230, 250), (250, 214, 190))[int(rng.integers(4))],

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import cos, radians, sin
 
 from stage3.samples.ink import Canvas, Point, ring, turn
-from stage3.samples.looks import Color, darker
+from stage3.samples.looks import Color, darker, mix
 
 INSIDE = 0.3  # how much of the scene's light a prop takes
 
@@ -51,9 +51,9 @@ def _sword(p: _Pencil) -> None:
 
 
 def _lamp(p: _Pencil) -> None:
-    glow = [(0.72 * cos(radians(a)), 0.42 + 0.72 * sin(radians(a))) for a in range(0, 360, 15)]
+    glow = [(0.72 * cos(radians(a)), 0.42 + 0.72 * sin(radians(a))) for a in range(0, 360, 30)]
     if p.c.time != "day":
-        p.c.tone(p.at(glow), (255, 240, 160), "dots", 4, 0.5)
+        p.c.blob(p.at(glow), p.c.look.color(mix(p.c.paint((150, 130, 110)), (255, 214, 110), 0.45)))
     p.poly([(-0.26, 0.0), (0.26, 0.0), (0.2, 0.14), (-0.2, 0.14)], (90, 84, 98))
     p.c.polygon(p.at([(-0.2, 0.14), (0.2, 0.14), (0.25, 0.62), (-0.25, 0.62)]), (255, 236, 130), p.line)
     p.c.blob(p.at([(0.0, 0.18), (0.09, 0.3), (0.0, 0.52), (-0.09, 0.3)]), (246, 140, 40))

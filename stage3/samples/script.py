@@ -114,8 +114,8 @@ def write_panel(rng: Rng, story: Story, scene: Scene, size: tuple[float, float],
     shot = _shot(rng, w, h)
     panel = PanelScript(scene.setting, scene.time, shot, scene.place, [], [], textless=textless)
     empty = shot == "long" and rng.random() < 0.1
-    n = 0 if empty else 1 + int(w > 100 and rng.random() < (0.28 if shot == "close-up" else 0.5))
-    n += int(n == 2 and shot == "long" and w > 170 and rng.random() < 0.35)
+    n = 0 if empty else 1 + int(w > 100 and rng.random() < (0.2 if shot == "close-up" else 0.36))
+    n += int(n == 2 and shot == "long" and w > 170 and rng.random() < 0.25)
     if shot == "close-up" and w < 150:
         n = min(n, 1)
     for k in rng.permutation(len(story.cast))[:n]:
@@ -281,7 +281,7 @@ def letter(rng: Rng, panel: PanelScript, letters: int) -> list[Utterance]:
         text = _fill(rng, panel, THOUGHTS if think else DIALOGUE, letters - spent, k)
         words.append(Utterance("thought" if think else "dialogue", text, k))
     for k, actor in enumerate(panel.actors):
-        chance = {"sleep": 0.7, "punch": 0.6, "jump": 0.3, "run": 0.3, "cheer": 0.15}.get(actor.action, 0.0)
+        chance = {"sleep": 0.5, "punch": 0.4, "jump": 0.15, "run": 0.15, "cheer": 0.08}.get(actor.action, 0.0)
         if rng.random() < chance:
             words.append(Utterance("sound", pick(rng, SOUNDS[actor.action]), k))
             break

@@ -34,12 +34,12 @@ class View:
     @property
     def unit(self) -> float:
         """Page pixels to one unit of the place (a panel's height at zoom 1)."""
-        return max(self.h, 0.62 * self.w) * self.zoom
+        return min(max(self.h, 0.62 * self.w), 1.45 * self.w) * self.zoom
 
     @property
     def line(self) -> float:
-        """Width of an outline in the background."""
-        return 0.0 if self.w * self.h < 55_000 else self.c.look.line * 0.7
+        """Width of an outline in the background: none, so that figures, which have outlines, stand out."""
+        return 0.0
 
     @property
     def time(self) -> str:
@@ -100,7 +100,7 @@ def _sky(v: View, bottom: float | None = None, orb: bool = True) -> None:
         v.c.ellipse(x, y, r * 1.25, r * 1.25, (255, 226, 130))
     else:
         v.c.ellipse(x, y, r, r, (255, 232, 120), v.line * 0.8)
-    if v.c.look.shading == "dots" and v.time != "night":
+    if v.c.look.shading == "dots" and v.time == "day" and v.w * v.h > 70_000:
         v.c.tone([(-2, -2), (v.w + 2, -2), (v.w + 2, base * 0.3), (-2, base * 0.3)], v.c.look.color(darker(bands[0], 0.14)), "dots", 5, 0.36)
     _clouds(v, base)
 
@@ -169,28 +169,34 @@ def _block(v: View, x: float, wide: float, tall: float, color: Color, rng: np.ra
 
 def _forest(v: View) -> None:
     _sky(v)
-    _hills(v, v.paint((96, 150, 110), 0.4), v.horizon + 2, 0.2, 0.2, 0.3, 0)
-    for x, rng in v.many(0.16, 0.5):
-        t = v.unit * float(rng.uniform(0.25, 0.42))
-        green = v.paint((60, 124, 84), 0.25)
-        v.c.polygon([(x, v.horizon - t), (x + 0.1 * v.unit, v.horizon + 3), (x - 0.1 * v.unit, v.horizon + 3)], green)
+    _canopy(v, v.horizon - 0.2 * v.unit, v.horizon + 3, v.paint((92, 150, 116), 0.35), 0.26, 0.4, up=True)
     _floor(v, v.paint((118, 164, 84)))
-    v.c.blob([(v.x(-0.05), v.horizon), (v.x(0.06), v.horizon), (v.x(0.2), v.h * 0.8), (v.x(0.5), v.h + 20), (v.x(-0.4), v.h + 20), (v.x(-0.1), v.h * 0.8)], v.paint((206, 176, 122)))
-    for x, rng in v.many(0.36, 0.95):
-        x += float(rng.uniform(-0.08, 0.08)) * v.unit
-        if abs(x - v.x(0.0)) < 0.1 * v.unit:
-            continue
-        _tree(v, x, v.horizon + (v.h - v.horizon) * float(rng.uniform(0.04, 0.2)), v.unit * float(rng.uniform(0.085, 0.12)), rng)
-    _tufts(v, v.paint((78, 132, 66)), 0.16)
+    u, path = v.unit, v.paint((206, 176, 122))
+    for k in range(5):  # a path in flat steps, wider towards the reader
+        y0, y1 = v.horizon + (v.h - v.horizon) * k / 5, v.horizon + (v.h - v.horizon) * (k + 1) / 5 + 1
+        x, wide = v.x(0.04 * (-1) ** k), u * (0.03 + 0.07 * k)
+        v.c.polygon([(x - wide, y0), (x + wide, y0), (x + wide + 0.05 * u, y1), (x - wide - 0.05 * u, y1)], path)
+    for far, step, thick in ((0.3, 0.2, 0.022), (0.0, 0.5, 0.05)):
+        for x, rng in v.many(step, 0.6 if far else 0.95):
+            x += float(rng.uniform(-0.05, 0.05)) * u
+            if not far and abs(x - v.x(0.0)) < 0.1 * u:
+                continue
+            y = v.horizon + (v.h - v.horizon) * (0.02 if far else float(rng.uniform(0.08, 0.2)))
+            bark, s = v.paint((112, 76, 52), far), u * thick
+            v.c.polygon([(x - s, -2), (x + s, -2), (x + s, y - s), (x + 1.6 * s, y), (x - 1.6 * s, y), (x - s, y - s)], bark, 0 if far else v.line)
+            if not far:
+                _rect(v, x - s, -2, x - s * 0.35, y - s, darker(bark, 0.25))
+    _canopy(v, -4, v.horizon * 0.3, v.paint((58, 134, 76)), 0.22, 0.9, up=False)
 
 
-def _tree(v: View, x: float, y: float, s: float, rng: np.random.Generator) -> None:
-    bark, leaf = v.paint((112, 76, 52)), v.paint(((70, 146, 72), (92, 160, 66), (54, 128, 82))[int(rng.integers(3))])
-    v.c.polygon([(x - 0.42 * s, y), (x - 0.24 * s, y - 2.2 * s), (x + 0.24 * s, y - 2.2 * s), (x + 0.42 * s, y)], bark, v.line)
-    v.c.stroke([(x - 0.02 * s, y - 0.3 * s), (x + 0.04 * s, y - 1.4 * s)], darker(bark, 0.35), v.line * 0.7)
-    crown = [(x + s * dx, y + s * dy) for dx, dy in ((-1.5, -2.2), (-1.65, -3.2), (-0.9, -4.2), (0.1, -4.6), (1.1, -4.2), (1.7, -3.2), (1.4, -2.2), (0.5, -1.85), (-0.6, -1.9))]
-    v.c.blob(crown, leaf, v.line)
-    v.c.blob([(x + s * dx, y + s * dy) for dx, dy in ((-0.9, -3.2), (-0.4, -4.0), (0.5, -4.1), (0.9, -3.5), (0.0, -2.9))], lighter(leaf, 0.16))
+def _canopy(v: View, top: float, bottom: float, leaf: Color, step: float, depth: float, up: bool) -> None:
+    """Leaves with a scalloped edge, above or below."""
+    _rect(v, -4, top, v.w + 4, bottom, leaf)
+    edge = top if up else bottom
+    for x, rng in v.many(step, depth):
+        r = v.unit * step * float(rng.uniform(0.5, 0.66))
+        v.c.ellipse(x, edge, r, r * 0.55, leaf)
+
 
 
 def _tufts(v: View, color: Color, step: float) -> None:
@@ -203,10 +209,10 @@ def _tufts(v: View, color: Color, step: float) -> None:
 
 def _castle(v: View) -> None:
     _sky(v)
-    _hills(v, v.paint((132, 168, 112), 0.3), v.horizon + 3, 0.14, 0.35, 0.35, 0)
+    _hills(v, v.paint((132, 168, 112), 0.3), v.horizon + 3, 0.1, 0.5, 0.35, 0)
     stone, roof = v.paint((178, 172, 176)), v.paint((176, 70, 78))
     u, base = v.unit, v.horizon + 0.02 * v.unit
-    for k, depth in ((-1.15, 0.7), (0.0, 0.7), (1.15, 0.7)):
+    for k, depth in ((-1.25, 0.7), (0.0, 0.7), (1.25, 0.7)):
         x = v.x(k, depth)
         _wall(v, x - 0.34 * u, x + 0.34 * u, base, 0.2 * u, stone)
         for dx, tall, wide in ((-0.36, 0.36, 0.085), (0.36, 0.4, 0.085), (-0.13, 0.48, 0.07), (0.16, 0.42, 0.065)):
@@ -235,12 +241,11 @@ def _tower(v: View, x: float, base: float, tall: float, wide: float, stone: Colo
     _rect(v, x - wide, base - tall, x + wide, base, stone, v.line)
     _rect(v, x - wide, base - tall, x - wide * 0.45, base, darker(stone, 0.2))
     v.c.polygon([(x - wide * 1.25, base - tall), (x, base - tall - wide * 2.6), (x + wide * 1.25, base - tall)], roof, v.line)
-    v.c.polygon([(x - wide * 1.2, base - tall - 1), (x, base - tall - wide * 2.5), (x - wide * 0.35, base - tall - 1)], darker(roof, 0.22))
     tip = base - tall - wide * 2.6
     v.c.stroke([(x, tip), (x, tip - wide * 0.9)], v.c.look.ink, v.line)
     v.c.polygon([(x, tip - wide * 0.9), (x + wide * 1.0, tip - wide * 0.62), (x, tip - wide * 0.35)], v.paint((244, 204, 84)), v.line * 0.7)
     glow = (255, 224, 120) if v.time != "day" else darker(stone, 0.6)
-    v.c.blob([(x - wide * 0.24, base - tall * 0.66), (x, base - tall * 0.84), (x + wide * 0.24, base - tall * 0.66), (x + wide * 0.2, base - tall * 0.58), (x - wide * 0.2, base - tall * 0.58)], glow, v.line * 0.8)
+    _rect(v, x - wide * 0.22, base - tall * 0.84, x + wide * 0.22, base - tall * 0.62, glow, v.line * 0.8)
 
 
 def _beach(v: View) -> None:
@@ -250,7 +255,7 @@ def _beach(v: View) -> None:
     _rect(v, -4, v.horizon, v.w + 4, shore + 8, sea, v.line * 0.7)
     for k, y in enumerate((0.25, 0.5, 0.72)):
         yy = v.horizon + (shore - v.horizon) * y
-        for x, rng in v.many(0.3 - 0.04 * k, 0.6 + 0.1 * k):
+        for x, rng in v.many(0.5 - 0.04 * k, 0.6 + 0.1 * k):
             x += float(rng.uniform(-0.1, 0.1)) * v.unit
             v.c.curve([(x, yy), (x + 0.04 * v.unit, yy - 1.6), (x + 0.09 * v.unit, yy)], lighter(sea, 0.45), v.line * 0.9)
     boat = v.x(0.55, 0.4)
@@ -260,7 +265,7 @@ def _beach(v: View) -> None:
     edge = [(x, shore + float(rng.uniform(-0.012, 0.012)) * v.unit) for x, rng in v.many(0.14)]
     v.c.polygon([(edge[0][0], v.h + 4), *_soft([(x, y - 0.018 * v.unit) for x, y in edge]), (edge[-1][0], v.h + 4)], v.paint((250, 250, 246)))
     v.c.polygon([(edge[0][0], v.h + 4), *_soft(edge), (edge[-1][0], v.h + 4)], sand)
-    for x, rng in v.many(1.05, 0.9):
+    for x, rng in v.many(1.15, 0.9):
         _palm(v, x - 0.42 * v.unit, shore + 0.1 * v.unit, v.unit * float(rng.uniform(0.5, 0.62)), 1 if rng.random() < 0.5 else -1)
     for x, rng in v.many(0.23):
         y = shore + (v.h - shore) * float(rng.uniform(0.2, 0.9))
@@ -271,8 +276,8 @@ def _palm(v: View, x: float, y: float, tall: float, lean: int) -> None:
     bark, leaf = v.paint((158, 112, 70)), v.paint((62, 150, 84))
     top = (x + lean * 0.26 * tall, y - tall)
     trunk = [(x, y), (x + lean * 0.06 * tall, y - 0.5 * tall), top]
-    v.c.limb(trunk, [0.1 * tall, 0.07 * tall, 0.055 * tall], bark, v.line, darker(bark, 0.22))
-    for a in (-160, -118, -62, -20, 20, 155):
+    v.c.limb(trunk, [0.1 * tall, 0.07 * tall, 0.055 * tall], bark, v.line, None)
+    for a in (-165, -118, -55, -12, 25):
         reach = 0.36 * tall
         tip = (top[0] + reach * cos(radians(a)), top[1] + reach * sin(radians(a)) * 0.7 + 0.1 * tall)
         mid = (top[0] + 0.6 * reach * cos(radians(a)), top[1] + 0.75 * reach * sin(radians(a)) - 0.05 * tall)
@@ -285,14 +290,14 @@ def _desert(v: View) -> None:
     for x, rng in v.many(0.75, 0.35):
         s, tall = v.unit * float(rng.uniform(0.13, 0.2)), v.unit * float(rng.uniform(0.1, 0.2))
         rock = v.paint((206, 122, 84), 0.25)
-        v.c.polygon([(x - s, v.horizon + 2), (x - s * 0.75, v.horizon - tall), (x + s * 0.7, v.horizon - tall), (x + s, v.horizon + 2)], rock)
-        v.c.polygon([(x - s, v.horizon + 2), (x - s * 0.75, v.horizon - tall), (x - s * 0.4, v.horizon - tall), (x - s * 0.5, v.horizon + 2)], darker(rock, 0.15))
+        v.c.polygon([(x - s, v.horizon + 2), (x - s * 0.8, v.horizon - tall * 0.3), (x - s * 0.8, v.horizon - tall), (x + s * 0.8, v.horizon - tall), (x + s * 0.8, v.horizon - tall * 0.3), (x + s, v.horizon + 2)], rock)
+        v.c.polygon([(x - s * 0.8, v.horizon + 2), (x - s * 0.8, v.horizon - tall), (x - s * 0.4, v.horizon - tall), (x - s * 0.4, v.horizon + 2)], darker(rock, 0.15))
     _floor(v, v.paint((240, 192, 112)))
     sand = v.paint((240, 192, 112))
     for k, tone in enumerate((lighter(sand, 0.18), darker(sand, 0.1), sand)):
         base = v.horizon + (v.h - v.horizon) * (0.16 + 0.3 * k)
         _hills(v, tone, base + (v.h - base) + 4, (v.h - base) / v.unit + 0.09, 0.5, 0.6 + 0.2 * k, 0)
-    for x, rng in v.many(0.7, 0.9):
+    for x, rng in v.many(0.85, 0.9):
         x += float(rng.uniform(-0.15, 0.15)) * v.unit
         _cactus(v, x, v.horizon + (v.h - v.horizon) * float(rng.uniform(0.15, 0.4)), v.unit * float(rng.uniform(0.24, 0.36)))
     for x, rng in v.many(0.3):
@@ -302,10 +307,9 @@ def _desert(v: View) -> None:
 
 def _cactus(v: View, x: float, y: float, tall: float) -> None:
     green = v.paint((74, 150, 88))
-    shade = darker(green, 0.24)
     for side, at, up in ((-1, 0.45, 0.34), (1, 0.32, 0.42)):
-        v.c.limb([(x, y - at * tall), (x + side * 0.2 * tall, y - at * tall), (x + side * 0.22 * tall, y - (at + up) * tall)], [0.09 * tall] * 3, green, v.line, shade)
-    v.c.limb([(x, y), (x, y - 0.5 * tall), (x, y - tall)], [0.15 * tall, 0.16 * tall, 0.14 * tall], green, v.line, shade)
+        v.c.limb([(x, y - at * tall), (x + side * 0.2 * tall, y - at * tall), (x + side * 0.22 * tall, y - (at + up) * tall)], [0.09 * tall] * 3, green, v.line, None)
+    v.c.limb([(x, y), (x, y - 0.5 * tall), (x, y - tall)], [0.15 * tall, 0.16 * tall, 0.14 * tall], green, v.line, None)
     for t in (0.25, 0.5, 0.75):
         v.c.stroke([(x - 0.02 * tall, y - t * tall), (x - 0.02 * tall, y - (t + 0.08) * tall)], lighter(green, 0.45), v.line * 0.8)
 
@@ -327,14 +331,13 @@ def _space(v: View) -> None:
     x, y, r = v.x(float(rng.uniform(-0.35, 0.35)), 0.25), v.horizon * 0.36, 0.14 * v.unit
     v.c.ellipse(x, y, r, r, planet, v.line)
     v.c.blob([(x - 0.9 * r, y - 0.3 * r), (x, y - 0.12 * r), (x + 0.92 * r, y - 0.3 * r), (x + 0.98 * r, y - 0.05 * r), (x, y + 0.14 * r), (x - 0.98 * r, y - 0.05 * r)], lighter(planet, 0.3))
-    v.c.blob([(x - 0.9 * r, y + 0.35 * r), (x, y + 0.5 * r), (x + 0.9 * r, y + 0.35 * r), (x, y + 0.98 * r)], darker(planet, 0.28))
-    v.c.curve([(x - 1.02 * r, y - 0.1 * r), (x - 1.7 * r, y + 0.4 * r), (x, y + 0.5 * r), (x + 1.7 * r, y - 0.15 * r), (x + 1.02 * r, y - 0.3 * r)], lighter(planet, 0.6), 0.11 * r)
+    v.c.polygon([(x - 1.7 * r, y + 0.06 * r), (x + 1.7 * r, y + 0.06 * r), (x + 1.6 * r, y + 0.2 * r), (x - 1.6 * r, y + 0.2 * r)], lighter(planet, 0.6))
     if v.time == "day":
         v.c.ellipse(v.x(0.85, 0.2), v.horizon * 0.12, 0.1 * v.unit, 0.1 * v.unit, (255, 244, 190))
     ground = v.paint((168, 158, 172)) if v.time != "night" else v.paint((190, 184, 206))
-    _hills(v, darker(ground, 0.3), v.horizon + 0.05 * v.unit, 0.14, 0.22, 0.6, v.line)
+    _hills(v, darker(ground, 0.3), v.horizon + 0.05 * v.unit, 0.1, 0.34, 0.6, v.line)
     _floor(v, ground)
-    for x, rng in v.many(0.34):
+    for x, rng in v.many(0.5):
         x += float(rng.uniform(-0.1, 0.1)) * v.unit
         y, s = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.15, 0.9)), v.unit * float(rng.uniform(0.03, 0.075))
         v.c.ellipse(x, y, s * 1.5, s * 0.5, darker(ground, 0.28), v.line * 0.7)
@@ -346,27 +349,22 @@ def _underwater(v: View) -> None:
     low = {"day": (20, 92, 150), "dusk": (52, 44, 108), "night": (8, 18, 52)}[v.time]
     for k in range(5):
         _rect(v, -2, v.h * 0.17 * k, v.w + 2, v.h + 2, v.c.look.color(mix(top, low, k / 4)))
-    if v.time != "night":
-        for x, rng in v.many(0.5, 0.3):
-            ray = v.c.look.color(mix(mix(top, low, 0.2), (255, 255, 240), 0.16))
-            s = v.unit * float(rng.uniform(0.04, 0.09))
-            v.c.polygon([(x, -2), (x + s, -2), (x - 0.12 * v.unit + s, v.h * 0.34), (x - 0.12 * v.unit - s, v.h * 0.34)], ray)
     back = v.c.look.color(mix(low, (40, 60, 90), 0.4))
-    _hills(v, back, v.horizon + 0.1 * v.unit, 0.26, 0.26, 0.5, 0)
+    _hills(v, back, v.horizon + 0.1 * v.unit, 0.16, 0.5, 0.5, 0)
     sand = v.paint((222, 204, 150)) if v.time != "day" else v.c.look.color((196, 202, 160))
     _hills(v, sand, v.h + 6, (v.h - v.horizon) / v.unit, 0.4, 1.0, v.line)
-    for x, rng in v.many(0.24, 0.9):
+    for x, rng in v.many(0.4, 0.9):
         x += float(rng.uniform(-0.08, 0.08)) * v.unit
         base = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.25, 0.5))
         if rng.random() < 0.55:
             tall = v.unit * float(rng.uniform(0.2, 0.42))
             green = v.paint((58, 156, 96) if rng.random() < 0.6 else (150, 160, 60))
-            for dx in (-0.03, 0.02):
-                path = [(x + dx * v.unit + 0.022 * v.unit * (-1) ** k, base - tall * (1 - abs(dx) * 6) * k / 4) for k in range(5)]
+            for dx in (-0.03, 0.03):
+                path = [(x + dx * v.unit + 0.012 * v.unit * (-1) ** k, base - tall * (1 - abs(dx) * 6) * k / 4) for k in range(5)]
                 v.c.limb(path, [0.035 * v.unit, 0.028 * v.unit, 0.01 * v.unit], green, v.line * 0.8, None)
         else:
             _coral(v, x, base, v.unit * float(rng.uniform(0.1, 0.16)), v.paint((236, 104, 112) if rng.random() < 0.6 else (240, 160, 90)))
-    for x, rng in v.many(0.3, 0.5):
+    for x, rng in v.many(0.4, 0.5):
         y, r = v.h * float(rng.uniform(0.05, 0.5)), float(rng.uniform(1.2, 3.4))
         v.c.ellipse(x, y, r, r, (190, 226, 240))
 
@@ -374,7 +372,7 @@ def _underwater(v: View) -> None:
 def _coral(v: View, x: float, y: float, s: float, color: Color) -> None:
     for a, reach in ((-32, 0.8), (2, 1.15), (34, 0.85)):
         tip = (x + s * reach * sin(radians(a)) * 1.1, y - s * reach)
-        v.c.limb([(x, y), (x + s * 0.4 * sin(radians(a)), y - 0.5 * s * reach), tip], [0.24 * s, 0.2 * s, 0.2 * s], color, v.line * 0.8, darker(color, 0.2))
+        v.c.limb([(x, y), (x + s * 0.4 * sin(radians(a)), y - 0.5 * s * reach), tip], [0.24 * s, 0.2 * s, 0.2 * s], color, v.line * 0.8, None)
 
 
 def _room(v: View, wall: Color, floor: Color) -> tuple[Color, Color]:
@@ -422,7 +420,7 @@ def _bedroom(v: View) -> None:
     rug = v.c.paint((104, 132, 186), 0.5)
     x = v.x(0.1)
     v.c.ellipse(x, v.horizon + (v.h - v.horizon) * 0.66, 0.46 * u, (v.h - v.horizon) * 0.24, rug, v.line)
-    v.c.ellipse(x, v.horizon + (v.h - v.horizon) * 0.66, 0.38 * u, (v.h - v.horizon) * 0.18, None, v.line, lighter(rug, 0.5))
+    v.c.ellipse(x, v.horizon + (v.h - v.horizon) * 0.66, 0.37 * u, (v.h - v.horizon) * 0.17, lighter(rug, 0.2))
     for k in (-1.3, 0.0, 1.3):
         x, y = v.x(k, 0.8), v.horizon
         white = v.c.paint((250, 244, 232), 0.5)
@@ -430,7 +428,8 @@ def _bedroom(v: View) -> None:
         curtain = v.c.paint((206, 92, 100), 0.5)
         for side in (-1, 1):
             cx = x - 0.03 * u + side * 0.17 * u
-            v.c.blob([(cx - 0.05 * u, y - 0.53 * u), (cx + 0.05 * u, y - 0.53 * u), (cx + 0.045 * u - side * 0.02 * u, y - 0.36 * u), (cx + 0.06 * u, y - 0.19 * u), (cx - 0.06 * u, y - 0.19 * u), (cx - 0.045 * u - side * 0.02 * u, y - 0.36 * u)], curtain, v.line)
+            v.c.polygon([(cx - 0.055 * u, y - 0.54 * u), (cx + 0.055 * u, y - 0.54 * u), (cx + 0.055 * u, y - 0.19 * u), (cx - 0.055 * u, y - 0.19 * u)], curtain, v.line)
+            _rect(v, cx - 0.01 * u, y - 0.54 * u, cx + 0.01 * u, y - 0.19 * u, darker(curtain, 0.2))
         wood, cover = v.c.paint((134, 84, 56), 0.5), v.c.paint((88, 122, 184), 0.5)
         bx = x + 0.26 * u
         v.c.blob([(bx, y + 0.06 * u), (bx, y - 0.24 * u), (bx + 0.06 * u, y - 0.28 * u), (bx + 0.12 * u, y - 0.24 * u), (bx + 0.12 * u, y + 0.06 * u)], wood, v.line)
@@ -490,14 +489,14 @@ def _stove(v: View, x: float, y: float, u: float) -> None:
 
 def _mountains(v: View) -> None:
     _sky(v)
-    for step, tall, depth, far in ((0.42, 0.3, 0.25, 0.5), (0.6, 0.46, 0.5, 0.15)):
+    for step, tall, depth, far in ((0.62, 0.26, 0.25, 0.5), (0.85, 0.46, 0.5, 0.15)):
         for x, rng in v.many(step, depth):
             x += float(rng.uniform(-0.1, 0.1)) * v.unit
             _peak(v, x, v.unit * tall * float(rng.uniform(0.75, 1.1)), far, rng)
     snow = v.paint((232, 240, 246))
     _floor(v, snow)
     _hills(v, snow, v.h + 6, (v.h - v.horizon) / v.unit + 0.03, 0.45, 0.8, v.line)
-    for x, rng in v.many(0.34, 0.9):
+    for x, rng in v.many(0.6, 0.9):
         x += float(rng.uniform(-0.1, 0.1)) * v.unit
         y, s = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.1, 0.3)), v.unit * float(rng.uniform(0.05, 0.075))
         pine = v.paint((48, 106, 92))
@@ -505,7 +504,6 @@ def _mountains(v: View) -> None:
         for k in range(3):
             b, w = y - (0.4 + 0.85 * k) * s, (1.15 - 0.25 * k) * s
             v.c.polygon([(x - w, b), (x, b - 1.5 * s), (x + w, b)], pine, v.line * 0.8)
-        v.c.polygon([(x - 0.3 * s, y - 2.9 * s), (x, y - 3.6 * s), (x + 0.3 * s, y - 2.9 * s)], snow)
     for x, rng in v.many(0.3):
         y = v.horizon + (v.h - v.horizon) * float(rng.uniform(0.3, 0.95))
         v.c.curve([(x, y), (x + 0.05 * v.unit, y + 2), (x + 0.12 * v.unit, y)], darker(snow, 0.14), v.line)
@@ -516,7 +514,8 @@ def _peak(v: View, x: float, tall: float, far: float, rng: np.random.Generator) 
     half, lean = tall * 0.72, tall * float(rng.uniform(-0.1, 0.1))
     tip = (x + lean, base - tall)
     v.c.polygon([(x - half, base), tip, (x + half, base)], rock, v.line if far < 0.3 else 0)
-    v.c.polygon([(x - half, base), tip, (tip[0] - 0.06 * tall, base - 0.5 * tall), (tip[0] + 0.04 * tall, base - 0.3 * tall), (x - 0.08 * tall, base)], darker(rock, 0.2))
+    if far < 0.3:
+        v.c.polygon([(x - half, base), tip, (tip[0], base)], darker(rock, 0.2))
     white = v.paint((250, 252, 254), far * 0.5)
 
     def down(t: float, side: float) -> Point:

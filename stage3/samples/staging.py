@@ -44,7 +44,8 @@ def draw_panel(
     zoom = {"close-up": 1.5, "medium": 1.0, "long": 0.72}[script.shot]
     horizon = {"close-up": 0.7, "medium": 0.6, "long": 0.56}[script.shot] + float(rng.uniform(-0.04, 0.04))
     draw_setting(c, script.setting, (w, h), script.place, float(rng.uniform(-0.35, 0.35)), zoom, horizon)
-    if look.shading == "hatch":
+    coarse(image)
+    if look.shading == "hatch" and w * h > 70_000:
         c.tone([(-2, h * 0.86), (w + 2, h * 0.93), (w + 2, h + 2), (-2, h + 2)], darker(c.paint((110, 90, 90)), 0.3), "hatch", 5, 0.22)
     _action_lines(c, rng, script, figures, (w, h))
     _scenery(c, rng, script, figures, (w, h))
@@ -63,6 +64,13 @@ def draw_panel(
     for block in blocks:
         draw_block(over, block)
     return _drawn(shape, script, figures, blocks, sounds)
+
+
+def coarse(image: Image.Image) -> None:
+    """Keep every second row of a background twice: half the bytes, and nobody looks at its edges."""
+    w, h = image.size
+    rows = image.resize((w, max(h // (2 * SCALE), 1)), Image.Resampling.NEAREST)
+    image.paste(rows.resize((w, h), Image.Resampling.NEAREST))
 
 
 def _drawn(shape: Shape, script: PanelScript, figures: list[Figure], blocks: list[Block], sounds: list[Box]) -> Drawn:
@@ -111,6 +119,11 @@ def _point_tails(blocks: list[Block], script: PanelScript, figures: list[Figure]
         if target[1] < block.y + block.h:  # the head is beside the balloon
             target = mouth
         block.target = target
+    spoken_blocks = [b for b in blocks if b.target is not None]
+    if spoken_blocks:  # bring balloons down to people far below them
+        gap = min(b.target[1] - (b.y + b.h) for b in spoken_blocks if b.target is not None)
+        for block in spoken_blocks:
+            block.y += max(gap - 46, 0.0) * 0.75
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -157,9 +170,9 @@ def _scale(
     body = pose_body(pose, _Stand(kind))  # type: ignore[arg-type]
     reach = body.head[1] + HEAD * (1.1 + tall_hat)
     reach = max(reach, *(p[1] + 0.04 for arm in (body.near_arm, body.far_arm) for p in arm))
-    share, ground = (0.97, 0.985) if shot == "medium" else (0.62, 0.86)
-    fit = (h * ground - top) * share / reach
-    cap = (0.92 if shot == "medium" else 0.56) * h
+    share, ground = (0.97, 0.975) if shot == "medium" else (0.62, 0.86)
+    fit = (h * ground - top) * share * 0.95 / reach
+    cap = (0.8 if shot == "medium" else 0.52) * h
     return max(min(fit, cap, 1.9 * w / (n + 0.35)) * (height if height < 1 else 1.0), 0.2 * h), h * ground
 
 

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import struct
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +20,13 @@ from stage3.samples.ink import SCALE, Letters, letter_page
 from stage3.samples.layout import PAGE, choose_layout, panel_shapes
 from stage3.samples.lettering import Box, room_for_words
 from stage3.samples.lines import PLACE_TITLES, TITLES
-from stage3.samples.looks import Color, Look, choose_look
+from stage3.samples.looks import Look, choose_look
 from stage3.samples.script import PanelScript, Story, choose_scene, pick, summarise, write_panel
 from stage3.samples.staging import Drawn, draw_panel, letter_size
 
 TEXTLESS = 0.25  # share of story panels without words
 ADVERTISEMENT = 0.3  # share of books with an advertisement
-COLORS = 32  # palette of a page's file
+COLORS = 36  # palette of a page's file
 MODEL = "stage3.samples"
 
 
@@ -129,7 +131,7 @@ def _count(summary: Summary, page: Page) -> None:
     summary.advertisements += page.kind == "advertisement"
     if page.kind == "story":
         summary.panels += len(page.facts)
-        summary.textless += sum(row["textless"] for row in page.facts)
+        summary.textless += sum(not (p["description"] or p["text_content"]) for p in page.record["panels"])
         summary.panels_per_page[len(page.facts)] += 1
 
 
@@ -191,7 +193,7 @@ def _story_page(canonical_id: str, story: Story, look: Look, rng: np.random.Gene
         "canonical_id": canonical_id,
         "model": MODEL,
     }
-    facts = [_fact_row(canonical_id, k, "story", layout, s) for k, s in enumerate(scripts, 1)]
+    facts = [_fact_row(canonical_id, k, layout, s) for k, s in enumerate(scripts, 1)]
     return Page(canonical_id, "story", encode(image, letters), record, facts)
 
 
@@ -220,26 +222,23 @@ def _panel_record(number: int, script: PanelScript, drawn: Drawn) -> dict[str, A
     }
 
 
-def _fact_row(canonical_id: str, number: int, kind: str, layout: str, script: PanelScript) -> dict[str, Any]:
+def _fact_row(canonical_id: str, number: int, layout: str, script: PanelScript) -> dict[str, Any]:
     return {
         "canonical_id": canonical_id,
         "panel_number": number,
-        "page_type": kind,
         "layout": layout,
         "setting": script.setting,
         "time": script.time,
         "shot": script.shot,
-        "emotion": script.emotion,
         "characters": [
             {
-                "name": a.who.name, "kind": a.who.kind, "hair": a.who.hair,
-                "clothes": a.who.clothes, "clothes_color": a.who.clothes_color,
-                "action": a.action, "emotion": a.emotion, "holds": a.holds,
-            }
+                "name": a.who.name, "kind": a.who.kind, "hair": a.who.hair, "clothes": a.who.clothes,
+                "clothes_color": a.who.clothes_color,
+                "action": a.action, "emotion": a.emotion,
+            } | ({"holds": a.holds} if a.holds else {})
             for a in script.actors
         ],
         "props": script.props,
-        "textless": script.textless,
         "named": script.named(),
     }  # fmt: skip
 
@@ -284,21 +283,34 @@ def encode(image: Image.Image, letters: list[Letters]) -> bytes:
     """A page's PNG: reduced to page size, lettered, and stored with as few colours as keep it small."""
     page = image.resize((round(PAGE[0]), round(PAGE[1])), Image.Resampling.NEAREST)
     letter_page(page, letters)
-    small = _palette(page, COLORS)
-    out = io.BytesIO()
-    small.save(out, "PNG", optimize=True)
-    return out.getvalue()
+    return _png(_palette(page, COLORS))
+
+
+def _png(page: Image.Image) -> bytes:
+    """An 8-bit palette PNG without row filters: on flat colours several per cent smaller than Pillow's own."""
+    width, height = page.size
+    rows = np.asarray(page, dtype=np.uint8)
+    raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
+    palette = bytes(page.getpalette() or ())[: 3 * (int(rows.max()) + 1)]
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(raw, 9)), (b"IEND", b""))
+    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def _palette(page: Image.Image, colors: int) -> Image.Image:
-    """The page in its own most frequent colours; rarer ones, such as those at the edge of a letter, go to the nearest."""
-    counted = sorted(((n, rgb) for n, rgb in page.getcolors(1 << 18) or []), reverse=True)
-    chosen: list[Color] = []
-    for _, rgb in counted:
-        if all(sum((x - y) ** 2 for x, y in zip(rgb, other, strict=True)) > 160 for other in chosen):
-            chosen.append(rgb)
-        if len(chosen) == colors:
+    """The page in the colours that leave the least to be seen: each next one is far from those chosen, and frequent."""
+    counted = page.getcolors(1 << 18) or []
+    counts = np.array([n for n, _ in counted], dtype=float)
+    rgb = np.array([color for _, color in counted], dtype=float)
+    chosen = [int(counts.argmax())]
+    distance = ((rgb - rgb[chosen[0]]) ** 2).sum(axis=1)
+    while len(chosen) < min(colors, len(rgb)):
+        best = int((counts**0.7 * distance).argmax())
+        if distance[best] < 100:
             break
+        chosen.append(best)
+        distance = np.minimum(distance, ((rgb - rgb[best]) ** 2).sum(axis=1))
     sheet = Image.new("P", (1, 1))
-    sheet.putpalette([channel for rgb in chosen for channel in rgb])
+    sheet.putpalette([int(channel) for k in chosen for channel in rgb[k]])
     return page.quantize(palette=sheet, dither=Image.Dither.NONE)
