@@ -1,0 +1,107 @@
+"""The house: a module imports only from floors below its own, and never what the project must not need."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS: list[set[str]] = [
+    {"config", "console", "durable", "panels", "losses", "chunked", "metrics", "bootstrap"},
+    {
+        "readers", "splits", "images", "backbones", "pretrained", "tiny", "features", "feature_store",
+        "feature_build", "page_digests", "batches", "model", "optim", "runs", "checkpoints",
+    },
+    {"dataset", "objectives", "evaluation", "inspection"},
+    {
+        "trainer", "train", "data", "evaluate", "diagnose", "embed", "stage4", "search", "projection", "ablate",
+        "samples", "tiny_train", "release",
+    },
+]  # fmt: skip
+FORBIDDEN = {"torchvision", "timm", "streamlit", "app", "pickle"}
+
+
+def modules() -> dict[str, list[Path]]:
+    """Files of each module or package directly under stage3."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((ROOT / "stage3").rglob("*.py")):
+        name = path.relative_to(ROOT / "stage3").parts[0].removesuffix(".py")
+        if name != "__init__":
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports anywhere, inside functions too, but not for types only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+def floor(name: str) -> int:
+    return next(i for i, names in enumerate(FLOORS) if name in names)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_a_module_has_a_floor_and_imports_only_from_it_and_below(name):
+    assert any(name in names for names in FLOORS), f"{name} has no floor: give it one here and in the README"
+    for path in modules()[name]:
+        used = {n.split(".")[1] for n in imports(path) if n.startswith("stage3.")}
+        above = {u for u in used if any(u in names for names in FLOORS) and floor(u) > floor(name)}
+        assert not above, f"{path.name} (floor {floor(name)}) imports {above} from above"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_the_package_needs_neither_the_app_nor_what_must_not_be_needed(name):
+    for path in modules()[name]:
+        assert not {n.split(".")[0] for n in imports(path)} & FORBIDDEN, path
+
+
+def test_the_readme_shows_every_module_of_the_house():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in modules() if f"`{name}`" not in readme and f"`{name}/`" not in readme]
+    assert not missing
+
+
+VERBS = ["train", "data", "evaluate", "diagnose", "embed", "search", "projection", "ablate", "samples"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_quick_because_it_loads_no_torch(verb):
+    """Three seconds to the help text would be gone with torch and transformers alone."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{verb}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('stage3.{verb}', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'umap', 'zarr'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"python -m stage3.{verb}" in done.stdout
+    assert "examples:" in done.stdout
+
+
+def test_nothing_loosens_pillow_for_the_whole_process():
+    for path in sorted([*(ROOT / "stage3").rglob("*.py"), *(ROOT / "app").rglob("*.py")]):
+        text = path.read_text(encoding="utf-8")
+        assert "LOAD_TRUNCATED_IMAGES = True" not in text, path
+        assert "MAX_IMAGE_PIXELS = None" not in text, path

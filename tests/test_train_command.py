@@ -1,0 +1,237 @@
+"""`python -m stage3.train` as its user meets it: files, exit codes, stopping, resuming, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stage3 import train
+from stage3.config import ConfigError, DataError
+from stage3.runs import Run
+from stage3.samples import draw_books
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ["--dim", "32", "--epochs", "2", "--batch_pages", "4", "--val_fraction", "0.3", "--test_fraction", "0.2"]
+CLOCKS = ("seconds", "panels_per_second")
+
+
+@pytest.fixture(scope="module")
+def comics(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("comics") / "set"
+    draw_books(folder, 6, seed=5, pages=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def args(comics, cache):
+    return ["--data", str(comics), "--cache_dir", str(cache), *QUICK]
+
+
+def rows(run: Path) -> list[dict]:
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in lines]
+
+
+def weights(run: Path) -> bytes:
+    return (Run.open(run).checkpoints()[-1].path / "model.safetensors").read_bytes()
+
+
+def start(run: Path, args: list[str]) -> subprocess.Popen:
+    command = [sys.executable, "-m", "stage3.train", "--run", str(run), *args]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if Run.exists(run) and Run.open(run).status.step >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was not reached: {process.communicate(timeout=5)}")
+
+
+def test_a_run_leaves_everything_that_others_read(tmp_path, args, capsys):
+    run = tmp_path / "r"
+    assert train.main(["--run", str(run), *args, "--embed_every", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "pages listed" in printed
+    assert f"next: python -m stage3.evaluate --run {run}" in printed
+    for name in ("config.yaml", "status.json", "metrics.jsonl", "train.log", "data_report.json", "environment.json"):
+        assert (run / name).stat().st_size > 0, name
+    assert Run.open(run).status.state == "finished"
+    assert Run.open(run).best().metric == "retrieval/mean_r5"
+    assert not list(run.rglob("*.p[tk]*"))
+    val = [r for r in rows(run) if r["split"] == "val"][-1]
+    contract = """loss/contrastive loss/reconstruction loss/alignment loss/alignment_i2t loss/alignment_t2i loss/total
+        weighted/contrastive active/pages active/panels active/anchors active/pairs active/reconstructed active/aligned
+        retrieval/i2t_r1 retrieval/t2i_r5 retrieval/i2t_r10 retrieval/t2i_mrr retrieval/i2t_median_rank
+        retrieval/within_page_i2t retrieval/within_page_t2i collapse/effective_rank collapse/mean_cosine
+        collapse/page_gap collapse/uniformity collapse/alignment reconstruction/skill reconstruction/rank_r1"""
+    assert set(contract.split()) <= set(val)
+    assert {"lr", "grad_norm", "step", "epoch"} <= set(rows(run)[0])
+
+
+def test_the_recorded_config_reproduces_the_run(tmp_path, args):
+    first, again = tmp_path / "a", tmp_path / "b"
+    assert train.main(["--run", str(first), *args, "--temperature", "0.1", "--seed", "3"]) == 0
+    assert train.main(["--run", str(again), "--config", str(first / "config.yaml")]) == 0
+    assert weights(first) == weights(again)
+    assert rows(first) == rows(again)
+
+
+def test_a_second_run_on_the_same_data_computes_no_feature(tmp_path, args, monkeypatch):
+    assert train.main(["--run", str(tmp_path / "a"), *args]) == 0
+    from stage3 import tiny
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a backbone ran although every feature is stored")
+
+    monkeypatch.setattr(tiny.TinyVision, "encode", fail)
+    monkeypatch.setattr(tiny.TinyText, "encode", fail)
+    assert train.main(["--run", str(tmp_path / "b"), *args]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals reach a child differently on Windows; STOP is tested")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_or_killed_command_resumes_to_the_same_bytes(tmp_path, args, how):
+    long = [*args, "--epochs", "12", "--checkpoint_steps", "1"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train.main(["--run", str(whole), *long]) == 0
+    process = start(parts, long)
+    wait_for_step(parts, 3, process)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 75)
+    if how != signal.SIGKILL:
+        assert "the same command resumes it" in errors
+        assert Run.open(parts).status.state == "stopped"
+    else:
+        assert not Run.open(parts).is_live  # its status still says running; the lock died with it
+    assert train.main(["--run", str(parts), *long]) == 0
+    assert weights(parts) == weights(whole)
+    assert rows(parts) == rows(whole)
+
+
+def test_a_stop_file_ends_the_run_and_the_next_start_clears_it(tmp_path, args):
+    run = tmp_path / "r"
+    process = start(run, [*args, "--epochs", "200"])
+    wait_for_step(run, 2, process)
+    Run.open(run).request_stop()
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    stopped = Run.open(run).status.step
+    assert Run.open(run).checkpoints()[-1].step == stopped
+    process = start(run, [])
+    wait_for_step(run, stopped + 2, process)
+    process.kill()
+    process.communicate(timeout=60)
+
+
+def test_two_trainers_cannot_share_a_run(tmp_path, args):
+    run = tmp_path / "r"
+    process = start(run, [*args, "--epochs", "200"])
+    wait_for_step(run, 1, process)
+    second = start(run, [])
+    _, errors = second.communicate(timeout=60)
+    process.kill()
+    process.communicate(timeout=60)
+    assert second.returncode == 4
+    assert str(process.pid) in errors
+
+
+def test_a_run_refuses_changed_settings_by_name_and_takes_harmless_ones(tmp_path, args):
+    run = tmp_path / "r"
+    assert train.main(["--run", str(run), *args]) == 0
+    with pytest.raises(ConfigError, match=r"lr is 0.003, asked for 0.1"):
+        train.main(["--run", str(run), "--lr", "0.1"])
+    assert train.main(["--run", str(run), "--keep_checkpoints", "5"]) == 0
+    assert Run.open(run).config.keep_checkpoints == 5
+
+
+def test_a_run_refuses_other_data(tmp_path, comics, args):
+    run = tmp_path / "r"
+    process = start(run, [*args, "--epochs", "200"])
+    wait_for_step(run, 1, process)
+    Run.open(run).request_stop()
+    process.communicate(timeout=60)
+    other = tmp_path / "other"
+    draw_books(other, 6, seed=6, pages=5)
+    with pytest.raises(DataError, match="was trained on other data"):
+        train.main(["--run", str(run), "--data", str(other)])
+    assert Run.open(run).status.state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--temprature", "0.1"], "Did you mean 'temperature'"),
+        (["--temperature", "0"], "contrastive_temperature|temperature: 0.0 is out of range"),
+        (["--contrastive_weight", "-1"], "contrastive_weight: -1.0 is out of range"),
+        (["--config", "missing.yaml"], "missing.yaml: no such file"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, argv, message):
+    process = start(tmp_path / "r", argv)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, (out, errors)
+    assert "Traceback" not in errors
+    lines = errors.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert any(part in lines[0] for part in message.split("|"))
+
+
+def test_json_is_one_object(tmp_path, args):
+    process = start(tmp_path / "r", [*args, "--json"])
+    out, _ = process.communicate(timeout=120)
+    result = json.loads(out)
+    assert result["state"] == "finished"
+    assert result["validation"][result["selected_by"]] >= 0
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(tmp_path, args, capsys):
+    run = tmp_path / "r"
+    process = start(run, [*args, "--epochs", "50", "--checkpoint_steps", "1"])
+    wait_for_step(run, 4, process)
+    process.kill()
+    process.communicate(timeout=60)
+    newest = Run.open(run).checkpoints()[-1]
+    file = newest.path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-3] + b"xyz")
+    process = start(run, [])
+    wait_for_step(run, newest.step + 1, process)
+    Run.open(run).request_stop()
+    out, _ = process.communicate(timeout=60)
+    assert "damaged checkpoint passed over" in out
+    assert f"resuming {run} after step {newest.step - 1}" in out
+
+
+def test_settings_file_and_flags_end_in_the_record(tmp_path, args):
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({"lr": 0.002, "alignment_weight": 2}), encoding="utf-8")
+    run = tmp_path / "r"
+    assert train.main(["--run", str(run), *args, "--config", str(file), "--alignment_weight", "3"]) == 0
+    assert (Run.open(run).config.lr, Run.open(run).config.alignment_weight) == (0.002, 3)
+    val = [r for r in rows(run) if r["split"] == "val"][-1]
+    assert val["weighted/alignment"] == pytest.approx(3 * val["loss/alignment"])
+
+
+def test_the_environment_is_recorded_without_paths_or_names(tmp_path, args):
+    run = tmp_path / "r"
+    assert train.main(["--run", str(run), *args]) == 0
+    text = (run / "environment.json").read_text(encoding="utf-8")
+    assert "torch" in text
+    assert str(Path.home()) not in text
+    assert os.environ.get("USER", "no-such-user-name") not in text or os.environ.get("USER") == "root"
