@@ -1,0 +1,257 @@
+"""A table of planted bugs, and a runner that shows that the tests catch each one.
+
+    python -m tests.planted_bugs            all of them (minutes)
+    python -m tests.planted_bugs F2 F6      those whose name starts so
+
+Each bug replaces one piece of source in a copy of the repository and runs the tests named beside it; a bug that lives
+is printed and the exit code is 1. `tests/test_planted_bugs.py` keeps the table honest: every piece must still occur.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One replacement of `old` by `new` in `file`, and the tests (pytest arguments) that must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+BUGS = (
+    Bug(
+        "F1 validation leaves dropout on",
+        "stage3/evaluation.py",
+        "        model.train(dropout)\n",
+        "        model.train()\n",
+        "tests/test_trainer.py -k twenty_times_or_panels_fall",
+    ),
+    Bug(
+        "F1 validation masks one random panel",
+        "stage3/evaluation.py",
+        'draw = generator(noise_seed, "validation mask", i) if mask else None',
+        "draw = generator(int(torch.randint(99999, ()))) if True else None",
+        "tests/test_trainer.py -k panels_fall_into_batches",
+    ),
+    Bug(
+        "F1 modes are not restored",
+        "stage3/evaluation.py",
+        "            module.training = mode\n\n\n@dataclass",
+        "            pass\n\n\n@dataclass",
+        "tests/test_trainer.py -k modes_are_restored",
+    ),
+    Bug(
+        "F2 target is not detached",
+        "stage3/losses.py",
+        "target = target.detach() if detach_target else target",
+        "target = target",
+        "tests/test_objectives.py -k target_gets_exactly",
+    ),
+    Bug(
+        "F2 context is detached too",
+        "stage3/objectives.py",
+        "        if self.config.detach_context:\n",
+        "        if True:\n",
+        "tests/test_objectives.py -k target_gets_exactly",
+    ),
+    Bug(
+        "F3 alignment in one direction",
+        "stage3/objectives.py",
+        "both = PanelLoss((i2t.value + t2i.value) / 2, i2t.valid & t2i.valid)",
+        "both = i2t",
+        "tests/test_objectives.py -k mean_of_both_directions",
+    ),
+    Bug(
+        "F3 alignment is the sum",
+        "stage3/objectives.py",
+        "(i2t.value + t2i.value) / 2",
+        "(i2t.value + t2i.value)",
+        "tests/test_objectives.py -k mean_of_both_directions",
+    ),
+    Bug(
+        "F4 weights are forgotten in the total",
+        "stage3/objectives.py",
+        "self.weights[t] * self.losses[t].mean for t in TERMS",
+        "self.losses[t].mean for t in TERMS",
+        "tests/test_objectives.py -k total_weighs",
+    ),
+    Bug(
+        "F4 weights are forgotten in validation",
+        "stage3/evaluation.py",
+        "weighted = {t: weights[t] * means[t] for t in TERMS",
+        "weighted = {t: means[t] for t in TERMS",
+        "tests/test_trainer.py -k weighted_sum_in_training",
+    ),
+    Bug(
+        "F5 a step without signal steps all the same",
+        "stage3/trainer.py",
+        "            if not found.has_signal:\n",
+        "            if False:\n",
+        "tests/test_trainer.py -k without_signal",
+    ),
+    Bug(
+        "F5 zeros are averaged in",
+        "stage3/losses.py",
+        "return self.value.sum() / self.valid.sum().clamp(min=1)",
+        "return self.value.mean() if len(self.value) else self.value.sum()",
+        "tests/test_losses.py tests/test_objectives.py",
+    ),
+    Bug(
+        "F5 the sampler drops a page",
+        "stage3/batches.py",
+        "itertools.islice(rest, int(room[b]))",
+        "(p for p, _ in zip(rest, range(room[b])))",
+        "tests/test_batches.py -k every_page_comes_once",
+    ),
+    Bug(
+        "F5 the sampler guarantees nothing",
+        "stage3/batches.py",
+        "batches = self._dealt(order, sizes) if self.guaranteed else",
+        "batches = self._dealt(order, sizes) if False else",
+        "tests/test_batches.py -k guarantee",
+    ),
+    Bug(
+        "F6 the temperature does not reach supcon",
+        "stage3/objectives.py",
+        "                batch.page_ids,\n                tau_c,\n",
+        "                batch.page_ids,\n                0.07,\n",
+        "tests/test_objectives.py -k temperatures_are_separate",
+    ),
+    Bug(
+        "F6 the anchor stays in its own denominator",
+        "stage3/losses.py",
+        "log_prob = logits.masked_fill(itself, torch.finfo(z.dtype).min).log_softmax(dim=1)",
+        "log_prob = logits.log_softmax(dim=1)",
+        "tests/test_losses.py",
+    ),
+    Bug(
+        "S2 the clip misses the head",
+        "stage3/optim.py",
+        '{"all": [everything],',
+        '{"all": [encoder],',
+        "tests/test_trainer.py -k clip_covers",
+    ),
+    Bug(
+        "S2 a non-finite step is taken",
+        "stage3/trainer.py",
+        "            if not bool(torch.isfinite(total)):\n                return False\n",
+        "",
+        "tests/test_trainer.py -k non_finite",
+    ),
+    Bug(
+        "mask absent modalities leak into the fusion",
+        "stage3/model.py",
+        "shown = normed * present[:, :, None]",
+        "shown = normed * 1.0",
+        "tests/test_model.py",
+    ),
+    Bug(
+        "mask absent features reach the encoder",
+        "stage3/model.py",
+        "    rows = present.nonzero()[:, 0]\n",
+        "    rows = torch.arange(len(present))\n",
+        "tests/test_model.py",
+    ),
+    Bug(
+        "resume dropout is drawn from the global state",
+        "stage3/trainer.py",
+        'with seeded(derived_seed(self.config.seed, "dropout", step), self.device):',
+        "with torch.enable_grad():",
+        "tests/test_trainer.py -k global_random_state",
+    ),
+    Bug(
+        "resume the optimizer starts afresh",
+        "stage3/trainer.py",
+        'restore_optimizer(self.model, self.optimizer, loaded.tensors.get("optimizer", {}))',
+        "pass",
+        "tests/test_trainer.py -k bit_for_bit",
+    ),
+    Bug(
+        "resume the sampler starts its epoch again",
+        "stage3/batches.py",
+        "for pages in sampler.epoch(epoch)[done:]:",
+        "for pages in sampler.epoch(epoch)[0:]:",
+        "tests/test_batches.py -k resuming_at_any_step",
+    ),
+    Bug(
+        "resume metrics are not cut",
+        "stage3/trainer.py",
+        "        self.run.cut_metrics(self.step)\n",
+        "",
+        "tests/test_trainer.py -k written_again_not_twice",
+    ),
+    Bug(
+        "resume the schedule starts again",
+        "stage3/trainer.py",
+        "learning_rate(step, self.total_steps, self.config))\n        self.scaler.step",
+        "learning_rate(self.run.status.step + 1 - self.saved_step, self.total_steps, self.config))\n"
+        "        self.scaler.step",
+        "tests/test_trainer.py -k bit_for_bit",
+    ),
+    Bug(
+        "data a split by page",
+        "stage3/splits.py",
+        "of_page: np.ndarray = split_of_book[books]",
+        "of_page: np.ndarray = np.arange(len(books)) % 3",
+        "tests/test_batches.py -k split_by_book",
+    ),
+    Bug(
+        "data the best is chosen by the weighted total",
+        "stage3/trainer.py",
+        "value = float(row.get(self.config.select_by, math.nan))",
+        'value = -float(row.get("loss/total", math.nan))',
+        "tests/test_trainer.py -k best_checkpoint_is_kept_or_choice_of_the_best",
+    ),
+)
+
+
+def arguments(tests: str) -> list[str]:
+    """`file.py -k a_or_b` as pytest arguments."""
+    before, _, expression = tests.partition(" -k ")
+    return before.split() + (["-k", expression.replace("_or_", " or ")] if expression else [])
+
+
+def caught(bug: Bug) -> bool:
+    """Whether the tests fail once the bug is planted in a copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "repo"
+        ignore = shutil.ignore_patterns(".git", "__pycache__", "runs", ".venv", ".stage3", ".*_cache")
+        shutil.copytree(ROOT, copy, ignore=ignore)
+        path = copy / bug.file
+        source = path.read_text(encoding="utf-8")
+        path.write_text(source.replace(bug.old, bug.new, 1), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments(bug.tests)]
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 1):  # a collection error or no test is no catch
+            raise SystemExit(f"{bug.name}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr}")
+        return done.returncode == 1
+
+
+def main(names: list[str]) -> int:
+    """Plant the chosen bugs one by one."""
+    chosen = [bug for bug in BUGS if not names or any(bug.name.startswith(n) for n in names)]
+    alive = []
+    for bug in chosen:
+        found = caught(bug)
+        print(f"{'caught' if found else 'ALIVE '}  {bug.name}", flush=True)
+        alive += [] if found else [bug.name]
+    print(f"{len(chosen) - len(alive)} of {len(chosen)} planted bugs caught")
+    return 1 if alive or not chosen else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
