@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from stage3.dataset import Dataset
+    from stage3.diagnose import Diagnosis
     from stage3.evaluation import Embedded
     from stage3.objectives import Stage3
 
@@ -31,7 +32,7 @@ _models: Memory[Any] = Memory(6)
 _embedded: Memory[Any] = Memory(6)
 _frames: Memory[Any] = Memory(6)
 _metrics: Memory[Any] = Memory(64)
-_other: Memory[Any] = Memory(64)
+_other: Memory[Any] = Memory(128)
 
 
 # --- which runs there are
@@ -237,6 +238,36 @@ def panel_frame(run: Run, step: int | None = None) -> pd.DataFrame:
         return inspection.panel_frame(open_dataset(run), load_model(run, step), embedded(run, step))
 
     return _frames.get(checkpoint_key(run, step), make)
+
+
+def diagnosis(run: Run, step: int | None = None) -> Diagnosis:
+    """`stage3.diagnose.diagnose` of a checkpoint on books it was not trained on: val, else test, else all."""
+
+    def make() -> Diagnosis:
+        import torch
+
+        from stage3 import evaluation, inspection
+        from stage3.diagnose import diagnose
+        from stage3.splits import SPLITS
+
+        data, everything = open_dataset(run), embedded(run, step)
+        split_of = torch.from_numpy(data.split)[everything.page_ids]
+        for name in ("val", "test"):
+            chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
+            if len(chosen):
+                everything = inspection.take(everything, inspection.gallery_sample(chosen, everything))
+                break
+        return diagnose(everything.panel, everything.page_ids, evaluation.retrieval_metrics(everything))
+
+    return _other.get(("diagnosis", *checkpoint_key(run, step)), make)
+
+
+def result(run: Run) -> dict[str, float]:
+    """The validation row of the best checkpoint (`stage3.train.result`), undefined metrics left out."""
+    from stage3 import train
+
+    values = train.result(run)["validation"]
+    return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and v == v}
 
 
 def remember(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:

@@ -141,8 +141,8 @@ def band(curves: Sequence[pd.DataFrame]) -> pd.DataFrame:
         return pd.DataFrame(columns=columns, dtype="float64")
     joined = pd.concat(whole, axis=1, join="inner").sort_index()
     mean, spread = joined.mean(axis=1), joined.std(axis=1, ddof=1)
-    found = pd.DataFrame({"x": joined.index, "mean": mean, "low": mean - spread, "high": mean + spread, "n": len(whole)})
-    return found.reset_index(drop=True)
+    values = {"x": joined.index, "mean": mean, "low": mean - spread, "high": mean + spread, "n": len(whole)}
+    return pd.DataFrame(values).reset_index(drop=True)
 
 
 def seed_groups(configs: Mapping[str, Config]) -> list[list[str]]:
@@ -169,3 +169,21 @@ def metric_differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -
     found = pd.DataFrame(rows, columns=["metric", "first", "second"])
     found = found.dropna(subset=["first", "second"])
     return found.assign(difference=found["second"] - found["first"]).reset_index(drop=True)
+
+
+def expected_seconds(frame: pd.DataFrame, epochs: int, validate_every: int = 1) -> float:
+    """How long `epochs` would take at the pace of a run that was measured; NaN without one.
+
+    Args:
+        frame: `Run.metrics()` of a run on the same data and machine.
+        epochs: passes over the training pages.
+        validate_every: epochs between validations.
+    """
+    if frame.empty or "seconds" not in frame.columns:
+        return float("nan")
+    train, val = frame[frame["split"] == "train"], frame[frame["split"] == "val"]
+    done = train["epoch"].nunique()
+    if not done:
+        return float("nan")
+    validation = float(val["seconds"].median()) if len(val) else 0.0
+    return epochs * float(train["seconds"].sum()) / done + -(-epochs // validate_every) * validation

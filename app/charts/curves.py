@@ -95,9 +95,10 @@ def _add_line(
     smoothed = how.smoothing > 0 and not is_val and len(y) > 2
     if smoothed:
         faint = {**line, "width": 1}
-        figure.add_scatter(x=points["x"], y=y, mode="lines", line=faint, opacity=0.25, hoverinfo="skip", showlegend=False)
+        quiet = {"opacity": 0.25, "hoverinfo": "skip", "showlegend": False}
+        figure.add_scatter(x=points["x"], y=y, mode="lines", line=faint, **quiet)
         y = curves.smooth(y, how.smoothing)
-    mode = "lines+markers" if is_val and len(y) <= 60 or len(y) == 1 else "lines"
+    mode = "lines+markers" if (is_val and len(y) <= 60) or len(y) == 1 else "lines"
     figure.add_scatter(
         x=points["x"], y=y, mode=mode, name=name, line=line, marker={"size": 5, "color": hue}, legendgroup=name,
         hovertemplate="%{y:.4g}",

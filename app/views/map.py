@@ -1,13 +1,378 @@
-"""A view that is being built."""
+"""The map: every panel a dot; lasso, click, colour, filter; two checkpoints side by side; drift over epochs."""
 
 from __future__ import annotations
 
-from app import loaders, shell
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import components, export, gallery, inspector, loaders, mapjobs, shell
+from app.charts import maps, theme
+from app.views import map_compare, map_drift
+from stage3 import projection
+from stage3.projection import Job
+
+CHART = "map-chart"
+MODES = {"one": "One map", "two": "Side by side", "drift": "Drift"}
+FILTERS = {"book": "Books", "page_type": "Page types", "split": "Splits", "modality": "Modalities"}
+DRAWING = {"auto": "Automatic", "svg": "SVG", "webgl": "WebGL"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A map as a person asked for it: all panels with their positions, and which of them pass the filters.
+
+    Attributes:
+        frame: one row an embedded panel: the panel frame with cluster_id and trust.
+        rows: (N,) panel rows.
+        xy: (N, 2) positions.
+        kept: (N,) bool, panels that pass the filters.
+        about: which layout, in words.
+    """
+
+    frame: pd.DataFrame
+    rows: np.ndarray
+    xy: np.ndarray
+    kept: np.ndarray
+    about: str
 
 
 def render() -> None:
-    """Say what the data set holds until the view is there."""
+    """Everything on one screen: controls, the map, the chosen panel, and below it what the lasso caught."""
     chosen = shell.chosen()
     frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
-    shell.heading("Map")
-    shell.empty("Map is being built", f"{len(frame):,} panels on {frame['page'].nunique():,} pages are ready for it.")
+    if not len(loaders.embedded(chosen.run, chosen.step).rows):
+        shell.empty("No panel to draw", "The data set of this run has no panel with a picture or a text.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute", key="map-head"):
+        shell.heading("Map", "Every dot is a panel; near dots have similar embeddings.")
+        mode = st.segmented_control(
+            "What to show",
+            list(MODES),
+            format_func=MODES.__getitem__,
+            default=_known(shell.param("mode"), MODES, "one"),
+            key="map_mode",
+            label_visibility="collapsed",
+            required=True,
+        )
+    shell.set_params(mode=mode if mode != "one" else None)
+    if mode == "drift":
+        map_drift.render(chosen, frame)
+        return
+    job = mapjobs.ensure(chosen.run, chosen.step)
+    if job.state != "ready":
+        waiting(mapjobs.map_path(chosen.run, chosen.step), job, chosen)
+    if mode == "two":
+        map_compare.render(chosen, frame)
+    else:
+        _one(chosen, frame)
+
+
+def _known(name: str | None, names: Any, default: str) -> str:
+    return name if name in names else default
+
+
+# --- one map
+
+
+@st.fragment
+def _one(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
+    shown, colouring = controls(chosen, frame)
+    left, right = st.columns([2.1, 1], gap="medium")
+    with left:
+        _chart(chosen, shown, colouring)
+    with right, st.container(border=True, key="card-map-panel"):
+        _panel(chosen, shown)
+    _selection(chosen, shown, colouring)
+
+
+def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Colouring]:
+    """One row of controls, and what they ask for."""
+    stored = mapjobs.umap_map(chosen.run, chosen.step)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="map-controls"):
+        names = [n for n, c in maps.COLOURINGS.items() if stored is not None or c.column not in ("cluster_id", "trust")]
+        name = st.selectbox(
+            "Colour by",
+            names,
+            index=names.index(_known(shell.param("colour"), names, "page")),
+            format_func=lambda n: maps.COLOURINGS[n].label,
+            key="map_colour",
+            width=230,
+        )
+        layouts = ["UMAP", "PCA"] if stored is not None else ["PCA"]
+        layout = st.segmented_control(
+            "Layout", layouts, default=layouts[0], key=f"map_layout_{len(layouts)}", required=True
+        )
+        with st.popover("Filter", icon=":material/filter_alt:", help="Draw only some panels"):
+            wanted = {column: _filter(frame, column, label) for column, label in FILTERS.items()}
+        with st.popover("Drawing", icon=":material/tune:"):
+            st.segmented_control("Draw with", list(DRAWING), format_func=DRAWING.__getitem__, default="auto",
+                                 key="map_drawing", required=True,
+                                 help="WebGL is fast with many dots; SVG works on machines without it.")  # fmt: skip
+            st.toggle("Outline and path of the chosen page", value=True, key="map_outline")
+    shell.set_params(colour=name if name != "page" else None)
+    return shown_map(chosen, frame, stored if layout == "UMAP" else None, stored, wanted), maps.COLOURINGS[name]
+
+
+def _filter(frame: pd.DataFrame, column: str, label: str) -> list[str]:
+    values = sorted(frame[column].unique().tolist())
+    if len(values) < 2:
+        return []
+    return st.multiselect(
+        label, values, key=f"map_filter_{column}", placeholder="all", format_func=lambda v: v or "(none)"
+    )
+
+
+def shown_map(
+    chosen: shell.Chosen,
+    frame: pd.DataFrame,
+    umap: pd.DataFrame | None,
+    stored: pd.DataFrame | None,
+    wanted: dict[str, list[str]],
+) -> Shown:
+    """Positions and filters put together; the joined frame is kept for the checkpoint."""
+    rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()
+
+    def join() -> pd.DataFrame:
+        joined = frame.loc[rows]
+        extra = ("cluster_id", "trust")
+        return joined.assign(**{c: stored[c].to_numpy() for c in extra}) if stored is not None else joined
+
+    key = ("map frame", stored is not None, *loaders.checkpoint_key(chosen.run, chosen.step))
+    joined = loaders.remember(key, join)
+    if umap is not None:
+        xy = umap[["umap_dim1", "umap_dim2"]].to_numpy(np.float32)
+        about = "UMAP by cosine from exact neighbours"
+    else:
+        xy = mapjobs.pca_positions(chosen.run, chosen.step)
+        about = "first two principal components"
+    kept = np.ones(len(rows), bool)
+    for column, values in wanted.items():
+        if values:
+            kept &= joined[column].isin(values).to_numpy()
+    return Shown(joined, rows, xy, kept, about)
+
+
+def drawn_rows(shown: Shown, webgl_or_auto: bool) -> np.ndarray:
+    """Positions of the panels that are drawn: all that pass, or an even sample over books and pages."""
+    passing = np.flatnonzero(shown.kept)
+    most = maps.DRAWN_MOST if webgl_or_auto else maps.SVG_MOST
+    if len(passing) <= most:
+        return passing
+    books = pd.factorize(shown.frame["book"])[0]
+    return passing[projection.stratified(books[passing], most)]
+
+
+def _chart(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> None:
+    drawing = st.session_state.get("map_drawing", "auto")
+    at = drawn_rows(shown, drawing != "svg")
+    webgl = drawing == "webgl" or (drawing == "auto" and len(at) > maps.SVG_MOST)
+    st.session_state["_map_all"] = (shown.rows[shown.kept], shown.xy[shown.kept])
+    if not len(at):
+        shell.empty("No panel passes the filters", "Take some of them away under Filter.")
+        return
+    figure = figure_of(shown, colouring, at, picked_rows(chosen), webgl=webgl)
+    focus = focus_row(shown)
+    if focus is not None and st.session_state.get("map_outline", True):
+        _outline(figure, shown, focus, webgl)
+    name = "UMAP" if shown.about.startswith("UMAP") else "PCA"
+    alt = f"{name} map of {len(at):,} panels coloured by {colouring.label.lower()}"
+    with st.container(key=CHART):
+        theme.show(figure, key="map-plot", alt=alt, on_select=_on_select, tools=True)
+    components.hover(CHART, lambda row: shell.thumb_url(chosen, row, 240), 240)
+    facts = [f"showing {len(at):,} of {len(shown.rows):,} panels", shown.about]
+    if "trust" in shown.frame and name == "UMAP":
+        trust, cluster = shown.frame["trust"].to_numpy()[shown.kept], shown.frame["cluster_id"].to_numpy()[shown.kept]
+        facts.append(f"{100 * np.nanmean(trust):.0f} % of neighbours kept from {_dim(chosen)} dimensions")
+        facts.append(f"{len(np.unique(cluster[cluster >= 0]))} clusters")
+    if colouring.about:
+        facts.append(colouring.about.rstrip("."))
+    with st.container(key="quiet-map-facts"):
+        st.text("  ·  ".join(facts))
+
+
+def _dim(chosen: shell.Chosen) -> int:
+    return int(loaders.embedded(chosen.run, chosen.step).panel.shape[1])
+
+
+def figure_of(
+    shown: Shown,
+    colouring: maps.Colouring,
+    at: np.ndarray,
+    picked: np.ndarray | None,
+    *,
+    webgl: bool,
+    height: int = 620,
+    values: pd.Series[Any] | None = None,
+) -> Any:
+    """The scatter of some positions of a map."""
+    part = shown.frame.iloc[at]
+    hover = None
+    if len(at) <= maps.HOVER_TEXT_MOST:
+        columns = (part["page_id"], part["order"], part["n_panels"])
+        hover = [f"{theme.safe(p, 40)} · {o + 1}/{n}" for p, o, n in zip(*columns, strict=True)]
+    marked = None if picked is None else np.isin(shown.rows[at], picked)
+    coloured = part[colouring.column] if values is None else values.iloc[at]
+    return maps.scatter(
+        shown.rows[at], shown.xy[at], coloured, colouring, hover=hover, picked=marked, webgl=webgl, height=height
+    )
+
+
+def _outline(figure: Any, shown: Shown, focus: int, webgl: bool) -> None:
+    page = shown.frame["page"].to_numpy()
+    where = np.flatnonzero(shown.rows == focus)[0]
+    mates = np.flatnonzero(page == page[where])
+    xy = shown.xy[mates]
+    maps.add_page(figure, xy, projection.hull(xy), int(np.flatnonzero(mates == where)[0]), webgl=webgl)
+
+
+# --- selection
+
+
+def _on_select() -> None:
+    take_selection(st.session_state.get("map-plot"))
+
+
+def take_selection(event: Any) -> None:
+    """Copy what the chart selected: a lasso or box takes all panels inside it, drawn or not; a click one panel.
+
+    The chart forgets its selection whenever it is drawn again and then reports none; that is not a wish to clear.
+    """
+    selection = (event or {}).get("selection") or {}
+    shapes = [np.column_stack([s["x"], s["y"]]) for s in selection.get("lasso") or []]
+    for box in selection.get("box") or []:
+        (x0, x1), (y0, y1) = (sorted(box[a])[:: len(box[a]) - 1] for a in "xy")
+        shapes.append(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]))
+    rows, xy = st.session_state.get("_map_all", (np.zeros(0, int), np.zeros((0, 2))))
+    if shapes:
+        caught = np.zeros(len(rows), bool)
+        for shape in shapes:
+            caught |= projection.inside(xy, shape)
+        st.session_state["_map_picked"] = (st.session_state.get("_map_data"), rows[caught])
+        st.session_state.pop("map-selection-page", None)
+        return
+    for point in selection.get("points") or []:
+        row = point.get("customdata")
+        row = row[0] if isinstance(row, list | tuple) else row
+        if row is not None and int(row) in set(rows.tolist()):
+            inspector.focus_on(int(row))
+            return
+
+
+def picked_rows(chosen: shell.Chosen) -> np.ndarray | None:
+    """Rows that the last lasso caught; None without one, or once another data set is shown."""
+    st.session_state["_map_data"] = key = loaders.data_key(chosen.run.config)
+    of, rows = st.session_state.get("_map_picked", (None, None))
+    return rows if of == key and rows is not None and len(rows) else None
+
+
+def _clear() -> None:
+    st.session_state.pop("_map_picked", None)
+
+
+def focus_row(shown: Shown) -> int | None:
+    """The panel that the address names, if it is on the map."""
+    row = shell.int_param("panel")
+    return row if row is not None and (shown.rows == row).any() else None
+
+
+def _selection(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> None:
+    picked = picked_rows(chosen)
+    if picked is None:
+        return
+    part = shown.frame.loc[picked[np.isin(picked, shown.rows)]]
+    order = "in reading order"
+    if colouring.kind == "number" and colouring.column in part:
+        part = part.sort_values(colouring.column, ascending=False, na_position="last", kind="stable")
+        order = f"highest first: {colouring.label.lower()}"
+    st.divider()
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.subheader(f"{len(part):,} panels selected", anchor=False, help="All panels inside the lasso, drawn or not")
+        with st.container(horizontal=True, vertical_alignment="center", width="content"):
+            export.buttons(chosen, part, "map-selection")
+            st.button("Clear", icon=":material/close:", on_click=_clear, key="map-clear")
+    with st.container(key="quiet-map-order"):
+        st.text(f"{order}  ·  {part['page'].nunique():,} pages  ·  {part['book'].nunique():,} books")
+    gallery.panels(chosen, shown.frame, part.index.to_numpy(), key="map-selection", per_page=24, width=150,
+                   actions={":material/center_focus_strong:": inspector.focus_on})  # fmt: skip
+
+
+# --- the chosen panel
+
+
+def _panel(chosen: shell.Chosen, shown: Shown) -> None:
+    row = focus_row(shown)
+    if row is None:
+        _hint(shown)
+        return
+    frame = shown.frame
+    page = int(frame["page"][row])
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.subheader("Chosen panel", anchor=False)
+        st.button(
+            "", icon=":material/close:", on_click=inspector.focus_on, args=(None,), key="map-unfocus", help="Close"
+        )
+    shell.line(inspector.title_of(frame, row))
+    picture, real = inspector.page_picture(chosen, page, int(frame["order"][row]), 640)
+    with st.container(horizontal_alignment="center"):
+        st.image(picture, width=300, alt=f"The page with {int(frame['n_panels'][row])} numbered panels")
+    if not real:
+        with st.container(key="quiet-map-missing"):
+            st.text("The picture of this page is missing; this is its layout.")
+    shell.line(inspector.words(frame, row, 280))
+    with st.container(horizontal=True, gap="small"):
+        st.button("Open page", icon=":material/auto_stories:", key="map-open", type="primary",
+                  on_click=shell.go, args=("page",), kwargs={"page": page, "panel": row})  # fmt: skip
+        st.button("Search like this", icon=":material/search:", key="map-search",
+                  on_click=shell.go, args=("search",), kwargs={"panel": row})  # fmt: skip
+    trust = float(frame["trust"][row]) if "trust" in frame else float("nan")
+    if not np.isnan(trust):
+        shell.line(f"Trust: the map keeps {100 * trust:.0f} % of its 15 nearest panels")
+    inspector.show_gate(frame, row)
+    inspector.show_measures(frame, row, "map-measures")
+    st.markdown("**Nearest panels**", help="By cosine in the full space, not on the map. A tick marks its own page.")
+    inspector.show_neighbours(chosen, frame, row, key="map")
+
+
+def _hint(shown: Shown) -> None:
+    st.subheader("Look closer", anchor=False)
+    st.markdown(
+        "- **Point** at a dot to see its panel.\n- **Click** a dot for its page, losses and neighbours.\n"
+        "- **Draw a lasso** around dots to see them together and to export them.\n- **Scroll** to zoom, double-click to reset."
+    )
+    facts = {
+        "Panels": f"{len(shown.rows):,}",
+        "Pages": f"{shown.frame['page'].nunique():,}",
+        "Books": f"{shown.frame['book'].nunique():,}",
+    }
+    with st.container(horizontal=True):
+        for name, value in facts.items():
+            st.metric(name, value)
+
+
+# --- while a map is made
+
+
+def waiting(path: Any, job: Job, chosen: shell.Chosen, *, drift: bool = False) -> None:
+    """How far the child process is, once a second; the page is drawn again when the map is there."""
+    if job.state == "failed":
+        shell.error_box(job.message, "The map could not be made")
+        if st.button("Try again", key="map-again"):
+            mapjobs.ensure(chosen.run, chosen.step, drift=drift, again=True)
+            st.rerun()
+        return
+
+    @st.fragment(run_every="1s")
+    def watch() -> None:
+        now = mapjobs.ensure(chosen.run, chosen.step, drift=drift)
+        if now.state != "running":
+            st.rerun()
+        what = "The drift of the saved epochs" if drift else "UMAP"
+        meanwhile = "" if drift else "; the map shows principal components meanwhile"
+        share = min(1.0, (now.done + 0.5) / now.total) if now.total else 0.05
+        st.progress(share, text=f"{what} is being made ({now.stage or 'starting'}){meanwhile}.")
+
+    watch()

@@ -1,10 +1,285 @@
-"""Runs."""
+"""Runs: which there are, how they stand and how they differ; one or two at a time in detail."""
 
 from __future__ import annotations
 
-from app import shell
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import loaders, shell
+from app.charts import curves as curve_charts
+from app.charts import theme
+from stage3 import curves
+from stage3.config import Stage3Error, differences, spec_of
+
+COLOURS = {"healthy": "green", "no signal": "orange", "page-collapsed": "red", "collapsed": "red", "not finite": "red"}
+TILES = {
+    "retrieval/i2t_r5": "R@5 picture→text",
+    "retrieval/t2i_r5": "R@5 text→picture",
+    "retrieval/same_page_r_precision": "Same-page precision",
+    "reconstruction/skill": "Reconstruction skill",
+    "collapse/effective_rank": "Effective rank",
+}
 
 
 def render() -> None:
-    """Draw the view."""
-    shell.heading("Runs")
+    """The table, then what is picked."""
+    shell.heading("Runs", "Every training run is a folder. Pick one to read it, two to see what differs.")
+    found = loaders.entries()
+    if found:
+        picked = _table(found)
+        if len(picked) == 2:
+            _pair(*picked)
+        else:
+            _one(picked[0])
+    else:
+        shell.empty(
+            "No run yet",
+            "Train one on the sample comics, then come back:",
+            "python -m stage3.train --run runs/first --data data/samples",
+        )
+    _broken()
+
+
+def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
+    """All runs; returns the one or two that are picked."""
+    rows = [_row(entry) for entry in found]
+    wanted = [shell.param("pick") or st.session_state.get("_run"), shell.param("with")]
+    start = [i for w in wanted for i, e in enumerate(found) if e.id == w]
+    percent = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": "small"}
+    event = st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="multi-row",
+        selection_default={"selection": {"rows": start}},  # type: ignore[arg-type]
+        key="runs-table",
+        height=min(38 + 35 * len(rows), 360),
+        alt="One row a run with its state, metrics and settings",
+        column_config={
+            "run": st.column_config.TextColumn("Run", width="medium", pinned=True),
+            "state": st.column_config.TextColumn("State", width="small"),
+            "progress": st.column_config.ProgressColumn(
+                "Steps", format="percent", min_value=0, max_value=1, width="small"
+            ),
+            "i2t": st.column_config.ProgressColumn("R@5 picture→text", **percent),
+            "t2i": st.column_config.ProgressColumn("R@5 text→picture", **percent),
+            "rank": st.column_config.NumberColumn("Eff. rank", format="%.1f", width="small"),
+            "curve": st.column_config.LineChartColumn("Validation loss", width="small"),
+            "weights": st.column_config.TextColumn(
+                "Weights c / r / a", width="small", help="contrastive, reconstruction, alignment"
+            ),
+            "tau": st.column_config.TextColumn("τ", width="small"),
+            "seed": st.column_config.NumberColumn("Seed", format="%d", width="small"),
+            "epochs": st.column_config.NumberColumn("Epochs", format="%d", width="small"),
+            "updated": st.column_config.DatetimeColumn("Last written", format="distance", width="small"),
+        },
+    )
+    chosen = list(event["selection"]["rows"])[:2] if event["selection"]["rows"] else start[:1] or [0]
+    if len(event["selection"]["rows"]) > 2:
+        shell.line("Two runs are compared at a time; the first two that are picked are shown.")
+    picked = [found[i] for i in chosen if i < len(found)] or [found[0]]
+    shell.set_params(pick=picked[0].id, **{"with": picked[1].id if len(picked) == 2 else None})
+    return picked
+
+
+def _row(entry: loaders.Entry) -> dict[str, Any]:
+    run, status, c = entry.run, entry.run.status, entry.run.config
+    best, val_loss = {}, []
+    try:
+        best = loaders.result(run)
+        val_loss = curve_charts.spark(curves.series(loaders.metrics(run), "loss/total", "val")["y"].tolist())
+    except Stage3Error:
+        pass  # the run's own box says what is wrong; the table still lists it
+    taus = dict.fromkeys((c.contrastive_temperature, c.alignment_temperature))
+    return {
+        "run": entry.id,
+        "state": shell.STATE_LOOK[shell.run_state(run)][0],
+        "progress": status.step / status.total_steps if status.total_steps else 0.0,
+        "i2t": _percent(best.get("retrieval/i2t_r5")),
+        "t2i": _percent(best.get("retrieval/t2i_r5")),
+        "rank": best.get("collapse/effective_rank"),
+        "curve": val_loss,
+        "weights": f"{c.contrastive_weight:g} / {c.reconstruction_weight:g} / {c.alignment_weight:g}",
+        "tau": " / ".join(f"{t:g}" for t in taus),
+        "seed": c.seed,
+        "epochs": c.epochs,
+        "updated": pd.to_datetime(status.updated, errors="coerce", utc=True),
+    }
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+# --- one run
+
+
+def _one(entry: loaders.Entry) -> None:
+    left, right = st.columns([3, 2], gap="medium")
+    with left, st.container(border=True, key="card-run"):
+        _title(entry)
+        _tiles(loaders.result(entry.run))
+        _actions(entry)
+    with right, st.container(border=True, key="card-health"):
+        _health(entry)
+    with st.expander("Settings", key="settings-open", on_change="rerun") as box:
+        if box.open:
+            _settings(entry)
+    with st.expander("Files, versions and log", key="files-open", on_change="rerun") as box:
+        if box.open:
+            _record(entry)
+
+
+def _title(entry: loaders.Entry) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.text(entry.id, width="content")
+        shell.state_badge(entry.run)
+        best = entry.run.best()
+        if best:
+            st.badge(f"best at step {best.step}", color="gray")
+    status = entry.run.status
+    if shell.run_state(entry.run) in ("failed", "stopped") and status.message:
+        st.code(status.message, language=None, wrap_lines=True)
+
+
+def _tiles(values: dict[str, float], against: dict[str, float] | None = None) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for name, label in TILES.items():
+            if name not in values:
+                continue
+            percent = name.startswith("retrieval/")
+            shown = f"{100 * values[name]:.1f} %" if percent else f"{values[name]:.2f}"
+            delta = None
+            if against is not None and name in against:
+                change = values[name] - against[name]
+                delta = f"{100 * change:+.1f} points" if percent else f"{change:+.2f}"
+            st.metric(label, shown, delta, width=165)
+
+
+def _actions(entry: loaders.Entry) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for label, icon, view in (
+            ("Map", ":material/scatter_plot:", "map"),
+            ("Losses", ":material/show_chart:", "losses"),
+            ("Retrain from it", ":material/model_training:", "retrain"),
+        ):
+            st.button(
+                label, icon=icon, key=f"open-{view}", on_click=shell.request, args=(view,), kwargs={"run": entry.id}
+            )
+
+
+def _health(entry: loaders.Entry) -> None:
+    """The verdict in words; computed for a run that has a checkpoint."""
+    st.subheader("Health", anchor=False)
+    if not loaders.steps(entry.run):
+        shell.line("No checkpoint yet, so there is nothing to judge.")
+        return
+    from stage3.diagnose import VERDICTS
+
+    try:
+        found = shell.working("Judging the embeddings", loaders.diagnosis, entry.run)
+    except Stage3Error as error:
+        shell.error_box(error, "The embeddings could not be judged")
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.badge(found.verdict, color=COLOURS[found.verdict])  # type: ignore[arg-type]
+        st.text(VERDICTS[found.verdict], width="stretch")
+    with st.container(key="quiet-reasons", gap="xsmall"):
+        for reason in found.reasons:
+            st.text(f"–  {reason}")
+
+
+def _settings(entry: loaders.Entry) -> None:
+    values = entry.run.config.to_dict()
+    from stage3.config import FIELDS
+
+    rows = [
+        {
+            "setting": n,
+            "value": _shown(v),
+            "changed": n in FIELDS and v != _plain(FIELDS[n].default),
+            "group": spec_of(n).group,
+        }
+        | {"meaning": spec_of(n).help}
+        for n, v in values.items()
+    ]
+    frame = pd.DataFrame(rows).sort_values("changed", ascending=False, kind="stable")
+    changed = st.column_config.CheckboxColumn("not the default", width="small")
+    st.dataframe(frame, hide_index=True, height=420, column_config={"changed": changed})
+
+
+def _record(entry: loaders.Entry) -> None:
+    left, right = st.columns(2)
+    with left:
+        shell.line("Last lines of train.log")
+        log = entry.run.path / "train.log"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:] if log.is_file() else []
+        st.code("\n".join(lines) or "(empty)", language=None, wrap_lines=True)
+    with right:
+        shell.line("Made with")
+        try:
+            environment = entry.run.read_json("environment")
+        except Stage3Error as error:
+            shell.error_box(error)
+            return
+        shell.facts({**environment.pop("versions", {}), **environment})
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "–" if value in ("", None) else str(value)
+
+
+# --- two runs
+
+
+def _pair(first: loaders.Entry, second: loaders.Entry) -> None:
+    ours, theirs = loaders.result(first.run), loaders.result(second.run)
+    for entry, column, values, against in zip(
+        (first, second), st.columns(2, gap="medium"), (ours, theirs), (None, ours), strict=True
+    ):
+        with column, st.container(border=True, key=f"card-{entry.id}"):
+            _title(entry)
+            _tiles(values, against)
+    left, right = st.columns([2, 3], gap="medium")
+    with left, st.container(border=True, key="card-differences"):
+        st.subheader("Settings that differ", anchor=False)
+        changed = differences(first.run.config, second.run.config)
+        if changed:
+            rows = [{"setting": n, "first": _shown(a), "second": _shown(b)} for n, (a, b) in changed.items()]
+            st.dataframe(pd.DataFrame(rows), hide_index=True)
+        else:
+            shell.line("None: the same settings, seed included.")
+        st.subheader("Validation metrics at the best checkpoint", anchor=False)
+        table = curves.metric_differences(ours, theirs)
+        table["metric"] = [shell.metric_name(m) if m.startswith("retrieval") else m for m in table["metric"]]
+        number = st.column_config.NumberColumn(format="%.4f")
+        st.dataframe(
+            table, hide_index=True, height=330, column_config=dict.fromkeys(("first", "second", "difference"), number)
+        )
+    with right, st.container(border=True, key="card-curves"):
+        sources = [curve_charts.Source(e.id, loaders.metrics(e.run)) for e in (first, second)]
+        how = curve_charts.How(by="epoch", splits=("val",))
+        for metric, label, percent in (
+            ("loss/total", "Validation loss, weighted sum", False),
+            ("retrieval/mean_r5", "R@5, mean of both ways", True),
+        ):
+            st.subheader(label, anchor=False)
+            figure = curve_charts.chart(sources, {metric: label}, how, height=230, percent=percent)
+            theme.show(figure, key=f"pair-{metric}", alt=f"{label} of two runs by epoch")
+
+
+# --- folders that do not open
+
+
+def _broken() -> None:
+    found = loaders.broken()
+    if not found:
+        return
+    with st.expander(f"{len(found)} folders look like runs and cannot be opened", icon=":material/warning:"):
+        st.dataframe(pd.DataFrame(found, columns=["folder", "reason"]), hide_index=True)

@@ -1,0 +1,111 @@
+"""A page with its panels: the picture (or a drawing of the layout) with numbered boxes, and its similarity matrix."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from PIL import Image, ImageDraw, ImageFont
+
+from app.charts import theme
+from stage3 import images
+
+Box = tuple[float, float, float, float]
+INK = "#1F5FA8"
+FOCUS = "#D55E00"
+PLAIN_SIZE = (700, 1000)
+
+
+def boxed(
+    picture: bytes | None,
+    boxes: Sequence[Box | None],
+    focus: int | None = None,
+    *,
+    ratio: float = 0.7,
+    side: int = 1200,
+) -> bytes:
+    """A page with a numbered frame around each panel, as WEBP.
+
+    Args:
+        picture: the page's picture as the picture route gives it; None draws the layout on an empty page.
+        boxes: x, y, w, h of each panel in reading order, shares of the page; None for panels without a box.
+        focus: the panel whose frame stands out.
+        ratio: width over height of an empty page.
+        side: longer side of an empty page in pixels.
+    """
+    if picture is None:
+        page = Image.new("RGB", _plain_size(ratio, side), "#E6E9ED")
+    else:
+        with Image.open(io.BytesIO(picture), formats=["WEBP"]) as opened:
+            page = opened.convert("RGB")
+    draw = ImageDraw.Draw(page, "RGBA")
+    unit = max(page.size) / 1000
+    font = ImageFont.load_default(size=max(11, round(22 * unit)))
+    for i, box in enumerate(boxes):
+        if box is not None and i != focus:
+            _frame(draw, page.size, box, str(i + 1), INK, max(2, round(3 * unit)), font, plain=picture is None)
+    if focus is not None and focus < len(boxes) and (box := boxes[focus]) is not None:
+        _frame(draw, page.size, box, str(focus + 1), FOCUS, max(4, round(6 * unit)), font, plain=picture is None)
+    return images.encode(page, "WEBP", 86)
+
+
+def _plain_size(ratio: float, side: int) -> tuple[int, int]:
+    ratio = min(max(ratio, 0.2), 5.0)
+    return (round(side * ratio), side) if ratio <= 1 else (side, round(side / ratio))
+
+
+def _frame(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    box: Box,
+    number: str,
+    colour: str,
+    width: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    *,
+    plain: bool,
+) -> None:
+    x0, y0 = box[0] * size[0], box[1] * size[1]
+    x1, y1 = x0 + box[2] * size[0], y0 + box[3] * size[1]
+    x1, y1 = max(x1, x0 + 2), max(y1, y0 + 2)
+    draw.rectangle((x0, y0, x1, y1), outline=colour, width=width, fill="#FFFFFF" if plain else None)
+    left, top, right, bottom = draw.textbbox((0, 0), number, font=font)
+    pad = width + 2
+    w, h = max(right - left, bottom - top) + 2 * pad, bottom - top + 2 * pad
+    draw.rectangle((x0, y0, x0 + w, y0 + h), fill=colour)
+    draw.text((x0 + (w - (right - left)) / 2 - left, y0 + pad - top), number, fill="white", font=font)
+
+
+def similarities(
+    matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, axes: tuple[str, str]
+) -> go.Figure:
+    """A matrix of cosines with its values written in, both axes in reading order from the top left.
+
+    Args:
+        matrix: (N, M) cosines; NaN cells stay empty.
+        rows: names of the rows.
+        columns: names of the columns.
+        axes: what rows and columns are.
+    """
+    n = max(matrix.shape)
+    text = [["" if np.isnan(v) else f"{v:.2f}" for v in row] for row in matrix] if n <= 16 else None
+    heat = go.Heatmap(
+        z=matrix.astype(np.float32),
+        x=list(columns),
+        y=list(rows),
+        text=text,
+        texttemplate="%{text}" if text else None,
+        colorscale=theme.ORDERED,
+        zmin=float(np.nanmin(matrix)) if np.isfinite(matrix).any() else 0,
+        zmax=1,
+        hovertemplate=f"{axes[0]} %{{y}}, {axes[1]} %{{x}}: %{{z:.3f}}<extra></extra>",
+        colorbar={"thickness": 10, "title": {"text": "cosine", "side": "right"}, "outlinewidth": 0},
+        xgap=1,
+        ygap=1,
+    )
+    figure = theme.style(go.Figure(heat), height=int(min(480, 120 + 42 * len(rows))), legend=False)
+    figure.update_xaxes(title=axes[1], type="category", showgrid=False)
+    figure.update_yaxes(title=axes[0], type="category", autorange="reversed", showgrid=False)
+    return figure

@@ -1,0 +1,187 @@
+"""One panel in detail, for every view that can point at a panel: its page, words, losses, gate and neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import loaders, shell, thumbs
+from app.charts import pages
+from stage3 import neighbors
+from stage3.images import ImageProblem
+
+MEASURES = {  # column: (name, what is better)
+    "loss_contrastive": ("Contrastive loss", "low"),
+    "loss_reconstruction": ("Reconstruction loss", "low"),
+    "loss_alignment_i2t": ("Alignment, picture → text", "low"),
+    "loss_alignment_t2i": ("Alignment, text → picture", "low"),
+    "loss_total": ("Weighted sum", "low"),
+    "rank_i2t": ("Rank, picture → text", "low"),
+    "rank_t2i": ("Rank, text → picture", "low"),
+}
+GATE = {"gate_picture": "picture", "gate_text": "text", "gate_box": "box"}
+
+
+def page_rows(chosen: shell.Chosen, page: int) -> range:
+    """The panel rows of a page, in reading order."""
+    record = loaders.open_dataset(chosen.run).table.pages.iloc[page]
+    first = int(record["first_panel"])
+    return range(first, first + int(record["n_panels"]))
+
+
+def page_picture(chosen: shell.Chosen, page: int, focus: int | None = None, side: int = 640) -> tuple[bytes, bool]:
+    """A page with numbered boxes, and whether it is the real picture (else a drawing of its layout).
+
+    Args:
+        chosen: the run.
+        page: row of the page.
+        focus: position in reading order of the panel that stands out.
+        side: longer side in pixels; one of the picture route's sizes.
+    """
+
+    def make() -> tuple[bytes, bool]:
+        table = loaders.open_dataset(chosen.run).table
+        part = table.panels.iloc[list(page_rows(chosen, page))]
+        boxes = [tuple(float(v) for v in b) if h else None for *b, h in part[[*"xywh", "has_box"]].to_numpy()]
+        record = table.pages.iloc[page]
+        ratio = int(record["width"]) / int(record["height"]) if record["height"] else 0.7
+        try:
+            picture = thumbs.picture(chosen.id, "page", page, side)
+        except ImageProblem:
+            return pages.boxed(None, boxes, focus, ratio=ratio, side=side), False  # type: ignore[arg-type]
+        return pages.boxed(picture, boxes, focus), True  # type: ignore[arg-type]
+
+    key = ("boxed", *loaders.data_key(chosen.run.config), page, focus, side)
+    return loaders.remember(key, make)  # type: ignore[no-any-return]
+
+
+def positions_of(chosen: shell.Chosen, rows: np.ndarray) -> np.ndarray:
+    """Where panel rows stand among the embedded panels, -1 for panels that were not embedded."""
+
+    def make() -> np.ndarray:
+        embedded = loaders.embedded(chosen.run, chosen.step).rows.numpy()
+        return neighbors.own_rows(len(loaders.open_dataset(chosen.run).table), embedded)
+
+    at: np.ndarray = loaders.remember(("positions", *loaders.checkpoint_key(chosen.run, chosen.step)), make)
+    return at[rows]
+
+
+def unit_embeddings(chosen: shell.Chosen) -> np.ndarray:
+    """(N, D) panel embeddings of length 1, in the order of `Embedded.rows`."""
+    key = ("unit", *loaders.checkpoint_key(chosen.run, chosen.step))
+    run, step = chosen.run, chosen.step
+    found: np.ndarray = loaders.remember(key, lambda: neighbors.unit_rows(loaders.embedded(run, step).panel.numpy()))
+    return found
+
+
+def nearest(chosen: shell.Chosen, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) panel rows nearest to some panels by cosine of panel embeddings, and their cosines."""
+    z = unit_embeddings(chosen)
+    at = positions_of(chosen, rows)
+    found, cosine = neighbors.exact_neighbours(z[at], k, z, at)
+    return loaders.embedded(chosen.run, chosen.step).rows.numpy()[found], cosine
+
+
+def measures(frame: pd.DataFrame, row: int) -> pd.DataFrame:
+    """Losses and ranks of a panel, each with the share of panels that have a lower one; undefined ones left out."""
+    found = []
+    for column, (name, _) in MEASURES.items():
+        value = float(frame[column][row]) if column in frame else float("nan")
+        if not np.isnan(value):
+            below = neighbors.share_below(frame[column].to_numpy(np.float32), np.float32(value))
+            found.append({"what": name, "value": value, "below": 100 * below})
+    return pd.DataFrame(found, columns=["what", "value", "below"])
+
+
+def show_measures(frame: pd.DataFrame, row: int, key: str) -> None:
+    """The panel's losses and ranks as a table with bars."""
+    table = measures(frame, row)
+    if table.empty:
+        shell.line("No loss is defined for this panel: it is alone on its page and lacks a picture or a text.")
+        return
+    st.dataframe(
+        table,
+        key=key,
+        hide_index=True,
+        width="stretch",
+        row_height=30,
+        column_config={
+            "what": st.column_config.TextColumn("Measure"),
+            "value": st.column_config.NumberColumn("Value", format="%.3g", width="small"),
+            "below": st.column_config.ProgressColumn(
+                "Higher than",
+                help="Share of all panels with a lower value",
+                format="%.0f %%",
+                min_value=0,
+                max_value=100,
+            ),
+        },
+    )
+
+
+def show_gate(frame: pd.DataFrame, row: int) -> None:
+    """What the fusion gate gave to picture, text and box."""
+    shares = {name: float(frame[column][row]) for column, name in GATE.items()}
+    if any(np.isnan(list(shares.values()))):
+        return
+    shell.line("Gate: " + "   ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items()))
+
+
+def title_of(frame: pd.DataFrame, row: int) -> str:
+    """Which panel of which page, in words (text from data: show it as text)."""
+    panel = frame.loc[row]
+    return f"Panel {int(panel['order']) + 1} of {int(panel['n_panels'])}  ·  {panel['page_id']}"
+
+
+def show_neighbours(
+    chosen: shell.Chosen, frame: pd.DataFrame, row: int, *, key: str, k: int = 6, width: int = 92
+) -> None:
+    """The nearest panels as small pictures; a click on one's button makes it the chosen panel."""
+    if positions_of(chosen, np.array([row]))[0] < 0:
+        shell.line("This panel was not embedded.")
+        return
+    rows, cosine = nearest(chosen, np.array([row]), k)
+    page = int(frame["page"][row])
+    with st.grid(min_column_width=width, gap="xsmall", key=f"{key}-near"):
+        for other, value in zip(rows[0].tolist(), cosine[0].tolist(), strict=True):
+            with st.container(gap="xxsmall", key=f"tile-{key}-near-{other}"):
+                st.image(shell.thumb(chosen, other, 160), width="stretch", alt=title_of(frame, other))
+                mark = (
+                    "same page"
+                    if int(frame["page"][other]) == page
+                    else "same book"
+                    if same_book(frame, row, other)
+                    else ""
+                )
+                st.button(
+                    f"{value:.2f}",
+                    key=f"{key}-near-{other}-go",
+                    help=f"cosine{', ' + mark if mark else ''}; click to look at this panel",
+                    icon=":material/check:" if mark == "same page" else None,
+                    type="tertiary",
+                    on_click=focus_on,
+                    args=(other,),
+                )
+
+
+def same_book(frame: pd.DataFrame, a: int, b: int) -> bool:
+    """Whether two panels are of one book."""
+    return bool(frame["book"][a] == frame["book"][b])
+
+
+def focus_on(row: int | None) -> None:
+    """Make a panel the one that the address names."""
+    shell.set_params(panel=row)
+
+
+def words(frame: pd.DataFrame, row: int, limit: int = 600) -> str:
+    """Who says what in a panel, and its description; a sentence where there is neither."""
+    panel: Any = frame.loc[row]
+    parts = [str(panel["dialogue"]), str(panel["description"])]
+    text = "\n".join(p for p in parts if p)
+    if not text:
+        return "(no text)"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,65 @@
+"""How the map moved while a run was trained: one layout an epoch, each started from the one before."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import components, loaders, mapjobs, shell
+from app.charts import maps, theme
+from stage3 import projection
+
+
+def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
+    """The animation, and how many neighbours each epoch kept; or what to do where no epoch was saved."""
+    files = projection.epoch_files(chosen.run)
+    if not files:
+        shell.empty(
+            "This run kept no embeddings of its epochs",
+            "Train it with embed_every, and the map can be followed from epoch to epoch:",
+            "python -m stage3.train --run runs/drift --data data/samples --embed_every 1",
+        )
+        return
+    job = mapjobs.ensure(chosen.run, chosen.step, drift=True)
+    path = projection.drift_path(chosen.run)
+    if job.state != "ready":
+        from app.views.map import waiting
+
+        waiting(path, job, chosen, drift=True)
+        return
+    made = loaders.remember(("drift", path, path.stat().st_mtime_ns), lambda: projection.load(path))
+    _show(chosen, frame, made)
+
+
+@st.fragment
+def _show(chosen: shell.Chosen, frame: pd.DataFrame, made: pd.DataFrame) -> None:
+    left, right = st.columns([2.1, 1], gap="medium")
+    epochs = pd.unique(made["epoch"])
+    rows = made.loc[made["epoch"] == epochs[0], "row"].to_numpy()
+    rows = rows[rows < len(frame)]
+    with left:
+        name = st.selectbox("Colour by", ["page", "book"], key="map_drift_colour", width=230,
+                            format_func=lambda n: maps.COLOURINGS[n].label)  # fmt: skip
+        column = frame[maps.COLOURINGS[name].column].loc[rows]
+        codes = column.to_numpy() if name == "page" else pd.factorize(column)[0]
+        shown = made[made["row"].isin(rows)]
+        with st.container(key="map-drift"):
+            theme.show(maps.drift(shown, codes), key="map-drift-plot", tools=True,
+                       alt=f"Animation of the map of {len(rows):,} panels over {len(epochs)} epochs")  # fmt: skip
+        components.hover("map-drift", lambda row: shell.thumb_url(chosen, row, 240), 220)
+        with st.container(key="quiet-map-drift"):
+            st.text(f"showing {len(rows):,} of {len(frame):,} panels  ·  each epoch's UMAP starts from the one before")
+    with right, st.container(border=True, key="card-map-drift"):
+        st.subheader("How settled it is", anchor=False)
+        st.caption("Share of a panel's 15 nearest panels that it already had in the saved epoch before.")
+        kept = 100 * made.groupby("epoch")["kept"].mean().dropna()
+        if kept.empty:
+            shell.line("One saved epoch: there is nothing to compare it with.")
+            return
+        line = go.Scatter(
+            x=kept.index, y=kept, mode="lines+markers", hovertemplate="epoch %{x}: %{y:.0f} %<extra></extra>"
+        )
+        figure = theme.style(go.Figure(line), height=260, legend=False)
+        figure.update_yaxes(title="neighbours kept, %", rangemode="tozero").update_xaxes(title="epoch")
+        theme.show(figure, key="map-drift-kept", alt=f"Neighbours kept from epoch to epoch, last {kept.iloc[-1]:.0f} %")
