@@ -1,0 +1,110 @@
+"""Panels that are found in one direction and missed in the other, and what about them explains it.
+
+M panels of a gallery: those with picture and text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+from stage3.evaluation import Embedded
+from stage3.inspection import gallery_sample, take
+from stage3.search_index import Index
+
+GENERIC = 0.9  # share of the gallery's texts whose nearest other texts lie further away than a generic one's
+NEAREST = 5
+REASONS = {
+    "no text": "There are no words to search with, and none to find.",
+    "same text": "Other panels carry the very same text, so words cannot tell which is meant.",
+    "generic": f"Its {NEAREST} nearest other texts are closer to it than those of {GENERIC:.0%} of all texts are to "
+    "theirs: it says little of its own.",
+    "other": "None of these; see the neighbours that come first.",
+}
+I2T, T2I = "picture → text", "text → picture"
+
+
+def failures(
+    embedded: Embedded,
+    ranks_i2t: np.ndarray[Any, Any],
+    ranks_t2i: np.ndarray[Any, Any],
+    rows: np.ndarray[Any, Any],
+    *,
+    k: int = 5,
+) -> pd.DataFrame:
+    """The panels whose partner is among the first k in one direction only, worst first, then those without text.
+
+    Reasons are tested in the order of `REASONS`: no text; a text that another panel of the gallery has too; a text
+    among the tenth whose nearest other texts are closest; other. Panels without text can be asked in
+    neither direction: they are listed with NaN ranks, because a reader looks for them here.
+
+    Args:
+        embedded: embeddings of all usable panels.
+        ranks_i2t: (V,) rank of each panel's text for its picture, by panel row; NaN outside the gallery.
+        ranks_t2i: (V,) the other direction.
+        rows: (n,) panel rows to judge, such as those of a split; their texts are what a text is compared with.
+        k: a rank of at most k is a success.
+
+    Returns:
+        Columns panel, works (`I2T`, `T2I` or "neither"), rank_i2t, rank_t2i, reason, same_text (other panels with
+        that text), nearest_texts (mean cosine to the nearest other texts).
+    """
+    wanted = torch.isin(embedded.rows, torch.from_numpy(np.asarray(rows, np.int64)))
+    part = take(embedded, gallery_sample(wanted.nonzero()[:, 0], embedded))
+    same, near = text_crowding(part)
+    panel = part.rows.numpy()
+    i2t, t2i = ranks_i2t[panel].astype(np.float64), ranks_t2i[panel].astype(np.float64)
+    asked = ~np.isnan(i2t) & ~np.isnan(t2i)
+    only_i2t, only_t2i = asked & (i2t <= k) & (t2i > k), asked & (t2i <= k) & (i2t > k)
+    textless = part.text_ids.numpy() < 0
+    reason = np.full(len(panel), "other", dtype=object)
+    reason[near >= crowded(near, part.text_ids.numpy())] = "generic"
+    reason[same > 0] = "same text"
+    reason[textless] = "no text"
+    frame = pd.DataFrame(
+        {
+            "panel": panel,
+            "works": np.select([only_i2t, only_t2i], [I2T, T2I], "neither"),
+            "rank_i2t": i2t,
+            "rank_t2i": t2i,
+            "reason": reason,
+            "same_text": same,
+            "nearest_texts": near,
+        }
+    )
+    worst = np.fmax(i2t, t2i)
+    order = np.lexsort((panel, -np.nan_to_num(worst, nan=-1.0)))
+    listed = only_i2t | only_t2i | textless
+    found: pd.DataFrame = frame.iloc[order[listed[order]]].reset_index(drop=True)
+    return found
+
+
+def crowded(near: np.ndarray[Any, Any], text_ids: np.ndarray[Any, Any]) -> float:
+    """The crowding from which a text is called generic: the `GENERIC` quantile over distinct texts; inf without any."""
+    _, first = np.unique(text_ids, return_index=True)
+    values = near[first][~np.isnan(near[first])]
+    return float(np.quantile(values, GENERIC)) if len(values) else float("inf")
+
+
+def text_crowding(embedded: Embedded) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """How alone each text is: (V,) panels that share it, and (V,) mean cosine to the nearest different texts (or NaN).
+
+    Different texts with equal embeddings count as different; equal texts count once.
+    """
+    ids = embedded.text_ids.numpy()
+    same = np.zeros(len(ids), np.int64)
+    near = np.full(len(ids), np.nan)
+    has = ids >= 0
+    if not has.any():
+        return same, near
+    _, first, inverse, count = np.unique(ids[has], return_index=True, return_inverse=True, return_counts=True)
+    same[has] = count[inverse] - 1
+    vectors = F.normalize(embedded.text[torch.from_numpy(np.flatnonzero(has)[first])], dim=1)
+    if len(vectors) > 1:
+        hits = Index(vectors).search(vectors, NEAREST, exclude=np.arange(len(vectors)))
+        near[has] = np.nanmean(hits.scores, axis=1)[inverse]
+    return same, near

@@ -1,0 +1,396 @@
+"""Queries of every kind against the panels of a run: a panel, typed words, a picture, or a picture and words.
+
+Three spaces hold the panels: `picture` and `text`, which the alignment loss brings together, and `panel`, the fused
+embedding of all that a panel has. A query lies in one of them (or between picture and text) and searches one of them.
+
+V panels of the table, N of them in a gallery, D embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from stage3 import evaluation, loading, metrics
+from stage3.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
+from stage3.batches import IMAGE, TEXT
+from stage3.config import DataError
+from stage3.dataset import Dataset
+from stage3.evaluation import Embedded
+from stage3.inspection import describe_panels
+from stage3.objectives import Stage3
+from stage3.search_index import Index
+
+if TYPE_CHECKING:
+    from stage3.runs import Run
+
+Space = Literal["picture", "text", "panel"]
+SPACES: tuple[Space, ...] = ("picture", "text", "panel")
+SPACE_NAMES = {
+    "picture": "picture embedding",
+    "text": "text embedding",
+    "panel": "fused panel embedding",
+    "blend": "blend of a picture and a text embedding",
+}
+MAX_WORDS = 2000  # characters of a typed query
+TEXT_FILTERS = ("any", "with", "without")
+
+
+@dataclass(frozen=True)
+class Query:
+    """Something to search with.
+
+    Attributes:
+        vector: (D,) float32 of norm 1.
+        space: where the vector lies: "picture", "text", "panel" or "blend".
+        said: what it is, in words of our own.
+        panel: row of the panel table when the query is a panel of the set.
+    """
+
+    vector: Tensor
+    space: str
+    said: str
+    panel: int | None = None
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which panels may be found; an empty tuple lets all through.
+
+    Attributes:
+        books: names of books.
+        page_types: page types.
+        splits: of "train", "val", "test".
+        text: "any", "with" or "without" text.
+    """
+
+    books: tuple[str, ...] = ()
+    page_types: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    text: str = "any"
+
+    def __bool__(self) -> bool:
+        return bool(self.books or self.page_types or self.splits or self.text != "any")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a search found.
+
+    Attributes:
+        rows: (k,) rows of the panel table, best first.
+        scores: (k,) cosines, -1 to 1.
+        relations: (k,) what each result is to a panel that asked: "partner" (its own other half), "same text",
+            "page mate" or "".
+        gallery: number of panels that were searched.
+        partner_rank: rank of the true partner in that gallery, ties counting half and panels of the same text not
+            competing, as in the metrics; None when the query has no partner there.
+        partner_score: its cosine; None likewise.
+        compared: which spaces are compared, in words.
+    """
+
+    rows: np.ndarray[Any, Any]
+    scores: np.ndarray[Any, Any]
+    relations: list[str]
+    gallery: int
+    partner_rank: float | None
+    partner_score: float | None
+    compared: str
+
+
+@dataclass(eq=False)
+class Searcher:
+    """Search over the panels of one checkpoint. Holds no state between searches; threads may share it.
+
+    Attributes:
+        data: the panels.
+        model: in eval mode, on the CPU.
+        embedded: its embeddings of all usable pages.
+        names: (vision, text) backbones, by which words and uploaded pictures become features.
+    """
+
+    data: Dataset
+    model: Stage3
+    embedded: Embedded
+    names: tuple[str, str] = ("tiny", "tiny")
+    _backbones: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_run(cls, run: Run, data: Dataset | None = None, *, checkpoint: int | None = None) -> Searcher:
+        """A searcher of a run's checkpoint (None: the best) over its own data set, or other panels.
+
+        Raises:
+            DataError: the data cannot be read, or its features come from other backbones than the run's.
+            StorageError: the checkpoint does not load.
+        """
+        model = evaluation.load_model(run, checkpoint)
+        data = data or loading.load_data(run)
+        loading.check_features(run, model.encoder.spec, data)
+        embedded = evaluation.embed(model, data.panel_set, data.pages("all"))
+        return cls(data, model, embedded, (run.config.vision_backbone, run.config.text_backbone))
+
+    # --- what is searched
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """`inspection.describe_panels` of all panels."""
+        return describe_panels(self.data, self.model.config.text_parts)
+
+    @cached_property
+    def position(self) -> np.ndarray[Any, Any]:
+        """(V,) int64 position of each panel in `embedded`, -1 where it has none."""
+        found = np.full(len(self.data.table), -1, np.int64)
+        found[self.embedded.rows.numpy()] = np.arange(len(self.embedded.rows))
+        return found
+
+    @cached_property
+    def _galleries(self) -> dict[str, tuple[Index, np.ndarray[Any, Any]]]:
+        return {}
+
+    def gallery(self, space: Space) -> tuple[Index, np.ndarray[Any, Any]]:
+        """The index of a space and (N,) the panel rows behind it: only panels that have the modality."""
+        if space not in self._galleries:
+            if space == "panel":
+                at = torch.arange(len(self.embedded.rows))
+            else:
+                at = self.embedded.present[:, IMAGE if space == "picture" else TEXT].nonzero()[:, 0]
+            self._galleries[space] = (Index.of(self._vectors(space)[at]), self.embedded.rows[at].numpy())
+        return self._galleries[space]
+
+    def _vectors(self, space: str) -> Tensor:
+        return {"picture": self.embedded.image, "text": self.embedded.text, "panel": self.embedded.panel}[space]
+
+    @cached_property
+    def _codes(self) -> dict[str, tuple[np.ndarray[Any, Any], dict[str, int]]]:
+        """Columns that are filtered by, as numbers: comparing 100,000 strings takes longer than searching."""
+        out = {}
+        for column in ("book", "page_type", "split"):
+            codes, names = pd.factorize(self.frame[column])
+            out[column] = (codes, {str(n): i for i, n in enumerate(names)})
+        return out
+
+    def choices(self, column: str) -> list[str]:
+        """The values that "book", "page_type" or "split" takes, in order of first appearance."""
+        return list(self._codes[column][1])
+
+    def allowed(self, filters: Filters) -> np.ndarray[Any, Any]:
+        """(V,) bool: the panels that the filters let through.
+
+        Raises:
+            DataError: a value that no panel has.
+        """
+        mask = np.ones(len(self.data.table), bool)
+        for column, wanted in (
+            ("book", filters.books),
+            ("page_type", filters.page_types),
+            ("split", filters.splits),
+        ):
+            if not wanted:
+                continue
+            codes, numbers = self._codes[column]
+            unknown = next((w for w in wanted if w not in numbers), None)
+            if unknown is not None:
+                raise DataError(f"no panel has the {column.replace('_', ' ')} {unknown!r}")
+            keep = np.zeros(len(numbers) + 1, bool)
+            keep[[numbers[w] for w in wanted]] = True
+            mask &= keep[codes]
+        if filters.text not in TEXT_FILTERS:
+            raise DataError(f"text: {filters.text!r} is not one of {', '.join(TEXT_FILTERS)}")
+        if filters.text != "any":
+            mask &= self.data.panel_set.present[:, TEXT] == (filters.text == "with")
+        return mask
+
+    # --- queries
+
+    def spaces_of(self, row: int) -> tuple[Space, ...]:
+        """The spaces in which a panel can be a query."""
+        if not 0 <= row < len(self.position) or self.position[row] < 0:
+            return ()
+        present = self.embedded.present[int(self.position[row])]
+        has = {"picture": bool(present[IMAGE]), "text": bool(present[TEXT]), "panel": True}
+        return tuple(s for s in SPACES if has[s])
+
+    def from_panel(self, row: int, space: Space) -> Query:
+        """A panel of the set as the query.
+
+        Raises:
+            DataError: no such panel, or it lacks the modality.
+        """
+        if space not in self.spaces_of(row):
+            there = 0 <= row < len(self.position)
+            raise DataError(f"panel {row} has no {space}" if there else f"there is no panel {row}")
+        vector = F.normalize(self._vectors(space)[int(self.position[row])], dim=0)
+        return Query(vector, space, f"the {SPACE_NAMES[space]} of panel {row}", row)
+
+    def from_words(self, words: str) -> Query:
+        """Typed words: text backbone, then the model's text adapter.
+
+        Raises:
+            DataError: nothing but white space, or more than `MAX_WORDS` characters.
+        """
+        if len(words) > MAX_WORDS:
+            raise DataError(f"the query has {len(words):,} characters; {MAX_WORDS:,} are the most. Shorten it.")
+        if not words.strip():
+            raise DataError("the query is empty: type some words")
+        features = self.text_backbone.encode([words])
+        return self._encoded(features, "text", "the words that were typed")
+
+    def from_picture(self, picture: Image.Image) -> Query:
+        """A picture that need not be of the set: vision backbone, then the model's picture adapter."""
+        features = self.vision_backbone.encode([picture.convert("RGB")])
+        return self._encoded(features, "picture", "the picture that was given")
+
+    def blend(self, picture: Query, words: Query, weight: float) -> Query:
+        """A picture and words together: the normalised (1 - weight) * picture + weight * words.
+
+        Args:
+            picture: a query in the picture space.
+            words: a query in the text space.
+            weight: of the words, 0 to 1; 0 is the picture alone, 1 the words alone.
+
+        Raises:
+            DataError: a weight or space that is none of these, or two opposite vectors that cancel out.
+        """
+        if not 0 <= weight <= 1:
+            raise DataError(f"the blend is a number from 0 (picture) to 1 (words), not {weight}")
+        if (picture.space, words.space) != ("picture", "text"):
+            raise DataError(f"a blend takes a picture and words, not {picture.space} and {words.space}")
+        mixed = (1 - weight) * picture.vector + weight * words.vector
+        if float(mixed.norm()) < 1e-6:
+            raise DataError("picture and words point in opposite directions and cancel out; move the blend")
+        said = f"{1 - weight:.0%} picture and {weight:.0%} words"
+        return Query(F.normalize(mixed, dim=0), "blend", said)
+
+    @property
+    def text_backbone(self) -> TextBackbone:
+        """The run's text backbone; its weights load with the first words."""
+        if "text" not in self._backbones:
+            self._backbones["text"] = resolve_text(self.names[1])
+        found: TextBackbone = self._backbones["text"]
+        return found
+
+    @property
+    def vision_backbone(self) -> VisionBackbone:
+        """The run's vision backbone; its weights load with the first picture."""
+        if "vision" not in self._backbones:
+            self._backbones["vision"] = resolve_vision(self.names[0])
+        found: VisionBackbone = self._backbones["vision"]
+        return found
+
+    def _encoded(self, features: Tensor, space: str, said: str) -> Query:
+        encoder = self.model.encoder
+        dtype = torch.float16 if self.model.config.feature_dtype == "float16" else torch.float32
+        with torch.inference_mode():  # rounded as the store rounds what training reads
+            vector = (encoder.text if space == "text" else encoder.vision)(features.to(dtype).float())[0]
+        return Query(F.normalize(vector.clone(), dim=0), space, said)
+
+    # --- searching
+
+    def search(self, query: Query, target: Space, k: int = 10, filters: Filters | None = None) -> Results:
+        """The k panels of the target space nearest to the query by cosine, best first, ties by row.
+
+        A panel does not find itself within one space; across spaces it is its own true partner and stays.
+
+        Raises:
+            DataError: a filter names what no panel has.
+        """
+        index, rows = self.gallery(target)
+        allowed = self.allowed(filters)[rows] if filters else None
+        own = self._own(query, rows)
+        within = query.space == target
+        exclude = np.array([own]) if within and own >= 0 else None
+        vector = query.vector[None]
+        hits = index.search(vector, k, allowed=allowed, exclude=exclude)
+        found = hits.rows[0][hits.rows[0] >= 0]
+        size = len(rows) if allowed is None else int(allowed.sum())
+        if own >= 0 and within and (allowed is None or allowed[own]):
+            size -= 1
+        rank = score = None
+        if own >= 0 and not within and (allowed is None or allowed[own]):
+            scores = index.scores(vector)[0]
+            rank, score = self._rank(scores, own, rows, allowed), float(scores[own])
+        return Results(
+            rows[found],
+            hits.scores[0][: len(found)],
+            self._relations(query, rows[found], within),
+            size,
+            rank,
+            score,
+            compared(query.space, target),
+        )
+
+    def _own(self, query: Query, rows: np.ndarray[Any, Any]) -> int:
+        """Place of the asking panel in a gallery, -1 when it is not in it."""
+        if query.panel is None:
+            return -1
+        at = int(np.searchsorted(rows, query.panel))
+        return at if at < len(rows) and rows[at] == query.panel else -1
+
+    def _rank(
+        self, scores: Tensor, own: int, rows: np.ndarray[Any, Any], allowed: np.ndarray[Any, Any] | None
+    ) -> float:
+        ids = self.data.features.text_rows[rows]
+        rivals = (ids != ids[own]) | (ids < 0)
+        rivals[own] = False
+        if allowed is not None:
+            rivals &= allowed
+        ahead = (scores - scores[own]).numpy()[rivals]
+        return float(1 + (ahead > metrics.TIE).sum() + 0.5 * (np.abs(ahead) <= metrics.TIE).sum())
+
+    def _relations(self, query: Query, rows: np.ndarray[Any, Any], within: bool) -> list[str]:
+        if query.panel is None:
+            return [""] * len(rows)
+        ids, page = self.data.features.text_rows, self.data.table.page_of_panel
+        me = query.panel
+        out = []
+        for row in rows:
+            if row == me and not within:
+                out.append("partner")
+            elif ids[row] == ids[me] and ids[me] >= 0:
+                out.append("same text")
+            else:
+                out.append("page mate" if page[row] == page[me] else "")
+        return out
+
+
+def compared(space: str, target: str) -> str:
+    """Which spaces a search compares and what that is worth, in words.
+
+    >>> compared("text", "text")
+    'text embedding against text embeddings: one space'
+    """
+    what = f"{SPACE_NAMES[space]} against {SPACE_NAMES[target]}s"
+    if space == target:
+        return f"{what}: one space"
+    if space == "blend":
+        fused = target == "panel"
+        return f"{what}: " + ("no loss brings these together" if fused else "half of it is from the other space")
+    if "panel" in (space, target):
+        seen = space if target == "panel" else target
+        return f"{what}: no loss brings these together, and a fused embedding has seen its own panel's {seen}"
+    return f"{what}: the pairs that the alignment loss brings together"
+
+
+def result_frame(searcher: Searcher, results: Results) -> pd.DataFrame:
+    """The results as a table: rank, score, relation, and what the panel table says of each."""
+    columns = ["panel_id", "page_id", "book", "page_type", "split", "order", "text", "has_picture", "has_text"]
+    frame = searcher.frame.loc[results.rows, columns].reset_index(names="panel")
+    frame.insert(0, "rank", np.arange(1, len(frame) + 1))
+    frame.insert(1, "score", results.scores)
+    frame.insert(2, "relation", results.relations)
+    return frame
+
+
+def to_json_rows(frame: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """Rows of a table as plain values for JSON."""
+    rows: Sequence[Mapping[str, Any]] = frame.to_dict(orient="records")  # type: ignore[assignment]
+    return [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
