@@ -67,7 +67,8 @@ def main() -> None:
         write_data(root, args.pages, args.files)
         size = (root / "manifest.csv").stat().st_size / 2**20
         print(
-            f"wrote {args.pages:,} rows ({size:.0f} MB) and {args.files:,} panel files in {time.perf_counter() - start:.0f} s"
+            f"wrote {args.pages:,} rows ({size:.0f} MB) and {args.files:,} panel files "
+            f"in {time.perf_counter() - start:.0f} s"
         )
         paths = [str(root / name) for name in ("manifest.csv", "panels", "labels.json", "cache")]
         print(f"{'':<14}{'import s':>9}{'load s':>9}{'peak MB':>9}{'listed':>11}{'kept':>9}")

@@ -36,6 +36,7 @@ MIN_SIDE = 4  # pixels; nothing below holds a panel
 MAX_ASPECT = 100  # a long webtoon strip is about 70 times as high as wide
 MAX_MEGAPIXELS = 100.0
 CROP_LIMIT = 80_000_000  # pixels; above, Image.crop would warn of a bomb that the page's own check has let in
+OVERSAMPLE = 2  # crops are decoded at no less than this many times what they will be shrunk to, for fidelity
 Box = Sequence[float]  # x, y, w, h as shares of the page
 
 
@@ -114,6 +115,29 @@ def open_page(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS, trunc
         return _decoded(_opened(file, path, max_megapixels), path, truncated=truncated)
 
 
+def open_bytes(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS, longest: int = 0) -> Image.Image:
+    """Decode a picture that somebody handed over, under the same guards as `open_page`; messages call it "the picture".
+
+    Args:
+        data: the bytes of the file.
+        max_megapixels: larger pictures are refused by their header.
+        longest: shrink the result so that its long side has at most so many pixels; 0 keeps the size.
+
+    Raises:
+        ImageProblem: as `open_page`.
+    """
+    image = _opened(io.BytesIO(data), "the picture", max_megapixels)
+    if longest:
+        scale = longest / max(image.size)
+        _draft(image, [(0.0, 0.0, 1.0, 1.0)], max(1, int(min(image.size) * scale)))
+    page = _decoded(image, "the picture", truncated=False)
+    if longest and max(page.size) > longest:
+        scale = longest / max(page.size)
+        size = (max(1, round(page.width * scale)), max(1, round(page.height * scale)))
+        return page.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return page
+
+
 def page_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
     """(width, height) in pixels of the upright page, from the header alone.
 
@@ -128,10 +152,7 @@ def page_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tu
 
 def crop(image: Image.Image, box: Box) -> Image.Image:
     """The part of a page that a box covers, rounded to whole pixels, at least one a side."""
-    left, top, right, bottom = _pixels(box, image.size)
-    if (right - left) * (bottom - top) > CROP_LIMIT:
-        return image.resize((right - left, bottom - top), Image.Resampling.NEAREST, (left, top, right, bottom))
-    return image.crop((left, top, right, bottom))
+    return _cut(image, _pixels(box, image.size), None, Image.Resampling.NEAREST)
 
 
 def _pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -149,19 +170,24 @@ def decode_panels(
     boxes: Sequence[Box] | np.ndarray,
     *,
     short_side: int,
+    size: tuple[int, int] | None = None,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
     max_megapixels: float = MAX_MEGAPIXELS,
     truncated: bool = False,
 ) -> list[Image.Image]:
     """The panels of a page as RGB crops, decoded no finer than needed.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (inside the decoder, which saves most of the work) as far as
-    every crop that is larger than `short_side` keeps at least that many pixels on its short side. Crops are not
-    resized; the caller does that, as its backbone wants it.
+    every crop keeps at least twice `short_side` pixels on its short side; a page with a small panel is decoded in
+    full. With `size` the crops are resized here, from edges that are exact within a pixel of the small page; without
+    it they come as decoded, cut at whole pixels, for the caller to resize.
 
     Args:
         path: the page.
         boxes: (N, 4) x, y, w, h as shares of the upright page.
-        short_side: pixels that the caller shrinks each crop's short side to.
+        short_side: pixels that each crop's short side is shrunk to in the end.
+        size: (width, height) to resize every crop to.
+        resample: filter of that resize.
         max_megapixels: larger pages are refused by their header.
         truncated: read a cut file as far as it goes.
 
@@ -170,21 +196,37 @@ def decode_panels(
     """
     with open_regular(path) as file:
         image = _opened(file, path, max_megapixels)
-        _draft(image, boxes, short_side)
+        full, scale = image.size, _draft(image, boxes, OVERSAMPLE * short_side)
         page = _decoded(image, path, truncated=truncated)
-    return [crop(page, box) for box in boxes]
+        full = full[::-1] if _orientation(image) >= 5 else full
+    return [_cut(page, tuple(edge / scale for edge in _pixels(box, full)), size, resample) for box in boxes]
 
 
-def _draft(image: ImageFile.ImageFile, boxes: Sequence[Box] | np.ndarray, short_side: int) -> None:
-    """Let a JPEG decode at a fraction that still leaves every box `short_side` pixels."""
+def _cut(
+    page: Image.Image, edges: tuple[float, ...], size: tuple[int, int] | None, resample: Image.Resampling
+) -> Image.Image:
+    """A crop between edges that may lie within a pixel, where the page was decoded at a fraction."""
+    left, top, right, bottom = edges[0], edges[1], min(edges[2], page.width), min(edges[3], page.height)
+    if size is not None:
+        return page.resize(size, resample, (left, top, right, bottom))
+    x, y = min(round(left), page.width - 1), min(round(top), page.height - 1)
+    box = x, y, max(round(right), x + 1), max(round(bottom), y + 1)
+    if (box[2] - x) * (box[3] - y) > CROP_LIMIT:
+        return page.resize((box[2] - x, box[3] - y), Image.Resampling.NEAREST, box)
+    return page.crop(box)
+
+
+def _draft(image: ImageFile.ImageFile, boxes: Sequence[Box] | np.ndarray, short_side: float) -> int:
+    """Let a JPEG decode at 1/2, 1/4 or 1/8 that still leaves every box `short_side` pixels; returns 2, 4, 8 or 1."""
     if not isinstance(image, _Jpeg) or not len(boxes) or short_side < 1:
-        return
+        return 1
     width, height = image.size[::-1] if _orientation(image) >= 5 else image.size
     smallest = min(min(float(w) * width, float(h) * height) for _, _, w, h in boxes)
     for scale in (8, 4, 2):
         if smallest / scale >= short_side and min(image.size) // scale >= MIN_SIDE:
             image.draft(None, (image.size[0] // scale, image.size[1] // scale))
-            return
+            return scale
+    return 1
 
 
 def thumbnail(path: Path | str, box: Box | None, side: int, *, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:

@@ -349,16 +349,20 @@ def test_fast_crops_stay_close_to_plain_ones(tmp_path: Path) -> None:
     page = images.open_page(path)
     plain = resized([images.crop(page, b) for b in BOXES])
     crops = images.decode_panels(path, BOXES, short_side=224)
-    assert all(224 <= min(c.size) < 500 for c in crops)  # decoded small, but not too small
+    assert all(2 * 224 <= min(c.size) < 500 for c in crops)  # decoded small, but not too small
     assert np.abs(resized(crops) - plain).mean() <= 3
+    sized = images.decode_panels(path, BOXES, short_side=224, size=(224, 224))
+    assert {c.size for c in sized} == {(224, 224)}
+    assert np.abs(resized(sized) - plain).mean() <= 1
 
 
 def test_small_panels_are_never_decoded_below_what_is_asked(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jpg", SMOOTH)
     box = (0.1, 0.1, 0.25, 0.25)  # 100 x 150 pixels
     assert images.decode_panels(path, [box], short_side=101)[0].size == (100, 150)
-    assert images.decode_panels(path, [box], short_side=50)[0].size == (50, 75)
-    assert images.decode_panels(path, [box, (0, 0, 1, 1)], short_side=60)[0].size == (100, 150)
+    assert images.decode_panels(path, [box], short_side=26)[0].size == (100, 150)
+    assert images.decode_panels(path, [box], short_side=25)[0].size == (50, 75)
+    assert images.decode_panels(path, [box, (0, 0, 1, 1)], short_side=30)[0].size == (100, 150)
     assert images.decode_panels(path, [], short_side=60) == []
 
 

@@ -24,9 +24,9 @@ from reader_world import (
 )
 
 from stage3 import readers
-from stage3.config import Config, ConfigError, DataError
+from stage3.config import Config, ConfigError, DataError, StorageError
 from stage3.panels import DataReport, PanelTable
-from stage3.readers import names
+from stage3.readers import cache, names
 from stage3.readers.manifest import book_of, remapped
 from stage3.readers.order import reading_order
 
@@ -506,3 +506,42 @@ def test_the_order_of_the_manifest_is_the_order_of_pages(world: World) -> None:
     world.ids.reverse()
     table: PanelTable = world.load()
     assert table.pages["page_id"].tolist() == CLEAN[::-1]
+
+
+def test_a_file_for_another_shape_of_page_is_pointed_out(tmp_path: Path) -> None:
+    world = World(tmp_path / "w", "ocr")
+    world.bad_page(ocr_page(2, image_width=SIZE[1], image_height=SIZE[0]))
+    table = world.load()
+    assert table.report.counts["page_shape_differs"] == 1
+    assert len(table.pages) == 7
+
+
+def test_a_picture_folder_that_changes_meanwhile_costs_a_second_reading_only(world: World) -> None:
+    first = world.load()
+    os.utime(world.root / "images" / "Book A", (1, 1))
+    pd.testing.assert_frame_equal(world.load().panels, first.panels)
+
+
+def test_two_processes_that_make_the_same_table_get_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = world.config()
+    real, calls = cache.build, []
+
+    def build_while_another_finishes(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            with monkeypatch.context() as other:
+                other.setattr(cache.os, "getpid", lambda: 999_999)
+                readers.load(config)
+        return real(*args)
+
+    monkeypatch.setattr(cache, "build", build_while_another_finishes)
+    table = readers.load(config)
+    assert len(calls) == 2
+    pd.testing.assert_frame_equal(readers.load(config).panels, table.panels)
+    assert len(saved(world)) == 1
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(world: World) -> None:
+    (world.root / "file").write_text("", encoding="utf-8")
+    with pytest.raises(StorageError, match="--cache_dir"):
+        world.load(cache_dir=str(world.root / "file"))

@@ -57,8 +57,7 @@ def read(config: Config, *, refresh: bool = False) -> PanelTable:
     table = None if refresh else _cached(folder)
     if table is None:
         _make(config, source, listing, scanned, folder)
-        table = _cached(folder)
-        assert table is not None, "the table was written a moment ago"
+        table = PanelTable.load(folder)
     table.report.facts["source"] = {
         "name": source.name,
         "format": source.panel_format,
@@ -125,8 +124,7 @@ def _make(config: Config, source: DataSource, listing: Listing | None, scanned: 
         table.report.facts.update(table_facts(table))
         (work / "report.json").write_text(json.dumps(table.report.to_dict(), ensure_ascii=False), encoding="utf-8")
         (work / "picture_folders.json").write_text(json.dumps(folders, ensure_ascii=False), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        work.replace(folder)
+        _put_in_place(work, folder)
     except OSError as error:
         raise StorageError(
             f"{folder}: the panel table cannot be written: {error.strerror or error}. "
@@ -134,6 +132,19 @@ def _make(config: Config, source: DataSource, listing: Listing | None, scanned: 
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _put_in_place(work: Path, folder: Path) -> None:
+    """Rename, so that another process sees the old table or the new one; if it was quicker, its table is as good."""
+    old = work.with_name(f"{work.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        work.replace(folder)
+    except OSError:
+        if not (folder / "picture_folders.json").is_file():
+            raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def table_facts(table: PanelTable) -> dict[str, object]:

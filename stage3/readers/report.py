@@ -57,6 +57,7 @@ ANOMALIES = {
     "box_thin": "boxes under 2 pixels on a side: refused",
     "boxes_rescaled": "pages whose boxes were in another unit: rescaled",
     "page_size_missing": "pages whose size was taken from the picture",
+    "page_shape_differs": "files made for another shape of page than the picture's (turned?)",
     "panel_type": "entries that are no panel",
     "panel_dropped": "panels with neither a valid box nor text",
     "panel_number": "pages whose panel numbers are no order",

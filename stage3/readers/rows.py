@@ -310,15 +310,13 @@ def _add_page(made: Build, row: int, how: int, path: str, parsed: Callable[[], A
         panels, size = finish(raw, info, made.config.max_panels)
     except PageProblem as problem:
         report.skip(problem.code, f"{path}: {problem.detail}")
-        panels = []
-    for code, detail in notes:
-        report.note(code, f"{path}: {detail}")
-    if not panels:
+        _write_notes(notes, path, report)
         return
     if isinstance(raw.canonical_id, str) and normal_key(exact_key(raw.canonical_id)) != normal_key(exact_key(page_id)):
         report.note("id_differs_inside", f"{path}: {raw.canonical_id[:200]}")
     if made.small or picture.asked:
-        size = picture.size() if picture.size() != (0, 0) else size
+        size = _agreed(size, picture.size(), info)
+    _write_notes(notes, path, report)
     label = made.labels.names[made.codes[row]] if made.labels is not None else ""
     made.writer.add(
         {
@@ -335,6 +333,20 @@ def _add_page(made: Build, row: int, how: int, path: str, parsed: Callable[[], A
     )
     if made.small and picture.path:
         made.pages_with_picture.append(picture.path)
+
+
+def _agreed(declared: tuple[int, int], pictured: tuple[int, int], page: PageInfo) -> tuple[int, int]:
+    """The picture's size when it is known; a file made for another shape of page is worth a look."""
+    if 0 in pictured:
+        return declared
+    if 0 not in declared and abs(declared[0] * pictured[1] / (declared[1] * pictured[0]) - 1) > 0.03:
+        page.note("page_shape_differs", f"the file says {declared}, the picture has {pictured}")
+    return pictured
+
+
+def _write_notes(notes: list[tuple[str, str]], path: str, report: DataReport) -> None:
+    for code, detail in notes:
+        report.note(code, f"{path}: {detail}")
 
 
 class _Picture:
