@@ -190,7 +190,9 @@ def _retrieval(n: Mapping[str, float]) -> tuple[bool | None, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, diagnose, print; exit code 0 when nothing has collapsed, 3 when something has."""
-    about = "Tell healthy, page-collapsed and collapsed embeddings apart. Exit code 0 when nothing has collapsed, else 3."
+    about = (
+        "Tell healthy, page-collapsed and collapsed embeddings apart. Exit code 0 when nothing has collapsed, else 3."
+    )
     parser = Parser("diagnose", about, EXAMPLES, usage="--run RUN | --embeddings X.zarr [--json] ...")
     parser.add_argument("--run", help="folder of a run; its best checkpoint is judged on pages it was not trained on")
     parser.add_argument("--embeddings", help="a Zarr store of panel embeddings, as `stage3.embed` writes")

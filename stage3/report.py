@@ -191,12 +191,11 @@ def _add_reconstruction(
 
 def _chance(text_ids: Tensor) -> dict[str, float]:
     """Chance levels of gallery retrieval; identical texts do not compete, so each query has a gallery of its own."""
-    _, inverse, count = text_ids.unique(return_inverse=True, return_counts=True)
-    sizes, times = (len(text_ids) - count[inverse] + 1).unique(return_counts=True)
-    share = (times / max(len(text_ids), 1)).double()
+    _, inverse, count = np.unique(text_ids.numpy(), return_inverse=True, return_counts=True)
+    sizes, times = np.unique(len(text_ids) - count[inverse] + 1, return_counts=True)
 
     def mean(levels: list[float]) -> float:
-        return float((torch.tensor(levels, dtype=torch.float64) * share).sum()) if len(levels) else math.nan
+        return float(np.average(levels, weights=times)) if levels else math.nan
 
     g = sizes.tolist()
     return {f"r{k}": mean([metrics.chance_recall(n, k) for n in g]) for k in KS} | {
@@ -245,5 +244,3 @@ def median_interval(
         medians[i] = (ordered[low] + ordered[high]) / 2
     low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
