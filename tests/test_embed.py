@@ -213,18 +213,25 @@ def attempt(made, tmp_path_factory):
     return go
 
 
-def faulty_attempts(attempt, folder: Path, fault: str, reference: dict[str, str]) -> int:
-    """Meet the fault at every operation in turn; returns how many there are. Asserts the promises after each."""
+def faulty_attempts(attempt, folder: Path, fault: str, reference: dict[str, str], seen: set[tuple]) -> int:
+    """Meet the fault at every operation in turn; returns how many there are. Asserts the promises after each.
+
+    `seen` holds what earlier faults left: the same folder found again needs no second proof.
+    """
     at = 0
     while True:
         at += 1
         where = folder / f"{fault}-{at}"
         where.mkdir()
-        with Disk(fault, at) as disk:
-            with suppress(Killed, StorageError):
-                attempt(where)
+        with Disk(fault, at) as disk, suppress(Killed, StorageError):
+            attempt(where)
         if not disk.hit:
             return at - 1
+        left = (*tree(where).items(), *sorted(p.relative_to(where) for p in where.rglob("*") if p.is_dir()))
+        if left in seen:
+            shutil.rmtree(where)
+            continue
+        seen.add(left)
         store = where / "x.zarr"
         if Places.of(store).complete.exists():
             read_store(store)
@@ -238,13 +245,15 @@ def faulty_attempts(attempt, folder: Path, fault: str, reference: dict[str, str]
         shutil.rmtree(where)
 
 
-@pytest.mark.parametrize("fault", ["kill", "torn", "enospc", "eio"])
-def test_a_fault_at_any_operation_and_an_ordinary_rerun_end_with_the_same_bytes(attempt, stored, tmp_path, fault):
-    assert faulty_attempts(attempt, tmp_path, fault, tree(stored.parent)) > 100
+def test_a_fault_at_any_operation_and_an_ordinary_rerun_end_with_the_same_bytes(attempt, stored, tmp_path):
+    seen: set[tuple] = set()
+    for fault in ("kill", "torn", "enospc", "eio"):
+        assert faulty_attempts(attempt, tmp_path, fault, tree(stored.parent), seen) > 100
+    assert len(seen) > 50
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("at", [5, 40, 55, 70, 85, 100, 115, 130])
+@pytest.mark.parametrize("at", [40, 70, 100, 130])
 def test_a_process_killed_with_sigkill_leaves_what_the_next_one_completes(attempt, stored, tmp_path, at):
     child = os.fork()
     if child == 0:
@@ -269,7 +278,7 @@ def test_progress_recorded_before_the_data_and_trusted_is_caught(attempt, stored
     monkeypatch.setattr(exporter, "write_chunk", hasty)
     monkeypatch.setattr(exporter, "chunk_damage", lambda places, entry: [])
     with pytest.raises((AssertionError, StorageError)):
-        faulty_attempts(attempt, tmp_path, "kill", tree(stored.parent))
+        faulty_attempts(attempt, tmp_path, "kill", tree(stored.parent), set())
 
 
 def test_stopping_on_request_is_resumable(attempt, stored, tmp_path):
