@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import loaders, shell, thumbs
+from app.cache import Memory
 from app.charts import pages
 from stage3 import neighbors
 from stage3.images import ImageProblem
@@ -22,6 +23,7 @@ MEASURES = {  # column: (name, what is better)
     "rank_i2t": ("Rank, picture → text", "low"),
     "rank_t2i": ("Rank, text → picture", "low"),
 }
+_kept: Memory[Any] = Memory(300)
 GATE = {"gate_picture": "picture", "gate_text": "text", "gate_box": "box"}
 
 
@@ -55,7 +57,7 @@ def page_picture(chosen: shell.Chosen, page: int, focus: int | None = None, side
         return pages.boxed(picture, boxes, focus), True  # type: ignore[arg-type]
 
     key = ("boxed", *loaders.data_key(chosen.run.config), page, focus, side)
-    return loaders.remember(key, make)  # type: ignore[no-any-return]
+    return _kept.get(key, make)  # type: ignore[no-any-return]
 
 
 def positions_of(chosen: shell.Chosen, rows: np.ndarray) -> np.ndarray:
@@ -65,15 +67,16 @@ def positions_of(chosen: shell.Chosen, rows: np.ndarray) -> np.ndarray:
         embedded = loaders.embedded(chosen.run, chosen.step).rows.numpy()
         return neighbors.own_rows(len(loaders.open_dataset(chosen.run).table), embedded)
 
-    at: np.ndarray = loaders.remember(("positions", *loaders.checkpoint_key(chosen.run, chosen.step)), make)
-    return at[rows]
+    at: np.ndarray = _kept.get(("positions", *loaders.checkpoint_key(chosen.run, chosen.step)), make)
+    found: np.ndarray = at[rows]
+    return found
 
 
 def unit_embeddings(chosen: shell.Chosen) -> np.ndarray:
     """(N, D) panel embeddings of length 1, in the order of `Embedded.rows`."""
     key = ("unit", *loaders.checkpoint_key(chosen.run, chosen.step))
     run, step = chosen.run, chosen.step
-    found: np.ndarray = loaders.remember(key, lambda: neighbors.unit_rows(loaders.embedded(run, step).panel.numpy()))
+    found: np.ndarray = _kept.get(key, lambda: neighbors.unit_rows(loaders.embedded(run, step).panel.numpy()))
     return found
 
 
@@ -89,9 +92,9 @@ def measures(frame: pd.DataFrame, row: int) -> pd.DataFrame:
     """Losses and ranks of a panel, each with the share of panels that have a lower one; undefined ones left out."""
     found = []
     for column, (name, _) in MEASURES.items():
-        value = float(frame[column][row]) if column in frame else float("nan")
+        value = float(frame[column].to_numpy(np.float32)[frame.index.get_loc(row)]) if column in frame else float("nan")
         if not np.isnan(value):
-            below = neighbors.share_below(frame[column].to_numpy(np.float32), np.float32(value))
+            below = neighbors.share_below(frame[column].to_numpy(np.float32), value)
             found.append({"what": name, "value": value, "below": 100 * below})
     return pd.DataFrame(found, columns=["what", "value", "below"])
 
@@ -144,32 +147,27 @@ def show_neighbours(
         shell.line("This panel was not embedded.")
         return
     rows, cosine = nearest(chosen, np.array([row]), k)
-    page = int(frame["page"][row])
     with st.grid(min_column_width=width, gap="xsmall", key=f"{key}-near"):
         for other, value in zip(rows[0].tolist(), cosine[0].tolist(), strict=True):
+            relation = kinship(frame, row, other)
             with st.container(gap="xxsmall", key=f"tile-{key}-near-{other}"):
                 st.image(shell.thumb(chosen, other, 160), width="stretch", alt=title_of(frame, other))
-                mark = (
-                    "same page"
-                    if int(frame["page"][other]) == page
-                    else "same book"
-                    if same_book(frame, row, other)
-                    else ""
-                )
                 st.button(
                     f"{value:.2f}",
                     key=f"{key}-near-{other}-go",
-                    help=f"cosine{', ' + mark if mark else ''}; click to look at this panel",
-                    icon=":material/check:" if mark == "same page" else None,
+                    help=f"cosine, {relation}; click to look at this panel",
+                    icon=":material/check:" if relation == "same page" else None,
                     type="tertiary",
                     on_click=focus_on,
                     args=(other,),
                 )
 
 
-def same_book(frame: pd.DataFrame, a: int, b: int) -> bool:
-    """Whether two panels are of one book."""
-    return bool(frame["book"][a] == frame["book"][b])
+def kinship(frame: pd.DataFrame, a: int, b: int) -> str:
+    """What two panels share: "same page", "same book" or "another book"."""
+    if frame["page"][a] == frame["page"][b]:
+        return "same page"
+    return "same book" if frame["book"][a] == frame["book"][b] else "another book"
 
 
 def focus_on(row: int | None) -> None:

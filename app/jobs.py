@@ -110,7 +110,7 @@ def start(config: Config, name: str, parent: str = "") -> Run:
 
 def _spawn(run: Run) -> subprocess.Popen[bytes]:
     """`python -m stage3.train --run …` with its output in the run's `console.log`."""
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     path = os.pathsep.join(filter(None, [str(loaders.PROJECT), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, **threads, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     options: dict[str, Any] = {"start_new_session": True}

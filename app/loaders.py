@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cache import Memory
-from stage3.config import Config, DataError, StorageError, Stage3Error
+from stage3.config import Config, DataError, Stage3Error, StorageError
 from stage3.runs import Run, list_broken, list_runs
 
 if TYPE_CHECKING:
@@ -270,6 +271,16 @@ def result(run: Run) -> dict[str, float]:
     return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and v == v}
 
 
+def warm_up() -> None:
+    """Import what every view needs and read the default run's panels; what fails here is said by the view that asks."""
+    import plotly.graph_objects  # noqa: F401
+
+    found = default_entry(entries())
+    if found is not None:
+        with suppress(Stage3Error):
+            panel_frame(found.run)
+
+
 def remember(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
     """Keep a view's own small result by key, such as ("neighbours", *checkpoint_key(run, step), 10)."""
     return _other.get(key, make)
@@ -282,4 +293,4 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-__all__ = ["Entry", "Stage3Error", "entries", "embedded", "open_dataset", "panel_frame", "remember"]
+__all__ = ["Entry", "Stage3Error", "embedded", "entries", "open_dataset", "panel_frame", "remember"]

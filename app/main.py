@@ -1,6 +1,9 @@
 """`streamlit run app/main.py`: the explorer, with routes of its own for pictures and for addresses of views."""
 
 import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -11,14 +14,23 @@ import streamlit as st  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
-from app import addresses, thumbs  # noqa: E402
+from app import addresses, loaders, thumbs  # noqa: E402
 
 # Streamlit checks the Host header of its websocket only; pictures of a person's comics need the same care, or a
 # web page could read them through a name that it points at this machine.
 hosts = list(st.get_option("server.allowedHosts") or []) or ["*"]
 
+
+@asynccontextmanager
+async def lifespan(_: st.App) -> AsyncIterator[None]:
+    """Read the run that opens first while the browser still loads the page."""
+    threading.Thread(target=loaders.warm_up, name="warm-up", daemon=True).start()
+    yield
+
+
 app = st.App(
     str(HERE / "ui.py"),
+    lifespan=lifespan,
     routes=[*thumbs.ROUTES, *addresses.ROUTES],
     middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
 )

@@ -12,11 +12,12 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from app import loaders
+from app.cache import Memory
 from stage3 import projection
 from stage3.config import StorageError
 from stage3.projection import Job
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_AT_ONCE = 2
+_kept: Memory[Any] = Memory(16)
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 _guard = threading.Lock()
 
@@ -36,7 +38,7 @@ def pca_positions(run: Run, step: int | None) -> np.ndarray:
     def make() -> np.ndarray:
         return projection.pca(loaders.embedded(run, step).panel.numpy())
 
-    return loaders.remember(("pca", *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
+    return _kept.get(("pca", *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
 
 
 def umap_map(run: Run, step: int | None) -> pd.DataFrame | None:
@@ -56,7 +58,7 @@ def umap_map(run: Run, step: int | None) -> pd.DataFrame | None:
         found: pd.DataFrame = frame.set_index("row").reindex(rows)
         return None if found["umap_dim1"].isna().any() else found
 
-    return loaders.remember(("map", path, path.stat().st_mtime_ns), make)  # type: ignore[no-any-return]
+    return _kept.get(("map", path, path.stat().st_mtime_ns), make)  # type: ignore[no-any-return]
 
 
 def map_path(run: Run, step: int | None) -> Path:
@@ -97,11 +99,22 @@ def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(loaders.PROJECT), os.environ.get("PYTHONPATH", "")]))
     command = [sys.executable, "-m", "stage3.projection", "--json", *arguments]
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    flags, group = 0, None
     if sys.platform == "win32":
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS
-        return subprocess.Popen(command, cwd=loaders.base(), env=environment, creationflags=flags, **quiet)
-    child = subprocess.Popen(command, cwd=loaders.base(), env=environment, process_group=0, **quiet)
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, child.pid, 10)
+    else:
+        group = 0
+    child = subprocess.Popen(
+        command,
+        cwd=loaders.base(),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        creationflags=flags,
+        process_group=group,
+    )
+    if sys.platform != "win32":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, child.pid, 10)
     return child

@@ -261,7 +261,7 @@ def thumb(chosen_run: Chosen, row: int, side: int = 360, kind: str = "panel") ->
 
 def heading(title: str, about: str = "") -> None:
     """The view's title and one sentence; both our own words, never data."""
-    with st.container(gap=None, key="view-heading"):
+    with st.container(gap="xxsmall", key="view-heading"):
         st.header(title, anchor=False)
         if about:
             st.caption(about)

@@ -66,8 +66,8 @@ def chart(
                     dash = theme.DASHES[i % len(theme.DASHES)] if several and len(metrics) > 1 else None
                     _add_line(figure, source, metric, shown, split, hue, dash, how)
     theme.style(figure, height=height, legend=len(figure.data) > 1)
-    figure.update_xaxes(title=how.by)
-    figure.update_yaxes(title=y_title or None, type="log" if log else None, tickformat=".0%" if percent else None)
+    figure.update_xaxes(title_text=how.by)
+    figure.update_yaxes(title_text=y_title or None, type="log" if log else None, tickformat=".0%" if percent else None)
     return figure.update_layout(hovermode="x unified")
 
 

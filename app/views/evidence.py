@@ -137,7 +137,7 @@ def forest(frame: pd.DataFrame) -> go.Figure:
     theme.style(figure, height=max(260, 60 + 26 * len(rows)))
     figure.add_vline(x=0, line={"color": look.quiet, "width": 1, "dash": "dot"})
     figure.update_xaxes(
-        title="difference, scaled to its metric's widest interval (exact numbers on hover)", range=[-1.1, 1.1]
+        title_text="difference, scaled to its metric's widest interval (exact numbers on hover)", range=[-1.1, 1.1]
     )
     return figure.update_layout(margin={"l": 10}).update_yaxes(automargin=True)
 

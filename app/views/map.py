@@ -18,6 +18,7 @@ from stage3.projection import Job
 CHART = "map-chart"
 MODES = {"one": "One map", "two": "Side by side", "drift": "Drift"}
 FILTERS = {"book": "Books", "page_type": "Page types", "split": "Splits", "modality": "Modalities"}
+LONG_LIST = 500  # values; a longer list is filtered by typing
 DRAWING = {"auto": "Automatic", "svg": "SVG", "webgl": "WebGL"}
 
 
@@ -72,7 +73,7 @@ def render() -> None:
 
 
 def _known(name: str | None, names: Any, default: str) -> str:
-    return name if name in names else default
+    return name if name is not None and name in names else default
 
 
 # --- one map
@@ -109,9 +110,15 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Col
         with st.popover("Filter", icon=":material/filter_alt:", help="Draw only some panels"):
             wanted = {column: _filter(frame, column, label) for column, label in FILTERS.items()}
         with st.popover("Drawing", icon=":material/tune:"):
-            st.segmented_control("Draw with", list(DRAWING), format_func=DRAWING.__getitem__, default="auto",
-                                 key="map_drawing", required=True,
-                                 help="WebGL is fast with many dots; SVG works on machines without it.")  # fmt: skip
+            st.segmented_control(
+                "Draw with",
+                list(DRAWING),
+                format_func=DRAWING.__getitem__,
+                default="auto",
+                key="map_drawing",
+                required=True,
+                help="WebGL is fast with many dots; SVG works on machines without it.",
+            )
             st.toggle("Outline and path of the chosen page", value=True, key="map_outline")
     shell.set_params(colour=name if name != "page" else None)
     return shown_map(chosen, frame, stored if layout == "UMAP" else None, stored, wanted), maps.COLOURINGS[name]
@@ -121,6 +128,11 @@ def _filter(frame: pd.DataFrame, column: str, label: str) -> list[str]:
     values = sorted(frame[column].unique().tolist())
     if len(values) < 2:
         return []
+    if len(values) > LONG_LIST:
+        part = st.text_input(
+            f"{label} with", key=f"map_filter_{column}_part", placeholder="part of the name", max_chars=200
+        )
+        return [v for v in values if part.casefold() in v.casefold()] if part else []
     return st.multiselect(
         label, values, key=f"map_filter_{column}", placeholder="all", format_func=lambda v: v or "(none)"
     )
@@ -296,8 +308,15 @@ def _selection(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) ->
             st.button("Clear", icon=":material/close:", on_click=_clear, key="map-clear")
     with st.container(key="quiet-map-order"):
         st.text(f"{order}  ·  {part['page'].nunique():,} pages  ·  {part['book'].nunique():,} books")
-    gallery.panels(chosen, shown.frame, part.index.to_numpy(), key="map-selection", per_page=24, width=150,
-                   actions={":material/center_focus_strong:": inspector.focus_on})  # fmt: skip
+    gallery.panels(
+        chosen,
+        shown.frame,
+        part.index.tolist(),
+        key="map-selection",
+        per_page=24,
+        width=150,
+        actions={":material/center_focus_strong:": inspector.focus_on},
+    )
 
 
 # --- the chosen panel
@@ -324,10 +343,23 @@ def _panel(chosen: shell.Chosen, shown: Shown) -> None:
             st.text("The picture of this page is missing; this is its layout.")
     shell.line(inspector.words(frame, row, 280))
     with st.container(horizontal=True, gap="small"):
-        st.button("Open page", icon=":material/auto_stories:", key="map-open", type="primary",
-                  on_click=shell.go, args=("page",), kwargs={"page": page, "panel": row})  # fmt: skip
-        st.button("Search like this", icon=":material/search:", key="map-search",
-                  on_click=shell.go, args=("search",), kwargs={"panel": row})  # fmt: skip
+        st.button(
+            "Open page",
+            icon=":material/auto_stories:",
+            key="map-open",
+            type="primary",
+            on_click=shell.go,
+            args=("page",),
+            kwargs={"page": page, "panel": row},
+        )
+        st.button(
+            "Search like this",
+            icon=":material/search:",
+            key="map-search",
+            on_click=shell.go,
+            args=("search",),
+            kwargs={"panel": row},
+        )
     trust = float(frame["trust"][row]) if "trust" in frame else float("nan")
     if not np.isnan(trust):
         shell.line(f"Trust: the map keeps {100 * trust:.0f} % of its 15 nearest panels")
@@ -341,7 +373,8 @@ def _hint(shown: Shown) -> None:
     st.subheader("Look closer", anchor=False)
     st.markdown(
         "- **Point** at a dot to see its panel.\n- **Click** a dot for its page, losses and neighbours.\n"
-        "- **Draw a lasso** around dots to see them together and to export them.\n- **Scroll** to zoom, double-click to reset."
+        "- **Draw a lasso** around dots to see them together and to export them.\n"
+        "- **Scroll** to zoom, double-click to reset."
     )
     facts = {
         "Panels": f"{len(shown.rows):,}",

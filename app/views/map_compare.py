@@ -44,8 +44,14 @@ def _other(chosen: shell.Chosen) -> shell.Chosen | None:
         steps = [s for s in loaders.steps(run.run) if name != chosen.id or s != chosen.step]
         best = run.run.best()
         default = steps.index(best.step) if best and best.step in steps else len(steps) - 1
-        step = st.selectbox("Checkpoint", steps, index=default, key=f"map_with_step_{name}",
-                            format_func=lambda s: f"step {s}", width=170)  # fmt: skip
+        step = st.selectbox(
+            "Checkpoint",
+            steps,
+            index=default,
+            key=f"map_with_step_{name}",
+            format_func=lambda s: f"step {s}",
+            width=170,
+        )
     shell.set_params(**{"with": name})
     return shell.Chosen(run.id, run.run, step, run.is_sample)
 
@@ -112,11 +118,20 @@ def _body(
 ) -> None:
     names = [n for n, c in maps.COLOURINGS.items() if c.column not in ("cluster_id", "trust")]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="map-pair-controls"):
-        name = st.selectbox("Colour by", ["overlap", *names], key="map_pair_colour", width=230,
-                            format_func=lambda n: "Neighbours in common" if n == "overlap" else maps.COLOURINGS[n].label)  # fmt: skip
+        name = st.selectbox(
+            "Colour by",
+            ["overlap", *names],
+            key="map_pair_colour",
+            width=230,
+            format_func=lambda n: "Neighbours in common" if n == "overlap" else maps.COLOURINGS[n].label,
+        )
         chance = min(1.0, NEIGHBOURS / max(len(here) - 1, 1))
-        st.metric("Neighbours in common", f"{100 * np.nanmean(kept):.0f} %", width=180,
-                  help=f"Mean share of {NEIGHBOURS} nearest panels that both have; by chance {100 * chance:.1f} %")  # fmt: skip
+        st.metric(
+            "Neighbours in common",
+            f"{100 * np.nanmean(kept):.0f} %",
+            width=180,
+            help=f"Mean share of {NEIGHBOURS} nearest panels that both have; by chance {100 * chance:.1f} %",
+        )
         st.metric("Panels compared", f"{len(here):,}", width=150, help="Panels that both runs embed, by id")
     rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()[here]
     rows_there = loaders.embedded(other.run, other.step).rows.numpy()[there]
@@ -132,8 +147,15 @@ def _body(
     worst = rows[np.argsort(kept, kind="stable")[:12]]
     st.subheader("Whose neighbours changed most", anchor=False)
     share = dict(zip(rows.tolist(), kept.tolist(), strict=True))
-    gallery.panels(chosen, frame, worst, key="map-moved", per_page=12, width=130,
-                   captions=lambda r: f"{100 * share[r]:.0f} % in common")  # fmt: skip
+    gallery.panels(
+        chosen,
+        frame,
+        worst,
+        key="map-moved",
+        per_page=12,
+        width=130,
+        captions=lambda r: f"{100 * share[r]:.0f} % in common",
+    )
 
 
 def _positions(
@@ -178,8 +200,14 @@ def _side(
     figure = maps.scatter(rows, xy, values, colouring, picked=picked, webgl=len(rows) > maps.SVG_MOST, height=480)
     chart = f"map-side-{place}"
     with st.container(key=chart):
-        theme.show(figure, key=f"{chart}-plot", alt=f"{layout} map of {len(rows):,} panels of run {side.id}",
-                   on_select=_click, selection_mode=("points",), tools=True)  # fmt: skip
+        theme.show(
+            figure,
+            key=f"{chart}-plot",
+            alt=f"{layout} map of {len(rows):,} panels of run {side.id}",
+            on_select=_click,
+            selection_mode=("points",),
+            tools=True,
+        )
     components.hover(chart, lambda row: shell.thumb_url(chosen, row, 240), 220)
 
 

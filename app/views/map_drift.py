@@ -39,14 +39,23 @@ def _show(chosen: shell.Chosen, frame: pd.DataFrame, made: pd.DataFrame) -> None
     rows = made.loc[made["epoch"] == epochs[0], "row"].to_numpy()
     rows = rows[rows < len(frame)]
     with left:
-        name = st.selectbox("Colour by", ["page", "book"], key="map_drift_colour", width=230,
-                            format_func=lambda n: maps.COLOURINGS[n].label)  # fmt: skip
+        name = st.selectbox(
+            "Colour by",
+            ["page", "book"],
+            key="map_drift_colour",
+            width=230,
+            format_func=lambda n: maps.COLOURINGS[n].label,
+        )
         column = frame[maps.COLOURINGS[name].column].loc[rows]
         codes = column.to_numpy() if name == "page" else pd.factorize(column)[0]
         shown = made[made["row"].isin(rows)]
         with st.container(key="map-drift"):
-            theme.show(maps.drift(shown, codes), key="map-drift-plot", tools=True,
-                       alt=f"Animation of the map of {len(rows):,} panels over {len(epochs)} epochs")  # fmt: skip
+            theme.show(
+                maps.drift(shown, codes),
+                key="map-drift-plot",
+                tools=True,
+                alt=f"Animation of the map of {len(rows):,} panels over {len(epochs)} epochs",
+            )
         components.hover("map-drift", lambda row: shell.thumb_url(chosen, row, 240), 220)
         with st.container(key="quiet-map-drift"):
             st.text(f"showing {len(rows):,} of {len(frame):,} panels  ·  each epoch's UMAP starts from the one before")

@@ -1,13 +1,282 @@
-"""A view that is being built."""
+"""One page at reading size: its panels in reading order, what each loss says of them, and where each is pulled."""
 
 from __future__ import annotations
 
-from app import loaders, shell
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import inspector, loaders, shell
+from app.charts import pages, theme
+from stage3 import neighbors
+
+PULL = 8  # nearest panels looked at for each panel
+LONG_LIST = 2_000  # pages of a book, or books, that a list may hold
+COLUMNS = {
+    "loss_contrastive": "Contrastive",
+    "loss_reconstruction": "Reconstruction",
+    "loss_alignment": "Alignment",
+    "loss_total": "Weighted sum",
+    "rank_i2t": "Rank picture → text",
+    "rank_t2i": "Rank text → picture",
+}
 
 
 def render() -> None:
-    """Say what the data set holds until the view is there."""
+    """The page that the address names, or the first one."""
     chosen = shell.chosen()
     frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
-    shell.heading("Page")
-    shell.empty("Page is being built", f"{len(frame):,} panels on {frame['page'].nunique():,} pages are ready for it.")
+    table = loaders.open_dataset(chosen.run).table
+    if not len(table.pages):
+        shell.empty("No page", "The data set of this run holds no page. See Data for what was left out.")
+        return
+    page = _page(len(table.pages), frame)
+    focus = _focus(chosen, page)
+    _head(chosen, frame, table.pages, page)
+    left, right = st.columns([1, 1.15], gap="large")
+    with left:
+        _picture(chosen, page, focus)
+    with right:
+        focus = _panels(chosen, frame, page, focus)
+        if focus is not None:
+            _chosen_panel(chosen, frame, focus)
+    _similarity(chosen, frame, page)
+    _pull(chosen, frame, page)
+
+
+def _page(n: int, frame: pd.DataFrame) -> int:
+    """The page of the address; a panel alone names its page; what is not there is said and replaced."""
+    asked = shell.int_param("page")
+    panel = shell.int_param("panel")
+    if asked is None and panel is not None and panel < len(frame):
+        return int(frame["page"].iloc[panel])
+    if asked is not None and asked >= n:
+        with st.container(border=True, key="page-missing"):
+            st.text(f"There is no page {asked}; this data set has {n:,} pages. The first one is shown.")
+        return 0
+    return asked or 0
+
+
+def _focus(chosen: shell.Chosen, page: int) -> int | None:
+    row = shell.int_param("panel")
+    return row if row is not None and row in inspector.page_rows(chosen, page) else None
+
+
+def _open(page: int) -> None:
+    shell.set_params(page=page, panel=None)
+
+
+# --- the top line
+
+
+def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page: int) -> None:
+    record = listed.iloc[page]
+    with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute", key="page-head"):
+        shell.heading("Page")
+        with st.container(
+            horizontal=True, vertical_alignment="bottom", gap="small", width="content", key="page-choose"
+        ):
+            _lists(listed, page)
+            st.button(
+                "Previous",
+                icon=":material/chevron_left:",
+                key="page-previous",
+                disabled=page == 0,
+                on_click=_open,
+                args=(page - 1,),
+                shortcut="Left",
+                help="The page before it in the data set",
+            )
+            st.button(
+                "Next",
+                icon=":material/chevron_right:",
+                key="page-next",
+                disabled=page == len(listed) - 1,
+                on_click=_open,
+                args=(page + 1,),
+                shortcut="Right",
+                help="The page after it in the data set",
+            )
+    split = str(frame["split"][inspector.page_rows(chosen, page)[0]])
+    facts = [str(record["page_id"]), f"{int(record['n_panels'])} panels", str(record["page_type"]), f"{split} split"]
+    facts.append(f"page {page + 1:,} of {len(listed):,}")
+    shell.line("  ·  ".join(f for f in facts if f))
+    if summary := str(record["overall_summary"]):
+        with st.container(key="quiet-page-summary"):
+            st.text(summary if len(summary) <= 400 else summary[:399] + "…")
+
+
+def _lists(listed: pd.DataFrame, page: int) -> None:
+    """Book and page lists that follow the address; too long ones are left out, and the buttons remain."""
+    books = loaders.remember(("books", id(listed)), lambda: listed["book_id"].drop_duplicates().tolist())
+    own = str(listed["book_id"].iloc[page])
+    if len(books) <= LONG_LIST:
+        st.session_state["page_book"] = own
+        st.selectbox("Book", books, key="page_book", on_change=_book_chosen, args=(listed,), width=230)
+    rows = np.flatnonzero((listed["book_id"] == own).to_numpy())
+    if len(rows) <= LONG_LIST:
+        names = listed["page_id"].to_numpy()
+        st.session_state["page_row"] = page
+        st.selectbox(
+            "Page",
+            rows.tolist(),
+            key="page_row",
+            format_func=lambda r: _short(str(names[r]), own),
+            width=230,
+            on_change=lambda: _open(st.session_state["page_row"]),
+        )
+
+
+def _short(page_id: str, book: str) -> str:
+    return page_id.removeprefix(book).lstrip("/\\") or page_id
+
+
+def _book_chosen(listed: pd.DataFrame) -> None:
+    _open(int(np.flatnonzero((listed["book_id"] == st.session_state["page_book"]).to_numpy())[0]))
+
+
+# --- picture and panels
+
+
+def _picture(chosen: shell.Chosen, page: int, focus: int | None) -> None:
+    rows = inspector.page_rows(chosen, page)
+    at = None if focus is None else rows.index(focus)
+    picture, real = inspector.page_picture(chosen, page, at, 1200)
+    st.image(picture, width="stretch", alt=f"The page with its {len(rows)} panels framed and numbered in reading order")
+    if not real:
+        with st.container(key="quiet-page-missing"):
+            st.text("The picture of this page is missing or unreadable. This is its layout, from the panels' boxes.")
+
+
+def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | None) -> int | None:
+    """The table of the page's panels; a click on a row makes it the chosen one."""
+    rows = list(inspector.page_rows(chosen, page))
+    part = frame.loc[rows]
+    shown = pd.DataFrame({"picture": [shell.thumb_url(chosen, r, 160) for r in rows]}, index=rows)
+    shown["n"] = part["order"] + 1
+    shown["text"] = part["text"].where(part["text"] != "", "(no text)")
+    columns: dict[str, object] = {
+        "n": st.column_config.NumberColumn("#", width=36),
+        "picture": st.column_config.ImageColumn("Panel", width=84),
+        "text": st.column_config.TextColumn("Text", width="medium"),
+    }
+    for name, label in COLUMNS.items():
+        if name in part and part[name].notna().any():
+            shown[name] = part[name]
+            columns[name] = st.column_config.NumberColumn(label, format="%.0f" if "rank" in name else "%.3f", width=96)
+    st.subheader("Panels in reading order", anchor=False)
+    key = f"page-panels-{chosen.id}-{page}"
+    st.dataframe(
+        shown[["n", "picture", "text", *[c for c in COLUMNS if c in shown]]],
+        key=key,
+        hide_index=True,
+        row_height=64,
+        height=min(64 * len(rows) + 40, 440),
+        column_config=columns,  # type: ignore[arg-type]
+        on_select=lambda: _row_chosen(key, rows),
+        selection_mode="single-row",
+    )
+    return focus
+
+
+def _row_chosen(key: str, rows: list[int]) -> None:
+    picked = st.session_state[key]["selection"]["rows"]
+    inspector.focus_on(rows[picked[0]] if picked else None)
+
+
+def _chosen_panel(chosen: shell.Chosen, frame: pd.DataFrame, row: int) -> None:
+    with st.container(border=True, key="card-page-panel"):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.subheader(f"Panel {int(frame['order'][row]) + 1}", anchor=False)
+            with st.container(horizontal=True, width="content", gap="small"):
+                st.button(
+                    "On the map",
+                    icon=":material/scatter_plot:",
+                    key="page-map",
+                    on_click=shell.go,
+                    args=("map",),
+                    kwargs={"panel": row},
+                )
+                st.button(
+                    "Search like this",
+                    icon=":material/search:",
+                    key="page-search",
+                    on_click=shell.go,
+                    args=("search",),
+                    kwargs={"panel": row},
+                )
+        picture, numbers = st.columns([1, 1.5], gap="medium")
+        with picture:
+            st.image(shell.thumb(chosen, row, 360), width="stretch", alt=inspector.title_of(frame, row))
+            shell.line(inspector.words(frame, row))
+        with numbers:
+            inspector.show_gate(frame, row)
+            inspector.show_measures(frame, row, f"page-measures-{row}")
+        st.markdown("**Nearest panels**", help="By cosine of panel embeddings. A tick marks this page.")
+        inspector.show_neighbours(chosen, frame, row, key="page", k=8)
+
+
+# --- similarity
+
+
+def _similarity(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
+    rows = np.array(list(inspector.page_rows(chosen, page)))
+    at = inspector.positions_of(chosen, rows)
+    rows, at = rows[at >= 0], at[at >= 0]
+    if not len(rows):
+        return
+    st.divider()
+    embedded = loaders.embedded(chosen.run, chosen.step)
+    names = [str(int(o) + 1) for o in frame["order"].loc[rows]]
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Panel against panel", anchor=False)
+        st.caption("Cosine of panel embeddings. The contrastive loss wants a page's panels alike.")
+        matrix = neighbors.similarity(embedded.panel.numpy()[at], embedded.panel.numpy()[at])
+        figure = pages.similarities(matrix, names, names, axes=("panel", "panel"))
+        theme.show(figure, key="page-similar", alt=f"Similarity of the {len(rows)} panels of the page, {_span(matrix)}")
+    with right:
+        st.subheader("Picture against text", anchor=False)
+        st.caption(
+            "Alignment wants the diagonal highest in its row and in its column. Absent pictures or texts are empty."
+        )
+        image, text = embedded.image.numpy()[at], embedded.text.numpy()[at]
+        matrix = neighbors.similarity(image, text)
+        matrix[~frame["has_picture"].loc[rows].to_numpy(bool)] = np.nan
+        matrix[:, ~frame["has_text"].loc[rows].to_numpy(bool)] = np.nan
+        if np.isnan(matrix).all():
+            shell.line("No panel of this page has a picture and another a text.")
+            return
+        figure = pages.similarities(matrix, names, names, axes=("picture of panel", "text of panel"))
+        theme.show(figure, key="page-aligned", alt=f"Cosine of pictures and texts of the page, {_span(matrix)}")
+
+
+def _span(matrix: np.ndarray) -> str:
+    return f"from {np.nanmin(matrix):.2f} to {np.nanmax(matrix):.2f}"
+
+
+def _pull(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
+    """Which pages the panels of this page are nearest to."""
+    rows = np.array(list(inspector.page_rows(chosen, page)))
+    rows = rows[inspector.positions_of(chosen, rows) >= 0]
+    if not len(rows) or len(frame) < 2:
+        return
+    near, cosine = inspector.nearest(chosen, rows, PULL)
+    pulled = neighbors.pages_pulled_to(page, near, cosine, frame["page"].to_numpy())
+    total = near.size
+    own = next((n for p, n, _ in pulled if p == page), 0)
+    possible = min(len(rows) - 1, PULL) * len(rows)
+    st.subheader("Pulled towards", anchor=False)
+    st.caption(f"Pages that hold the {PULL} nearest panels of each of its panels.")
+    mates = f"{own} of the {possible} page mates that could be among them" if possible else "its one panel has no mate"
+    shell.line(f"{total} nearest panels: {mates}")
+    others = [(p, n, c) for p, n, c in pulled if p != page][:6]
+    with st.grid(min_column_width=170, gap="small", key="page-pull"):
+        for other, count, mean in others:
+            first = int(loaders.open_dataset(chosen.run).table.pages["first_panel"].iloc[other])
+            with st.container(border=True, key=f"tile-pull-{other}", gap="xxsmall"):
+                page_id = str(frame["page_id"][first])
+                st.image(shell.thumb(chosen, other, 240, kind="page"), width="stretch", alt=f"Page {page_id}")
+                shell.line(page_id if len(page_id) <= 44 else "…" + page_id[-43:])
+                shell.line(f"{count} of {total}, mean cosine {mean:.2f}")
+                st.button("Open", key=f"page-pull-{other}-go", type="tertiary", on_click=_open, args=(other,))

@@ -1,15 +1,216 @@
-"""A view that is being built."""
+"""Search: both directions side by side, any kind of query, and how far the lists can be trusted."""
 
 from __future__ import annotations
 
-from app import loaders, shell
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import asking, export, loaders, results, shell
+from app.asking import Way
+from app.charts import search as charts
+from stage3.config import DataError, Stage3Error
+from stage3.report import evaluation_report
+from stage3.search_failures import I2T, REASONS, T2I, failures
+from stage3.searcher import TEXT_FILTERS, Filters, Results, Searcher
+
+TOPS = (10, 20, 50)
+MAX_EVALUATED = 1000  # pages that the metrics are measured on here; `stage3.evaluate` takes more
+TEXT_NAMES = {"any": "With or without text", "with": "Only with text", "without": "Only without text"}
 
 
 def render() -> None:
-    """Say what the data set holds until the view is there."""
+    """The query on the left, two ranked lists beside it, metrics and failures below."""
     chosen = shell.chosen()
-    frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
-    shell.heading("Search")
-    shell.empty(
-        "Search is being built", f"{len(frame):,} panels on {frame['page'].nunique():,} pages are ready for it."
+    searcher = shell.working("Reading the panels", asking.searcher_of, chosen)
+    if not len(searcher.embedded.rows):
+        shell.empty("No panel to search", "The data set of this run has no panel with a picture or a text.")
+        return
+    shell.heading("Search", "Which texts belong to a picture, which pictures to a text: nearest by cosine, exactly.")
+    asking.follow_address()
+    _search(chosen, searcher)
+    _quality(chosen, searcher)
+
+
+@st.fragment
+def _search(chosen: shell.Chosen, searcher: Searcher) -> None:
+    left, middle, right = st.columns([1, 1.5, 1.5], gap="medium")
+    ways: list[Way] = []
+    with left, st.container(border=True, key="card-search-query"):
+        try:
+            ways = asking.ask(chosen, searcher)
+        except (DataError, ValueError) as error:
+            shell.error_box(error, "This cannot be searched with")
+        filters, top = _filters(searcher)
+    asking.write_address(str(st.session_state["search_kind"]))
+    if not ways:
+        with middle:
+            shell.empty("Nothing is asked yet", "Name a query on the left: the nearest panels appear here.")
+        return
+    for side, column in enumerate((middle, right)):
+        with column:
+            _list(chosen, searcher, ways, side, filters, top)
+
+
+def _filters(searcher: Searcher) -> tuple[Filters, int]:
+    """Which panels may be found. A book or type that another data set had is dropped from the choice."""
+    st.divider()
+    picked = {}
+    for name, column in (("Books", "book"), ("Page types", "page_type"), ("Splits", "split")):
+        choices, key = searcher.choices(column), f"search_filter_{column}"
+        if key in st.session_state:
+            st.session_state[key] = [v for v in st.session_state[key] if v in choices]
+        picked[column] = tuple(st.multiselect(name, choices, key=key, placeholder="all"))
+    text = st.selectbox("Text", TEXT_FILTERS, format_func=TEXT_NAMES.__getitem__, key="search_filter_text")
+    top = st.selectbox("Results in each list", TOPS, key="search_top")
+    return Filters(picked["book"], picked["page_type"], picked["split"], text), int(top)
+
+
+def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, filters: Filters, top: int) -> None:
+    """One ranked list: what is compared, where the true partner stands, the cards, the export."""
+    kind, labels = st.session_state["search_kind"], [way.label for way in ways]
+    label = st.selectbox(
+        "Left list" if side == 0 else "Right list",
+        labels,
+        index=min(side, len(labels) - 1),
+        key=f"search_way_{kind}_{side}_{len(labels)}",
+        label_visibility="collapsed",
     )
+    way = ways[labels.index(label)]
+    found = searcher.search(way.query, way.target, top, filters)
+    with st.container(key=f"quiet-search-{side}", gap="xxsmall"):
+        shell.line(f"{_capital(found.compared)}.")
+        shell.line(_standing(found, way))
+    items = _items(chosen, searcher, found, way)
+    mode: results.Mode = "text" if way.target == "text" else "picture"
+    results.cards(items, mode, key=f"search-cards-{side}", on_query=lambda row: _requery(searcher, row))
+    with st.popover("Export", icon=":material/download:", disabled=not len(found.rows)):
+        frame = searcher.frame.loc[found.rows]
+        ranked = frame.assign(rank=np.arange(1, len(frame) + 1), score=found.scores, relation=found.relations)
+        export.buttons(chosen, ranked, f"search-{side}")
+
+
+def _requery(searcher: Searcher, row: int) -> None:
+    if searcher.spaces_of(row):
+        asking.use_panel(row)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _standing(found: Results, way: Way) -> str:
+    among = f"{found.gallery:,} panels searched"
+    if found.partner_rank is not None:
+        return f"True partner at rank {found.partner_rank:g} of {found.gallery:,}."
+    if way.query.panel is not None and way.query.space != way.target:
+        return f"{among}; the true partner is not among them."
+    return f"{among}."
+
+
+def _items(chosen: shell.Chosen, searcher: Searcher, found: Results, way: Way) -> list[dict[str, Any]]:
+    """Cards of the results; a true partner below the list is added with its rank, so that both can be compared."""
+    items = []
+    for place, (row, score, relation) in enumerate(zip(found.rows, found.scores, found.relations, strict=True), 1):
+        card = results.item(chosen, searcher.frame, int(row))
+        tag, tone = results.TAGS.get(relation, ""), results.TONES.get(relation, "")
+        items.append({**card, "rank": str(place), "score": float(score), "tag": tag, "tone": tone})
+    if found.partner_rank is not None and "partner" not in found.relations and way.query.panel is not None:
+        card = results.item(chosen, searcher.frame, way.query.panel)
+        mark = {"tag": results.TAGS["partner"], "tone": "partner", "gap": True}
+        items.append({**card, "rank": f"{found.partner_rank:g}", "score": float(found.partner_score or 0.0), **mark})
+    return items
+
+
+# --- how good it is
+
+
+@st.fragment
+def _quality(chosen: shell.Chosen, searcher: Searcher) -> None:
+    st.divider()
+    good, missed = st.tabs(["How well it finds", "Found in one direction only"], key="search_tabs", on_change="rerun")
+    if good.open:
+        with good:
+            _metrics(chosen, searcher)
+    if missed.open:
+        with missed:
+            _failures(chosen, searcher)
+
+
+def _split_choice(searcher: Searcher, key: str) -> str:
+    there = [s for s in ("test", "val", "train") if s in searcher.choices("split")]
+    return str(st.segmented_control("Split", there, default=there[0], key=key, required=True))
+
+
+def _metrics(chosen: shell.Chosen, searcher: Searcher) -> None:
+    split = _split_choice(searcher, "search_metrics_split")
+    key = ("search-metrics", *loaders.checkpoint_key(chosen.run, chosen.step), split)
+    try:
+        report = shell.working("Measuring both directions", loaders.remember, key, lambda: _report(chosen, split))
+    except Stage3Error as error:
+        shell.error_box(error)
+        return
+    table = charts.metric_table(report)
+    plot, numbers = st.columns([1.3, 1], gap="medium")
+    with plot:
+        charts.show_metrics(table)
+    with numbers:
+        st.dataframe(charts.metric_words(table), hide_index=True, height="content")
+    with st.container(key="quiet-search-metrics", gap="xxsmall"):
+        shell.line(
+            f"{report['split']} split: {report['gallery']:,} panels with picture and text on {report['pages']:,} pages. "
+            f"Intervals of {report['level']:.0%} by resampling whole pages. Panels of the same text do not compete. "
+            "The gallery is the whole split, whatever the filters above."
+        )
+        for note in report["notes"]:
+            shell.line(_capital(str(note)) + ".")
+
+
+def _report(chosen: shell.Chosen, split: str) -> dict[str, Any]:
+    data = loaders.open_dataset(chosen.run)
+    return evaluation_report(
+        chosen.run, split=split, data=data, checkpoint=chosen.step, max_pages=MAX_EVALUATED, intervals="page"
+    )
+
+
+def _failures(chosen: shell.Chosen, searcher: Searcher) -> None:
+    """Panels that one direction finds and the other misses; a click searches with one."""
+    with st.container(horizontal=True, gap="medium"):
+        split = _split_choice(searcher, "search_failures_split")
+        k = int(
+            st.segmented_control("Found means among the first", [1, 5, 10], default=5, key="search_k", required=True)
+        )
+    panels = shell.working("Ranking all panels", loaders.panel_frame, chosen.run, chosen.step)
+    key = ("search-failures", *loaders.checkpoint_key(chosen.run, chosen.step), split, k)
+    found = loaders.remember(key, lambda: _failed(searcher, panels, split, k))
+    counts = found["reason"].value_counts()
+    with st.container(horizontal=True, gap="medium"):
+        st.metric("Only picture → text works", f"{(found['works'] == I2T).sum():,}")
+        st.metric("Only text → picture works", f"{(found['works'] == T2I).sum():,}")
+        st.metric("No text to ask with", f"{counts.get('no text', 0):,}")
+    reasons = [r for r in REASONS if counts.get(r, 0)]
+    if not reasons:
+        shell.line("Every panel of this split that one direction finds is found by the other too.")
+        return
+    default = next((r for r in reasons if r != "no text"), reasons[0])
+    reason = st.segmented_control(
+        "Reason",
+        reasons,
+        format_func=lambda r: f"{r} ({counts.get(r, 0):,})",
+        default=default,
+        key=f"search_reason_{split}_{k}",
+        required=True,
+    )
+    with st.container(key="quiet-search-reason"):
+        shell.line(REASONS[str(reason)])
+    part = found[found["reason"] == reason].reset_index(drop=True)
+    charts.failure_table(chosen, searcher, part, key=f"search_failed_{split}_{k}_{reason}")
+    export.buttons(chosen, searcher.frame.loc[part["panel"]].join(part.set_index("panel")), f"one-direction-{split}")
+
+
+def _failed(searcher: Searcher, panels: pd.DataFrame, split: str, k: int) -> pd.DataFrame:
+    rows = np.flatnonzero((panels["split"] == split).to_numpy())
+    i2t, t2i = panels["rank_i2t"].to_numpy(), panels["rank_t2i"].to_numpy()
+    return failures(searcher.embedded, i2t, t2i, rows, k=k)

@@ -1,0 +1,133 @@
+"""Pictures of retrieval quality: each metric with its interval beside chance, and the table of one-sided failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import asking, shell
+from app.charts import theme
+from stage3.searcher import Searcher
+
+METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "MRR"}
+WAYS = {"i2t": "picture → text", "t2i": "text → picture"}
+MAX_LISTED = 500
+
+
+def metric_table(report: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a metric and direction: value, low, high, chance, from an evaluation report."""
+    rows = []
+    for way, name in WAYS.items():
+        for short, label in METRICS.items():
+            key = f"retrieval/{way}_{short}"
+            low, high = report["intervals"].get(key, (math.nan, math.nan))
+            value, chance = report.get(key, math.nan), report["chance"].get(key, math.nan)
+            rows.append((name, label, value, low, high, chance))
+    return pd.DataFrame(rows, columns=["direction", "metric", "value", "low", "high", "chance"])
+
+
+def metric_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for reading: percent for shares, three digits for MRR."""
+
+    def shown(row: Any, name: str) -> str:
+        value = row[name]
+        if not math.isfinite(value):
+            return "–"
+        return f"{value:.3f}" if row["metric"] == "MRR" else f"{100 * value:.1f} %"
+
+    return pd.DataFrame(
+        {
+            "": [f"{r['metric']}  {r['direction']}" for _, r in table.iterrows()],
+            "value": [shown(r, "value") for _, r in table.iterrows()],
+            "95 % interval": [f"{shown(r, 'low')} to {shown(r, 'high')}" for _, r in table.iterrows()],
+            "chance": [shown(r, "chance") for _, r in table.iterrows()],
+        }
+    )
+
+
+def show_metrics(table: pd.DataFrame) -> None:
+    """Both directions side by side: bars with intervals, and a short line where chance lies."""
+    figure = go.Figure()
+    colours = theme.categorical()
+    for i, (way, part) in enumerate(table.groupby("direction", sort=False)):
+        figure.add_bar(
+            x=part["metric"],
+            y=part["value"],
+            name=str(way),
+            marker_color=colours[i],
+            error_y={
+                "type": "data",
+                "array": (part["high"] - part["value"]).fillna(0),
+                "arrayminus": (part["value"] - part["low"]).fillna(0),
+                "thickness": 1.5,
+                "width": 5,
+                "color": theme.look().text,
+            },
+            hovertemplate="%{x} " + str(way) + ": %{y:.3f}<extra></extra>",
+        )
+    first = table[table["direction"] == table["direction"].iloc[0]]
+    figure.add_scatter(
+        x=first["metric"],
+        y=first["chance"],
+        name="chance",
+        mode="markers",
+        marker={"symbol": "line-ew", "size": 70, "line": {"width": 2, "color": theme.look().quiet}},
+        hovertemplate="chance %{y:.3f}<extra></extra>",
+    )
+    top = min(1.0, 1.15 * max(0.05, float(table[["value", "high", "chance"]].max().max())))
+    figure.update_layout(barmode="group", bargap=0.35, bargroupgap=0.08)
+    theme.style(figure, height=310)
+    figure.update_yaxes(range=[0, top], tickformat=".0%" if top > 0.1 else ".1%")
+    said = "; ".join(f"{r['metric']} {r['direction']} {r['value']:.3f}" for _, r in table.iterrows())
+    theme.show(figure, key="search-metrics", alt=f"Retrieval in both directions against chance: {said}")
+
+
+def failure_table(chosen: shell.Chosen, searcher: Searcher, found: pd.DataFrame, *, key: str) -> None:
+    """The panels as a table with pictures; choosing a row makes it the query."""
+    part = found.head(MAX_LISTED)
+    frame = searcher.frame.loc[part["panel"]]
+    table = pd.DataFrame(
+        {
+            "picture": [shell.thumb_url(chosen, int(r), 160) for r in part["panel"]],
+            "text": frame["text"].to_numpy(),
+            "works": part["works"].to_numpy(),
+            "rank_i2t": part["rank_i2t"].to_numpy(),
+            "rank_t2i": part["rank_t2i"].to_numpy(),
+            "same_text": part["same_text"].to_numpy(),
+            "nearest_texts": part["nearest_texts"].to_numpy(),
+            "page": frame["page_id"].to_numpy(),
+        }
+    )
+    number = st.column_config.NumberColumn
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        row_height=86,
+        height=min(470, 40 + 86 * len(table)),
+        key=key,
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={
+            "picture": st.column_config.ImageColumn("Panel", width="small"),
+            "text": st.column_config.TextColumn("Text", width="large"),
+            "works": st.column_config.TextColumn("Works", width="small"),
+            "rank_i2t": number("Rank picture → text", format="%g", width="small"),
+            "rank_t2i": number("Rank text → picture", format="%g", width="small"),
+            "same_text": number("Others with this text", width="small"),
+            "nearest_texts": number("Nearest texts, cosine", format="%.2f", width="small"),
+            "page": st.column_config.TextColumn("Page"),
+        },
+    )
+    if len(found) > len(part):
+        shell.line(f"The worst {len(part):,} of {len(found):,} are listed; the export has all.")
+    chosen_rows = event["selection"]["rows"] if event else []
+    if chosen_rows and chosen_rows[0] < len(part):
+        row = int(part["panel"].iloc[chosen_rows[0]])
+        if st.button(f"Search with panel {row}", icon=":material/search:", key=f"{key}-use", type="primary"):
+            asking.use_panel(row)
+            st.rerun()

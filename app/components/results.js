@@ -1,0 +1,68 @@
+// Ranked panels as cards: lists of texts or tiles of pictures. Every text is set as text, never as HTML.
+// data: { mode: "text" | "picture" | "strip", empty, hint, query: label, open: label,
+//   items: [{ row, rank, score, text, where, tag, tone, picture, alt, gap }] }
+// Triggers: query (a panel's row, to search with it), open (a panel's row, to open its page).
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component;
+  let root = parentElement.querySelector(":scope > .s3r");
+  if (!root) {
+    root = document.createElement("div");
+    parentElement.append(root);
+  }
+  root.className = "s3r s3r-" + data.mode;
+  const make = (tag, name, text) => {
+    const node = document.createElement(tag);
+    if (name) node.className = name;
+    if (text !== undefined && text !== "") node.textContent = text;
+    return node;
+  };
+  const card = (item) => {
+    const box = make("div", "s3r-card" + (item.tone ? " s3r-" + item.tone : ""));
+    if (item.gap) box.classList.add("s3r-apart");
+    const main = make("button", "s3r-main");
+    main.type = "button";
+    main.title = data.hint;
+    main.setAttribute("aria-label", (item.rank ? "Rank " + item.rank + ": " : "") + item.alt + ". " + data.hint);
+    main.onclick = () => setTriggerValue("query", item.row);
+    const frame = make("span", "s3r-picture");
+    if (item.picture) {
+      const img = make("img");
+      img.loading = "lazy";
+      img.decoding = "async";
+      img.alt = item.alt;
+      img.src = item.picture;
+      img.onerror = () => { img.remove(); frame.classList.add("s3r-nopicture"); frame.textContent = "no picture"; };
+      frame.append(img);
+    } else {
+      frame.classList.add("s3r-nopicture");
+      frame.textContent = "no picture";
+    }
+    const body = make("span", "s3r-body");
+    if (item.rank) {
+      const head = make("span", "s3r-head");
+      head.append(make("span", "s3r-rank", item.rank));
+      if (item.tag) head.append(make("span", "s3r-tag", item.tag));
+      const bar = make("span", "s3r-bar"), fill = make("span");
+      fill.style.width = Math.max(0, Math.min(1, item.score)) * 100 + "%";
+      bar.append(fill);
+      head.append(bar, make("span", "s3r-score", item.score.toFixed(3)));
+      body.append(head);
+    }
+    body.append(make("span", item.text ? "s3r-words" : "s3r-words s3r-silent", item.text || "no text"));
+    main.append(frame, body);
+    box.append(main);
+    if (data.open) {
+      const foot = make("div", "s3r-foot");
+      foot.append(make("span", "s3r-where", item.where));
+      const open = make("button", "s3r-open", data.open);
+      open.type = "button";
+      open.setAttribute("aria-label", data.open + ": " + item.where);
+      open.onclick = () => setTriggerValue("open", item.row);
+      foot.append(open);
+      box.append(foot);
+    }
+    return box;
+  };
+  root.replaceChildren(...data.items.map(card));
+  if (!data.items.length) root.append(make("div", "s3r-empty", data.empty));
+}

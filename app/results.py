@@ -1,0 +1,75 @@
+"""Ranked panels as cards, drawn by one component: a page of twenty results costs a few kilobytes and no widgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Literal
+
+import pandas as pd
+import streamlit as st
+
+from app import components, shell
+
+MAX_TEXT = 320  # characters of a text on a card
+TAGS = {"partner": "true partner", "same text": "same text", "page mate": "same page"}
+TONES = {"partner": "partner", "same text": "same"}
+Mode = Literal["text", "picture", "strip"]
+
+
+@cache
+def _assets() -> tuple[str, str]:
+    return tuple((components.HERE / f"results.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))  # type: ignore[return-value]
+
+
+def item(chosen: shell.Chosen, frame: pd.DataFrame, row: int, *, side: int = 360) -> dict[str, Any]:
+    """What a card shows of a panel; the frame's index is the panel row."""
+    panel = frame.loc[row]
+    text = str(panel["text"])
+    where = f"{panel['page_id']} · panel {int(panel['order']) + 1}"
+    return {
+        "row": int(row),
+        "text": text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…",
+        "where": where,
+        "picture": shell.thumb_url(chosen, row, side) if panel["has_box"] else "",
+        "alt": f"Panel {int(panel['order']) + 1} of page {panel['page_id']}",
+    }
+
+
+def cards(
+    items: Sequence[dict[str, Any]],
+    mode: Mode,
+    *,
+    key: str,
+    on_query: Callable[[int], None],
+    hint: str = "Search with this panel",
+    empty: str = "Nothing is found with these filters.",
+) -> None:
+    """Show cards; a click on one calls `on_query` with its panel row, "Open page" leaves for the Page view.
+
+    Args:
+        items: from `item`, with rank, score, tag and tone where the cards are ranked.
+        mode: "text" where texts are what is compared, "picture" where pictures are, "strip" for small choices.
+        key: of the list.
+        on_query: runs before the next drawing.
+        hint: what a click on a card does.
+        empty: what to say when there is no card.
+    """
+    js, css = _assets()
+    draw = st.components.v2.component("stage3.results", js=js, css=css, isolate_styles=False)
+    data = {
+        "mode": mode,
+        "items": list(items),
+        "hint": hint,
+        "empty": empty,
+        "open": "" if mode == "strip" else "Open page",
+    }
+
+    def asked() -> None:
+        row = st.session_state[key].get("query")
+        if isinstance(row, int):  # it comes from the browser: whoever uses it checks that there is such a panel
+            on_query(row)
+
+    result = draw(data=data, key=key, on_query_change=asked, on_open_change=lambda: None)
+    if isinstance(result.open, int):
+        shell.go("page", panel=result.open)
