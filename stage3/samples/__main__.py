@@ -8,7 +8,7 @@ from pathlib import Path
 from stage3.samples.writer import Summary, draw_books
 
 EXAMPLES = """examples:
-  python -m stage3.samples data/samples --books 88 --seed 0     the set that ships with the package
+  python -m stage3.samples data/samples --books 62 --seed 0     the set that ships with the package
   python -m stage3.samples /tmp/other --books 12 --seed 1       a small set of other books
   python -m stage3.samples more --books 400 --seed 2 --json     as JSON, for a program to read
 """
@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("out", metavar="OUT", type=Path, help="folder to write to; must be new or empty")
     p.add_argument("--books", type=int, required=True, metavar="N", help="how many books to draw (1 or more)")
-    p.add_argument("--seed", type=int, required=True, metavar="S", help="the same seed draws the same books (0 or more)")
+    p.add_argument(
+        "--seed", type=int, required=True, metavar="S", help="the same seed draws the same books (0 or more)"
+    )
     p.add_argument("--pages", type=int, default=8, metavar="P", help="pages in a book, cover included (default 8)")
     p.add_argument("--json", action="store_true", help="print the summary as JSON")
     return p
@@ -35,7 +37,8 @@ def report(summary: Summary) -> str:
     histogram = "  ".join(f"{n}: {count}" for n, count in sorted(summary.panels_per_page.items()))
     share = summary.textless / max(summary.panels, 1)
     return (
-        f"Drew {summary.books} books, {summary.pages} pages ({summary.covers} covers, {summary.advertisements} advertisements)\n"
+        f"Drew {summary.books} books, {summary.pages} pages "
+        f"({summary.covers} covers, {summary.advertisements} advertisements)\n"
         f"{summary.panels} story panels, {share:.0%} of them without text\n"
         f"story pages by number of panels  {histogram}\n"
         f"{summary.bytes / 1e6:.2f} MB in {summary.out}\n"

@@ -58,7 +58,10 @@ POSES: dict[str, tuple[Pose, ...]] = {
         Pose(2, (112, 108), (-28, 4), (10, 6), (-12, -10), nod=6),
         Pose(8, (84, 88), (-50, 20), (30, 8), (-22, -26)),
     ),
-    "sleep": (Pose(0, (16, 34), (-10, 10), (4, 2), (-4, 2), lying=True), Pose(0, (60, 120), (30, 70), (24, -14), (4, 0), lying=True)),
+    "sleep": (
+        Pose(0, (16, 34), (-10, 10), (4, 2), (-4, 2), lying=True),
+        Pose(0, (60, 120), (30, 70), (24, -14), (4, 0), lying=True),
+    ),
     "punch": (
         Pose(16, (94, 92), (-26, 96), (52, -8), (-38, -50), nod=-8),
         Pose(10, (118, 112), (-60, 60), (40, -4), (-30, -36), nod=4),
@@ -111,9 +114,9 @@ def _limb(start: Point, angles: tuple[float, float], lengths: tuple[float, float
     return start, knee, (knee[0] + lengths[1] * sin(b), knee[1] - lengths[1] * cos(b))
 
 
-def pose_body(pose: Pose, who: Character) -> Body:
-    """Joints of `who` in a pose, standing on y = 0 (or `lift` above it)."""
-    tall = 0.8 if who.kind == "child" else 1.0
+def pose_body(pose: Pose, kind: str) -> Body:
+    """Joints of a figure of some kind in a pose, standing on y = 0 (or `lift` above it)."""
+    tall = 0.8 if kind == "child" else 1.0
     leg = (THIGH * tall, SHIN * tall)
     legs = [_limb((0.0, 0.0), angles, leg) for angles in (pose.near_leg, pose.far_leg)]
     hip_y = pose.lift + 0.035 - min(point[1] for limb in legs for point in limb)
@@ -123,7 +126,7 @@ def pose_body(pose: Pose, who: Character) -> Body:
     neck = (torso * sin(lean), hip_y + torso * cos(lean))
     tilt = radians(pose.lean * 0.6)
     head = (neck[0] + HEAD * 0.86 * sin(tilt) + 0.012, neck[1] + HEAD * 0.86 * cos(tilt))
-    wide = WIDTH.get(who.kind, 1.0)
+    wide = WIDTH.get(kind, 1.0)
     shoulder = (neck[0] - 0.02 * sin(lean), neck[1] - 0.035)
     near = (shoulder[0] - 0.052 * wide, shoulder[1] - 0.004)
     far = (shoulder[0] + 0.06 * wide, shoulder[1])
@@ -151,7 +154,7 @@ class Figure:
     holds: str | None = None
 
     def __post_init__(self) -> None:
-        self.body = pose_body(self.pose, self.who)
+        self.body = pose_body(self.pose, self.who.kind)
         if self.pose.lying:
             f = self.frame
             self.frame = replace(f, x=f.x + f.facing * f.scale * 0.42, y=f.y - 0.085 * f.scale, angle=90.0)
@@ -222,7 +225,9 @@ def _draw_parts(c: Canvas, figure: Figure, line: float) -> None:
         size = figure.frame.scale * 0.34
         draw_prop(c, figure.holds, hand[0], hand[1] + size * 0.42, size, line, figure.frame.facing)
     passing = c.pass_
-    if passing == "fill" and figure.frame.scale >= 64:  # the near arm lies over clothes of its own colour: it keeps its outline
+    if (
+        passing == "fill" and figure.frame.scale >= 64
+    ):  # the near arm lies over clothes of its own colour: it keeps its outline
         c.pass_ = "full"
     _arm(c, figure, body.near_arm, line, far=False)
     c.pass_ = passing
@@ -306,7 +311,13 @@ def _hand(c: Canvas, figure: Figure, at: list[Point], k: float, skin: Color, lin
         c.limb([(x, y), tip], [0.034 * k, 0.024 * k], skin, line, None)
     else:  # a thumb
         side = figure.frame.facing * (1 if dy > 0 else -1)
-        c.limb([(x, y), (x + side * 0.034 * k + dx * 0.02 * k, y - 0.012 * k + dy * 0.02 * k)], [0.028 * k, 0.022 * k], skin, line, None)
+        c.limb(
+            [(x, y), (x + side * 0.034 * k + dx * 0.02 * k, y - 0.012 * k + dy * 0.02 * k)],
+            [0.028 * k, 0.022 * k],
+            skin,
+            line,
+            None,
+        )
     c.ellipse(x, y, 0.036 * k, 0.036 * k, skin, line)
 
 
@@ -377,7 +388,13 @@ def _torso(c: Canvas, figure: Figure, line: float, wide: float) -> None:
     c.blob(f.all(shape), cloth, line)
     shade = _shade(c, figure, cloth)
     if shade is not None:
-        shadow = [(nx - top * 0.9, ny - 0.03), (mx - w * waist * 0.5, my), (hx - w * 0.3, hy - 0.03), (hx - w * waist * 0.9, hy - 0.02), (mx - w * waist * 0.92, my)]
+        shadow = [
+            (nx - top * 0.9, ny - 0.03),
+            (mx - w * waist * 0.5, my),
+            (hx - w * 0.3, hy - 0.03),
+            (hx - w * waist * 0.9, hy - 0.02),
+            (mx - w * waist * 0.92, my),
+        ]
         c.blob(f.all(shadow), shade)
     _trim(c, figure, shape, line, w)
 
@@ -385,12 +402,25 @@ def _torso(c: Canvas, figure: Figure, line: float, wide: float) -> None:
 def _box_torso(c: Canvas, figure: Figure, line: float) -> None:
     who, f, (hx, hy), (nx, ny) = figure.who, figure.frame, figure.body.hip, figure.body.neck
     steel, cloth = _skin(c, who), _cloth(c, who)
-    c.polygon(f.all([(nx - 0.02, ny - 0.02), (nx + 0.03, ny - 0.02), (nx + 0.03, ny + 0.05), (nx - 0.02, ny + 0.05)]), darker(steel), line)
-    c.polygon(f.all([(nx - 0.115, ny), (nx + 0.115, ny), (hx + 0.095, hy - 0.035), (hx - 0.095, hy - 0.035)]), cloth, line)
+    c.polygon(
+        f.all([(nx - 0.02, ny - 0.02), (nx + 0.03, ny - 0.02), (nx + 0.03, ny + 0.05), (nx - 0.02, ny + 0.05)]),
+        darker(steel),
+        line,
+    )
+    c.polygon(
+        f.all([(nx - 0.115, ny), (nx + 0.115, ny), (hx + 0.095, hy - 0.035), (hx - 0.095, hy - 0.035)]), cloth, line
+    )
     if c.look.shading == "cel":
-        c.polygon(f.all([(nx - 0.11, ny - 0.006), (nx - 0.06, ny - 0.006), (hx - 0.06, hy - 0.03), (hx - 0.09, hy - 0.03)]), darker(cloth, 0.22))
+        c.polygon(
+            f.all([(nx - 0.11, ny - 0.006), (nx - 0.06, ny - 0.006), (hx - 0.06, hy - 0.03), (hx - 0.09, hy - 0.03)]),
+            darker(cloth, 0.22),
+        )
     mx, my = (hx + nx) / 2, (hy + ny) / 2
-    c.polygon(f.all([(mx - 0.03, my + 0.06), (mx + 0.075, my + 0.06), (mx + 0.07, my - 0.01), (mx - 0.03, my - 0.01)]), lighter(steel), line * 0.8)
+    c.polygon(
+        f.all([(mx - 0.03, my + 0.06), (mx + 0.075, my + 0.06), (mx + 0.07, my - 0.01), (mx - 0.03, my - 0.01)]),
+        lighter(steel),
+        line * 0.8,
+    )
     for k, light in enumerate(((236, 80, 60), (250, 210, 70), (90, 200, 120))):
         x, y = f.at(mx - 0.008 + 0.03 * k, my + 0.028)
         c.ellipse(x, y, 0.011 * f.scale, 0.011 * f.scale, light)
@@ -411,16 +441,32 @@ def _skirt(c: Canvas, figure: Figure, line: float, w: float) -> None:
     flare = {"dress": 0.075, "robe": 0.07, "coat": 0.045}[who.clothes]
     (lx, ly), (rx, ry) = hem
     shape = [
-        (hx - w * 0.8, hy + 0.05), (hx + w * 0.8, hy + 0.05), (hx + w * 1.1, hy - 0.04), (rx + flare, ry), ((lx + rx) / 2 + 0.02, (ly + ry) / 2 - 0.02),
+        (hx - w * 0.8, hy + 0.05), (hx + w * 0.8, hy + 0.05), (hx + w * 1.1, hy - 0.04), (rx + flare, ry),
+        ((lx + rx) / 2 + 0.02, (ly + ry) / 2 - 0.02),
         (lx - flare, ly), (hx - w * 1.1, hy - 0.04),
     ]  # fmt: skip
     c.blob(f.all(shape), cloth, line)
     shade = _shade(c, figure, cloth)
     if shade is not None:
-        c.blob(f.all([(hx - w * 0.75, hy), (lx + 0.01, (hy + ly) / 2), (lx + 0.005, ly + 0.012), (lx - flare * 0.85, ly + 0.008), (hx - w * 1.0, hy - 0.045)]), shade)
+        c.blob(
+            f.all(
+                [
+                    (hx - w * 0.75, hy),
+                    (lx + 0.01, (hy + ly) / 2),
+                    (lx + 0.005, ly + 0.012),
+                    (lx - flare * 0.85, ly + 0.008),
+                    (hx - w * 1.0, hy - 0.045),
+                ]
+            ),
+            shade,
+        )
     for t in (0.36, 0.68) if f.scale > 150 else ():  # folds
         bottom = (lx + (rx - lx) * t, ly + (ry - ly) * t + 0.005)
-        c.curve(f.all([(hx + (t - 0.5) * w, hy - 0.05), (bottom[0] * 0.7 + hx * 0.3, (hy + bottom[1]) / 2), bottom]), darker(cloth, 0.4), line * 0.6)
+        c.curve(
+            f.all([(hx + (t - 0.5) * w, hy - 0.05), (bottom[0] * 0.7 + hx * 0.3, (hy + bottom[1]) / 2), bottom]),
+            darker(cloth, 0.4),
+            line * 0.6,
+        )
 
 
 def _trim(c: Canvas, figure: Figure, shape: list[Point], line: float, w: float) -> None:
@@ -432,19 +478,37 @@ def _trim(c: Canvas, figure: Figure, shape: list[Point], line: float, w: float) 
         return (nx + (hx - nx) * t + u * w, ny + (hy - ny) * t)
 
     if who.clothes == "stripes":
-        pale = c.paint((250, 248, 240), FIGURE_LIGHT) if who.clothes_color != "white" else c.paint((60, 70, 110), FIGURE_LIGHT)
+        pale = (
+            c.paint((250, 248, 240), FIGURE_LIGHT)
+            if who.clothes_color != "white"
+            else c.paint((60, 70, 110), FIGURE_LIGHT)
+        )
         for t in (0.24, 0.5, 0.76):
             c.curve(f.all([along(t, -0.9), along(t + 0.05, 0), along(t, 0.98)]), pale, 0.026 * f.scale)
         c.blob(f.all(shape), None, line)
     elif who.clothes == "coat":
-        c.polygon(f.all([along(0, -0.2), along(0, 0.7), along(0.62, 0.35)]), c.paint((250, 246, 236), FIGURE_LIGHT), line * 0.7)
-        c.polygon(f.all([along(0, 0.18), along(0.05, 0.4), along(0.45, 0.36), along(0.08, 0.16)]), c.paint((60, 50, 60), FIGURE_LIGHT))
+        c.polygon(
+            f.all([along(0, -0.2), along(0, 0.7), along(0.62, 0.35)]),
+            c.paint((250, 246, 236), FIGURE_LIGHT),
+            line * 0.7,
+        )
+        c.polygon(
+            f.all([along(0, 0.18), along(0.05, 0.4), along(0.45, 0.36), along(0.08, 0.16)]),
+            c.paint((60, 50, 60), FIGURE_LIGHT),
+        )
         c.stroke(f.all([along(0.62, 0.35), along(1.5, 0.4)]), ink, line * 0.7)
         for t in (0.75, 0.98):
             x, y = f.at(*along(t, 0.12))
             c.ellipse(x, y, 0.011 * f.scale, 0.011 * f.scale, c.paint((240, 206, 96), 0.5), line * 0.5)
     elif who.clothes == "overalls":
-        bib = [along(0.36, -0.55), along(0.36, 0.8), along(0.75, 1.0), along(1.12, 0.95), along(1.15, -0.95), along(0.75, -0.98)]
+        bib = [
+            along(0.36, -0.55),
+            along(0.36, 0.8),
+            along(0.75, 1.0),
+            along(1.12, 0.95),
+            along(1.15, -0.95),
+            along(0.75, -0.98),
+        ]
         c.polygon(f.all(bib), cloth, line * 0.8)
         for u, v in ((-0.5, -0.62), (0.72, 0.66)):
             c.stroke(f.all([along(0.4, u), along(0.0, v)]), ink, 0.03 * f.scale + line)
@@ -452,17 +516,25 @@ def _trim(c: Canvas, figure: Figure, shape: list[Point], line: float, w: float) 
         for u in (-0.45, 0.68):
             x, y = f.at(*along(0.42, u))
             c.ellipse(x, y, 0.012 * f.scale, 0.012 * f.scale, c.paint((245, 214, 110), 0.5), line * 0.4)
-        c.polygon(f.all([along(0.56, -0.1), along(0.56, 0.5), along(0.78, 0.45), along(0.78, -0.1)]), darker(cloth, 0.15), line * 0.5)
+        c.polygon(
+            f.all([along(0.56, -0.1), along(0.56, 0.5), along(0.78, 0.45), along(0.78, -0.1)]),
+            darker(cloth, 0.15),
+            line * 0.5,
+        )
     elif who.clothes == "armour":
         c.polygon(f.all([along(0.02, -0.6), along(0.02, 0.75), along(1.3, 0.9), along(1.3, -0.8)]), cloth, line * 0.8)
         c.stroke(f.all([along(0.2, 0.1), along(0.85, 0.1)]), lighter(cloth, 0.7), 0.022 * f.scale)
         c.stroke(f.all([along(0.42, -0.35), along(0.42, 0.55)]), lighter(cloth, 0.7), 0.022 * f.scale)
     elif who.clothes == "robe":
-        c.stroke(f.all([along(0.86, -0.92), along(0.9, 0), along(0.86, 0.98)]), c.paint((240, 206, 96), FIGURE_LIGHT), 0.026 * f.scale)
+        c.stroke(
+            f.all([along(0.86, -0.92), along(0.9, 0), along(0.86, 0.98)]),
+            c.paint((240, 206, 96), FIGURE_LIGHT),
+            0.026 * f.scale,
+        )
         c.stroke(f.all([along(0.9, 0.3), along(1.25, 0.38)]), c.paint((240, 206, 96), FIGURE_LIGHT), 0.018 * f.scale)
     elif who.clothes == "dress":
-        c.stroke(f.all([along(0.8, -0.74), along(0.83, 0), along(0.8, 0.78)]), lighter(cloth, FIGURE_LIGHT), 0.024 * f.scale)
-        c.blob(f.all([along(-0.02, -0.3), along(-0.02, 0.55), along(0.14, 0.15)]), lighter(cloth, FIGURE_LIGHT), line * 0.5)
+        c.stroke(f.all([along(0.8, -0.74), along(0.83, 0), along(0.8, 0.78)]), lighter(cloth, 0.6), 0.024 * f.scale)
+        c.blob(f.all([along(-0.02, -0.3), along(-0.02, 0.55), along(0.14, 0.15)]), lighter(cloth, 0.6), line * 0.5)
     else:
         c.curve(f.all([along(0.0, -0.35), along(0.1, 0.15), along(0.0, 0.55)]), ink, line * 0.7)
         if who.style % 2:
@@ -477,7 +549,13 @@ def _tail(c: Canvas, figure: Figure, line: float) -> None:
         x, y = f.at(hx - 0.095, hy - 0.01)
         c.ellipse(x, y, 0.04 * f.scale, 0.04 * f.scale, lighter(fur, 0.5), line)
         return
-    path = [(hx - 0.05, hy - 0.02), (hx - 0.16, hy - 0.03), (hx - 0.21, hy + 0.08), (hx - 0.17, hy + 0.17), (hx - 0.22, hy + 0.22)]
+    path = [
+        (hx - 0.05, hy - 0.02),
+        (hx - 0.16, hy - 0.03),
+        (hx - 0.21, hy + 0.08),
+        (hx - 0.17, hy + 0.17),
+        (hx - 0.22, hy + 0.22),
+    ]
     c.limb(f.all(path), [0.045 * f.scale, 0.04 * f.scale, 0.03 * f.scale], fur, line, _shade(c, figure, fur))
 
 
@@ -485,5 +563,12 @@ def _cape(c: Canvas, figure: Figure, line: float) -> None:
     f, (hx, hy), (nx, ny) = figure.frame, figure.body.hip, figure.body.neck
     color = darker(_cloth(c, figure.who), 0.35)
     flow = 0.08 if figure.action in ("run", "jump", "punch") else 0.0
-    shape = [(nx + 0.05, ny), (nx - 0.08, ny - 0.01), (hx - 0.15 - flow, hy), (hx - 0.2 - 2 * flow, hy - 0.17 + 2 * flow), (hx - 0.06, hy - 0.2), (hx + 0.04, hy - 0.1)]
+    shape = [
+        (nx + 0.05, ny),
+        (nx - 0.08, ny - 0.01),
+        (hx - 0.15 - flow, hy),
+        (hx - 0.2 - 2 * flow, hy - 0.17 + 2 * flow),
+        (hx - 0.06, hy - 0.2),
+        (hx + 0.04, hy - 0.1),
+    ]
     c.blob(f.all(shape), color, line)

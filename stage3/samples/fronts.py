@@ -56,12 +56,25 @@ def draw_cover(
     for who, (x, y, size) in zip(story.cast[1:], places, strict=False):
         pose = POSES["stand"][int(rng.integers(4))]
         emotion = pick(rng, world.EMOTIONS)
-        figures.append(Figure(who, "stand", emotion, Frame(w * x, h * y, h * size * min(who.height, 1.0), 1 if x < 0.5 else -1), pose))
+        figures.append(
+            Figure(
+                who, "stand", emotion, Frame(w * x, h * y, h * size * min(who.height, 1.0), 1 if x < 0.5 else -1), pose
+            )
+        )
     action = pick(rng, ["run", "jump", "point", "punch", "cheer", "stand"])
     pose = replace(POSES[action][int(rng.integers(len(POSES[action])))], lift=0.05 if action == "jump" else 0.0)
     hero = story.cast[0]
     holds = story.treasure if story.treasure in world.HAND_PROPS and action in ("run", "jump", "cheer") else None
-    figures.append(Figure(hero, action, pick(rng, ["happy", "angry", "surprised", "calm"]), Frame(w * 0.5, h * 0.94, h * 0.56, 1 if rng.random() < 0.5 else -1), pose, holds))
+    figures.append(
+        Figure(
+            hero,
+            action,
+            pick(rng, ["happy", "angry", "surprised", "calm"]),
+            Frame(w * 0.5, h * 0.94, h * 0.56, 1 if rng.random() < 0.5 else -1),
+            pose,
+            holds,
+        )
+    )
     for figure in figures:
         draw_figure(c, figure)
     if not holds:
@@ -81,7 +94,14 @@ def _rays(c: Canvas, rng: Rng) -> None:
     for k in range(12):
         a, b = radians(30 * k + 6), radians(30 * k + 15)
         r0, r1 = 150.0, 520.0
-        c.polygon([(x + r0 * cos(a), y + r0 * sin(a)), (x + r1 * cos(a), y + r1 * sin(a)), (x + r1 * cos(b), y + r1 * sin(b))], color)
+        c.polygon(
+            [
+                (x + r0 * cos(a), y + r0 * sin(a)),
+                (x + r1 * cos(a), y + r1 * sin(a)),
+                (x + r1 * cos(b), y + r1 * sin(b)),
+            ],
+            color,
+        )
 
 
 def _masthead(c: Canvas, story: Story, look: Look, rng: Rng, number: int) -> Box:
@@ -123,7 +143,14 @@ def draw_advertisement(
     ImageDraw.Draw(page).rectangle((0, 0, page.width, page.height), fill=ground)
     for k in range(12):
         a, b = radians(30 * k), radians(30 * k + 15)
-        c.polygon([(w / 2, h * 0.45), (w / 2 + 600 * cos(a), h * 0.45 + 600 * sin(a)), (w / 2 + 600 * cos(b), h * 0.45 + 600 * sin(b))], darker(ground, 0.1))
+        c.polygon(
+            [
+                (w / 2, h * 0.45),
+                (w / 2 + 600 * cos(a), h * 0.45 + 600 * sin(a)),
+                (w / 2 + 600 * cos(b), h * 0.45 + 600 * sin(b)),
+            ],
+            darker(ground, 0.1),
+        )
     product = pick(rng, world.PROPS)
     headline = f"{pick(rng, ['SUPER', 'MIRACLE', 'DELUXE', 'TURBO', 'MAGIC'])} {product.upper()}"
     size = min(50.0, 350.0 / (text_width(headline, 10.0) / 10.0))
@@ -145,8 +172,7 @@ def draw_advertisement(
     c.polygon([(150, 466), (380, 458), (380, 508), (150, 512)], (255, 255, 255), 1.6)
     boxes.append((150.0, 458.0, 380.0, 512.0))
     c.text(265, 486, slogan.upper(), min(18.0, 200 / (text_width(slogan.upper(), 10) / 10)), (24, 20, 28))
-    for k in range(2):
-        c.polygon([(0, 530), (w, 530), (w, h), (0, h)], look.color((44, 52, 92)))
+    c.polygon([(0, 530), (w, 530), (w, h), (0, h)], look.color((44, 52, 92)))
     for x in range(12, 388, 10):
         c.stroke([(x, 537), (x + 5, 537)], (240, 240, 240), 1.0, round_ends=False)
     c.text(w / 2, 552, "CUT OUT THIS COUPON AND SEND IT IN TODAY", 9.5, (250, 240, 200))
@@ -157,5 +183,3 @@ def draw_advertisement(
     drawn = Drawn((0.0, 0.0, w, h), [_clip(fan.bounds())], boxes)
     said = [headline, slogan, f"Cut out this coupon and send it in today. {print_}"]
     return drawn, product, said, f"An advertisement for a {product} at {price}, with {who.name} cheering."
-
-

@@ -122,13 +122,22 @@ class Canvas:
         self.polygon(smooth(points), fill, line, ink)
 
     def ellipse(
-        self, cx: float, cy: float, rx: float, ry: float, fill: Color | None, line: float = 0.0, ink: Color | None = None
+        self,
+        cx: float,
+        cy: float,
+        rx: float,
+        ry: float,
+        fill: Color | None,
+        line: float = 0.0,
+        ink: Color | None = None,
     ) -> None:
         """An ellipse with its axes along the page; the outline lies half outside."""
         if self.pass_ == "contour":
             fill, ink = None if fill is None else self.look.ink, self.look.ink
         if line > 0 and self.pass_ != "fill":
-            (a, b), (c, d) = self._at([(cx - rx - line / 2, cy - ry - line / 2), (cx + rx + line / 2, cy + ry + line / 2)])
+            (a, b), (c, d) = self._at(
+                [(cx - rx - line / 2, cy - ry - line / 2), (cx + rx + line / 2, cy + ry + line / 2)]
+            )
             if fill is None:
                 self.draw.ellipse((a, b, c, d), outline=ink or self.look.ink, width=max(round(line * SCALE), 1))
                 return
@@ -152,7 +161,9 @@ class Canvas:
         """A smooth open line through `points`."""
         self.stroke(smooth(points, closed=False), color, width)
 
-    def limb(self, points: Sequence[Point], widths: Sequence[float], fill: Color, line: float, shade: Color | None) -> None:
+    def limb(
+        self, points: Sequence[Point], widths: Sequence[float], fill: Color, line: float, shade: Color | None
+    ) -> None:
         """A tapering limb along `points` with an outline, and a shadow on its lower side."""
         path = smooth(points, closed=False, steps=5) if len(points) > 2 else list(points)
         spread = np.interp(np.linspace(0, 1, len(path)), np.linspace(0, 1, len(widths)), widths)
@@ -183,8 +194,10 @@ class Canvas:
                 fill=color,
             )  # fmt: skip
 
-    def tone(self, points: Sequence[Point], color: Color, kind: str = "dots", pitch: int = 5, weight: float = 0.4) -> None:
-        """Screen tone or hatching inside a polygon. A pitch in whole page pixels keeps the pattern, and the file, small."""
+    def tone(
+        self, points: Sequence[Point], color: Color, kind: str = "dots", pitch: int = 5, weight: float = 0.4
+    ) -> None:
+        """Screen tone or hatching in a polygon; a pitch in whole page pixels keeps the pattern, and the file, small."""
         mask = Image.new("L", self.image.size, 0)
         ImageDraw.Draw(mask).polygon(self._at(points), fill=255)
         box = mask.getbbox()

@@ -79,19 +79,15 @@ def place_blocks(blocks: list[Block], area: Box) -> float:
         block.y = y + (0 if x == left else min(5.0, block.h * 0.2))
         x = block.x + block.w + 4
         row_bottom = max(row_bottom, block.y + block.h + 2)
-    _spread(blocks, left, right)
+    _spread(blocks, right)
     return row_bottom
 
 
-def _spread(blocks: list[Block], left: float, right: float) -> None:
+def _spread(blocks: list[Block], right: float) -> None:
     """Push each row's last balloon to the right, so that balloons stand over different speakers."""
     spoken = [b for b in blocks if b.label in ("dialogue", "thought")]
     if len(spoken) > 1:
         spoken[-1].x = right - spoken[-1].w
-    elif spoken and spoken[0].target is not None:
-        block = spoken[0]
-        if all(b is block or b.y + b.h <= block.y + 4 for b in blocks):
-            block.x = float(np.clip(block.target[0] - block.w / 2, left, right - block.w))
 
 
 def draw_block(c: Canvas, block: Block) -> None:
@@ -155,7 +151,13 @@ def _tail(block: Block) -> list[Point]:
     tip = (root[0] + (tx - root[0]) * stop, root[1] + (ty - root[1]) * stop)
     half = min(5.0, block.w * 0.12)
     bend = (root[0] * 0.5 + tip[0] * 0.5 + (cx - tx) * 0.1, root[1] * 0.5 + tip[1] * 0.5)
-    return [(root[0] - half, root[1]), (bend[0] - half * 0.55, bend[1]), tip, (bend[0] + half * 0.55, bend[1]), (root[0] + half, root[1])]
+    return [
+        (root[0] - half, root[1]),
+        (bend[0] - half * 0.55, bend[1]),
+        tip,
+        (bend[0] + half * 0.55, bend[1]),
+        (root[0] + half, root[1]),
+    ]
 
 
 def _bubbles(block: Block) -> list[list[Point]]:
@@ -164,7 +166,9 @@ def _bubbles(block: Block) -> list[list[Point]]:
     x0, y0 = float(np.clip(tx, block.x + block.w * 0.2, block.x + block.w * 0.8)), block.y + block.h
     reach = min(1.0, 60 / max(hypot(tx - x0, ty - y0), 1.0))
     tx, ty = x0 + (tx - x0) * reach, y0 + (ty - y0) * reach
-    return [ring(x0 + (tx - x0) * t, y0 + (ty - y0) * t, r, r * 0.85, 14) for t, r in ((0.1, 4.2), (0.38, 3.0), (0.64, 2.0))]
+    return [
+        ring(x0 + (tx - x0) * t, y0 + (ty - y0) * t, r, r * 0.85, 14) for t, r in ((0.1, 4.2), (0.38, 3.0), (0.64, 2.0))
+    ]
 
 
 def draw_sound(c: Canvas, text: str, center: Point, width: float, color: Color, angle: float, area: Point) -> Box:

@@ -1,4 +1,4 @@
-"""What people in sample comics say, think and hear. `{prop}`, `{where}`, `{when}`, `{name}` and `{me}` are filled in."""
+"""What people in sample comics say, think and hear; `{prop}`, `{where}`, `{when}` and `{name}` are filled in."""
 
 DIALOGUE: dict[str, tuple[str, ...]] = {
     "any": (

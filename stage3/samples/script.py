@@ -108,7 +108,9 @@ def choose_scene(rng: Rng, story: Story) -> Scene:
     return Scene(setting, pick(rng, world.TIMES), int(rng.integers(1 << 30)))
 
 
-def write_panel(rng: Rng, story: Story, scene: Scene, size: tuple[float, float], letters: int, textless: bool) -> PanelScript:
+def write_panel(
+    rng: Rng, story: Story, scene: Scene, size: tuple[float, float], letters: int, textless: bool
+) -> PanelScript:
     """Draw the facts of a panel of `size` page pixels with room for so many letters, then its words."""
     w, h = size
     shot = _shot(rng, w, h)
@@ -206,14 +208,20 @@ def full_description(rng: Rng, panel: PanelScript, share: float, by_name: bool =
     first = _sentence(rng, subject, does, doing, place, look, thing if main.holds else "", framing)
     rest = [_companion(rng, other, share, by_name) for other in panel.actors[1:] if tell(0.95)]
     if thing and not main.holds:
-        rest.append(pick(rng, ["There is {} nearby.", "{} can be seen beside them.", "On the ground: {}.", "Next to them, {}."]).format(thing))
+        rest.append(
+            pick(
+                rng, ["There is {} nearby.", "{} can be seen beside them.", "On the ground: {}.", "Next to them, {}."]
+            ).format(thing)
+        )
     rng.shuffle(rest)
     return " ".join([first, *(s[0].upper() + s[1:] for s in rest)])
 
 
 def _empty_place(rng: Rng, panel: PanelScript, where: str, when: str, framing: str) -> str:
     where = where or pick(rng, world.PLACES[panel.setting])
-    start = f"{framing}: nobody" if framing else pick(rng, ["Nobody is", "An empty scene", "A quiet scene", "No one is"])
+    start = (
+        f"{framing}: nobody" if framing else pick(rng, ["Nobody is", "An empty scene", "A quiet scene", "No one is"])
+    )
     if framing:
         start += " is"
     tail = f" {when}" if when else ""
@@ -302,7 +310,6 @@ def _fill(rng: Rng, panel: PanelScript, lines: dict[str, tuple[str, ...]], lette
         "where": pick(rng, world.PLACES[panel.setting]),
         "when": pick(rng, world.WHEN[panel.time]),
         "name": pick(rng, others) if others else "",
-        "me": panel.actors[speaker].who.name if panel.actors else "nobody",
     }
     shortest = ""
     for _ in range(12):
@@ -320,7 +327,11 @@ def summarise(rng: Rng, panels: list[PanelScript]) -> str:
     names = list(dict.fromkeys(actor.who.name for panel in panels for actor in panel.actors))
     people = "Nobody" if not names else names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     first = panels[0]
-    verb = pick(rng, ["turn up", "meet", "find themselves", "spend the page"]) if len(names) > 1 else pick(rng, ["turns up", "is found", "spends the page"])
+    verb = (
+        pick(rng, ["turn up", "meet", "find themselves", "spend the page"])
+        if len(names) > 1
+        else pick(rng, ["turns up", "is found", "spends the page"])
+    )
     things = [prop for panel in panels for prop in panel.props]
     about = f", and {a(things[0])} matters" if things and rng.random() < 0.6 else ""
     return f"{people} {verb} {pick(rng, world.PLACES[first.setting])} {pick(rng, world.WHEN[first.time])}{about}."

@@ -46,21 +46,29 @@ def draw_panel(
     draw_setting(c, script.setting, (w, h), script.place, float(rng.uniform(-0.35, 0.35)), zoom, horizon)
     coarse(image)
     if look.shading == "hatch" and w * h > 70_000:
-        c.tone([(-2, h * 0.86), (w + 2, h * 0.93), (w + 2, h + 2), (-2, h + 2)], darker(c.paint((110, 90, 90)), 0.3), "hatch", 5, 0.22)
-    _action_lines(c, rng, script, figures, (w, h))
+        c.tone(
+            [(-2, h * 0.86), (w + 2, h * 0.93), (w + 2, h + 2), (-2, h + 2)],
+            darker(c.paint((110, 90, 90)), 0.3),
+            "hatch",
+            5,
+            0.22,
+        )
+    _action_lines(c, rng, script, figures)
     _scenery(c, rng, script, figures, (w, h))
     for figure in sorted(figures, key=lambda f: f.frame.y):
         _ground_shadow(c, figure)
         _seat(c, figure)
         draw_figure(c, figure)
     _foreground(c, rng, script, figures, (w, h))
-    sounds = [_sound(c, rng, u.text, figures[u.speaker or 0], (w, h), words_end) for u in script.words if u.label == "sound"]
+    sounds = [
+        _sound(c, rng, u.text, figures[u.speaker or 0], (w, h), words_end) for u in script.words if u.label == "sound"
+    ]
     _paste(page, image, shape, look)
     over = Canvas(page, look, script.time, (left, top), letters)
     if script.shot == "medium" and not script.textless and rng.random() < 0.12 and not shape.inset:
         for figure in figures[:1]:
             _step_out(over, figure, (w, h), look)
-    _point_tails(blocks, script, figures, words_end)
+    _point_tails(blocks, script, figures)
     for block in blocks:
         draw_block(over, block)
     return _drawn(shape, script, figures, blocks, sounds)
@@ -105,7 +113,7 @@ def _blocks(script: PanelScript, look: Look, area: Box) -> list[Block]:
     return blocks
 
 
-def _point_tails(blocks: list[Block], script: PanelScript, figures: list[Figure], words_end: float) -> None:
+def _point_tails(blocks: list[Block], script: PanelScript, figures: list[Figure]) -> None:
     spoken = [u for u in script.words if u.label != "sound"]
     for block, u in zip(blocks, spoken, strict=True):
         if u.speaker is None:
@@ -162,25 +170,20 @@ def _scale(
     if shot == "close-up":
         radius = min(0.62 * (h - top) / (2 + 0.55 * tall_hat), 0.34 * w / n)
         scale = max(radius, 0.13 * h) / HEAD
-        body = pose_body(pose, _Stand(kind))  # type: ignore[arg-type]
+        body = pose_body(pose, kind)
         head_y = top + radius * (1.12 + 0.8 * tall_hat)
         return scale, head_y + body.head[1] * scale
     if pose.lying:
-        return min(0.8 * (h - top), 0.78 * w / (1.1 if n == 1 else 1.1 + 0.45 * (n - 1))) * min(height, 1.0), h * (0.9 if shot == "medium" else 0.84)
-    body = pose_body(pose, _Stand(kind))  # type: ignore[arg-type]
+        return min(0.8 * (h - top), 0.78 * w / (1.1 if n == 1 else 1.1 + 0.45 * (n - 1))) * min(height, 1.0), h * (
+            0.9 if shot == "medium" else 0.84
+        )
+    body = pose_body(pose, kind)
     reach = body.head[1] + HEAD * (1.1 + tall_hat)
     reach = max(reach, *(p[1] + 0.04 for arm in (body.near_arm, body.far_arm) for p in arm))
     share, ground = (0.97, 0.975) if shot == "medium" else (0.62, 0.86)
     fit = (h * ground - top) * share * 0.95 / reach
     cap = (0.8 if shot == "medium" else 0.52) * h
     return max(min(fit, cap, 1.9 * w / (n + 0.35)) * (height if height < 1 else 1.0), 0.2 * h), h * ground
-
-
-@dataclass(frozen=True)
-class _Stand:
-    """The one thing about a character that a pose's height depends on."""
-
-    kind: str
 
 
 def _fit(f: Figure, w: float, x: float, n: int) -> Figure:
@@ -213,7 +216,13 @@ def _seat(c: Canvas, f: Figure) -> None:
     wood = c.paint((176, 122, 76), 0.6)
     line = c.look.line * 0.9
     c.polygon(f.frame.all([(hx - 0.13, 0.0), (hx - 0.13, top), (hx + 0.1, top), (hx + 0.1, 0.0)]), wood, line)
-    c.polygon(f.frame.all([(hx - 0.15, top - 0.025), (hx - 0.15, top + 0.01), (hx + 0.12, top + 0.01), (hx + 0.12, top - 0.025)]), darker(wood, 0.15), line)
+    c.polygon(
+        f.frame.all(
+            [(hx - 0.15, top - 0.025), (hx - 0.15, top + 0.01), (hx + 0.12, top + 0.01), (hx + 0.12, top - 0.025)]
+        ),
+        darker(wood, 0.15),
+        line,
+    )
 
 
 def _step_out(over: Canvas, f: Figure, size: Point, look: Look) -> None:
@@ -271,8 +280,7 @@ def _foreground(c: Canvas, rng: Rng, script: PanelScript, figures: list[Figure],
     draw_prop(c, script.props[0], x, h - 0.05 * h, tall, c.look.line * 1.1, -side)
 
 
-def _action_lines(c: Canvas, rng: Rng, script: PanelScript, figures: list[Figure], size: Point) -> None:
-    w, h = size
+def _action_lines(c: Canvas, rng: Rng, script: PanelScript, figures: list[Figure]) -> None:
     pale = (252, 250, 244) if script.time != "day" else (70, 70, 84)
     for f in figures:
         lo, top, hi, bottom = f.bounds()
@@ -284,11 +292,20 @@ def _action_lines(c: Canvas, rng: Rng, script: PanelScript, figures: list[Figure
                 c.stroke([(back, y), (far, y)], pale, c.look.line * 0.8)
             x, y = back, f.frame.y
             for k in range(2):
-                c.ellipse(x - f.frame.facing * k * 0.07 * f.frame.scale, y - 0.02 * f.frame.scale * k, 0.04 * f.frame.scale, 0.03 * f.frame.scale, c.paint((236, 228, 214)), c.look.line * 0.5)
+                c.ellipse(
+                    x - f.frame.facing * k * 0.07 * f.frame.scale,
+                    y - 0.02 * f.frame.scale * k,
+                    0.04 * f.frame.scale,
+                    0.03 * f.frame.scale,
+                    c.paint((236, 228, 214)),
+                    c.look.line * 0.5,
+                )
         elif f.action == "jump":
             for dx in (-0.12, 0.0, 0.12):
                 x = f.frame.x + dx * f.frame.scale
-                c.stroke([(x, f.frame.y - 0.02 * f.frame.scale), (x, f.frame.y - 0.13 * f.frame.scale)], pale, c.look.line)
+                c.stroke(
+                    [(x, f.frame.y - 0.02 * f.frame.scale), (x, f.frame.y - 0.13 * f.frame.scale)], pale, c.look.line
+                )
         elif f.action == "punch" and script.shot != "long":
             _burst(c, f.frame.at(*f.body.near_arm[2]), 0.24 * f.frame.scale)
         if f.emotion == "surprised" and script.shot == "close-up" and script.textless:
@@ -296,7 +313,11 @@ def _action_lines(c: Canvas, rng: Rng, script: PanelScript, figures: list[Figure
             for angle in range(0, 360, 30):
                 a = radians(angle)
                 r0 = f.head_radius * 1.7
-                c.stroke([(x + r0 * cos(a), y + r0 * sin(a)), (x + 3 * r0 * cos(a), y + 3 * r0 * sin(a))], pale, c.look.line * 0.8)
+                c.stroke(
+                    [(x + r0 * cos(a), y + r0 * sin(a)), (x + 3 * r0 * cos(a), y + 3 * r0 * sin(a))],
+                    pale,
+                    c.look.line * 0.8,
+                )
 
 
 def _burst(c: Canvas, at: Point, r: float) -> None:
@@ -308,7 +329,7 @@ def _burst(c: Canvas, at: Point, r: float) -> None:
 
 
 def _sound(c: Canvas, rng: Rng, text: str, f: Figure, size: Point, words_end: float) -> Box:
-    w, h = size
+    w = size[0]
     x, y = f.head_at
     color = SHOUTS[int(rng.integers(len(SHOUTS)))]
     wide = float(np.clip(0.42 * w, 34, 120))
@@ -342,16 +363,21 @@ def _paste(page: Image.Image, image: Image.Image, shape: Shape, look: Look) -> N
     width = round(max(look.border, 1.8 if shape.inset else 0.0) * SCALE)
     if shape.inset:  # a rim of paper sets an inset off from the picture below
         pad = 4 * SCALE
-        ImageDraw.Draw(page).rectangle((at[0] - pad, at[1] - pad, at[0] + image.width + pad, at[1] + image.height + pad), fill=look.paper)
+        ImageDraw.Draw(page).rectangle(
+            (at[0] - pad, at[1] - pad, at[0] + image.width + pad, at[1] + image.height + pad), fill=look.paper
+        )
     page.paste(image, at, mask)
     if width == 0:
         return
     ink = look.ink if sum(look.paper) > 300 else (250, 248, 240)
     draw = ImageDraw.Draw(page)
     if rounded:
-        draw.rounded_rectangle((at[0], at[1], at[0] + image.width - 1, at[1] + image.height - 1), look.corner * SCALE, outline=ink, width=width)
+        draw.rounded_rectangle(
+            (at[0], at[1], at[0] + image.width - 1, at[1] + image.height - 1),
+            look.corner * SCALE,
+            outline=ink,
+            width=width,
+        )
     else:
         outline = [(x * SCALE, y * SCALE) for x, y in shape.corners]
         draw.line([*outline, outline[0], outline[1]], fill=ink, width=width, joint="curve")
-
-

@@ -32,7 +32,7 @@ LAYOUTS = (
 )  # fmt: skip
 PAGE_TYPES = ("cover", "advertisement", "story")
 
-PLACES = {
+PLACES: dict[str, tuple[str, ...]] = {
     "city": ("in the city", "on a downtown street", "among the skyscrapers", "in the middle of the city"),
     "forest": ("in the forest", "deep in the woods", "among tall trees", "on a forest path"),
     "castle": ("by the castle", "in front of an old fortress", "below the castle towers", "at the fortress gate"),
@@ -44,7 +44,7 @@ PLACES = {
     "kitchen": ("in the kitchen", "by the stove", "in a tidy kitchen", "beside the kitchen stove"),
     "mountains": ("in the mountains", "below snowy peaks", "high in the mountains", "under the mountain peaks"),
 }
-WHEN = {
+WHEN: dict[str, tuple[str, ...]] = {
     "day": ("by day", "in bright daylight", "on a sunny day", "at noon"),
     "dusk": ("at dusk", "at sunset", "in the glow of the sunset", "as dusk falls"),
     "night": ("at night", "after dark", "by moonlight", "in the dark of the night"),
@@ -59,7 +59,7 @@ DOING = {  # (he or she ..., -ing)
     "punch": (("punches", "punching"), ("throws a punch", "throwing a punch"), ("swings a fist", "swinging a fist")),
     "cheer": (("cheers", "cheering"), ("celebrates", "celebrating"), ("throws both arms up", "throwing both arms up")),
 }
-LOOKING = {
+LOOKING: dict[str, tuple[str, ...]] = {
     "happy": ("happy", "cheerful", "delighted", "smiling"),
     "sad": ("sad", "unhappy", "tearful", "gloomy"),
     "angry": ("angry", "furious", "cross", "enraged"),
@@ -67,7 +67,7 @@ LOOKING = {
     "surprised": ("surprised", "astonished", "amazed", "startled"),
     "calm": ("calm", "relaxed", "composed", "quiet"),
 }
-BEINGS = {
+BEINGS: dict[str, tuple[str, ...]] = {
     "man": ("man", "fellow", "gentleman"),
     "woman": ("woman", "lady"),
     "child": ("child", "kid", "youngster"),
@@ -80,7 +80,7 @@ BEINGS = {
     "knight": ("knight", "armoured warrior"),
     "pirate": ("pirate", "buccaneer", "sea captain"),
 }
-THINGS = {
+THINGS: dict[str, tuple[str, ...]] = {
     "sword": ("sword", "blade"),
     "lamp": ("lamp", "lantern"),
     "ball": ("ball", "beach ball"),
@@ -94,16 +94,16 @@ THINGS = {
     "clock": ("clock", "alarm clock"),
     "cake": ("cake", "birthday cake"),
 }
-GARMENTS = {
+GARMENTS: dict[str, tuple[str, ...]] = {
     "shirt": ("shirt", "T-shirt"),
-    "stripes": ("striped shirt", "striped jersey"),
+    "stripes": ("striped jersey", "striped top"),
     "dress": ("dress", "frock"),
     "coat": ("coat", "long coat"),
     "overalls": ("overalls", "dungarees"),
     "robe": ("robe", "flowing robe"),
     "armour": ("tabard", "tabard over armour"),
 }
-TINTS = {
+TINTS: dict[str, tuple[str, ...]] = {
     "red": ("red", "scarlet"),
     "orange": ("orange", "tangerine"),
     "yellow": ("yellow", "golden"),
@@ -113,14 +113,14 @@ TINTS = {
     "pink": ("pink", "rose-pink"),
     "white": ("white", "ivory"),
 }
-TRESSES = {
+TRESSES: dict[str, tuple[str, ...]] = {
     "black": ("black-haired", "dark-haired"),
     "brown": ("brown-haired", "chestnut-haired"),
     "blonde": ("blonde", "fair-haired"),
     "red": ("red-haired", "ginger"),
     "gray": ("gray-haired", "silver-haired"),
 }
-FRAMINGS = {
+FRAMINGS: dict[str, tuple[str, ...]] = {
     "close-up": ("Close-up", "A tight close-up"),
     "medium": ("Medium shot", "A medium view"),
     "long": ("Long shot", "A wide view"),
@@ -162,7 +162,6 @@ def named_in(field: str, value: str, text: str) -> bool:
     >>> named_in("prop", "lamp", "Mind the lantern!")
     True
     """
-    if field == "name":
-        return re.search(rf"\b{re.escape(value)}\b", text, re.IGNORECASE) is not None
-    words = "|".join(re.escape(word) for word in WORDS[field][value])
-    return re.search(rf"\b(?:{words})\b", text, re.IGNORECASE) is not None
+    options = (value,) if field == "name" else WORDS[field][value]
+    words = "|".join(re.escape(word) for word in options)
+    return re.search(rf"(?<![\w-])(?:{words})(?![\w-])", text, re.IGNORECASE) is not None

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import struct
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +14,17 @@ from PIL import Image
 from stage3.samples import world
 from stage3.samples.cast import choose_cast
 from stage3.samples.fronts import draw_advertisement, draw_cover
-from stage3.samples.ink import SCALE, Letters, letter_page
+from stage3.samples.ink import SCALE, Letters
 from stage3.samples.layout import PAGE, choose_layout, panel_shapes
 from stage3.samples.lettering import Box, room_for_words
 from stage3.samples.lines import PLACE_TITLES, TITLES
 from stage3.samples.looks import Look, choose_look
+from stage3.samples.png import encode
 from stage3.samples.script import PanelScript, Story, choose_scene, pick, summarise, write_panel
 from stage3.samples.staging import Drawn, draw_panel, letter_size
 
 TEXTLESS = 0.25  # share of story panels without words
 ADVERTISEMENT = 0.3  # share of books with an advertisement
-COLORS = 36  # palette of a page's file
 MODEL = "stage3.samples"
 
 
@@ -70,7 +68,9 @@ def draw_books(out: Path, books: int, seed: int, pages: int = 8) -> Summary:
     """
     out = Path(out)
     if books < 1 or pages < 1 or seed < 0:
-        raise ValueError(f"books={books}, pages={pages}, seed={seed}: draw at least one book of one page, with a seed of 0 or more.")
+        raise ValueError(
+            f"books={books}, pages={pages}, seed={seed}: draw at least one book of one page, with a seed of 0 or more."
+        )
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty. Name a new folder, or empty this one first.")
     summary = Summary(out, books)
@@ -120,7 +120,8 @@ def _dataset_yaml(books: int, pages: int, seed: int) -> str:
         "labels: labels.json\n"
         "facts: facts.jsonl\n"
         "about: >-\n"
-        f"  {books} comic books of {pages} pages, drawn by `python -m stage3.samples OUT --books {books} --seed {seed} --pages {pages}`.\n"
+        f"  {books} comic books of {pages} pages, drawn by\n"
+        f"  `python -m stage3.samples OUT --books {books} --seed {seed} --pages {pages}`.\n"
         "  Every picture, name and line is made by the program; facts.jsonl holds what each panel shows.\n"
     )
 
@@ -243,7 +244,9 @@ def _fact_row(canonical_id: str, number: int, layout: str, script: PanelScript) 
     }  # fmt: skip
 
 
-def _front_record(canonical_id: str, summary: str, description: str, words: list[str], drawn: Drawn, names: list[str]) -> dict[str, Any]:
+def _front_record(
+    canonical_id: str, summary: str, description: str, words: list[str], drawn: Drawn, names: list[str]
+) -> dict[str, Any]:
     panel = {
         "panel_number": 1,
         "box_2d": _box(drawn.box),
@@ -277,40 +280,3 @@ def _advertisement(canonical_id: str, story: Story, look: Look, rng: np.random.G
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
-
-
-def encode(image: Image.Image, letters: list[Letters]) -> bytes:
-    """A page's PNG: reduced to page size, lettered, and stored with as few colours as keep it small."""
-    page = image.resize((round(PAGE[0]), round(PAGE[1])), Image.Resampling.NEAREST)
-    letter_page(page, letters)
-    return _png(_palette(page, COLORS))
-
-
-def _png(page: Image.Image) -> bytes:
-    """An 8-bit palette PNG without row filters: on flat colours several per cent smaller than Pillow's own."""
-    width, height = page.size
-    rows = np.asarray(page, dtype=np.uint8)
-    raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
-    palette = bytes(page.getpalette() or ())[: 3 * (int(rows.max()) + 1)]
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(raw, 9)), (b"IEND", b""))
-    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
-def _palette(page: Image.Image, colors: int) -> Image.Image:
-    """The page in the colours that leave the least to be seen: each next one is far from those chosen, and frequent."""
-    counted = page.getcolors(1 << 18) or []
-    counts = np.array([n for n, _ in counted], dtype=float)
-    rgb = np.array([color for _, color in counted], dtype=float)
-    chosen = [int(counts.argmax())]
-    distance = ((rgb - rgb[chosen[0]]) ** 2).sum(axis=1)
-    while len(chosen) < min(colors, len(rgb)):
-        best = int((counts**0.7 * distance).argmax())
-        if distance[best] < 100:
-            break
-        chosen.append(best)
-        distance = np.minimum(distance, ((rgb - rgb[best]) ** 2).sum(axis=1))
-    sheet = Image.new("P", (1, 1))
-    sheet.putpalette([int(channel) for k in chosen for channel in rgb[k]])
-    return page.quantize(palette=sheet, dither=Image.Dither.NONE)
