@@ -144,3 +144,36 @@ def neighbour_overlap(a: Array, b: Array, k: int = TRUST_K) -> Array:
     if len(a) != len(b):
         raise ValueError(f"the two embeddings hold {len(a):,} and {len(b):,} panels; compare the same panels")
     return shared(exact_neighbours(a, k)[0], exact_neighbours(b, k)[0])
+
+
+def similarity(a: Array, b: Array) -> Array:
+    """(N, M) float32 cosines of every row of one matrix with every row of another; 0 where a row is zero."""
+    cosines: Array = unit_rows(a) @ unit_rows(b).T
+    return cosines
+
+
+def share_below(values: Array, value: float) -> float:
+    """Share of the defined values below one of them, ties counting half; NaN where nothing is."""
+    defined = np.asarray(values)[~np.isnan(values)]
+    if not len(defined) or np.isnan(value):
+        return float("nan")
+    return float(((defined < value).sum() + (defined == value).sum() / 2) / len(defined))
+
+
+def pages_pulled_to(page: int, near: Array, cosine: Array, page_of_row: Array) -> list[tuple[int, int, float]]:
+    """Which pages a page's nearest panels lie on, its own among them.
+
+    Args:
+        page: the page.
+        near: (N, K) nearest rows of its N panels.
+        cosine: (N, K) their cosines.
+        page_of_row: (G,) page of each row that `near` may name.
+
+    Returns:
+        (page, neighbours on it, their mean cosine), most neighbours first; the page itself, if there, first of all.
+    """
+    pages = page_of_row[near.ravel()]
+    found, inverse, counts = np.unique(pages, return_inverse=True, return_counts=True)
+    mean = np.bincount(inverse.ravel(), weights=cosine.ravel().astype(np.float64)) / np.maximum(counts, 1)
+    order = np.lexsort((-mean, -counts, found != page))
+    return [(int(found[i]), int(counts[i]), float(mean[i])) for i in order]
