@@ -151,7 +151,15 @@ def test_every_verdict_is_explained_and_has_a_code():
 def reconstructing_alone(path, **settings):
     """A run with nothing but reconstruction, and its data."""
     weights = {"contrastive_weight": 0, "alignment_weight": 0, "reconstruction_weight": 1}
-    rest = {"epochs": 50, "validate_every": 50, "select_by": "reconstruction/skill", "lr": 0.01, "dropout": 0}
+    rest = {
+        "epochs": 50,
+        "validate_every": 50,
+        "checkpoint_every": 50,
+        "log_every": 50,
+        "select_by": "reconstruction/skill",
+        "lr": 0.01,
+        "dropout": 0,
+    }
     run = synthetic.run(path, **{**weights, **rest, **settings})
     data = synthetic.dataset(run.config, books=12)
     with run.lock():

@@ -1,0 +1,249 @@
+"""The evaluation report: the run's own numbers again, intervals that hold, chance levels that random numbers reach."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from stage3 import evaluate as verb
+from stage3 import loading, train
+from stage3.config import ConfigError, DataError
+from stage3.dataset import Dataset
+from stage3.evaluate import evaluation_report, report_lines
+from stage3.evaluation import Embedded
+from stage3.report import chosen_pages, item_values, median_interval
+from stage3.trainer import Trainer
+from tests import synthetic
+
+
+def trained(folder, **settings):
+    run = synthetic.run(folder / "run", epochs=4, **settings)
+    data = synthetic.dataset(run.config, books=16)
+    train.check_identity(run, data)
+    with run.lock():
+        Trainer(run, data).fit(lambda: False)
+    return run, data
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run and its data: books 0 to 15, four pages each."""
+    return trained(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def report(made):
+    return evaluation_report(made[0], data=made[1])
+
+
+def test_on_the_validation_pages_it_repeats_what_training_logged_bit_for_bit(made):
+    run, data = made
+    report = evaluation_report(run, split="val", data=data)
+    rows = run.metrics()
+    logged = rows[(rows["split"] == "val") & (rows["step"] == run.best().step)].iloc[0].dropna()
+    names = [
+        n for n in logged.index if n.startswith(("loss/", "weighted/", "active/", "retrieval/", "collapse/", "rec"))
+    ]
+    assert len(names) > 40
+    assert {n: report[n] for n in names} == {n: logged[n] for n in names}
+    assert any("chose the checkpoint" in note for note in report["notes"])
+
+
+def test_every_headline_metric_has_an_interval_around_it_and_a_chance_level(report):
+    needed = [f"retrieval/{w}_{m}" for w in ("i2t", "t2i") for m in ("r1", "r5", "r10", "mrr", "median_rank")]
+    needed += ["retrieval/within_page_i2t", "retrieval/within_page_t2i", "retrieval/same_page_r_precision"]
+    needed += ["reconstruction/skill", "reconstruction/rank_r1", "retrieval/mean_r5", "retrieval/text_to_panel_r1"]
+    for name in needed:
+        low, high = report["intervals"][name]
+        assert low <= report[name] <= high, name
+        assert math.isfinite(report["chance"][name]), name
+
+
+def test_the_report_is_strict_json_and_says_what_was_measured(made, report):
+    run, data = made
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert (report["split"], report["step"], report["notes"]) == ("test", run.best().step, [])
+    assert report["panels"] == int(np.isin(data.table.page_of_panel, data.pages("test")).sum())
+    assert report["gallery"] == report["retrieval/gallery"] < report["panels"]
+
+
+def test_intervals_by_book_resample_books_and_not_pages(made, report):
+    run, data = made
+    by_book = evaluation_report(run, data=data, intervals="book")
+    metrics = {n: v for n, v in report.items() if "/" in n}
+    assert metrics == {n: v for n, v in by_book.items() if "/" in n}
+    assert by_book["intervals"] != report["intervals"]
+    with pytest.raises(DataError, match="page, book"):
+        evaluation_report(run, data=data, intervals="panel")
+
+
+def test_the_mean_of_the_items_is_the_metric(made, report):
+    run, data = made
+    from stage3 import evaluation
+
+    model = evaluation.load_model(run)
+    embedded = evaluation.embed(model, data.panel_set, data.pages("test"))
+    values, _ = item_values(model, embedded)
+    for name, (value, at) in values.items():
+        assert len(value) == len(at)
+        mean = float(value.quantile(0.5) if name.endswith("median_rank") else value[~value.isnan()].mean())
+        assert mean == pytest.approx(report[name], abs=1e-9), name
+
+
+def test_random_embeddings_score_at_the_chance_levels(made):
+    """Also with identical texts, which do not compete and so raise the chance."""
+    from stage3 import evaluation
+
+    model = evaluation.load_model(made[0])
+    draw, panels = torch.Generator().manual_seed(0), 900
+    vectors = [torch.randn(panels, 32, generator=draw) for _ in range(3)]
+    text_ids = torch.arange(panels)
+    text_ids[:300] = 0
+    present = torch.ones(panels, 3, dtype=torch.bool)
+    pages = torch.arange(panels) // 3
+    embedded = Embedded(*vectors, present.float() / 3, present, pages, text_ids, torch.arange(panels))
+    values, chance = item_values(model, embedded)
+    assert chance["retrieval/i2t_r10"] > 10 / panels * 1.1
+    for name, level in chance.items():
+        if name.startswith("retrieval"):
+            found = values[name][0]
+            found = found[~found.isnan()]
+            if name.endswith("median_rank"):
+                assert float(found.median()) == pytest.approx(level, rel=0.1)
+            else:
+                spread = max(float(found.std()), math.sqrt(level * (1 - level)))
+                assert abs(float(found.mean()) - level) < 4 * spread / math.sqrt(len(found)), name
+
+
+def test_the_interval_of_a_median_covers_the_median_of_the_groups():
+    draw = np.random.default_rng(0)
+    hits = 0
+    for seed in range(60):
+        values = draw.normal(size=(40, 3)) + draw.normal(size=(40, 1))  # pages differ
+        groups = torch.arange(40).repeat_interleave(3)
+        low, high = median_interval(torch.from_numpy(values.ravel()), groups, resamples=200, seed=seed)
+        hits += low <= 0 <= high
+    assert 52 <= hits <= 60  # 95 % of 60 is 57; resampling panels would cover about 48
+    assert all(map(math.isnan, median_interval(torch.ones(3), torch.zeros(3))))
+
+
+def test_it_falls_back_where_no_book_is_held_out_and_says_so(made):
+    run, data = made
+    no_test = Dataset(data.table, data.features, np.where(data.split == 2, 0, data.split))
+    split, pages, notes = chosen_pages(run, no_test, None)
+    assert (split, len(pages)) == ("val", len(data.pages("val")))
+    assert any("test split has no pages" in note for note in notes)
+    only_train = Dataset(data.table, data.features, data.split * 0)
+    split, _, notes = chosen_pages(run, only_train, None)
+    assert split == "all"
+    assert any("trained on these pages" in note for note in notes)
+    with pytest.raises(DataError, match="has no page"):
+        chosen_pages(run, only_train, "test")
+
+
+def test_many_pages_are_thinned_evenly_and_it_is_said(made):
+    run, data = made
+    _, pages, notes = chosen_pages(run, data, "all", 10)
+    assert len(np.unique(pages)) == 10
+    assert any("10 evenly spaced pages stand for 64" in note for note in notes)
+
+
+def other(data: Dataset, **changes) -> Dataset:
+    """The first half of the pages as other data, with the same backbones unless changed."""
+    pages = np.arange(len(data.table.pages) // 2)
+    rows = np.flatnonzero(data.table.page_of_panel < len(pages))
+    features = dataclasses.replace(
+        data.features, image_rows=data.features.image_rows[rows], text_rows=data.features.text_rows[rows], **changes
+    )
+    return Dataset(data.table.subset(pages), features, np.full(len(pages), 2))
+
+
+def test_other_data_is_evaluated_whole_and_known_books_are_named(made):
+    run, data = made
+    report = evaluation_report(run, data=other(data), split="test")
+    assert (report["split"], report["pages"]) == ("all", 32)
+    assert "there is no split 'test'" in report["notes"][0]
+    assert "was trained on" in report["notes"][1]
+
+
+def test_other_backbones_are_refused_and_both_named(made):
+    run, data = made
+    ours = data.features.fingerprint
+    with pytest.raises(DataError, match=f"{ours[:16]}.*ffffffffffffffff"):
+        evaluation_report(run, data=other(data, fingerprint="f" * 64))
+    with pytest.raises(DataError, match=r"24 and text.*8 \+ 16"):
+        evaluation_report(run, data=other(data, image_sizes=(8, 16)))
+
+
+def test_without_reconstruction_in_training_there_is_none_in_the_report(tmp_path):
+    run, data = trained(tmp_path, reconstruction_weight=0)
+    report = evaluation_report(run, data=data)
+    assert not [name for name in (*report, *report["intervals"]) if name.startswith("reconstruction/")]
+    assert any("weight 0" in line for line in report_lines(report))
+
+
+def test_pages_without_text_leave_gaps_and_no_crash(made):
+    run, data = made
+    features = dataclasses.replace(data.features, text_rows=np.full_like(data.features.text_rows, -1))
+    report = evaluation_report(run, data=Dataset(data.table, features, data.split))
+    assert report["gallery"] == 0
+    assert math.isnan(report["retrieval/i2t_r1"])
+    assert report["retrieval/same_page_r_precision"] > 0
+    assert any("R@1" in line and "–" in line for line in report_lines(report))
+
+
+def test_an_earlier_checkpoint_can_be_asked_for(made):
+    run, data = made
+    step = min(c.step for c in run.checkpoints())
+    report = evaluation_report(run, data=data, checkpoint=step)
+    assert (report["step"], report["fingerprint"]) == (step, run.fingerprint(step))
+
+
+def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatch, capsys):
+    run, data = made
+    asked = []
+    monkeypatch.setattr(verb, "load_data", lambda run, given: asked.append(given) or data)
+    assert verb.main(["--run", str(run.path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{100 * report['retrieval/i2t_r5']:.1f} %" in printed
+    assert "chance" in printed
+    assert "picture-only against text-only" in printed
+    assert verb.main(["--run", str(run.path), "--json", "--data", "elsewhere"]) == 0
+    assert json.loads(capsys.readouterr().out) == report
+    assert asked == [{}, {"data": "elsewhere"}]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--run", "x", "--split", "tests"], "Did you mean 'test'"),
+        (["--run", "x", "--intervals", "panel"], "page, book"),
+        (["--run", "no/such/run"], "no such run"),
+        ([], "--run"),
+    ],
+)
+def test_wrong_requests_are_refused(argv, words):
+    with pytest.raises((ConfigError, DataError), match=words):
+        verb.main(argv)
+
+
+def test_an_error_is_one_line_with_exit_code_2():
+    command = [sys.executable, "-m", "stage3.evaluate", "--run", "no/such/run"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+
+
+def test_other_data_given_by_flags_replaces_every_place_of_the_runs_own(made):
+    run, _ = made
+    run = type(run)(run.path, run.config.replace(manifest="m", panels="p", panel_format="ocr", limit_pages=3))
+    config = loading.config_for(run, {"data": "d"})
+    assert (config.data, config.manifest, config.panels, config.limit_pages) == ("d", "", "", 0)
+    assert config.panel_format == "vlm"
+    assert loading.config_for(run, {"cache_dir": "c"}).manifest == "m"
+    with pytest.raises(ConfigError, match="--data FOLDER"):
+        loading.load_data(made[0])
