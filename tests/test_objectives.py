@@ -151,6 +151,8 @@ def test_a_setting_reaches_its_loss(batch, setting, faulty, loss):
 def test_contrastive_and_alignment_temperatures_are_separate(batch):
     base, c, a = (model(**s)(batch) for s in ({}, {"contrastive_temperature": 0.5}, {"alignment_temperature": 0.5}))
     assert value(c, "alignment") == value(base, "alignment")
+    assert abs(value(c, "contrastive") - value(base, "contrastive")) > 0.1
+    assert abs(value(a, "alignment") - value(base, "alignment")) > 0.1
     assert value(a, "contrastive") == value(base, "contrastive")
     assert (c.temperatures, a.temperatures) == ((0.5, 0.07), (0.07, 0.5))
     both = model(temperature=0.5)(batch)
