@@ -153,7 +153,7 @@ def show_neighbours(
             with st.container(gap="xxsmall", key=f"tile-{key}-near-{other}"):
                 st.image(shell.thumb(chosen, other, 160), width="stretch", alt=title_of(frame, other))
                 st.button(
-                    f"{value:.2f}",
+                    f"{value:.3f}",
                     key=f"{key}-near-{other}-go",
                     help=f"cosine, {relation}; click to look at this panel",
                     icon=":material/check:" if relation == "same page" else None,

@@ -188,6 +188,13 @@ def state_badge(run: Run) -> None:
     st.badge(word, icon=icon, color=color)  # type: ignore[arg-type]
 
 
+NAMES = {
+    "same_page_r_precision": "Same-page precision",
+    "within_page_i2t": "Within-page picture→text",
+    "within_page_t2i": "Within-page text→picture",
+}
+
+
 def metric_name(name: str) -> str:
     """A metric for people: `retrieval/i2t_r5` is "R@5 picture→text"."""
     kind, _, rest = name.partition("/")
@@ -197,7 +204,7 @@ def metric_name(name: str) -> str:
         if way in ways:
             label = {"mrr": "MRR", "median_rank": "median rank"}.get(what, what.replace("r", "R@", 1))
             return f"{label} {ways[way]}"
-    return rest.replace("_", " ") if rest else name
+    return NAMES.get(rest, rest.replace("_", " ") if rest else name)
 
 
 # --- addresses

@@ -102,9 +102,8 @@ def scatter(
     else:
         _groups(figure, base, values, colouring)
     theme.bare(theme.style(figure, height=height, legend=True))
-    figure.update_layout(dragmode="lasso", hovermode="closest", margin={"l": 0, "r": 0, "t": 0, "b": 0})
-    figure.update_layout(legend={"y": 1.0, "yanchor": "top", "bgcolor": _glass(), "itemsizing": "constant"})
-    return figure
+    legend = {"y": 0.0, "yanchor": "bottom", "bgcolor": _glass(), "itemsizing": "constant"}
+    return figure.update_layout(dragmode="lasso", hovermode="closest", legend=legend, modebar=_tools())
 
 
 @dataclass(frozen=True)
@@ -144,6 +143,17 @@ class _Dots:
 
 def _size(n: int) -> int:
     return 10 if n <= 300 else 8 if n <= 1000 else 6 if n <= 5000 else 4
+
+
+def _tools() -> dict[str, Any]:
+    """Plotly's own tools: pan, zoom, lasso, box and reset, without a slab behind them."""
+    look = theme.look()
+    return {
+        "bgcolor": "rgba(0,0,0,0)",
+        "color": look.quiet,
+        "activecolor": look.accent,
+        "remove": ["toImage", "zoomIn", "zoomOut", "autoScale", "zoom"],
+    }
 
 
 def _glass() -> str:
@@ -318,6 +328,8 @@ def drift(frame: pd.DataFrame, groups_of: np.ndarray, *, height: int = 620) -> g
     steps = [{"label": str(e), "method": "animate", "args": [[str(e)], {"mode": "immediate", **move}]} for e in epochs]
     slider = {"steps": steps, "x": 0.16, "len": 0.82, "y": -0.02, "currentvalue": {"prefix": "epoch "}}
     figure.update_layout(
+        modebar=_tools(),
+        dragmode="pan",
         updatemenus=[{**menu, "showactive": False}],
         sliders=[{**slider, "bgcolor": look.panel, "bordercolor": look.grid}],
         margin={"l": 0, "r": 0, "t": 0, "b": 70},

@@ -10,11 +10,11 @@ export default function (component) {
     box.setAttribute("aria-hidden", "true");
     Object.assign(box.style, {
       position: "fixed", zIndex: 10000, pointerEvents: "none", display: "none", padding: "6px",
-      borderRadius: "8px", boxShadow: "0 6px 24px rgba(0,0,0,.28)", background: "var(--st-secondary-background-color, #fff)",
-      border: "1px solid var(--st-border-color, #ccc)",
+      borderRadius: "8px", boxShadow: "0 6px 24px rgba(0,0,0,.28)", background: "var(--s3-paper, #fff)",
+      border: "1px solid var(--s3-border, #ccc)",
     });
     box.appendChild(document.createElement("img"));
-    document.body.appendChild(box);
+    (document.querySelector(".stApp") || document.body).appendChild(box);
   }
   const img = box.firstChild;
   img.alt = "";

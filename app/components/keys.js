@@ -17,8 +17,8 @@ export default function (component) {
     box.setAttribute("aria-label", "Keyboard shortcuts");
     Object.assign(box.style, {
       position: "fixed", right: "24px", bottom: "24px", zIndex: 10001, padding: "14px 18px", borderRadius: "10px",
-      background: "var(--st-secondary-background-color, #fff)", color: "var(--st-text-color, #222)", lineHeight: "1.7",
-      border: "1px solid var(--st-border-color, #ccc)", boxShadow: "0 6px 24px rgba(0,0,0,.28)", fontSize: "14px",
+      background: "var(--s3-paper, #fff)", color: "inherit", lineHeight: "1.7",
+      border: "1px solid var(--s3-border, #ccc)", boxShadow: "0 6px 24px rgba(0,0,0,.28)", fontSize: "14px",
     });
     const rows = [["?", "this list"], ["Esc", "close"], ...views.map(([k, t]) => ["g " + k, t])];
     for (const [key, what] of rows) {
@@ -28,7 +28,7 @@ export default function (component) {
       row.append(k, what);
       box.append(row);
     }
-    document.body.append(box);
+    (document.querySelector(".stApp") || document.body).append(box);
   };
   const press = (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey || typing(e)) return;

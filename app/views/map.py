@@ -93,19 +93,25 @@ def _one(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
 def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Colouring]:
     """One row of controls, and what they ask for."""
     stored = mapjobs.umap_map(chosen.run, chosen.step)
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="map-controls"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="map-controls"):
         names = [n for n, c in maps.COLOURINGS.items() if stored is not None or c.column not in ("cluster_id", "trust")]
         name = st.selectbox(
             "Colour by",
             names,
             index=names.index(_known(shell.param("colour"), names, "page")),
-            format_func=lambda n: maps.COLOURINGS[n].label,
+            format_func=lambda n: f"Colour: {maps.COLOURINGS[n].label}",
             key="map_colour",
-            width=230,
+            label_visibility="collapsed",
+            width=260,
         )
         layouts = ["UMAP", "PCA"] if stored is not None else ["PCA"]
         layout = st.segmented_control(
-            "Layout", layouts, default=layouts[0], key=f"map_layout_{len(layouts)}", required=True
+            "Layout",
+            layouts,
+            default=layouts[0],
+            key=f"map_layout_{len(layouts)}",
+            required=True,
+            label_visibility="collapsed",
         )
         with st.popover("Filter", icon=":material/filter_alt:", help="Draw only some panels"):
             wanted = {column: _filter(frame, column, label) for column, label in FILTERS.items()}
@@ -192,7 +198,7 @@ def _chart(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> Non
         _outline(figure, shown, focus, webgl)
     name = "UMAP" if shown.about.startswith("UMAP") else "PCA"
     alt = f"{name} map of {len(at):,} panels coloured by {colouring.label.lower()}"
-    with st.container(key=CHART):
+    with st.container(key=CHART, border=True):
         theme.show(figure, key="map-plot", alt=alt, on_select=_on_select, tools=True)
     components.hover(CHART, lambda row: shell.thumb_url(chosen, row, 240), 240)
     facts = [f"showing {len(at):,} of {len(shown.rows):,} panels", shown.about]
@@ -200,7 +206,7 @@ def _chart(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> Non
         trust, cluster = shown.frame["trust"].to_numpy()[shown.kept], shown.frame["cluster_id"].to_numpy()[shown.kept]
         facts.append(f"{100 * np.nanmean(trust):.0f} % of neighbours kept from {_dim(chosen)} dimensions")
         facts.append(f"{len(np.unique(cluster[cluster >= 0]))} clusters")
-    if colouring.about:
+    if colouring.about and colouring.kind != "cycle":
         facts.append(colouring.about.rstrip("."))
     with st.container(key="quiet-map-facts"):
         st.text("  ·  ".join(facts))

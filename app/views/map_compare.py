@@ -99,11 +99,11 @@ def _pair(chosen: shell.Chosen, frame: pd.DataFrame, other: shell.Chosen) -> Non
         )
         return
     job = mapjobs.ensure(other.run, other.step)
-    _body(chosen, frame, other, here, there, kept, job.state)
-    if job.state == "running":
+    if job.state != "ready":
         from app.views.map import waiting
 
         waiting(mapjobs.map_path(other.run, other.step), job, other)
+    _body(chosen, frame, other, here, there, kept)
 
 
 @st.fragment
@@ -114,7 +114,6 @@ def _body(
     here: np.ndarray,
     there: np.ndarray,
     kept: np.ndarray,
-    state: str,
 ) -> None:
     names = [n for n, c in maps.COLOURINGS.items() if c.column not in ("cluster_id", "trust")]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="map-pair-controls"):
@@ -142,8 +141,6 @@ def _body(
         with columns[i]:
             values = _values(side, frame if i == 0 else None, own, name, kept)
             _side(chosen, side, rows, own, xy, layout, values, name, i)
-    if state == "running":
-        shell.line("Both maps show principal components until both UMAPs are there.")
     worst = rows[np.argsort(kept, kind="stable")[:12]]
     st.subheader("Whose neighbours changed most", anchor=False)
     share = dict(zip(rows.tolist(), kept.tolist(), strict=True))
@@ -199,7 +196,7 @@ def _side(
         st.text(f"{side.id}  ·  step {side.step}  ·  {layout}{'' if place == 0 else ', turned onto the left one'}")
     figure = maps.scatter(rows, xy, values, colouring, picked=picked, webgl=len(rows) > maps.SVG_MOST, height=480)
     chart = f"map-side-{place}"
-    with st.container(key=chart):
+    with st.container(key=chart, border=True):
         theme.show(
             figure,
             key=f"{chart}-plot",

@@ -49,7 +49,7 @@ def _show(chosen: shell.Chosen, frame: pd.DataFrame, made: pd.DataFrame) -> None
         column = frame[maps.COLOURINGS[name].column].loc[rows]
         codes = column.to_numpy() if name == "page" else pd.factorize(column)[0]
         shown = made[made["row"].isin(rows)]
-        with st.container(key="map-drift"):
+        with st.container(key="map-drift", border=True):
             theme.show(
                 maps.drift(shown, codes),
                 key="map-drift-plot",

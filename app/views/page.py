@@ -16,9 +16,9 @@ COLUMNS = {
     "loss_contrastive": "Contrastive",
     "loss_reconstruction": "Reconstruction",
     "loss_alignment": "Alignment",
-    "loss_total": "Weighted sum",
-    "rank_i2t": "Rank picture → text",
-    "rank_t2i": "Rank text → picture",
+    "loss_total": "Sum",
+    "rank_i2t": "Rank p→t",
+    "rank_t2i": "Rank t→p",
 }
 
 
@@ -158,12 +158,12 @@ def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | N
     columns: dict[str, object] = {
         "n": st.column_config.NumberColumn("#", width=36),
         "picture": st.column_config.ImageColumn("Panel", width=84),
-        "text": st.column_config.TextColumn("Text", width="medium"),
+        "text": st.column_config.TextColumn("Text", width=170),
     }
     for name, label in COLUMNS.items():
         if name in part and part[name].notna().any():
             shown[name] = part[name]
-            columns[name] = st.column_config.NumberColumn(label, format="%.0f" if "rank" in name else "%.3f", width=96)
+            columns[name] = st.column_config.NumberColumn(label, format="%.0f" if "rank" in name else "%.3f", width=84)
     st.subheader("Panels in reading order", anchor=False)
     key = f"page-panels-{chosen.id}-{page}"
     st.dataframe(

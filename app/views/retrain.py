@@ -112,8 +112,8 @@ def _launch(chosen: shell.Chosen, config: Config | None, problem: str) -> None:
         else:
             st.text("Nothing is changed: the same seed gives the same run again.")
         st.text(f"About {_estimate(chosen, config)}.")
-    name = st.text_input("Name", value=st.session_state.setdefault("_retrain_name", jobs.free_name()), max_chars=60,
-                         key="retrain-name")  # fmt: skip
+    started = st.session_state.get("_retrain_started", 0)
+    name = st.text_input("Name", value=jobs.free_name(), max_chars=60, key=f"retrain-name-{started}")
     if st.button("Train", type="primary", icon=":material/play_arrow:", width="stretch", key="retrain-start",
                  shortcut="Ctrl+Enter"):  # fmt: skip
         try:
@@ -121,8 +121,7 @@ def _launch(chosen: shell.Chosen, config: Config | None, problem: str) -> None:
         except Stage3Error as error:
             shell.error_box(error, "The run was not started")
         else:
-            st.session_state.pop("_retrain_name", None)
-            st.session_state.pop("retrain-name", None)
+            st.session_state["_retrain_started"] = started + 1  # a new key: the field starts from a free name
             shell.set_params(job=f"runs/{run.name}")
             st.rerun()
     with st.expander("As a command or a YAML file", icon=":material/terminal:"):
@@ -294,6 +293,8 @@ def _tiles(values: dict[str, float], before: dict[str, float]) -> None:
             if name in before:
                 change = scale * (values[name] - before[name])
                 delta = f"{change:+.1f} points" if percent else f"{change:+.3f}"
+                if not any(c in delta for c in "123456789"):
+                    delta = None
             lower = name.startswith("loss/")
             label = "Validation loss" if lower else shell.metric_name(name)
             st.metric(label.capitalize() if not label.startswith("R@") else label, shown, delta, width=185,
