@@ -476,7 +476,7 @@ def test_refresh_reads_again_and_leaves_one_table(world: World) -> None:
 
 def test_rows_do_not_depend_on_how_much_is_written_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = world.load()
-    monkeypatch.setattr("stage3.readers.rows.CHUNK", 2)
+    monkeypatch.setattr("stage3.readers.writer.CHUNK", 2)
     parts = readers.load(world.config(), refresh=True)
     pd.testing.assert_frame_equal(parts.panels, whole.panels)
     pd.testing.assert_frame_equal(parts.pages, whole.pages)

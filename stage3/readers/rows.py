@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stage3 import images
 from stage3.config import Config
 from stage3.console import progress
-from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport
+from stage3.panels import DataReport
 from stage3.readers.formats import READERS, Reader
 from stage3.readers.jsonfile import PageProblem, read_json
 from stage3.readers.labels import Labels, read_labels, select, skip_many
-from stage3.readers.manifest import Manifest, is_windows_path, read_manifest, remapped
+from stage3.readers.manifest import Manifest, read_manifest
 from stage3.readers.names import (
     AMBIGUOUS,
     RESOLVED_BY,
@@ -33,128 +30,12 @@ from stage3.readers.names import (
     normal_key,
     resolve,
 )
-from stage3.readers.rules import PageInfo, Panel, finish, flatten
+from stage3.readers.pictures import PictureFinder, duplicate_pictures
+from stage3.readers.rules import PageInfo, finish, flatten
 from stage3.readers.source import DataSource
+from stage3.readers.writer import TableWriter
 
-CHUNK = 20_000  # panels held as Python objects before they are written
 SMALL = 20_000  # pages up to which every picture's header is read, and equal pictures are looked for
-_TYPES = {"str": pa.large_string(), "bool": pa.bool_()}
-
-
-class TableWriter:
-    """Writes panels.parquet and pages.parquet in pieces, so that no list grows with the data set."""
-
-    def __init__(self, folder: Path) -> None:
-        self.pages_written = 0
-        self.panels_written = 0
-        self._columns = {name: _empty(c) for name, c in (("panels", PANEL_COLUMNS), ("pages", PAGE_COLUMNS))}
-        self._writers = {
-            name: pq.ParquetWriter(folder / f"{name}.parquet", _schema(c))
-            for name, c in (("panels", PANEL_COLUMNS), ("pages", PAGE_COLUMNS))
-        }
-
-    def add(self, page: dict[str, Any], panels: list[Panel]) -> None:
-        """One page with its panels in reading order."""
-        pages = self._columns["pages"]
-        for key, value in {**page, "first_panel": self.panels_written, "n_panels": len(panels)}.items():
-            pages[key].append(value)
-        columns = self._columns["panels"]
-        nan = float("nan")
-        for order, panel in enumerate(panels):
-            box = panel.box or (nan, nan, nan, nan)
-            values: list[Any] = [
-                f"{page['page_id']}#{panel.source_index}",
-                self.pages_written,
-                order,
-                panel.source_index,
-                *box,
-            ]
-            values += [panel.box is not None, panel.dialogue, panel.description, panel.speakers]
-            for column, value in zip(columns.values(), values, strict=True):
-                column.append(value)
-        self.pages_written += 1
-        self.panels_written += len(panels)
-        if len(columns["panel_id"]) >= CHUNK:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._flush()
-        for writer in self._writers.values():
-            writer.close()
-
-    def _flush(self) -> None:
-        for name, writer in self._writers.items():
-            columns = self._columns[name]
-            writer.write_table(pa.table(columns, schema=writer.schema))
-            for column in columns.values():
-                column.clear()
-
-
-def _empty(columns: dict[str, str]) -> dict[str, list[Any]]:
-    return {name: [] for name in columns}
-
-
-def _schema(columns: dict[str, str]) -> pa.Schema:
-    return pa.schema([(name, _TYPES.get(t) or pa.type_for_alias(t)) for name, t in columns.items()])
-
-
-@dataclass
-class PictureFinder:
-    """Which pictures exist, by one listing a folder instead of one question a file."""
-
-    report: DataReport
-    remap: tuple[tuple[str, str], ...]
-    base: Path
-    folders: dict[str, int] = field(default_factory=dict)  # every folder looked into: its mtime_ns, or -1
-    _listed: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def find(self, written: str, page_id: str) -> str:
-        """The picture's path on this machine, "" when it is missing (which is counted)."""
-        path = remapped(written, self.remap, self.base)
-        folder, name = os.path.split(path)
-        names = self._names(folder) if folder else {}
-        for candidate in (name, *_other_extensions(name)):
-            found = names.get(_name_key(candidate))
-            if found is not None:
-                if candidate != name:
-                    self.report.note("image_other_extension", f"{path} found as {found}")
-                return os.path.join(folder, found)  # noqa: PTH118
-        foreign = os.sep == "/" and is_windows_path(path)
-        self.report.note(
-            "image_path_of_another_machine" if foreign else "image_missing", f"{page_id}: {path or written}"
-        )
-        return ""
-
-    def _names(self, folder: str) -> dict[str, str]:
-        if folder not in self._listed:
-            if len(self._listed) > 64:
-                self._listed.clear()
-            names: dict[str, str] = {}
-            try:
-                self.folders.setdefault(folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116
-                with os.scandir(folder) as entries:
-                    names = {_name_key(e.name): e.name for e in entries}
-            except OSError:
-                self.folders[folder] = -1
-            except ValueError:  # a NUL in the path
-                names = {}
-            self._listed[folder] = names
-        return self._listed[folder]
-
-
-def _name_key(name: str) -> str:
-    return os.path.normcase(name if name.isascii() else unicodedata.normalize("NFC", name))
-
-
-def _other_extensions(name: str) -> Iterator[str]:
-    """The name without its picture extension (`x.jpg.png` to `x.jpg`), with another one, with one added."""
-    common = (".png", ".jpg", ".jpeg", ".webp")
-    stem, dot, ending = name.rpartition(".")
-    if dot and stem and f".{ending.lower()}" in common:
-        yield stem
-        yield from (stem + extension for extension in common)
-    yield from (name + extension for extension in common)
 
 
 @dataclass
@@ -377,24 +258,3 @@ class _Picture:
                 except images.ImageProblem as problem:
                     self.made.report.note(f"image:{problem.code}", f"{self.page_id}: {problem.detail}")
         return self._size
-
-
-def duplicate_pictures(paths: list[str], report: DataReport) -> dict[str, Any]:
-    """Groups of pictures with the same bytes. Only files of equal size are read."""
-    by_size: dict[int, list[str]] = {}
-    for path in paths:
-        try:
-            by_size.setdefault(os.stat(path).st_size, []).append(path)  # noqa: PTH116
-        except OSError:
-            report.note("image_missing", path)
-    by_digest: dict[str, list[str]] = {}
-    for group in by_size.values():
-        for path in group if len(group) > 1 else ():
-            digest = images.file_digest(path)
-            if digest:
-                by_digest.setdefault(digest, []).append(path)
-    groups = [g for g in by_digest.values() if len(g) > 1]
-    for group in groups:
-        report.note("image_duplicate", " = ".join(group[:3]), len(group) - 1)
-    sizes = Counter(len(g) for g in groups)
-    return {"groups": len(groups), "pictures": sum(n * k for n, k in sizes.items())}
