@@ -8,7 +8,7 @@ from pathlib import Path
 from stage3.samples.writer import Summary, draw_books
 
 EXAMPLES = """examples:
-  python -m stage3.samples data/samples --books 62 --seed 0     the set that ships with the package
+  python -m stage3.samples data/samples --books 64 --seed 0     the set that ships with the package
   python -m stage3.samples /tmp/other --books 12 --seed 1       a small set of other books
   python -m stage3.samples more --books 400 --seed 2 --json     as JSON, for a program to read
 """
