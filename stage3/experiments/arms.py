@@ -1,0 +1,271 @@
+"""One run of an experiment: its settings and command, its training, and what is measured of it afterwards.
+
+A run is an ordinary run folder made by the ordinary trainer. What was measured lies beside its metrics in
+`evidence.json`, so the tables need no weights, and a run that has this file is never trained again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from stage3 import evaluation, report
+from stage3.experiments import noise
+from stage3.experiments.chunked_check import errors_and_memory
+from stage3.config import FIELDS, Config, Interrupted, NumericError, Stage3Error, spec_of
+from stage3.diagnose import diagnose
+from stage3.experiments.findings import METRICS, MSE, REVIEWED, Arm
+from stage3.runs import Run
+from stage3.train import check_identity
+
+if TYPE_CHECKING:
+    from stage3.dataset import Dataset
+
+EPOCHS = 12
+"""Enough for the cosine schedule to settle on the sample comics; 20 change no verdict that we saw, and cost more."""
+
+NEVER = 1_000_000
+_PINNED = ("epochs", "data")
+_PLACES = ("manifest", "panels", "labels", "panel_format", "box_order", "remap", "limit_pages")
+RECORD = "evidence"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run to be made.
+
+    Attributes:
+        arm: what it is for.
+        config: all settings, its seed among them.
+        path: its folder.
+        key: hash of what decides the weights apart from the seed; arms that share it share runs.
+        command: makes the same weights.
+        wants: extra measurements, "noise" and "chunked".
+    """
+
+    arm: Arm
+    config: Config
+    path: Path
+    key: str
+    command: str
+    wants: frozenset[str]
+
+
+def config_of(arm: Arm, seed: int, given: Mapping[str, Any], thinned: Path) -> Config:
+    """Settings of an arm: the reviewed values, then the caller's own settings, then the arm's changes."""
+    base = {"epochs": EPOCHS} | (REVIEWED if arm.pinned else {}) | dict(given)
+    if arm.data == "thinned":
+        base = {k: v for k, v in base.items() if k not in _PLACES} | {"data": thinned.as_posix()}
+    files = {"checkpoint_every": 1 if arm.meter else NEVER, "keep_checkpoints": 0}
+    return Config.layered((base, "settings"), ({**arm.changes, **files, "seed": seed}, arm.label))
+
+
+def key_of(config: Config, identity: Mapping[str, Any]) -> str:
+    """Hash of all that reaches the weights but the seed: settings and the data set's identity."""
+    reaching = {k: v for k, v in config.to_dict().items() if k != "seed" and not spec_of(k).resume_free}
+    text = json.dumps([reaching, dict(identity)], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:10]
+
+
+def command_of(config: Config, name: str, *, pinned: bool = True) -> str:
+    """The `python -m stage3.train` command that makes a run's weights again, in a folder of its own."""
+    default = {name: field.default for name, field in FIELDS.items()}
+    shown = {
+        k: v
+        for k, v in config.to_dict().items()
+        if (k in _PINNED or (pinned and k in REVIEWED) or v != (list(d) if isinstance(d := default[k], tuple) else d))
+        and k not in ("checkpoint_every", "keep_checkpoints", "temperature")
+    }
+    flags = [f"--{k} {shlex.quote(_word(v))}" for k, v in shown.items() if _word(v)]
+    return " ".join([f"python -m stage3.train --run runs/again/{name}", *flags])
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def name_of(arm: Arm, key: str, seed: int) -> str:
+    """A readable folder name: what the arm changes, its key and its seed."""
+    words = "-".join(f"{k}_{_word(v)}" for k, v in arm.changes.items()) or ("base" if arm.pinned else "defaults")
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", words)[:60].rstrip("-._")
+    return f"{slug}{'-thinned' if arm.data == 'thinned' else ''}-{key}-s{seed}"
+
+
+@lru_cache(maxsize=4)
+def _dataset(settings: str) -> Dataset:
+    from stage3.dataset import Dataset
+
+    return Dataset.load(Config.from_mapping(json.loads(settings)), progress=False)
+
+
+def dataset_of(config: Config) -> Dataset:
+    """The data set of a run, read once a process."""
+    groups = ("data", "features")
+    reading = {k: v for k, v in config.to_dict().items() if spec_of(k).group in groups or k in ("device", "precision")}
+    return _dataset(json.dumps(reading, sort_keys=True))
+
+
+# --- training
+
+
+def make(plan: Plan, stop: Callable[[], bool] = lambda: False) -> Path:
+    """Train and measure a run, going on where an earlier attempt was stopped; a measured run is left as it is.
+
+    A run whose numbers became infinite is a result too: its record says so.
+
+    Raises:
+        Interrupted: on request; the next call goes on.
+    """
+    torch.set_num_threads(plan.config.threads)
+    if record_of(plan):
+        return plan.path
+    data = dataset_of(plan.config)
+    run = _ready(plan)
+    with run.lock():
+        failed = ""
+        if run.status.state != "finished":
+            try:
+                _train(run, data, stop)
+            except NumericError as error:
+                failed = str(error)
+        run.write_json(RECORD, {"failed": failed} if failed else measure(run, data, plan.wants))
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    return plan.path
+
+
+def record_of(plan: Plan) -> dict[str, Any] | None:
+    """What was measured of a finished run; None when there is nothing, or not all that is wanted."""
+    path = plan.path / f"{RECORD}.json"
+    if not path.is_file():
+        return None
+    record: dict[str, Any] = Run.open(plan.path).read_json(RECORD)
+    return record if record.get("failed") or plan.wants <= set(record["parts"]) else None
+
+
+def _ready(plan: Plan) -> Run:
+    """The run's folder, new or to go on with; one that was measured for less than is wanted now starts again."""
+    if Run.exists(plan.path):
+        run = Run.open(plan.path)
+        if not (run.path / f"{RECORD}.json").is_file():
+            run.write_config(plan.config)
+            return run
+        shutil.rmtree(plan.path)
+    return Run.create(plan.path, plan.config)
+
+
+def _train(run: Run, data: Dataset, stop: Callable[[], bool]) -> None:
+    """Train to the end with the status that `python -m stage3.train` would write."""
+    from stage3.trainer import Trainer
+
+    run.clear_stop()
+    run.set_status("running", message="reading the data")
+    try:
+        run.write_json("data_report", data.table.report.to_dict())
+        check_identity(run, data)
+        trainer = Trainer(run, data)
+        if run.checkpoints():
+            trainer.resume(run.load_checkpoint())
+        else:
+            run.cut_metrics(0)
+            run.clear_best()
+        trainer.fit(stop)
+    except Stage3Error as error:
+        state = "stopped" if isinstance(error, Interrupted) else "failed"
+        run.set_status(state, message=str(error), exit_code=error.exit_code)
+        raise
+    run.set_status("finished", step=trainer.step, message="finished", exit_code=0)
+
+
+# --- measuring
+
+
+def measure(run: Run, data: Dataset, wants: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Everything that the tables need of a finished run, as plain values.
+
+    Returns:
+        `best` and `last`: `step`, `metrics` on the test books and `books`, for each metric that is a mean over
+        panels {book: [sum, count]}; `val`: the validation row of the best step; `weights_sha256` of the best step;
+        `parts`: the extra measurements it holds.
+    """
+    steps = [c.step for c in run.checkpoints()]
+    best = run.best()
+    chosen = best.step if best else steps[-1]
+    record: dict[str, Any] = {"failed": "", "parts": sorted(wants)}
+    pages = data.pages("test") if len(data.pages("test")) else data.pages("val")
+    for at, step in (("best", chosen), ("last", steps[-1])):
+        record[at] = _measured(run, data, step, pages) if at == "best" or step != chosen else record["best"]
+    frame = run.metrics()
+    row = frame[(frame["split"] == "val") & (frame["step"] == chosen)]
+    values = {} if row.empty else row.iloc[0].to_dict()
+    record["val"] = {k: v for k, v in values.items() if k.startswith(("retrieval/", "reconstruction/", "collapse/"))}
+    extra = _signal(frame[frame["split"] == "train"])
+    if "chunked" in wants:
+        model = evaluation.load_model(run, chosen)
+        extra |= errors_and_memory(evaluation.embed(model, data.panel_set, pages))
+    if "noise" in wants:
+        found, record["noise"] = noise.measure(run, data)
+        extra |= found
+    for at in ("best", "last"):
+        record[at]["metrics"] |= extra
+    record["weights_sha256"] = weights_digest(run, chosen)
+    return record
+
+
+def _measured(run: Run, data: Dataset, step: int, pages: np.ndarray) -> dict[str, Any]:
+    model = evaluation.load_model(run, step)
+    row, embedded = evaluation.all_metrics(model, data.panel_set, pages)
+    row["diagnose/healthy"] = float(diagnose(embedded.panel, embedded.page_ids, row).exit_code == 0)
+    if model.weights["reconstruction"] > 0:
+        prediction, at = evaluation.reconstruct(model, embedded)
+        row[MSE] = float((prediction - embedded.panel[at]).square().mean())
+    books = data.table.pages["book_id"].to_numpy()[embedded.page_ids.numpy()]
+    sums: dict[str, dict[str, list[float]]] = {}
+    for name, (values, at) in report.item_values(model, embedded)[0].items():
+        if name in METRICS:
+            sums[name] = _by_group(values.double().numpy(), books[at.numpy()])
+    return {"step": step, "metrics": row, "books": sums}
+
+
+def _by_group(values: np.ndarray, groups: np.ndarray) -> dict[str, list[float]]:
+    """{group: [sum, count]} of the values that are not NaN."""
+    defined = ~np.isnan(values)
+    names, group = np.unique(groups[defined].astype(str), return_inverse=True)
+    sums = np.bincount(group, weights=values[defined], minlength=len(names))
+    counts = np.bincount(group, minlength=len(names))
+    return {name: [float(s), float(n)] for name, s, n in zip(names, sums, counts, strict=True)}
+
+
+def _signal(train: Any) -> dict[str, float]:
+    """How much signal the steps had: `signal/*` over the training rows, one a step."""
+    if train.empty or "active/aligned" not in train:
+        return {}
+    aligned, anchors = train["active/aligned"].to_numpy(), train["active/anchors"].to_numpy()
+    return {
+        "signal/steps_without_alignment": float((aligned < 2).mean()),
+        "signal/steps_without_anchors": float((anchors == 0).mean()),
+        "signal/aligned_a_step": float(aligned.min()),
+    }
+
+
+def weights_digest(run: Run, step: int) -> str:
+    """SHA-256 over names and bytes of a checkpoint's weights: equal when every bit is."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(run.load_checkpoint(step).tensors["model"].items()):
+        digest.update(name.encode("utf-8"))
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,592 @@
+"""What is asked of the experiments, as data: one entry a point of the loss review, and for what else can go wrong.
+
+A finding compares arms. An arm is a change of settings on top of `REVIEWED`, the reviewed system's weights and
+temperatures with every fault fixed; each fault comes back through its ablation setting and through nothing else. So a
+difference between two arms has one cause. Nothing here trains or counts; `stage3.ablate` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from stage3.config import ConfigError, nearest
+
+REVIEWED: dict[str, Any] = {
+    "contrastive_weight": 1.0,
+    "reconstruction_weight": 0.5,
+    "alignment_weight": 0.3,
+    "contrastive_temperature": 0.07,
+    "alignment_temperature": 0.07,
+}
+"""Weights and temperatures of the reviewed system; written into every command, whatever the package's defaults are."""
+
+R5, R1, MRR = "retrieval/mean_r5", "retrieval/mean_r1", "retrieval/mean_mrr"
+I2T, T2I = "retrieval/i2t_r1", "retrieval/t2i_r1"
+PAGE, WITHIN_I2T, WITHIN_T2I = (
+    "retrieval/same_page_r_precision",
+    "retrieval/within_page_i2t",
+    "retrieval/within_page_t2i",
+)
+SKILL, RANK_R1, MSE = "reconstruction/skill", "reconstruction/rank_r1", "loss/reconstruction"
+RANK, INTRA = "collapse/effective_rank", "collapse/intra_cosine"
+HEALTHY = "diagnose/healthy"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is called, shown and judged.
+
+    Attributes:
+        label: for people.
+        better: +1 when more is better, -1 when less is, 0 when it is shown but never judged.
+        percent: shown times 100.
+    """
+
+    label: str
+    better: int = 1
+    percent: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    R5: Metric("R@5, both ways", percent=True),
+    R1: Metric("R@1, both ways", percent=True),
+    MRR: Metric("reciprocal rank, both ways"),
+    I2T: Metric("R@1 picture → text", percent=True),
+    T2I: Metric("R@1 text → picture", percent=True),
+    "retrieval/i2t_r5": Metric("R@5 picture → text", percent=True),
+    "retrieval/t2i_r5": Metric("R@5 text → picture", percent=True),
+    PAGE: Metric("same-page precision", percent=True),
+    WITHIN_I2T: Metric("within a page, picture → text", percent=True),
+    WITHIN_T2I: Metric("within a page, text → picture", percent=True),
+    SKILL: Metric("reconstruction skill"),
+    RANK_R1: Metric("reconstruction names its panel", percent=True),
+    MSE: Metric("reconstruction mse", better=0),
+    RANK: Metric("effective rank"),
+    INTRA: Metric("cosine within a page", better=0),
+    HEALTHY: Metric("diagnosed as healthy", percent=True),
+    "noise/spread": Metric("spread of the validation loss", better=-1),
+    "noise/best_epoch_changes": Metric("two validations choose different epochs", better=-1, percent=True),
+    "noise/best_epoch_off": Metric("another epoch than without noise", better=-1, percent=True),
+    "chunked/loss_error": Metric("largest error of a loss", better=-1),
+    "chunked/gradient_error": Metric("largest error of a gradient", better=-1),
+    "chunked/floats_a_panel": Metric("floats kept for the backward pass, a panel", better=-1),
+    "signal/steps_without_alignment": Metric("steps without a picture-text pair", better=-1, percent=True),
+    "signal/steps_without_anchors": Metric("steps without page mates", better=-1, percent=True),
+    "signal/aligned_a_step": Metric("least picture-text pairs of a step"),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        label: for people.
+        changes: settings on top of `REVIEWED`.
+        data: "whole", or "thinned" for the thinned copy of the training books.
+        meter: keep every epoch's weights until the validation-noise meter has read them.
+        pinned: start from `REVIEWED`; False starts from the package's own defaults.
+    """
+
+    label: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    data: str = "whole"
+    meter: bool = False
+    pinned: bool = True
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A metric of a comparison; `fixed` and `reviewed` name what each side reads where that differs."""
+
+    metric: str
+    fixed: str = ""
+    reviewed: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms on the same seeds and data, and what they are judged by; the first metric is the headline.
+
+    Attributes:
+        fixed: the arm that should be better.
+        reviewed: the arm with the fault, a half fix, or the reviewed value of a setting.
+        metrics: what is compared on the test books.
+        at: "best" for the checkpoint that the validation books chose, "last" for the end of training: a collapse
+            would hide behind an early checkpoint.
+        expected: verdict that earlier trials led us to expect of the headline; "" where there was none.
+        main: whether the README's short table shows it.
+        half: whether `reviewed` is a fix that goes half the way.
+    """
+
+    fixed: Arm
+    reviewed: Arm
+    metrics: tuple[Judged | str, ...]
+    at: str = "best"
+    expected: str = ""
+    main: bool = False
+    half: bool = False
+
+    @property
+    def judged(self) -> tuple[Judged, ...]:
+        """The metrics with the name that each side reads."""
+        named = [m if isinstance(m, Judged) else Judged(m) for m in self.metrics]
+        return tuple(Judged(m.metric, m.fixed or m.metric, m.reviewed or m.metric) for m in named)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One point of the review: its question, and the comparisons that answer it.
+
+    Attributes:
+        id: short name, such as F2.
+        title: for a heading.
+        question: what the review asks, as a question an experiment can answer.
+        comparisons: the experiments.
+        note: how to read the answer; printed under the table.
+    """
+
+    id: str
+    title: str
+    question: str
+    comparisons: tuple[Comparison, ...]
+    note: str = ""
+
+
+HELPS, NONE, HURTS = "helps", "no effect here", "hurts"
+GALLERY = (R5, R1, MRR, PAGE, RANK)
+
+BASE = Arm("fixed form")
+
+
+def _arm(label: str, **changes: Any) -> Arm:
+    return Arm(label, changes)
+
+
+def _against_base(label: str, metrics: tuple[str, ...] = GALLERY, expected: str = "", **changes: Any) -> Comparison:
+    """A changed setting (as the proposed form) against the reviewed value."""
+    return Comparison(_arm(label, **changes), BASE, metrics, expected=expected)
+
+
+def _fault(label: str, metrics: tuple[str, ...] = GALLERY, expected: str = "", **changes: Any) -> Comparison:
+    """The fixed form against one fault switched on."""
+    return Comparison(BASE, _arm(label, **changes), metrics, expected=expected, main=True)
+
+
+# --- F1 -------------------------------------------------------------------------------------------------------------
+
+_LOSS_CHOICE = {"select_by": "loss/total", "checkpoint_every": 1}
+METERED = (
+    Arm("chosen by a clean validation loss", _LOSS_CHOICE, meter=True),
+    Arm("the same, reconstruction weight 5", {**_LOSS_CHOICE, "reconstruction_weight": 5.0}, meter=True),
+    Arm("the same, a tenth of the learning rate", {**_LOSS_CHOICE, "lr": 3e-4}, meter=True),
+)
+
+
+def _metered(arm: Arm, cause: str, half: bool = False, main: bool = False) -> Comparison:
+    metrics = tuple(
+        Judged(f"noise/{name}", f"noise/none/{name}", f"noise/{cause}/{name}")
+        for name in ("spread", "best_epoch_changes", "best_epoch_off")
+    )
+    words = {"both": "dropout and random mask", "mask": "random mask only", "dropout": "dropout only"}[cause]
+    seen = Arm(f"{words} ({arm.label})", arm.changes, meter=True)
+    return Comparison(arm, seen, metrics, expected=HELPS, half=half, main=main)
+
+
+F1 = Finding(
+    "F1",
+    "Validation without randomness",
+    "Does dropout, or the random masked panel, in validation blur the loss enough to choose another checkpoint?",
+    (
+        _metered(METERED[0], "both", main=True),
+        _metered(METERED[0], "mask", half=True, main=True),
+        _metered(METERED[0], "dropout"),
+        *(_metered(arm, cause, half=cause == "mask") for arm in METERED[1:] for cause in ("both", "mask")),
+        Comparison(
+            BASE,
+            _arm(
+                "chosen by the noisy loss",
+                select_by="loss/total",
+                validation_dropout=True,
+                validation_random_mask=True,
+            ),
+            (R5, R1, PAGE, SKILL),
+            main=True,
+        ),
+        Comparison(
+            BASE,
+            _arm("chosen by the loss with a random mask", select_by="loss/total", validation_random_mask=True),
+            (R5, R1, PAGE, SKILL),
+            half=True,
+        ),
+        Comparison(BASE, METERED[0], (R5, R1, PAGE, SKILL)),
+    ),
+    note="Spread is the standard deviation of the total validation loss of unchanged weights, averaged over epochs. "
+    "Switching dropout off alone leaves the random mask, which makes nearly all of the noise. Which loss chooses "
+    "matters too: the last rows compare checkpoints chosen by retrieval with checkpoints chosen by a loss.",
+)
+
+# --- F2 -------------------------------------------------------------------------------------------------------------
+
+COLLAPSE = (SKILL, RANK, R1, PAGE, INTRA, MSE)
+_ALONE = {"contrastive_weight": 0.0, "alignment_weight": 0.0, "reconstruction_weight": 1.0}
+
+
+def _detached(label: str, expected: str, metrics: tuple[str, ...] = COLLAPSE, main: bool = False, **c: Any) -> Any:
+    return Comparison(
+        Arm(f"target detached, {label}", c),
+        Arm(f"target not detached, {label}", {**c, "detach_target": False}),
+        metrics,
+        at="last",
+        expected=expected,
+        main=main,
+    )
+
+
+_WITHOUT_TEXT = (SKILL, RANK, PAGE, INTRA, MSE)
+F2 = Finding(
+    "F2",
+    "Reconstruction target without gradient",
+    "Does a gradient through the reconstruction target let the model win by making panels alike?",
+    (
+        _detached("reconstruction alone", HELPS, _WITHOUT_TEXT, True, **_ALONE),
+        _detached("no contrastive loss", HELPS, main=True, contrastive_weight=0.0),
+        *(_detached(f"contrastive {w:g}", e, contrastive_weight=w) for w, e in ((0.01, HELPS), (0.03, ""), (0.1, ""))),
+        _detached("reviewed weights", NONE, (R1, R5, SKILL, RANK, PAGE, MSE), main=True),
+        _detached("reconstruction 5", HELPS, (R1, R5, SKILL, RANK, PAGE, MSE), main=True, reconstruction_weight=5.0),
+        Comparison(BASE, _arm("context detached too", detach_context=True), (R1, R5, SKILL, RANK), expected=NONE),
+    ),
+    note="Judged at the end of training, and never by the mse: the collapsed model has by far the smallest one.",
+)
+
+# --- F3 -------------------------------------------------------------------------------------------------------------
+
+BOTH_WAYS = (T2I, I2T, "retrieval/t2i_r5", "retrieval/i2t_r5", R5)
+_I2T = {"symmetric_alignment": False, "asymmetric_form": "i2t"}
+_T2I = {"symmetric_alignment": False, "asymmetric_form": "t2i"}
+_AVERAGED = {"symmetric_alignment": False, "asymmetric_form": "averaged_logits"}
+_ONLY_ALIGN = {"contrastive_weight": 0.0, "reconstruction_weight": 0.0, "alignment_weight": 1.0}
+
+
+def _one_sided(label: str, form: dict[str, Any], expected: str, main: bool = False, **c: Any) -> Comparison:
+    return Comparison(
+        Arm(f"both directions, {label}" if c else "fixed form", c),
+        Arm(f"{_FORMS[form['asymmetric_form']]}, {label}", {**c, **form}),
+        BOTH_WAYS,
+        expected=expected,
+        main=main,
+        half=form is _AVERAGED,
+    )
+
+
+_FORMS = {"i2t": "picture → text only", "t2i": "text → picture only", "averaged_logits": "logits averaged"}
+F3 = Finding(
+    "F3",
+    "Alignment in both directions",
+    "Does training picture → text only cost text → picture retrieval?",
+    (
+        _one_sided("weight 0.3", _I2T, "", True),
+        _one_sided("weight 0.3", _T2I, ""),
+        _one_sided("weight 0.3", _AVERAGED, "", True),
+        _one_sided("weight 1", _I2T, NONE, True, alignment_weight=1.0),
+        _one_sided("weight 1", _AVERAGED, "", alignment_weight=1.0),
+        _one_sided("alignment alone", _I2T, NONE, **_ONLY_ALIGN),
+    ),
+    note="Retrieval is measured in a fixed gallery of all test panels with picture and text, in both directions.",
+)
+
+# --- F4 -------------------------------------------------------------------------------------------------------------
+
+_TRADE = (R5, R1, PAGE, WITHIN_I2T, SKILL, RANK)
+
+
+def _weight(name: str, value: float, expected: str = "", metrics: tuple[str, ...] = _TRADE) -> Comparison:
+    return _against_base(f"{name} {value:g}", metrics, expected, **{f"{name}_weight": value})
+
+
+F4 = Finding(
+    "F4",
+    "Weights as settings",
+    "Are the fixed weights 1, 0.5 and 0.3 a good choice?",
+    (
+        _weight("alignment", 0.0, HURTS),
+        _weight("alignment", 0.1, HURTS),
+        Comparison(_arm("alignment 1", alignment_weight=1.0), BASE, _TRADE, expected=HELPS, main=True),
+        Comparison(_arm("alignment 3", alignment_weight=3.0), BASE, _TRADE, expected=HELPS, main=True),
+        Comparison(
+            _arm("contrastive 0.1", contrastive_weight=0.1),
+            BASE,
+            (PAGE, R5, R1, WITHIN_I2T, WITHIN_T2I, RANK),
+            expected=HURTS,
+            main=True,
+        ),
+        _weight("contrastive", 0.3, metrics=(PAGE, R5, R1, WITHIN_I2T, RANK)),
+        _weight("contrastive", 3.0, metrics=(PAGE, R5, R1, WITHIN_I2T, RANK)),
+        _weight("reconstruction", 0.0, metrics=(R5, R1, PAGE, RANK)),
+        _weight("reconstruction", 5.0),
+    ),
+    note="Each row changes one weight against the reviewed 1, 0.5 and 0.3.",
+)
+
+# --- F5 -------------------------------------------------------------------------------------------------------------
+
+_SIGNAL = ("signal/steps_without_alignment", "signal/steps_without_anchors", "signal/aligned_a_step")
+
+
+def _sampler(pages: int, expected: str, data: str = "thinned", main: bool = False) -> Comparison:
+    changes = {"batch_pages": pages} if pages != 16 else {}
+    where = f"{pages} pages a batch{', thinned data' if data == 'thinned' else ''}"
+    # Without a floor the smaller batches could not hold the default's four pairs; the sampler lowers it by itself.
+    return Comparison(
+        Arm(f"guaranteed, {where}" if data == "thinned" or changes else "fixed form", changes, data),
+        Arm(f"shuffled, {where}", {**changes, "sampler": "shuffled"}, data),
+        (R5, R1, MRR, PAGE, *_SIGNAL),
+        expected=expected,
+        main=main,
+    )
+
+
+F5 = Finding(
+    "F5",
+    "Enough signal in every batch",
+    "On thin data, does a sampler that guarantees multi-panel pages and picture-text pairs in every batch help?",
+    (
+        _sampler(2, HELPS, main=True),
+        _sampler(4, HELPS, main=True),
+        _sampler(16, "", main=True),
+        _sampler(16, NONE, data="whole", main=True),
+    ),
+    note="Thinned data: of the training books, 85 % of the pages keep a single panel and 85 % lose their texts; the "
+    "books that choose and judge stay whole.",
+)
+
+# --- F6 -------------------------------------------------------------------------------------------------------------
+
+
+def _tau(both: float, expected: str = "") -> Comparison:
+    return _against_base(f"τ {both:g}", expected=expected, contrastive_temperature=both, alignment_temperature=both)
+
+
+def _taus(contrastive: float, alignment: float) -> Comparison:
+    changes = {"contrastive_temperature": contrastive, "alignment_temperature": alignment}
+    return _against_base(f"τ contrastive {contrastive:g}, alignment {alignment:g}", **changes)
+
+
+F6 = Finding(
+    "F6",
+    "Temperature as a setting",
+    "Is the fixed temperature 0.07 a good one, and is it worth having two, or learning them?",
+    (
+        Comparison(
+            _arm("τ 0.01", contrastive_temperature=0.01, alignment_temperature=0.01),
+            BASE,
+            GALLERY,
+            expected=HURTS,
+            main=True,
+        ),
+        *(_tau(t, e) for t, e in ((0.03, NONE), (0.05, NONE), (0.1, NONE), (0.2, HURTS))),
+        Comparison(
+            _arm("τ 0.5", contrastive_temperature=0.5, alignment_temperature=0.5),
+            BASE,
+            GALLERY,
+            expected=HURTS,
+            main=True,
+        ),
+        _tau(1.0, HURTS),
+        *(_taus(c, a) for c, a in ((0.07, 0.03), (0.07, 0.2), (0.03, 0.07), (0.2, 0.07))),
+        Comparison(_arm("learned τ", learn_temperature=True), BASE, GALLERY, expected=NONE, main=True),
+    ),
+)
+
+# --- secondary observations -----------------------------------------------------------------------------------------
+
+
+def _chunked(name: str) -> Judged:
+    return Judged(f"chunked/{name}", f"chunked/{name}/chunked", f"chunked/{name}/dense")
+
+
+S1 = Finding(
+    "S1",
+    "Losses by blocks",
+    "Do the losses that never hold the whole similarity matrix give the same numbers?",
+    (
+        Comparison(
+            Arm("by blocks"),
+            Arm("whole matrix"),
+            tuple(_chunked(name) for name in ("loss_error", "gradient_error", "floats_a_panel")),
+            expected=NONE,
+            main=True,
+        ),
+    ),
+    note="Errors are relative to float64, on the test panels' embeddings after training, for both losses at τ 0.07 "
+    "and 0.02. The whole matrix grows with the square of the panels, the blocks do not.",
+)
+S2 = Finding(
+    "S2",
+    "Clipping over everything learned",
+    "Does it matter that the clip misses the objectives' own parameters?",
+    (
+        _fault("clip over the encoder only", expected=NONE, clip_scope="encoder"),
+        _fault("two separate clips", expected=NONE, clip_scope="separate"),
+        _fault("no clip", expected="", clip_scope="none"),
+    ),
+)
+S3 = Finding(
+    "S3",
+    "A check that sees collapse",
+    "Does the diagnosis call the collapsed ablation collapsed, and the fixed form healthy?",
+    (
+        Comparison(
+            Arm("target detached, reconstruction alone", _ALONE),
+            Arm("target not detached, reconstruction alone", {**_ALONE, "detach_target": False}),
+            (HEALTHY, RANK, INTRA),
+            at="last",
+            expected=HELPS,
+        ),
+        Comparison(
+            BASE,
+            Arm("target not detached, reconstruction alone", {**_ALONE, "detach_target": False}),
+            (HEALTHY, RANK, INTRA),
+            at="last",
+            expected=HELPS,
+            main=True,
+        ),
+    ),
+)
+
+# --- faults of the reviewed code that the review does not name -------------------------------------------------------
+
+E1 = Finding(
+    "E1",
+    "Panels alone on their page",
+    "Do zeros of panels without a page mate, averaged into the contrastive loss, matter?",
+    (_fault("zeros averaged in", expected=NONE, singleton_anchors=True),),
+)
+E2 = Finding(
+    "E2",
+    "No epsilon in the logarithm",
+    "Does an epsilon inside the contrastive loss's logarithm bend the training?",
+    (
+        _fault("epsilon 1e-8", expected=NONE, log_epsilon=1e-8),
+        Comparison(
+            _arm("no epsilon, τ 0.02", contrastive_temperature=0.02),
+            _arm("epsilon 1e-8, τ 0.02", contrastive_temperature=0.02, log_epsilon=1e-8),
+            GALLERY,
+        ),
+    ),
+)
+E3 = Finding(
+    "E3",
+    "Identical texts are no negatives",
+    "Does it matter that panels with the same text push each other away?",
+    (_fault("identical texts as negatives", expected=NONE, identical_text_negatives=True),),
+)
+E4 = Finding(
+    "E4",
+    "No leak of absent modalities",
+    "Does a residual mean that lets absent modalities in cost anything?",
+    (_fault("absent modalities leak in", expected=NONE, residual_leak=True),),
+)
+E5 = Finding(
+    "E5",
+    "Norm on the panel embedding",
+    "Is a LayerNorm on the panel embedding worth having?",
+    (_fault("no norm", expected="", panel_norm=False),),
+)
+E6 = Finding(
+    "E6",
+    "Every panel reconstructed in training",
+    "Does reconstructing every panel of a page, instead of one drawn at random, help?",
+    (
+        Comparison(
+            _arm("every panel", leave_one_out=True), BASE, (RANK_R1, SKILL, R5, PAGE, RANK), expected="", main=True
+        ),
+    ),
+)
+E7 = Finding(
+    "E7",
+    "Pages a batch",
+    "How many pages should share a batch? (Same epochs, so fewer pages mean more steps.)",
+    tuple(
+        Comparison(_arm(f"{n} pages a batch", batch_pages=n), BASE, GALLERY, main=n == 4) for n in (2, 4, 8, 32)
+    ),
+)
+E8 = Finding(
+    "E8",
+    "All faults at once",
+    "What do the fixes do together, at the reviewed weights?",
+    (
+        Comparison(
+            BASE,
+            _arm(
+                "the reviewed system",
+                select_by="loss/total",
+                validation_dropout=True,
+                validation_random_mask=True,
+                detach_target=False,
+                symmetric_alignment=False,
+                sampler="shuffled",
+                clip_scope="encoder",
+                singleton_anchors=True,
+                log_epsilon=1e-8,
+                identical_text_negatives=True,
+                residual_leak=True,
+                panel_norm=False,
+            ),
+            (R5, R1, MRR, I2T, T2I, PAGE, SKILL, RANK),
+            main=True,
+        ),
+    ),
+)
+
+
+def _candidate(label: str, **changes: Any) -> Comparison:
+    return _against_base(label, (R5, R1, MRR, PAGE, SKILL, RANK), **changes)
+
+
+E9 = Finding(
+    "E9",
+    "Better defaults",
+    "Which settings should a new run start from?",
+    (
+        Comparison(
+            Arm("the package's defaults", {}, pinned=False), BASE, (R5, R1, MRR, PAGE, SKILL, RANK), main=True
+        ),
+        _candidate("alignment 2", alignment_weight=2.0),
+        _candidate("alignment 10", alignment_weight=10.0),
+        _candidate("alignment 3, contrastive 0.3", alignment_weight=3.0, contrastive_weight=0.3),
+        _candidate("alignment 3, every panel", alignment_weight=3.0, leave_one_out=True),
+        _candidate("alignment 3, learned τ", alignment_weight=3.0, learn_temperature=True),
+        _candidate("alignment 3, lr 1e-3", alignment_weight=3.0, lr=1e-3),
+        _candidate("alignment 3, dropout 0.3", alignment_weight=3.0, dropout=0.3),
+    ),
+    note="Chosen on the validation books only; the test books, which the table shows, only confirm.",
+)
+
+FINDINGS: dict[str, Finding] = {
+    f.id: f for f in (F1, F2, F3, F4, F5, F6, S1, S2, S3, E1, E2, E3, E4, E5, E6, E7, E8, E9)
+}
+SWEEPS = ("F4", "F6", "E7", "E9")  # whose arms the picture of retrieval against page coherence shows
+
+
+def chosen(ids: list[str]) -> list[Finding]:
+    """The findings of these names; "all" is every one.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    wanted = list(FINDINGS) if "all" in ids else ids
+    for name in wanted:
+        if name not in FINDINGS:
+            raise ConfigError(f"findings: unknown {name!r}. Choose from {', '.join(FINDINGS)}.{nearest(name, FINDINGS)}")
+    return [FINDINGS[name] for name in dict.fromkeys(wanted)]
+
+
+def arms(findings: list[Finding]) -> Iterator[tuple[Finding, Arm]]:
+    """Every arm that these findings compare, with its finding; arms of several findings come several times."""
+    for finding in findings:
+        for comparison in finding.comparisons:
+            yield finding, comparison.fixed
+            yield finding, comparison.reviewed

@@ -1,0 +1,75 @@
+"""The validation-noise meter: how much a validation loss moves while the weights stand still, and by which cause.
+
+The reviewed validation left dropout on and masked one random panel a page. Here the same weights are validated again
+and again under other seeds, with neither, with either and with both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stage3 import evaluation
+from stage3.batches import derived_seed, fixed_batches
+from stage3.runs import Run
+
+if TYPE_CHECKING:
+    from stage3.dataset import Dataset
+
+CAUSES: dict[str, dict[str, bool]] = {
+    "none": {"validation_dropout": False, "validation_random_mask": False},
+    "dropout": {"validation_dropout": True, "validation_random_mask": False},
+    "mask": {"validation_dropout": False, "validation_random_mask": True},
+    "both": {"validation_dropout": True, "validation_random_mask": True},
+}
+REPEATS = 8
+
+
+def repeat_validation(run: Run, data: Dataset, repeats: int = REPEATS) -> dict[str, np.ndarray]:
+    """Total validation losses of every checkpoint of a run, validated `repeats` times for each cause of noise.
+
+    Returns:
+        {cause: (E, repeats)} for the run's E checkpoints in order of their steps.
+    """
+    pages = data.pages("val")
+    batches = fixed_batches(pages, run.config.batch_pages, run.config.seed)
+    totals: dict[str, list[list[float]]] = {cause: [] for cause in CAUSES}
+    for checkpoint in run.checkpoints():
+        model = evaluation.load_model(run, checkpoint.step)
+        for cause, switches in CAUSES.items():
+            model.config = run.config.replace(**switches)
+            seeds = [derived_seed(run.config.seed, "noise meter", cause, checkpoint.step, r) for r in range(repeats)]
+            rows = [evaluation.validate(model, data.panel_set, batches, noise_seed=seed) for seed in seeds]
+            totals[cause].append([row["loss/total"] for row in rows])
+    return {cause: np.asarray(values) for cause, values in totals.items()}
+
+
+def summarise(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What the repeats say.
+
+    Args:
+        totals: {cause: (E, R)} losses of E epochs in R repeats; "none" must be there.
+
+    Returns:
+        `noise/CAUSE/spread`: standard deviation over repeats, root mean square over epochs;
+        `noise/CAUSE/best_epoch_changes`: share of pairs of repeats that find the smallest loss at different epochs;
+        `noise/CAUSE/best_epoch_off`: share of repeats that choose another epoch than the first noiseless one.
+    """
+    found: dict[str, float] = {}
+    clean = int(np.argmin(totals["none"][:, 0]))
+    for cause, values in totals.items():
+        best = values.argmin(axis=0)
+        r = len(best)
+        same = (np.bincount(best) * (np.bincount(best) - 1)).sum()
+        found[f"noise/{cause}/spread"] = float(np.sqrt(values.var(axis=1, ddof=1).mean()))
+        found[f"noise/{cause}/best_epoch_changes"] = float(1 - same / (r * (r - 1)))
+        found[f"noise/{cause}/best_epoch_off"] = float((best != clean).mean())
+    return found
+
+
+def measure(run: Run, data: Dataset, repeats: int = REPEATS) -> tuple[dict[str, float], dict[str, Any]]:
+    """`summarise` of a run, and the losses themselves as plain lists for a file."""
+    totals = repeat_validation(run, data, repeats)
+    return summarise(totals), {cause: values.tolist() for cause, values in totals.items()}
