@@ -114,12 +114,10 @@ class Trainer:
                 return True
             self.optimizer.zero_grad(set_to_none=True)
             total = found.total
-            if not bool(torch.isfinite(total)):
-                return False
             self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
         norm = clip(self.model, self.config)
-        if not math.isfinite(norm):
+        if not (math.isfinite(norm) and bool(torch.isfinite(total))):
             self.scaler.update()
             return False
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config))

@@ -64,6 +64,24 @@ def test_the_residual_leak_ablation_does_leak():
     assert torch.allclose(kept.panel[0], leaking.panel[0], atol=1e-5)  # nothing absent, nothing to leak
 
 
+def test_the_fusion_is_gate_weighted_sum_plus_mean_over_what_is_present():
+    """By hand, panel by panel: the norms' biases of absent modalities must be in neither part."""
+    model, whole = randomised(encoder(panel_norm=False)), batch()
+    e = model(whole)
+    features = (whole.image, whole.text, whole.layout)
+    encoders = (model.vision, model.text, model.layout)
+    for row, mask in enumerate(MASKS):
+        parts = [
+            norm(encode(x[row : row + 1]))[0]
+            for norm, encode, x, there in zip(model.norms, encoders, features, mask, strict=True)
+            if there
+        ]
+        weights = e.gate[row][whole.present[row]]
+        expected = sum(w * part for w, part in zip(weights, parts, strict=True))
+        expected = expected + model.residual_weight * sum(parts) / len(parts)
+        torch.testing.assert_close(e.panel[row], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_gate_weights_sum_to_one_over_what_is_present():
     gate = randomised(encoder())(batch()).gate
     present = batch().present
