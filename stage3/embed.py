@@ -102,7 +102,7 @@ def summary_lines(found: Mapping[str, Any], places: Any) -> Iterator[str]:
     if not found["written"]:
         yield f"{places.zarr} is complete: all {found['chunks']} chunks are as they were written"
     else:
-        yield f"{places.zarr}: {found['pages']:,} pages, {found['panels']:,} panels; "
+        yield f"{places.zarr}: {found['pages']:,} pages, {found['panels']:,} panels"
         yield f"{found['written']} chunks written, {found['kept']} kept from an earlier attempt"
     yield f"beside it: {places.metadata.name} (pages in row order), {places.sidecar.name} (a row a panel)"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "What is compared:"
     for names, meaning in report["spaces"].items():
-        yield f"  {names}: {meaning}"
+        yield from textwrap.wrap(f"{names}: {meaning}", 110, initial_indent="  ", subsequent_indent="    ")
     yield f"next: python -m stage3.diagnose --run {report['run']}"
 
 
