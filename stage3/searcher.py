@@ -377,7 +377,7 @@ def compared(space: str, target: str) -> str:
     if "panel" in (space, target):
         seen = space if target == "panel" else target
         return f"{what}: no loss brings these together, and a fused embedding has seen its own panel's {seen}"
-    return f"{what}: the pairs that the alignment loss brings together"
+    return f"{what}: pairs that the alignment loss brings together"
 
 
 def result_frame(searcher: Searcher, results: Results) -> pd.DataFrame:

@@ -1,13 +1,348 @@
-"""A view that is being built."""
+"""Data: what the data set holds, what was left out of it and why, down to the page."""
 
 from __future__ import annotations
 
-from app import loaders, shell
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import export, loaders, shell
+from app.charts import data as charts
+from stage3 import page_check
+from stage3.config import Config, Stage3Error
+from stage3.dataset import Dataset
+from stage3.images import ImageProblem
+from stage3.panels import DataReport
+from stage3.readers.report import ANOMALIES, REASONS
+
+MAX_LISTED = 20_000  # pages of a table that is sent to the browser
+RESOLVED = {
+    "exact": "by the exact id",
+    "extension": "with a picture extension removed or added",
+    "suffix": "by the longest unique end of the path",
+    "normalised": "by the name in lower case with separators as underscores",
+    "ambiguous": "several files fit: left out",
+    "unresolved": "no file fits: left out",
+}
+TABS = ("Left out", "Any page", "Anomalies", "Split by book", "How files were found")
 
 
 def render() -> None:
-    """Say what the data set holds until the view is there."""
-    chosen = shell.chosen()
-    frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
-    shell.heading("Data")
-    shell.empty("Data is being built", f"{len(frame):,} panels on {frame['page'].nunique():,} pages are ready for it.")
+    """Numbers first, then what was left out and why."""
+    chosen = shell.chosen(needs_checkpoint=False)
+    try:
+        data = shell.working("Reading the data set", loaders.open_dataset, chosen.run)
+    except Stage3Error as error:
+        _recorded(chosen, error)
+        return
+    report = data.table.report
+    config = loaders.config_here(chosen.run.config)
+    shell.heading("Data", "What this run's model reads: pages kept and left out, and why.")
+    if changed := loaders.data_changed(chosen.run):
+        shell.error_box(
+            f"The data is not what the run was trained on: {changed} differ. Numbers of other views mix the two.",
+            "The data has changed",
+        )
+    _numbers(report)
+    _source(report)
+    _charts(report)
+    bodies = {
+        "Left out": lambda: _left_out(chosen, config, data),
+        "Any page": lambda: _any_page(chosen, config, data),
+        "Anomalies": lambda: _anomalies(report),
+        "Split by book": lambda: _splits(data),
+        "How files were found": lambda: _found(report),
+    }
+    for name, tab in zip(TABS, st.tabs(TABS, key="data_tabs", on_change="rerun"), strict=True):
+        if tab.open:
+            with tab:
+                bodies[name]()
+    _downloads(chosen, config, data)
+
+
+def _recorded(chosen: shell.Chosen, error: Stage3Error) -> None:
+    """The report that the run kept, where the data itself is not here any more."""
+    shell.heading("Data", "The data set is not here; this is what the run wrote down of it.")
+    shell.error_box(error, "The data set cannot be opened")
+    try:
+        report = DataReport.from_dict(chosen.run.read_json("data_report"))
+    except (Stage3Error, KeyError, TypeError, AttributeError):
+        return
+    _numbers(report)
+    _charts(report)
+    _anomalies(report)
+
+
+# --- numbers
+
+
+def _numbers(report: DataReport) -> None:
+    facts, out = report.facts, sum(report.skipped.values())
+    values = {
+        "Pages listed": f"{report.pages_listed:,}",
+        "Pages kept": f"{report.pages_kept:,}",
+        "Pages left out": f"{out:,}",
+        "Panels": f"{facts.get('panels', 0):,}",
+        "Books": f"{facts.get('books', 0):,}",
+        "Panels without text": _percent(facts, "textless_share"),
+        "Equal pictures": f"{facts.get('duplicate_images', {}).get('pictures', 0):,}",
+    }
+    for column, (name, value) in zip(st.columns(len(values)), values.items(), strict=True):
+        with column:
+            st.metric(name, value)
+
+
+def _percent(facts: dict[str, Any], name: str) -> str:
+    return f"{100 * facts[name]:.1f} %" if name in facts else "–"
+
+
+def _source(report: DataReport) -> None:
+    source = report.facts.get("source") or {}
+    labels = f" · labels {Path(source['labels']).name}" if source.get("labels") else " · no labels file: all pages kept"
+    if source:
+        with st.container(key="quiet-data-source"):
+            manifest = Path(source["manifest"]).name
+            shell.line(f"{source['name']} · {source['format']} panel files · manifest {manifest}{labels}")
+
+
+def _charts(report: DataReport) -> None:
+    left, right = st.columns(2, gap="medium")
+    with left, st.container(border=True, key="card-data-histogram"):
+        st.subheader("Panels a page", anchor=False)
+        charts.show_panels_per_page(report.facts.get("panels_per_page", {}))
+    with right, st.container(border=True, key="card-data-coverage"):
+        st.subheader("What panels and pages have", anchor=False)
+        charts.show_coverage(report.facts)
+
+
+# --- left out, down to the page
+
+
+def _listed(chosen: shell.Chosen, config: Config) -> pd.DataFrame:
+    key = ("listed", *loaders.data_key(chosen.run.config))
+    found: pd.DataFrame = loaders.remember(key, lambda: page_check.listed_pages(config))
+    return found
+
+
+def _left_out(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
+    report = data.table.report
+    if not report.skipped:
+        shell.line("No page was left out.")
+        return
+    table = pd.DataFrame(
+        [(reason, n, REASONS.get(reason, "")) for reason, n in report.skipped.most_common()],
+        columns=["reason", "pages", "meaning"],
+    )
+    st.dataframe(table, hide_index=True, column_config={"meaning": st.column_config.TextColumn(width="large")})
+    listed = shell.working("Reading the manifest", _listed, chosen, config)
+    key = ("left-out", *loaders.data_key(chosen.run.config))
+    pages = loaders.remember(key, lambda: page_check.left_out(listed, data.table))
+    reasons = [r for r in table["reason"] if (pages["reason"] == r).any()]
+    if len(reasons) > 1:
+        pick = st.pills("Reason", reasons, key="data_reason", format_func=lambda r: r.replace("_", " "))
+        pages = pages[pages["reason"] == pick].reset_index(drop=True) if pick else pages
+    left, right = st.columns([1, 1.25], gap="medium")
+    with left:
+        shown = pages.head(MAX_LISTED)[["page_id", "label", "reason"]]
+        event = st.dataframe(
+            shown,
+            hide_index=True,
+            height=620,
+            key=f"data_left_out_{len(shown)}",
+            on_select="rerun",
+            selection_mode="single-row",
+            column_config={
+                "page_id": st.column_config.TextColumn("Page", width="medium"),
+                "label": st.column_config.TextColumn("Label", width="small"),
+                "reason": st.column_config.TextColumn("Reason", width="small"),
+            },
+        )
+        if len(pages) > len(shown):
+            shell.line(f"The first {len(shown):,} of {len(pages):,} pages; the download below has all.")
+        with st.container(key="quiet-data-left-out"):
+            shell.line("Choose a page to see its picture and what its file holds.")
+    picked = event["selection"]["rows"] if event else []
+    at = picked[0] if picked and picked[0] < len(pages) else 0
+    with right:
+        if len(pages):
+            _page(config, str(pages["page_id"][at]), str(pages["picture"][at]), str(pages["reason"][at]))
+
+
+def _any_page(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
+    pages = data.table.pages
+    listed = shell.working("Reading the manifest", _listed, chosen, config)
+    left, right = st.columns([1, 1.25], gap="medium")
+    with left:
+        books = pages["book_id"].drop_duplicates().tolist()
+        book = st.selectbox("Book", books, key="data_book")
+        of_book = pages["page_id"][(pages["book_id"] == book).to_numpy()].tolist()
+        page = str(st.selectbox("Page", of_book, key=f"data_page_{books.index(book)}"))
+        row = pages.index[(pages["page_id"] == page).to_numpy()][0]
+        shell.facts(
+            {
+                "type": pages["page_type"][row] or "–",
+                "file found": RESOLVED.get(str(pages["resolved_by"][row]), ""),
+                "picture": f"{pages['width'][row]} × {pages['height'][row]} pixels",
+                "panels": int(pages["n_panels"][row]),
+            }
+        )
+        if st.button("Open page", icon=":material/auto_stories:", key="data_open"):
+            shell.go("page", page=int(row))
+    written = listed["picture"][(listed["page_id"] == page).to_numpy()]
+    with right:
+        _page(config, page, str(written.iloc[0]) if len(written) else "", "")
+
+
+def _page(config: Config, page_id: str, picture: str, reason: str) -> None:
+    """One page with its boxes, and what became of each entry of its file."""
+    check = page_check.check_page(config, page_id, picture)
+    shell.line(page_id)
+    why = check.problem or ((reason, REASONS.get(reason, "")) if reason else None)
+    if why:
+        with st.container(key="quiet-data-why"):
+            shell.line(f"Left out: {why[0]}. {REASONS.get(why[0], '')} {why[1] if check.problem else ''}".strip())
+    kept = sum(p.order is not None for p in check.panels)
+    try:
+        drawn = charts.overlay(check, max_megapixels=config.max_megapixels)
+        alt = f"The page with {kept} usable panels framed and {len(check.panels) - kept} dropped ones crossed out"
+        st.image(drawn, alt=alt, width=560)
+    except ImageProblem as problem:
+        shell.error_box(problem.detail, "This page's picture cannot be read")
+    if not check.picture:
+        shell.line("Its picture is missing; the boxes are drawn on an empty sheet.")
+    if len(check.panels):
+        st.dataframe(
+            charts.entries(check),
+            hide_index=True,
+            column_config={
+                "order": st.column_config.TextColumn(width="small"),
+                "in file": st.column_config.NumberColumn(width="small"),
+                "fate": st.column_config.TextColumn(width="small"),
+            },
+        )
+    for code, detail in check.notes:
+        shell.line(f"{code}: {detail}")
+
+
+# --- the rest of the report
+
+
+def _anomalies(report: DataReport) -> None:
+    rows = [
+        (code, n, ANOMALIES.get(code, "pictures whose header is refused" if code.startswith("image:") else ""))
+        for code, n in report.counts.most_common()
+        if n and not code.startswith("page:")
+    ]
+    if not rows:
+        shell.line("Nothing unusual was found: every box, text and picture could be used as it is.")
+        return
+    table = pd.DataFrame(
+        [(code, n, meaning, (report.examples.get(code) or [""])[0]) for code, n, meaning in rows],
+        columns=["code", "count", "meaning", "first"],
+    )
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        key="data_anomalies",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={"meaning": st.column_config.TextColumn(width="large")},
+    )
+    picked = event["selection"]["rows"] if event else []
+    code = rows[picked[0] if picked and picked[0] < len(rows) else 0][0]
+    examples = report.examples.get(code, [])
+    if examples:
+        with st.container(key="quiet-data-examples"):
+            shell.line(f"{code}: the first {len(examples)} of {report.counts[code]:,}. Choose a row for another code.")
+        st.code("\n".join(re.sub(r"[^\S ]+", " ", e) for e in examples), language=None, wrap_lines=True)
+
+
+def _splits(data: Dataset) -> None:
+    splits = data.table.report.facts.get("splits", {})
+    if "problem" in splits:
+        shell.error_box(str(splits["problem"]), "These books cannot be split")
+        return
+    if not splits:
+        shell.line("There is nothing to split.")
+        return
+    charts.show_splits(splits)
+    st.dataframe(
+        books(data),
+        hide_index=True,
+        height=420,
+        column_config={
+            "textless": st.column_config.NumberColumn("Panels without text", format="percent"),
+            "book": st.column_config.TextColumn("Book", width="medium"),
+        },
+    )
+
+
+def books(data: Dataset) -> pd.DataFrame:
+    """One row a book: split, pages, panels, share of panels without text."""
+    panels, pages = data.table.panels, data.table.pages
+    page = data.table.page_of_panel
+    names = pd.Series(pages["book_id"].to_numpy())
+    split = pd.Series(data.split).map({0: "train", 1: "val", 2: "test"})
+    silent = pd.Series(((panels["dialogue"] == "") & (panels["description"] == "")).to_numpy(), name="silent")
+    frame = pd.DataFrame({"book": names, "split": split, "panels": pages["n_panels"].to_numpy()})
+    out = frame.groupby("book", sort=False).agg(
+        split=("split", "first"), pages=("panels", "size"), panels=("panels", "sum")
+    )
+    out["textless"] = silent.groupby(names.to_numpy()[page], sort=False).mean().reindex(out.index)
+    return out.reset_index()
+
+
+def _found(report: DataReport) -> None:
+    found = {k: v for k, v in report.facts.get("resolved_by", {}).items() if v}
+    rows = [(name, n, RESOLVED.get(name, "")) for name, n in found.items()]
+    if rows:
+        st.dataframe(pd.DataFrame(rows, columns=["found", "pages", "meaning"]), hide_index=True)
+    else:
+        shell.line("All pages are in one file, so none had to be found.")
+    same = report.facts.get("duplicate_images", {})
+    if same:
+        shell.line(f"Equal pictures: {same.get('pictures', 0):,} in {same.get('groups', 0):,} groups.")
+    labels = report.facts.get("labels") or {}
+    if labels:
+        unknown = report.facts.get("unknown_labels") or {}
+        rows = [(name, n, "not in the vocabulary" if name in unknown else "") for name, n in labels.items()]
+        st.dataframe(pd.DataFrame(rows, columns=["label", "pages", "note"]), hide_index=True)
+
+
+def _downloads(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
+    st.divider()
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", chosen.id)[:60]
+    report = data.table.report
+
+    def report_json() -> bytes:
+        return json.dumps(report.to_dict(), ensure_ascii=False, indent=1).encode("utf-8")
+
+    def pages_csv() -> bytes:
+        return export.csv(page_check.left_out(_listed(chosen, config), data.table))
+
+    made = {
+        "Report (JSON)": (report_json, f"{stem}-data-report.json", "application/json"),
+        "Pages left out (CSV)": (pages_csv, f"{stem}-left-out.csv", "text/csv"),
+        "Panel table (Parquet)": (
+            lambda: export.parquet(data.table.panels),
+            f"{stem}-panels.parquet",
+            "application/octet-stream",
+        ),
+        "Books (CSV)": (lambda: export.csv(books(data)), f"{stem}-books.csv", "text/csv"),
+    }
+    with st.container(horizontal=True, gap="small", key="data-downloads"):
+        for label, (make, name, mime) in made.items():
+            st.download_button(
+                label,
+                make,
+                name,
+                mime,
+                key=f"data_{name}",
+                on_click="ignore",
+                icon=":material/download:",
+                type="tertiary",
+            )

@@ -56,7 +56,7 @@ def _search(chosen: shell.Chosen, searcher: Searcher) -> None:
 
 def _filters(searcher: Searcher) -> tuple[Filters, int]:
     """Which panels may be found. A book or type that another data set had is dropped from the choice."""
-    st.divider()
+    st.subheader("Search among", anchor=False)
     picked = {}
     for name, column in (("Books", "book"), ("Page types", "page_type"), ("Splits", "split")):
         choices, key = searcher.choices(column), f"search_filter_{column}"
@@ -129,7 +129,7 @@ def _items(chosen: shell.Chosen, searcher: Searcher, found: Results, way: Way) -
 
 @st.fragment
 def _quality(chosen: shell.Chosen, searcher: Searcher) -> None:
-    st.divider()
+    st.subheader("How far to trust these lists", anchor=False)
     good, missed = st.tabs(["How well it finds", "Found in one direction only"], key="search_tabs", on_change="rerun")
     if good.open:
         with good:
@@ -160,7 +160,8 @@ def _metrics(chosen: shell.Chosen, searcher: Searcher) -> None:
         st.dataframe(charts.metric_words(table), hide_index=True, height="content")
     with st.container(key="quiet-search-metrics", gap="xxsmall"):
         shell.line(
-            f"{report['split']} split: {report['gallery']:,} panels with picture and text on {report['pages']:,} pages. "
+            f"{_capital(report['split'])} split: {report['gallery']:,} panels with picture and text, "
+            f"{report['pages']:,} pages. "
             f"Intervals of {report['level']:.0%} by resampling whole pages. Panels of the same text do not compete. "
             "The gallery is the whole split, whatever the filters above."
         )

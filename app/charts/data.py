@@ -1,0 +1,137 @@
+"""Pictures of a data set: panels a page, coverage, the split, and a page with what was kept and dropped on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from PIL import Image, ImageDraw, ImageFont
+
+from app.charts import theme
+from stage3 import images
+from stage3.page_check import PageCheck
+
+KEPT, DROPPED = "#0072B2", "#D55E00"
+COVERAGE = {
+    "dialogue_share": "panels with dialogue",
+    "description_share": "panels with a description",
+    "textless_share": "panels without any text",
+    "boxless_share": "panels without a box",
+    "single_panel_share": "pages with a single panel",
+    "no_picture_share": "pages without a picture",
+}
+
+
+def show_panels_per_page(counts: Mapping[str, int]) -> None:
+    """How many pages have how many panels."""
+    numbers = sorted((int(n), int(pages)) for n, pages in counts.items())
+    figure = go.Figure(
+        go.Bar(
+            x=[n for n, _ in numbers],
+            y=[pages for _, pages in numbers],
+            marker_color=theme.categorical()[0],
+            text=[f"{pages:,}" for _, pages in numbers],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y:,} pages with %{x} panels<extra></extra>",
+        )
+    )
+    theme.style(figure, height=260, legend=False)
+    figure.update_xaxes(title="panels on a page", dtick=1 if len(numbers) < 25 else None)
+    figure.update_yaxes(title="pages", range=[0, 1.15 * max((p for _, p in numbers), default=1)])
+    said = ", ".join(f"{pages} pages with {n}" for n, pages in numbers[:20])
+    theme.show(figure, key="data-histogram", alt=f"Panels a page: {said}")
+
+
+def show_coverage(facts: Mapping[str, Any]) -> None:
+    """Shares of panels and pages that have what, in percent."""
+    rows = [(label, float(facts[name])) for name, label in COVERAGE.items() if name in facts][::-1]
+    colours = [theme.categorical()[2] if " with d" in n or "with a d" in n else theme.categorical()[1] for n, _ in rows]
+    figure = go.Figure(
+        go.Bar(
+            x=[v for _, v in rows],
+            y=[n for n, _ in rows],
+            orientation="h",
+            marker_color=colours,
+            text=[f"{100 * v:.1f} %" for _, v in rows],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+        )
+    )
+    theme.style(figure, height=260, legend=False)
+    figure.update_xaxes(range=[0, 1.12], tickformat=".0%")
+    figure.update_layout(margin={"l": 175})
+    theme.show(figure, key="data-coverage", alt="; ".join(f"{n} {v:.1%}" for n, v in rows))
+
+
+def show_splits(splits: Mapping[str, Mapping[str, int]]) -> None:
+    """Books, pages and panels of each split as shares of the whole."""
+    figure = go.Figure()
+    kinds = ["books", "pages", "panels"]
+    totals = {k: max(1, sum(int(s[k]) for s in splits.values())) for k in kinds}
+    for i, (name, sizes) in enumerate(splits.items()):
+        figure.add_bar(
+            y=kinds,
+            x=[int(sizes[k]) / totals[k] for k in kinds],
+            name=name,
+            orientation="h",
+            marker_color=theme.categorical()[i],
+            text=[f"{int(sizes[k]):,}" for k in kinds],
+            textposition="inside",
+            insidetextanchor="middle",
+            hovertemplate=f"{name}: %{{text}} %{{y}}, %{{x:.1%}}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack")
+    theme.style(figure, height=200)
+    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    figure.update_yaxes(autorange="reversed")
+    said = "; ".join(f"{n}: {s['books']} books, {s['pages']} pages, {s['panels']} panels" for n, s in splits.items())
+    theme.show(figure, key="data-splits", alt=f"Split by book. {said}")
+
+
+def overlay(check: PageCheck, side: int = 1200, max_megapixels: float = images.MAX_MEGAPIXELS) -> bytes:
+    """The page as WEBP: kept panels framed and numbered in reading order, dropped ones crossed out.
+
+    Raises:
+        ImageProblem: the page's picture cannot be read. A page without a picture is drawn as an empty sheet.
+    """
+    if check.picture:
+        page = images.thumbnail(check.picture, None, side, max_megapixels=max_megapixels)
+    else:
+        page = Image.new("RGB", (round(side * 0.7), side), "#E6E9ED")
+    draw = ImageDraw.Draw(page)
+    unit = max(page.size) / 1000
+    font = ImageFont.load_default(size=max(12, round(24 * unit)))
+    for panel in sorted(check.panels, key=lambda p: p.order is not None):  # kept ones on top
+        if panel.box is None:
+            continue
+        x, y, w, h = panel.box
+        x0, y0 = x * page.width, y * page.height
+        x1, y1 = max((x + w) * page.width, x0 + 2), max((y + h) * page.height, y0 + 2)
+        kept = panel.order is not None
+        colour, width = (KEPT, max(3, round(4 * unit))) if kept else (DROPPED, max(2, round(3 * unit)))
+        draw.rectangle((x0, y0, x1, y1), outline=colour, width=width)
+        if not kept:
+            draw.line((x0, y0, x1, y1), fill=colour, width=width)
+            draw.line((x0, y1, x1, y0), fill=colour, width=width)
+        mark = str(panel.order + 1) if panel.order is not None else f"file #{panel.index}"
+        left, top, right, bottom = draw.textbbox((0, 0), mark, font=font)
+        pad = width + 3
+        draw.rectangle((x0, y0, x0 + right - left + 2 * pad, y0 + bottom - top + 2 * pad), fill=colour)
+        draw.text((x0 + pad - left, y0 + pad - top), mark, fill="white", font=font)
+    return images.encode(page, "WEBP", 86)
+
+
+def entries(check: PageCheck) -> pd.DataFrame:
+    """The page's entries as a table: place in reading order, what happened, text."""
+    rows = []
+    for panel in check.panels:
+        kept = panel.order is not None
+        happened = "; ".join(f"{code}: {detail}" for code, detail in panel.notes)
+        place = str(panel.order + 1) if panel.order is not None else "–"
+        fate = ("kept" if panel.box else "kept, text only") if kept else "dropped"
+        rows.append((place, panel.index, fate, happened, panel.text))
+    return pd.DataFrame(rows, columns=["order", "in file", "fate", "what happened", "text"])
