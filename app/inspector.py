@@ -14,14 +14,14 @@ from app.charts import pages
 from stage3 import neighbors
 from stage3.images import ImageProblem
 
-MEASURES = {  # column: (name, what is better)
-    "loss_contrastive": ("Contrastive loss", "low"),
-    "loss_reconstruction": ("Reconstruction loss", "low"),
-    "loss_alignment_i2t": ("Alignment, picture → text", "low"),
-    "loss_alignment_t2i": ("Alignment, text → picture", "low"),
-    "loss_total": ("Weighted sum", "low"),
-    "rank_i2t": ("Rank, picture → text", "low"),
-    "rank_t2i": ("Rank, text → picture", "low"),
+MEASURES = {
+    "loss_contrastive": "Contrastive",
+    "loss_reconstruction": "Reconstruction",
+    "loss_alignment_i2t": "Align p → t",
+    "loss_alignment_t2i": "Align t → p",
+    "loss_total": "Weighted sum",
+    "rank_i2t": "Rank p → t",
+    "rank_t2i": "Rank t → p",
 }
 _kept: Memory[Any] = Memory(300)
 GATE = {"gate_picture": "picture", "gate_text": "text", "gate_box": "box"}
@@ -91,7 +91,7 @@ def nearest(chosen: shell.Chosen, rows: np.ndarray, k: int) -> tuple[np.ndarray,
 def measures(frame: pd.DataFrame, row: int) -> pd.DataFrame:
     """Losses and ranks of a panel, each with the share of panels that have a lower one; undefined ones left out."""
     found = []
-    for column, (name, _) in MEASURES.items():
+    for column, name in MEASURES.items():
         value = float(frame[column].to_numpy(np.float32)[frame.index.get_loc(row)]) if column in frame else float("nan")
         if not np.isnan(value):
             below = neighbors.share_below(frame[column].to_numpy(np.float32), value)
@@ -112,8 +112,10 @@ def show_measures(frame: pd.DataFrame, row: int, key: str) -> None:
         width="stretch",
         row_height=30,
         column_config={
-            "what": st.column_config.TextColumn("Measure"),
-            "value": st.column_config.NumberColumn("Value", format="%.3g", width="small"),
+            "what": st.column_config.TextColumn(
+                "Measure", width=112, help="Losses, and ranks of the true partner; p picture, t text"
+            ),
+            "value": st.column_config.NumberColumn("Value", format="%.3g", width=64),
             "below": st.column_config.ProgressColumn(
                 "Higher than",
                 help="Share of all panels with a lower value",
@@ -136,7 +138,7 @@ def show_gate(frame: pd.DataFrame, row: int) -> None:
 def title_of(frame: pd.DataFrame, row: int) -> str:
     """Which panel of which page, in words (text from data: show it as text)."""
     panel = frame.loc[row]
-    return f"Panel {int(panel['order']) + 1} of {int(panel['n_panels'])}  ·  {panel['page_id']}"
+    return f"Panel {panel["order"] + 1} of {panel["n_panels"]}  ·  {panel['page_id']}"
 
 
 def show_neighbours(

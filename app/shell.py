@@ -268,10 +268,10 @@ def thumb(chosen_run: Chosen, row: int, side: int = 360, kind: str = "panel") ->
 
 def heading(title: str, about: str = "") -> None:
     """The view's title and one sentence; both our own words, never data."""
-    with st.container(gap="xxsmall", key="view-heading"):
-        st.header(title, anchor=False)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="view-heading"):
+        st.header(title, anchor=False, width="content")
         if about:
-            st.caption(about)
+            st.caption(about, width="content")
 
 
 def line(text: str) -> None:

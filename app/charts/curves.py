@@ -77,7 +77,7 @@ def _label(*parts: str) -> str:
 
 def _colour(metric: str, i: int) -> str:
     term = metric.partition("/")[2]
-    if metric.startswith(("loss/", "weighted/", "gradient/")) and term in theme.TERM_COLOURS:
+    if metric.startswith(("loss/", "weighted/", "gradient/")) and term in (*theme.TERM_COLOURS, "total"):
         return theme.colour(term)
     return theme.categorical()[i % 8]
 
@@ -89,7 +89,7 @@ def _add_line(
     if points.empty:
         return
     y = points["y"].to_numpy()
-    name = theme.safe(_label(label, split))
+    name = theme.safe(_label(label, split if len(how.splits) > 1 or not label else ""))
     is_val = split == "val"
     line = {"color": hue, "width": 2, "dash": dash or ("dash" if is_val else "solid")}
     smoothed = how.smoothing > 0 and not is_val and len(y) > 2

@@ -80,6 +80,7 @@ def scatter(
     *,
     hover: Sequence[str] | None = None,
     picked: np.ndarray | None = None,
+    dim: float = 0.14,
     webgl: bool = False,
     height: int = 620,
 ) -> go.Figure:
@@ -92,11 +93,12 @@ def scatter(
         colouring: how.
         hover: (N,) escaped text of each dot, or None.
         picked: (N,) bool, dots that stand out; None when there is no selection.
+        dim: opacity of the dots that do not stand out.
         webgl: draw with WebGL, for many dots.
         height: of the figure in pixels.
     """
     figure = go.Figure()
-    base = _Dots(rows, xy, hover, picked, go.Scattergl if webgl else go.Scatter)
+    base = _Dots(rows, xy, hover, picked, dim, go.Scattergl if webgl else go.Scatter)
     if colouring.kind == "number":
         _numbers(figure, base, values, colouring)
     else:
@@ -112,12 +114,13 @@ class _Dots:
     xy: np.ndarray
     hover: Sequence[str] | None
     picked: np.ndarray | None
+    dim: float
     make: Any
 
     def add(self, figure: go.Figure, at: np.ndarray, name: str, marker: dict[str, Any], legend: bool) -> None:
         """Draw the dots at some positions as one trace."""
         if self.picked is not None:
-            marker["opacity"] = np.where(self.picked[at], 1.0, 0.14).astype(np.float32)
+            marker["opacity"] = np.where(self.picked[at], 1.0, self.dim).astype(np.float32)
         else:
             marker["opacity"] = 0.88
         marker.setdefault("size", _size(len(self.rows)))
@@ -298,7 +301,7 @@ def drift(frame: pd.DataFrame, groups_of: np.ndarray, *, height: int = 620) -> g
     parts = dict(iter(frame.groupby("epoch", sort=False)))
     first = parts[epochs[0]]
     figure = go.Figure()
-    dots = _Dots(first["row"].to_numpy(), first[["umap_dim1", "umap_dim2"]].to_numpy(), None, None, go.Scatter)
+    dots = _Dots(first["row"].to_numpy(), first[["umap_dim1", "umap_dim2"]].to_numpy(), None, None, 0.1, go.Scatter)
     _cycled(figure, dots, np.arange(len(first)), groups_of)
     figure.data[0].ids = first["row"].astype(str).tolist()
     figure.frames = [

@@ -42,7 +42,7 @@ def boxed(
             page = opened.convert("RGB")
     draw = ImageDraw.Draw(page, "RGBA")
     unit = max(page.size) / 1000
-    font = ImageFont.load_default(size=max(11, round(22 * unit)))
+    font = ImageFont.load_default(size=max(10, round(18 * unit)))
     for i, box in enumerate(boxes):
         if box is not None and i != focus:
             _frame(draw, page.size, box, str(i + 1), INK, max(2, round(3 * unit)), font, plain=picture is None)
@@ -74,8 +74,10 @@ def _frame(
     left, top, right, bottom = draw.textbbox((0, 0), number, font=font)
     pad = width + 2
     w, h = max(right - left, bottom - top) + 2 * pad, bottom - top + 2 * pad
-    draw.rectangle((x0, y0, x0 + w, y0 + h), fill=colour)
-    draw.text((x0 + (w - (right - left)) / 2 - left, y0 + pad - top), number, fill="white", font=font)
+    # on the corner and mostly outside: inside it would cover the first balloon
+    tag_x, tag_y = max(0.0, x0 - 0.6 * w), max(0.0, y0 - 0.6 * h)
+    draw.rounded_rectangle((tag_x, tag_y, tag_x + w, tag_y + h), radius=h / 4, fill=colour, outline="white")
+    draw.text((tag_x + (w - (right - left)) / 2 - left, tag_y + pad - top), number, fill="white", font=font)
 
 
 def similarities(

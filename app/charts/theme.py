@@ -24,7 +24,6 @@ MANY = (
 ORDERED = "cividis"  # from low to high; safe for colour-blind readers and in grey
 DIVERGING = "RdBu"
 TERM_COLOURS = {"contrastive": 0, "reconstruction": 1, "alignment": 2, "alignment_i2t": 4, "alignment_t2i": 3}
-TERM_COLOURS |= {"total": 7, "grad_norm": 6}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 FONT = '"Source Sans", "Source Sans Pro", "Segoe UI", sans-serif'
 
@@ -65,7 +64,7 @@ def categorical(n: int | None = None) -> list[str]:
 
 def colour(term: str) -> str:
     """The colour that a loss term has in every chart."""
-    return categorical()[TERM_COLOURS.get(term, 7)]
+    return look().text if term == "total" else categorical()[TERM_COLOURS.get(term, 7)]
 
 
 def safe(text: object, length: int = 80) -> str:
@@ -80,7 +79,7 @@ def style(figure: go.Figure, *, height: int = 320, legend: bool = True, title: s
     figure.update_layout(
         template="plotly_dark" if is_dark() else "plotly_white",
         height=height,
-        margin={"l": 48, "r": 12, "t": 34 if title else 12, "b": 40},
+        margin={"l": 48, "r": 12, "t": 34 if title else 12, "b": 36},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONT, "size": 13, "color": c.text},
@@ -97,7 +96,7 @@ def style(figure: go.Figure, *, height: int = 320, legend: bool = True, title: s
         "linecolor": c.grid,
         "tickfont": {"color": c.quiet, "size": 12},
     }
-    figure.update_xaxes(**axis, title_font={"color": c.quiet, "size": 12})
+    figure.update_xaxes(**axis, title_font={"color": c.quiet, "size": 12}, title_standoff=6)
     figure.update_yaxes(**axis, title_font={"color": c.quiet, "size": 12})
     return figure
 

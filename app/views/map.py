@@ -95,12 +95,14 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Col
     stored = mapjobs.umap_map(chosen.run, chosen.step)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="map-controls"):
         names = [n for n, c in maps.COLOURINGS.items() if stored is not None or c.column not in ("cluster_id", "trust")]
+        key = f"map_colour_{len(names)}"  # the list grows when the map is there; the address keeps the choice
         name = st.selectbox(
             "Colour by",
             names,
             index=names.index(_known(shell.param("colour"), names, "page")),
             format_func=lambda n: f"Colour: {maps.COLOURINGS[n].label}",
-            key="map_colour",
+            key=key,
+            on_change=lambda: shell.set_params(colour=st.session_state[key]),
             label_visibility="collapsed",
             width=260,
         )
@@ -126,7 +128,6 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Col
                 help="WebGL is fast with many dots; SVG works on machines without it.",
             )
             st.toggle("Outline and path of the chosen page", value=True, key="map_outline")
-    shell.set_params(colour=name if name != "page" else None)
     return shown_map(chosen, frame, stored if layout == "UMAP" else None, stored, wanted), maps.COLOURINGS[name]
 
 
@@ -192,9 +193,14 @@ def _chart(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> Non
     if not len(at):
         shell.empty("No panel passes the filters", "Take some of them away under Filter.")
         return
-    figure = figure_of(shown, colouring, at, picked_rows(chosen), webgl=webgl)
-    focus = focus_row(shown)
-    if focus is not None and st.session_state.get("map_outline", True):
+    picked, focus = picked_rows(chosen), focus_row(shown)
+    if not st.session_state.get("map_outline", True):
+        focus = None
+    dim = 0.14
+    if focus is not None and picked is None:
+        picked, dim = np.asarray(list(inspector.page_rows(chosen, int(shown.frame["page"][focus])))), 0.4
+    figure = figure_of(shown, colouring, at, picked, dim=dim, webgl=webgl)
+    if focus is not None:
         _outline(figure, shown, focus, webgl)
     name = "UMAP" if shown.about.startswith("UMAP") else "PCA"
     alt = f"{name} map of {len(at):,} panels coloured by {colouring.label.lower()}"
@@ -217,14 +223,7 @@ def _dim(chosen: shell.Chosen) -> int:
 
 
 def figure_of(
-    shown: Shown,
-    colouring: maps.Colouring,
-    at: np.ndarray,
-    picked: np.ndarray | None,
-    *,
-    webgl: bool,
-    height: int = 620,
-    values: pd.Series[Any] | None = None,
+    shown: Shown, colouring: maps.Colouring, at: np.ndarray, picked: np.ndarray | None, *, dim: float, webgl: bool
 ) -> Any:
     """The scatter of some positions of a map."""
     part = shown.frame.iloc[at]
@@ -233,9 +232,9 @@ def figure_of(
         columns = (part["page_id"], part["order"], part["n_panels"])
         hover = [f"{theme.safe(p, 40)} · {o + 1}/{n}" for p, o, n in zip(*columns, strict=True)]
     marked = None if picked is None else np.isin(shown.rows[at], picked)
-    coloured = part[colouring.column] if values is None else values.iloc[at]
+    coloured = part[colouring.column]
     return maps.scatter(
-        shown.rows[at], shown.xy[at], coloured, colouring, hover=hover, picked=marked, webgl=webgl, height=height
+        shown.rows[at], shown.xy[at], coloured, colouring, hover=hover, picked=marked, dim=dim, webgl=webgl
     )
 
 

@@ -297,7 +297,7 @@ def _tiles(values: dict[str, float], before: dict[str, float]) -> None:
                     delta = None
             lower = name.startswith("loss/")
             label = "Validation loss" if lower else shell.metric_name(name)
-            st.metric(label.capitalize() if not label.startswith("R@") else label, shown, delta, width=185,
+            st.metric(label.capitalize() if not label.startswith("R@") else label, shown, delta, width=142,
                       delta_color="inverse" if lower else "normal")  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def _tiles(values: dict[str, float], against: dict[str, float] | None = None) ->
                 change = values[name] - against[name]
                 delta = f"{100 * change:+.1f} points" if percent else f"{change:+.2f}"
             unmoved = delta is not None and not any(c in delta for c in "123456789")
-            st.metric(label, shown, delta, width=165, delta_color="off" if unmoved else "normal")
+            st.metric(label, shown, delta, width=142, delta_color="off" if unmoved else "normal")
 
 
 def _actions(entry: loaders.Entry) -> None:

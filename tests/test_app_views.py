@@ -1,0 +1,237 @@
+"""The explorer's own views by content: empty, on a small run, on five thousand drawn panels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import app_support
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import loaders
+from stage3.runs import Run
+
+UI = Path(__file__).parent.parent / "app" / "ui.py"
+OWN = ("runs", "losses", "retrain", "evidence")
+ALL = (*OWN, "map", "search", "page", "data")
+
+
+def opened(view: str, **params: object) -> AppTest:
+    app = AppTest.from_file(str(UI), default_timeout=60)
+    app.query_params["view"] = view
+    for name, value in params.items():
+        app.query_params[name] = str(value)
+    return app.run()
+
+
+def words(app: AppTest) -> str:
+    """Everything that the page says as text."""
+    kinds = (app.text, app.code, app.header, app.subheader, app.caption, app.markdown, app.error, app.warning)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = app_support.workspace(tmp_path_factory.mktemp("small"))
+    data = folder / "data" / "samples"
+    app_support.make_run(folder / "runs", "second", data, seed=1)
+    app_support.make_run(folder / "runs", "aligned", data, alignment_weight=1.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    return app_support.workspace(tmp_path_factory.mktemp("large"), books=50, pages=25, panels=4, epochs=1)
+
+
+@pytest.mark.parametrize("view", ALL)
+def test_an_empty_start_says_what_to_run(view, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    app = opened(view)
+    assert not app.exception
+    assert "python -m stage3." in words(app)
+
+
+@pytest.mark.parametrize("view", ALL)
+def test_a_view_opens_on_the_sample_run_by_its_address(view, small, monkeypatch):
+    monkeypatch.chdir(small)
+    app = opened(view)
+    assert not app.exception
+    assert len(words(app)) > 100
+    if view != "evidence":  # not about one run
+        assert app.selectbox(key="_run_choice").value == "samples/first"
+        assert app.query_params["run"] in ("samples/first", ["samples/first"])
+
+
+@pytest.mark.parametrize("view", ALL)
+def test_a_view_opens_on_five_thousand_panels(view, large, monkeypatch):
+    monkeypatch.chdir(large)
+    app = opened(view)
+    assert not app.exception
+    assert len(loaders.panel_frame(loaders.entry("samples/first").run)) == 5000
+    assert len(words(app)) > 100
+
+
+# --- runs
+
+
+def test_runs_lists_every_run_with_its_best_recall_and_judges_the_picked_one(small, monkeypatch):
+    monkeypatch.chdir(small)
+    app = opened("runs", pick="runs/aligned")
+    table = app.dataframe[0].value
+    assert set(table["run"]) == {"samples/first", "runs/second", "runs/aligned"}
+    run = loaders.entry("runs/aligned").run
+    row = table.set_index("run").loc["runs/aligned"]
+    metrics = run.metrics()
+    at_best = metrics[(metrics["split"] == "val") & (metrics["step"] == run.best().step)].iloc[0]
+    assert row["i2t"] == pytest.approx(100 * at_best["retrieval/i2t_r5"])
+    assert row["weights"] == "1 / 0.5 / 1"
+    assert any(verdict in words(app) for verdict in ("healthy", "no signal", "collapsed"))
+
+
+def test_two_runs_show_only_the_settings_that_differ(small, monkeypatch):
+    monkeypatch.chdir(small)
+    app = opened("runs", pick="samples/first", **{"with": "runs/aligned"})
+    tables = [d.value for d in app.dataframe]
+    changed = next(t for t in tables if list(t.columns) == ["setting", "first", "second"])
+    assert changed.to_dict("records") == [{"setting": "alignment_weight", "first": "0.3", "second": "1.0"}]
+    metrics = next(t for t in tables if "difference" in t.columns).set_index("metric")
+    assert (metrics["difference"] == metrics["second"] - metrics["first"]).all()
+    assert len(metrics) > 10
+
+
+def test_a_folder_that_is_no_whole_run_is_listed_with_its_reason(small, monkeypatch):
+    monkeypatch.chdir(small)
+    bad = small / "runs" / "bad"
+    bad.mkdir()
+    (bad / "config.yaml").write_text("temprature: 3\n", encoding="utf-8")
+    try:
+        app = opened("runs")
+        table = next(d.value for d in app.dataframe if "reason" in d.value.columns)
+        assert table["folder"].tolist() == ["runs/bad"]
+        assert "temprature" in table["reason"][0]
+        assert "temperature" in table["reason"][0]
+    finally:
+        shutil.rmtree(bad)
+
+
+def test_a_run_without_a_checkpoint_is_no_error(small, monkeypatch):
+    monkeypatch.chdir(small)
+    fresh = Run.create(small / "runs" / "fresh", loaders.entry("samples/first").run.config)
+    try:
+        for view in ALL:
+            app = opened(view, run="runs/fresh")
+            assert not app.exception
+            assert "checkpoint yet" in words(app) or view in ("losses", "retrain", "evidence", "data")
+    finally:
+        shutil.rmtree(fresh.path)
+
+
+@pytest.mark.parametrize("run_id", ["runs/../data", "../../etc", "runs/..", "nowhere/x", "runs/<script>", "/etc/passwd"])
+def test_addresses_cannot_name_folders_outside_the_roots(run_id, small, monkeypatch):
+    monkeypatch.chdir(small)
+    app = opened("runs", run=run_id)
+    assert not app.exception
+    assert app.selectbox(key="_run_choice").value == "samples/first"
+    assert "There is no run" in words(app)
+
+
+# --- losses
+
+
+def titles(app: AppTest) -> list[str]:
+    return [s.value for s in app.subheader]
+
+
+def figures(app: AppTest) -> list[dict]:
+    return [json.loads(f.proto.figure.spec) for f in app.get("plotly_chart")]
+
+
+def test_losses_draw_every_term_and_both_directions_of_the_run(small, monkeypatch):
+    monkeypatch.chdir(small)
+    app = opened("losses")
+    assert {"Total", "Contrastive", "Reconstruction", "Alignment, both directions", "Change and gap"} <= set(titles(app))
+    names = [trace["name"] for figure in figures(app) for trace in figure["data"] if "name" in trace]
+    assert "picture→text · train" in names
+    assert "text→picture · val" in names
+    assert {"contrastive", "reconstruction", "alignment"} <= set(names)  # gradient by term
+    gap = next(d.value for d in app.dataframe if "gap" in d.value.columns).set_index("loss")
+    assert gap["gap"]["total"] == pytest.approx(gap["val_last"]["total"] - gap["train_last"]["total"])
+
+
+def test_weighted_losses_add_up_to_the_total_on_screen(small, monkeypatch):
+    monkeypatch.chdir(small)
+    app = opened("losses")
+    app.segmented_control(key="losses-kind").set_value("weighted").run()
+    traces = {t["name"]: t["y"] for t in figures(app)[0]["data"] if t.get("name", "").endswith("val")}
+    total = numbers(traces["total · val"])
+    parts = [numbers(traces[f"{t} · val"]) for t in ("contrastive", "reconstruction", "alignment")]
+    assert total == pytest.approx([sum(values) for values in zip(*parts, strict=True)])
+
+
+def numbers(values: object) -> list[float]:
+    """A trace's numbers, which Plotly may have packed."""
+    import base64
+
+    import numpy as np
+
+    if isinstance(values, dict):
+        return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).tolist()
+    return list(values)  # type: ignore[call-overload]
+
+
+def test_several_runs_become_one_mean_with_a_band(small, monkeypatch):
+    monkeypatch.chdir(small)
+    app = opened("losses", **{"with": "runs/second"})
+    assert app.multiselect(key="losses-with").value == ["runs/second"]
+    app.toggle(key="losses-band").set_value(True).run()
+    assert not app.exception
+    names = [t.get("name", "") for t in figures(app)[0]["data"]]
+    assert "total · train · mean of 2 seeds" in names
+
+
+# --- evidence
+
+
+def evidence_frame() -> pd.DataFrame:
+    row = {"finding": "F4", "question": "Do <b>weights</b> matter?", "fixed": 0.34, "reviewed": 0.25}
+    row |= {"metric": "retrieval/i2t_r1", "difference": 0.09, "low": 0.06, "high": 0.12, "verdict": "helps", "seeds": 5}
+    row |= {"command": "python -m stage3.ablate --findings F4 --seeds 5"}
+    return pd.DataFrame([row, {**row, "finding": "F3", "verdict": "no effect here", "difference": 0.0, "low": -0.01}])
+
+
+def test_evidence_shows_verdict_interval_and_command(small, monkeypatch):
+    monkeypatch.chdir(small)
+    folder = small / "runs" / "evidence"
+    folder.mkdir()
+    evidence_frame().to_parquet(folder / "evidence.parquet")
+    try:
+        app = opened("evidence", finding="F4")
+        assert not app.exception
+        assert "+0.09 [+0.06, +0.12], 5 seeds" in words(app)
+        assert "Do <b>weights</b> matter?" in [t.value for t in app.text]
+        assert "--findings F4" in words(app)
+        counts = {m.label: m.value for m in app.metric}
+        assert counts["Helps"] == "1"
+        assert counts["No effect here"] == "1"
+        evidence_frame().drop(columns="low").to_parquet(folder / "evidence.parquet")
+        assert "missing column 'low'" in words(opened("evidence"))
+        (folder / "evidence.parquet").write_bytes(b"no parquet")
+        assert "not readable" in words(opened("evidence"))
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_text_from_the_data_is_never_markdown(small, monkeypatch):
+    """A label, caption or Markdown element with a page's hostile id or text would be drawn as a link or bold."""
+    monkeypatch.chdir(small)
+    for view in ALL:
+        app = opened(view, page=0, panel=0)
+        assert not app.exception
+        for element in (*app.markdown, *app.caption, *app.header, *app.subheader, *app.error, *app.warning):
+            assert "**bold**" not in element.value
+            assert "[x](http:)" not in element.value
