@@ -388,6 +388,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "M05": (HEADER + "x/a,b\nx/c\n", r":3: 1 fields where the header has 2"),
     "M06": (HEADER + "x/a,b\nx/c,d,e\n", r":3: 3 fields where the header has 2"),
     "M07": (HEADER + 'x/a,"b\nx/c,d\nx/e,"f"\n', r":2: "),
+    "M07-closed-rows-later": (HEADER + 'x/a,"b\nx/c,d\nx/e,f"\n', r":2: a quoted field runs over several lines"),
     "M07-to-the-end": (HEADER + 'x/a,b\nx/b,"b\nx/c,d\n', r":3: "),
     "M07-after": (HEADER + 'x/a,"b"c\n', r":2: .*expected after"),
     "M08": (HEADER + "x/a,b\nx/" + "y" * 140_000 + ",d\n", r":3: "),
