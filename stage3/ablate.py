@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from stage3.config import FIELDS, ConfigError, DataError, NumericError
 from stage3.console import Parser, run, say, to_json
-from stage3.experiments.findings import FINDINGS, Arm, Finding, chosen
+from stage3.experiments.findings import FINDINGS, chosen
+from stage3.experiments.terms import Arm, Finding
 
 if TYPE_CHECKING:
     from stage3.experiments.evidence import Row
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 of each arm; default 5, a verdict needs 3")
     parser.add_argument("--out", default="runs/evidence", help="folder of runs and tables; default runs/evidence")
     parser.add_argument("--jobs", type=int, default=1, help="processes that train at once; default 1")
-    parser.add_argument("--update", metavar="FILE", help="put the table of --out between FILE's markers; trains nothing")
+    parser.add_argument("--update", metavar="FILE", help="put the table of --out between the markers in FILE")
     parser.add_argument("--prepare", action="store_true", help="write the thinned data set and stop")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_settings()

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from stage3 import evaluation, report
-from stage3.experiments import noise
-from stage3.experiments.chunked_check import errors_and_memory
 from stage3.config import FIELDS, Config, Interrupted, NumericError, Stage3Error, spec_of
 from stage3.diagnose import diagnose
-from stage3.experiments.findings import METRICS, MSE, REVIEWED, Arm
+from stage3.experiments import noise
+from stage3.experiments.chunked_check import errors_and_memory
+from stage3.experiments.terms import METRICS, MSE, REVIEWED, Arm
 from stage3.runs import Run
 from stage3.train import check_identity
 
@@ -185,8 +185,9 @@ def _train(run: Run, data: Dataset, stop: Callable[[], bool]) -> None:
             run.clear_best()
         trainer.fit(stop)
     except Stage3Error as error:
-        state = "stopped" if isinstance(error, Interrupted) else "failed"
-        run.set_status(state, message=str(error), exit_code=error.exit_code)
+        run.set_status(
+            "stopped" if isinstance(error, Interrupted) else "failed", message=str(error), exit_code=error.exit_code
+        )
         raise
     run.set_status("finished", step=trainer.step, message="finished", exit_code=0)
 
@@ -211,7 +212,7 @@ def measure(run: Run, data: Dataset, wants: frozenset[str] = frozenset()) -> dic
         record[at] = _measured(run, data, step, pages) if at == "best" or step != chosen else record["best"]
     frame = run.metrics()
     row = frame[(frame["split"] == "val") & (frame["step"] == chosen)]
-    values = {} if row.empty else row.iloc[0].to_dict()
+    values = {} if row.empty else {str(k): v for k, v in row.iloc[0].items()}
     record["val"] = {k: v for k, v in values.items() if k.startswith(("retrieval/", "reconstruction/", "collapse/"))}
     extra = _signal(frame[frame["split"] == "train"])
     if "chunked" in wants:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stage3.bootstrap import Interval
-from stage3.experiments.findings import HELPS, HURTS, METRICS, NONE, Comparison, Finding, Judged
+from stage3.experiments.terms import HELPS, HURTS, METRICS, NONE, Comparison, Finding, Judged
 
 LEVEL, RESAMPLES = 0.95, 2000
 LEAST_SEEDS = 3
@@ -243,9 +243,9 @@ def document(rows: Sequence[Row], findings: Sequence[Finding], about: Mapping[st
         f"{about['seeds']} seeds an arm, {about['panels']} test panels in {about['books']} books. The checkpoint of a "
         "run is chosen on the validation books; every number here is measured on the test books.",
         "",
-        "A difference is *fixed minus reviewed*, paired by seed and book, with a 95 % interval from resampling seeds and "
-        "books together (the seeds' part widened to Student's t). A verdict needs the whole interval on one side of 0; "
-        f"of {len(judged)} judged rows about {math.ceil(len(judged) / 20)} would leave it by chance alone.",
+        "A difference is *fixed minus reviewed*, paired by seed and book, with a 95 % interval from resampling seeds "
+        "and books together (the seeds' part widened to Student's t). A verdict needs the whole interval on one side "
+        f"of 0; of {len(judged)} judged rows about {math.ceil(len(judged) / 20)} would leave it by chance alone.",
         "",
     ]
     for finding in findings:

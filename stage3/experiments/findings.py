@@ -8,154 +8,33 @@ difference between two arms has one cause. Nothing here trains or counts; `stage
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from stage3.config import ConfigError, nearest
-
-REVIEWED: dict[str, Any] = {
-    "contrastive_weight": 1.0,
-    "reconstruction_weight": 0.5,
-    "alignment_weight": 0.3,
-    "contrastive_temperature": 0.07,
-    "alignment_temperature": 0.07,
-}
-"""Weights and temperatures of the reviewed system; written into every command, whatever the package's defaults are."""
-
-R5, R1, MRR = "retrieval/mean_r5", "retrieval/mean_r1", "retrieval/mean_mrr"
-I2T, T2I = "retrieval/i2t_r1", "retrieval/t2i_r1"
-PAGE, WITHIN_I2T, WITHIN_T2I = (
-    "retrieval/same_page_r_precision",
-    "retrieval/within_page_i2t",
-    "retrieval/within_page_t2i",
+from stage3.experiments.terms import (
+    HEALTHY,
+    HELPS,
+    HURTS,
+    I2T,
+    INTRA,
+    MRR,
+    MSE,
+    NONE,
+    PAGE,
+    R1,
+    R5,
+    RANK,
+    RANK_R1,
+    SKILL,
+    T2I,
+    WITHIN_I2T,
+    WITHIN_T2I,
+    Arm,
+    Comparison,
+    Finding,
+    Judged,
 )
-SKILL, RANK_R1, MSE = "reconstruction/skill", "reconstruction/rank_r1", "loss/reconstruction"
-RANK, INTRA = "collapse/effective_rank", "collapse/intra_cosine"
-HEALTHY = "diagnose/healthy"
 
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is called, shown and judged.
-
-    Attributes:
-        label: for people.
-        better: +1 when more is better, -1 when less is, 0 when it is shown but never judged.
-        percent: shown times 100.
-    """
-
-    label: str
-    better: int = 1
-    percent: bool = False
-
-
-METRICS: dict[str, Metric] = {
-    R5: Metric("R@5, both ways", percent=True),
-    R1: Metric("R@1, both ways", percent=True),
-    MRR: Metric("reciprocal rank, both ways"),
-    I2T: Metric("R@1 picture → text", percent=True),
-    T2I: Metric("R@1 text → picture", percent=True),
-    "retrieval/i2t_r5": Metric("R@5 picture → text", percent=True),
-    "retrieval/t2i_r5": Metric("R@5 text → picture", percent=True),
-    PAGE: Metric("same-page precision", percent=True),
-    WITHIN_I2T: Metric("within a page, picture → text", percent=True),
-    WITHIN_T2I: Metric("within a page, text → picture", percent=True),
-    SKILL: Metric("reconstruction skill"),
-    RANK_R1: Metric("reconstruction names its panel", percent=True),
-    MSE: Metric("reconstruction mse", better=0),
-    RANK: Metric("effective rank"),
-    INTRA: Metric("cosine within a page", better=0),
-    HEALTHY: Metric("diagnosed as healthy", percent=True),
-    "noise/spread": Metric("spread of the validation loss", better=-1),
-    "noise/best_epoch_changes": Metric("two validations choose different epochs", better=-1, percent=True),
-    "noise/best_epoch_off": Metric("another epoch than without noise", better=-1, percent=True),
-    "chunked/loss_error": Metric("largest error of a loss", better=-1),
-    "chunked/gradient_error": Metric("largest error of a gradient", better=-1),
-    "chunked/floats_a_panel": Metric("floats kept for the backward pass, a panel", better=-1),
-    "signal/steps_without_alignment": Metric("steps without a picture-text pair", better=-1, percent=True),
-    "signal/steps_without_anchors": Metric("steps without page mates", better=-1, percent=True),
-    "signal/aligned_a_step": Metric("least picture-text pairs of a step"),
-}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train.
-
-    Attributes:
-        label: for people.
-        changes: settings on top of `REVIEWED`.
-        data: "whole", or "thinned" for the thinned copy of the training books.
-        meter: keep every epoch's weights until the validation-noise meter has read them.
-        pinned: start from `REVIEWED`; False starts from the package's own defaults.
-    """
-
-    label: str
-    changes: dict[str, Any] = field(default_factory=dict)
-    data: str = "whole"
-    meter: bool = False
-    pinned: bool = True
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A metric of a comparison; `fixed` and `reviewed` name what each side reads where that differs."""
-
-    metric: str
-    fixed: str = ""
-    reviewed: str = ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two arms on the same seeds and data, and what they are judged by; the first metric is the headline.
-
-    Attributes:
-        fixed: the arm that should be better.
-        reviewed: the arm with the fault, a half fix, or the reviewed value of a setting.
-        metrics: what is compared on the test books.
-        at: "best" for the checkpoint that the validation books chose, "last" for the end of training: a collapse
-            would hide behind an early checkpoint.
-        expected: verdict that earlier trials led us to expect of the headline; "" where there was none.
-        main: whether the README's short table shows it.
-        half: whether `reviewed` is a fix that goes half the way.
-    """
-
-    fixed: Arm
-    reviewed: Arm
-    metrics: tuple[Judged | str, ...]
-    at: str = "best"
-    expected: str = ""
-    main: bool = False
-    half: bool = False
-
-    @property
-    def judged(self) -> tuple[Judged, ...]:
-        """The metrics with the name that each side reads."""
-        named = [m if isinstance(m, Judged) else Judged(m) for m in self.metrics]
-        return tuple(Judged(m.metric, m.fixed or m.metric, m.reviewed or m.metric) for m in named)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One point of the review: its question, and the comparisons that answer it.
-
-    Attributes:
-        id: short name, such as F2.
-        title: for a heading.
-        question: what the review asks, as a question an experiment can answer.
-        comparisons: the experiments.
-        note: how to read the answer; printed under the table.
-    """
-
-    id: str
-    title: str
-    question: str
-    comparisons: tuple[Comparison, ...]
-    note: str = ""
-
-
-HELPS, NONE, HURTS = "helps", "no effect here", "hurts"
 GALLERY = (R5, R1, MRR, PAGE, RANK)
 
 BASE = Arm("fixed form")
@@ -231,7 +110,7 @@ F1 = Finding(
 # --- F2 -------------------------------------------------------------------------------------------------------------
 
 COLLAPSE = (SKILL, RANK, R1, PAGE, INTRA, MSE)
-_ALONE = {"contrastive_weight": 0.0, "alignment_weight": 0.0, "reconstruction_weight": 1.0}
+_ALONE: dict[str, Any] = {"contrastive_weight": 0.0, "alignment_weight": 0.0, "reconstruction_weight": 1.0}
 
 
 def _detached(label: str, expected: str, metrics: tuple[str, ...] = COLLAPSE, main: bool = False, **c: Any) -> Any:
@@ -267,7 +146,7 @@ BOTH_WAYS = (T2I, I2T, "retrieval/t2i_r5", "retrieval/i2t_r5", R5)
 _I2T = {"symmetric_alignment": False, "asymmetric_form": "i2t"}
 _T2I = {"symmetric_alignment": False, "asymmetric_form": "t2i"}
 _AVERAGED = {"symmetric_alignment": False, "asymmetric_form": "averaged_logits"}
-_ONLY_ALIGN = {"contrastive_weight": 0.0, "reconstruction_weight": 0.0, "alignment_weight": 1.0}
+_ONLY_ALIGN: dict[str, Any] = {"contrastive_weight": 0.0, "reconstruction_weight": 0.0, "alignment_weight": 1.0}
 
 
 def _one_sided(label: str, form: dict[str, Any], expected: str, main: bool = False, **c: Any) -> Comparison:
@@ -292,7 +171,7 @@ F3 = Finding(
         _one_sided("weight 0.3", _AVERAGED, "", True),
         _one_sided("weight 1", _I2T, NONE, True, alignment_weight=1.0),
         _one_sided("weight 1", _AVERAGED, "", alignment_weight=1.0),
-        _one_sided("alignment alone", _I2T, NONE, **_ONLY_ALIGN),
+        _one_sided("alignment alone", _I2T, NONE, False, **_ONLY_ALIGN),
     ),
     note="Retrieval is measured in a fixed gallery of all test panels with picture and text, in both directions.",
 )
@@ -303,7 +182,7 @@ _TRADE = (R5, R1, PAGE, WITHIN_I2T, SKILL, RANK)
 
 
 def _weight(name: str, value: float, expected: str = "", metrics: tuple[str, ...] = _TRADE) -> Comparison:
-    return _against_base(f"{name} {value:g}", metrics, expected, **{f"{name}_weight": value})
+    return Comparison(Arm(f"{name} {value:g}", {f"{name}_weight": value}), BASE, metrics, expected=expected)
 
 
 F4 = Finding(
@@ -370,8 +249,8 @@ def _tau(both: float, expected: str = "") -> Comparison:
 
 
 def _taus(contrastive: float, alignment: float) -> Comparison:
-    changes = {"contrastive_temperature": contrastive, "alignment_temperature": alignment}
-    return _against_base(f"τ contrastive {contrastive:g}, alignment {alignment:g}", **changes)
+    changes: dict[str, Any] = {"contrastive_temperature": contrastive, "alignment_temperature": alignment}
+    return Comparison(Arm(f"τ contrastive {contrastive:g}, alignment {alignment:g}", changes), BASE, GALLERY)
 
 
 F6 = Finding(
@@ -509,9 +388,7 @@ E7 = Finding(
     "E7",
     "Pages a batch",
     "How many pages should share a batch? (Same epochs, so fewer pages mean more steps.)",
-    tuple(
-        Comparison(_arm(f"{n} pages a batch", batch_pages=n), BASE, GALLERY, main=n == 4) for n in (2, 4, 8, 32)
-    ),
+    tuple(Comparison(_arm(f"{n} pages a batch", batch_pages=n), BASE, GALLERY, main=n == 4) for n in (2, 4, 8, 32)),
 )
 E8 = Finding(
     "E8",
@@ -551,9 +428,7 @@ E9 = Finding(
     "Better defaults",
     "Which settings should a new run start from?",
     (
-        Comparison(
-            Arm("the package's defaults", {}, pinned=False), BASE, (R5, R1, MRR, PAGE, SKILL, RANK), main=True
-        ),
+        Comparison(Arm("the package's defaults", {}, pinned=False), BASE, (R5, R1, MRR, PAGE, SKILL, RANK), main=True),
         _candidate("alignment 2", alignment_weight=2.0),
         _candidate("alignment 10", alignment_weight=10.0),
         _candidate("alignment 3, contrastive 0.3", alignment_weight=3.0, contrastive_weight=0.3),
@@ -580,7 +455,9 @@ def chosen(ids: list[str]) -> list[Finding]:
     wanted = list(FINDINGS) if "all" in ids else ids
     for name in wanted:
         if name not in FINDINGS:
-            raise ConfigError(f"findings: unknown {name!r}. Choose from {', '.join(FINDINGS)}.{nearest(name, FINDINGS)}")
+            raise ConfigError(
+                f"findings: unknown {name!r}. Choose from {', '.join(FINDINGS)}.{nearest(name, FINDINGS)}"
+            )
     return [FINDINGS[name] for name in dict.fromkeys(wanted)]
 
 

@@ -18,7 +18,8 @@ from stage3.config import DataError, Interrupted
 from stage3.console import progress
 from stage3.dataset import Dataset
 from stage3.experiments.arms import Plan, command_of, config_of, dataset_of, key_of, make, name_of, record_of
-from stage3.experiments.findings import Arm, Comparison, Finding, arms
+from stage3.experiments.findings import arms
+from stage3.experiments.terms import Arm, Comparison, Finding
 from stage3.experiments.thinning import write_thinned
 from stage3.runs import Run
 

@@ -15,8 +15,9 @@ import pandas as pd
 from stage3.durable import replace_file
 from stage3.experiments.arms import Plan, record_of
 from stage3.experiments.evidence import Row, document, rows_of
-from stage3.experiments.findings import METRICS, PAGE, R5, SWEEPS, Arm, Finding, arms
+from stage3.experiments.findings import SWEEPS, arms
 from stage3.experiments.schedule import Experiment, arm_id
+from stage3.experiments.terms import METRICS, PAGE, R5, Arm, Finding
 from stage3.runs import Run
 
 CURVES = {
@@ -69,7 +70,7 @@ def read_rows(folder: Path) -> list[Row]:
     missing = [c for c in _columns() if c not in frame.columns]
     if missing:
         raise DataError(f"{path}: missing column {missing[0]!r}; made by another version. Make it again.")
-    return [Row(**values) for values in frame[_columns()].to_dict("records")]
+    return [Row(**{str(k): v for k, v in values.items()}) for values in frame[_columns()].to_dict("records")]
 
 
 def _columns() -> list[str]:
@@ -129,7 +130,8 @@ def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
     if record.get("failed"):
         return {}
     values: dict[str, Any] = {"best_step": record["best"]["step"], "last_step": record["last"]["step"]}
-    for at, source in (("test", record["best"]["metrics"]), ("last", record["last"]["metrics"]), ("val", record["val"])):
+    sources = {"test": record["best"]["metrics"], "last": record["last"]["metrics"], "val": record["val"]}
+    for at, source in sources.items():
         values |= {f"{at}:{k}": source[k] for k in METRICS if k in source}
     return values
 
@@ -180,7 +182,8 @@ def _pareto(experiment: Experiment, labels: Labels, records: Mapping[Path, Any])
         for split, source in (("test", [r["best"]["metrics"] for r in good]), ("val", [r["val"] for r in good])):
             for column, metric in (("retrieval", R5), ("page_coherence", PAGE)):
                 values = np.asarray([v.get(metric, math.nan) for v in source], dtype=np.float64)
-                row |= {f"{split}_{column}": values.mean(), f"{split}_{column}_std": values.std(ddof=min(1, len(values) - 1))}
+                row[f"{split}_{column}"] = values.mean()
+                row[f"{split}_{column}_std"] = values.std(ddof=min(1, len(values) - 1))
         rows.append(row | {"seeds": len(good)})
     frame = pd.DataFrame(rows)
     if frame.empty:
@@ -193,9 +196,9 @@ def _pareto(experiment: Experiment, labels: Labels, records: Mapping[Path, Any])
 
 def on_front(points: np.ndarray) -> np.ndarray:
     """(N,) bool: points (N, 2) that no other point beats in both, more being better."""
-    least = (points[:, None, :] <= points[None, :, :]).all(axis=2)
-    beaten = least & (points[:, None, :] < points[None, :, :]).any(axis=2)
-    front: np.ndarray = ~beaten.any(axis=1)
+    ours, others = points[:, None, :], points[None, :, :]
+    beaten: np.ndarray = np.all(ours <= others, axis=2) & np.any(ours < others, axis=2)
+    front: np.ndarray = np.logical_not(np.any(beaten, axis=1))
     return front
 
 

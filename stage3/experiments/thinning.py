@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,11 @@ def write_thinned(data: Dataset, folder: Path, *, single: float = SINGLE, silent
     shutil.rmtree(scratch, ignore_errors=True)
     keep_one, no_text, kept = _draw(data, single, silent)
     pages = data.table.pages
-    panels = data.table.panels.to_dict("list")
+    first, count = pages["first_panel"].to_numpy(), pages["n_panels"].to_numpy()
+    panels = {name: column.tolist() for name, column in data.table.panels.items()}
     for row, page in enumerate(pages.itertuples()):
-        rows = range(int(page.first_panel), int(page.first_panel) + int(page.n_panels))
-        chosen = [rows[kept[row]]] if keep_one[row] else list(rows)
+        rows = first[row] + np.arange(count[row])
+        chosen = rows[[kept[row]]] if keep_one[row] else rows
         record = {"panels": [_panel(panels, i, number, bool(no_text[row])) for number, i in enumerate(chosen, start=1)]}
         path = scratch / "panels" / f"{page.page_id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +76,7 @@ def _draw(data: Dataset, single: float, silent: float) -> tuple[np.ndarray, np.n
     return flags[0], flags[1], rng.integers(0, counts)
 
 
-def _panel(panels: dict[str, list[Any]], i: int, number: int, silent: bool) -> dict[str, Any]:
+def _panel(panels: Mapping[Any, list[Any]], i: int, number: int, silent: bool) -> dict[str, Any]:
     x, y, w, h = (float(panels[c][i]) for c in "xywh")
     entry: dict[str, Any] = {"panel_number": number}
     if panels["has_box"][i]:
