@@ -136,8 +136,8 @@ def _ask_panel(chosen: shell.Chosen, searcher: Searcher) -> list[Way]:
     panel = searcher.frame.loc[row]
     alt = f"The panel that is searched with: panel {int(panel['order']) + 1} of its page"
     st.image(shell.thumb(chosen, row, 640), width="stretch", alt=alt)
-    shell.line(str(panel["text"]) or "(no text)")
-    with st.container(key="quiet-search-panel"):
+    with st.container(key="quiet-search-panel", gap="xsmall"):
+        shell.line(str(panel["text"])[:600] or "(no text)")
         shell.line(f"{panel['page_id']} · panel {int(panel['order']) + 1} · {panel['split']}")
     with st.container(horizontal=True, gap="small"):
         st.button("Random", icon=":material/casino:", key="search_random", on_click=_random, args=(searcher,))
@@ -176,18 +176,17 @@ def _word_ways(searcher: Searcher) -> list[Way]:
 
 
 def _ask_words(searcher: Searcher) -> Query | None:
-    text = st.text_area(
+    text = st.text_input(
         "Words",
         key="search_words",
         max_chars=MAX_WORDS,
-        placeholder="What is said or seen: a rabbit runs at night",
-        height=110,
+        placeholder="a rabbit runs at night",
     )
     if len(text) > MAX_WORDS:  # the browser's limit can be passed by
         raise DataError(f"These are {len(text):,} characters; {MAX_WORDS:,} are the most. Shorten the text.")
     if not text.strip():
         with st.container(key="quiet-search-words"):
-            shell.line("Type what is said or seen in the panel. Ctrl+Enter searches.")
+            shell.line("Type what is said or seen in the panel, and press Enter.")
         return None
     return searcher.from_words(text)
 

@@ -39,8 +39,8 @@ def show_panels_per_page(counts: Mapping[str, int]) -> None:
         )
     )
     theme.style(figure, height=260, legend=False)
-    figure.update_xaxes(title="panels on a page", dtick=1 if len(numbers) < 25 else None)
-    figure.update_yaxes(title="pages", range=[0, 1.15 * max((p for _, p in numbers), default=1)])
+    figure.update_xaxes(title_text="panels on a page", dtick=1 if len(numbers) < 25 else None)
+    figure.update_yaxes(title_text="pages", range=[0, 1.15 * max((p for _, p in numbers), default=1)])
     said = ", ".join(f"{pages} pages with {n}" for n, pages in numbers[:20])
     theme.show(figure, key="data-histogram", alt=f"Panels a page: {said}")
 
@@ -84,8 +84,8 @@ def show_splits(splits: Mapping[str, Mapping[str, int]]) -> None:
             insidetextanchor="middle",
             hovertemplate=f"{name}: %{{text}} %{{y}}, %{{x:.1%}}<extra></extra>",
         )
-    figure.update_layout(barmode="stack")
     theme.style(figure, height=200)
+    figure.update_layout(barmode="stack", legend={"traceorder": "normal"})
     figure.update_xaxes(range=[0, 1], tickformat=".0%")
     figure.update_yaxes(autorange="reversed")
     said = "; ".join(f"{n}: {s['books']} books, {s['pages']} pages, {s['panels']} panels" for n, s in splits.items())

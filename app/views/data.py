@@ -204,7 +204,7 @@ def _page(config: Config, page_id: str, picture: str, reason: str) -> None:
     why = check.problem or ((reason, REASONS.get(reason, "")) if reason else None)
     if why:
         with st.container(key="quiet-data-why"):
-            shell.line(f"Left out: {why[0]}. {REASONS.get(why[0], '')} {why[1] if check.problem else ''}".strip())
+            shell.line(_why(why[0], check.problem[1] if check.problem else ""))
     kept = sum(p.order is not None for p in check.panels)
     try:
         drawn = charts.overlay(check, max_megapixels=config.max_megapixels)
@@ -226,6 +226,11 @@ def _page(config: Config, page_id: str, picture: str, reason: str) -> None:
         )
     for code, detail in check.notes:
         shell.line(f"{code}: {detail}")
+
+
+def _why(reason: str, detail: str) -> str:
+    meaning = "; ".join(filter(None, (REASONS.get(reason, ""), detail)))
+    return f"Left out under “{reason}”: {meaning}." if meaning else f"Left out under “{reason}”."
 
 
 # --- the rest of the report
@@ -275,7 +280,9 @@ def _splits(data: Dataset) -> None:
         hide_index=True,
         height=420,
         column_config={
-            "textless": st.column_config.NumberColumn("Panels without text", format="percent"),
+            "textless": st.column_config.ProgressColumn(
+                "Panels without text", format="percent", min_value=0, max_value=1
+            ),
             "book": st.column_config.TextColumn("Book", width="medium"),
         },
     )
