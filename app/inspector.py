@@ -138,7 +138,7 @@ def show_gate(frame: pd.DataFrame, row: int) -> None:
 def title_of(frame: pd.DataFrame, row: int) -> str:
     """Which panel of which page, in words (text from data: show it as text)."""
     panel = frame.loc[row]
-    return f"Panel {panel["order"] + 1} of {panel["n_panels"]}  ·  {panel['page_id']}"
+    return f"Panel {panel['order'] + 1} of {panel['n_panels']}  ·  {panel['page_id']}"
 
 
 def show_neighbours(

@@ -14,8 +14,9 @@ from app.charts import theme
 
 SVG_MOST = 5_000
 DRAWN_MOST = 20_000
-CYCLE_LIGHT = ("#0072B2", "#E69F00", "#117733", "#CC79A7", "#56B4E9", "#D55E00", "#332288", "#B0A030")
-CYCLE_DARK = ("#3B9BE0", "#F0B23A", "#3FBF6A", "#E39CC3", "#9ADBFF", "#FF7A33", "#A79BFF", "#DDD26A")
+# In this order colours that follow each other differ most, also for protanopic and deuteranopic eyes.
+CYCLE_LIGHT = ("#0072B2", "#B0A030", "#332288", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#117733")
+CYCLE_DARK = ("#3B9BE0", "#DDD26A", "#A79BFF", "#3FBF6A", "#9ADBFF", "#FF7A33", "#E39CC3", "#F0B23A")
 SYMBOLS = (0, 2, 1)  # circle, diamond, square: a page that repeats a colour does not repeat its shape
 LEGEND_MOST = 8
 HOVER_TEXT_MOST = 3_000

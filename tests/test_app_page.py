@@ -1,0 +1,179 @@
+"""The page view by content: the picture or its layout, the panels' numbers, similarity, neighbours, paging."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import app_support
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from app import inspector, loaders, shell
+from app.charts import pages
+from stage3.neighbors import pages_pulled_to, share_below
+
+UI = Path(__file__).parent.parent / "app" / "ui.py"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = app_support.workspace(tmp_path_factory.mktemp("page"))
+    (folder / "data" / "samples" / "pages" / "b001p002.png").unlink()
+    return folder
+
+
+@pytest.fixture
+def run(small, monkeypatch):
+    monkeypatch.chdir(small)
+    return loaders.entry("samples/first").run
+
+
+def opened(**params: object) -> AppTest:
+    app = AppTest.from_file(str(UI), default_timeout=60)
+    app.query_params["view"] = "page"
+    for name, value in params.items():
+        app.query_params[name] = str(value)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def said(app: AppTest) -> str:
+    kinds = (app.text, app.code, app.subheader, app.caption)
+    return "\n".join(str(e.value) for kind in kinds for e in kind)
+
+
+def test_the_address_names_the_page_and_its_panels_are_listed_in_reading_order(run):
+    app = opened(page=7)
+    frame = loaders.panel_frame(run)
+    part = frame[frame["page"] == 7]
+    assert str(part["page_id"].iloc[0]) in said(app)
+    assert "page 8 of 32" in said(app)
+    table = app.dataframe[0].value
+    assert table["n"].tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(table["loss_contrastive"], part["loss_contrastive"])
+    assert table["text"].tolist() == [t or "(no text)" for t in part["text"]]
+    assert [int(u.split("/")[5]) for u in table["picture"]] == part.index.tolist()
+
+
+def test_a_panel_alone_in_the_address_opens_its_page_with_that_panel_chosen(run):
+    app = opened(panel=22)
+    assert "page 6 of 32" in said(app)
+    assert "Panel 3" in [s.value for s in app.subheader]
+    assert "Gate: picture" in said(app)
+
+
+@pytest.mark.parametrize("page", [32, 10**9])
+def test_a_page_that_is_not_there_is_said_and_the_first_is_shown(run, page):
+    app = opened(page=page)
+    assert f"There is no page {page}; this data set has 32 pages" in said(app)
+    assert "page 1 of 32" in said(app)
+
+
+def test_previous_next_and_the_lists_turn_pages(run):
+    app = opened(page=0)
+    assert app.button(key="page-previous").disabled
+    app.button(key="page-next").click().run()
+    assert "page 2 of 32" in said(app)
+    assert app.query_params["page"] in ("1", ["1"])
+    app.selectbox(key="page_book").set_value("book003").run()
+    assert "page 13 of 32" in said(app)
+    app.selectbox(key="page_row").set_value(14).run()
+    assert "page 15 of 32" in said(app)
+    assert opened(page=31).button(key="page-next").disabled
+
+
+def test_a_missing_picture_becomes_a_drawing_of_the_layout(run):
+    row = int(np.flatnonzero(loaders.open_dataset(run).table.pages["page_id"] == "book001/page002")[0])
+    app = opened(page=row)
+    assert "missing or unreadable" in said(app)
+    assert "missing or unreadable" not in said(opened(page=row + 1))
+
+
+def test_similarities_are_the_cosines_of_the_page(run):
+    app = opened(page=9)
+    embedded = loaders.embedded(run)
+    at = np.flatnonzero(embedded.page_ids.numpy() == 9)
+    z = embedded.panel.numpy()[at].astype(np.float64)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    heat = json.loads(app.get("plotly_chart")[0].proto.spec)["data"][0]
+    shown = np.array([[float(v) for v in row] for row in heat["text"]])
+    np.testing.assert_allclose(shown, z @ z.T, atol=0.006)
+    aligned = json.loads(app.get("plotly_chart")[1].proto.spec)["data"][0]["text"]
+    silent = ~loaders.panel_frame(run)["has_text"].to_numpy()[embedded.rows.numpy()[at]]
+    assert [all(row[i] == "" for row in aligned) for i in range(4)] == silent.tolist()
+
+
+def test_it_says_where_the_page_is_pulled(run):
+    app = opened(page=9)
+    embedded = loaders.embedded(run)
+    at = np.flatnonzero(embedded.page_ids.numpy() == 9)
+    z = embedded.panel.numpy().astype(np.float64)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    cosine = z[at] @ z.T
+    cosine[np.arange(4), at] = -2
+    near = np.argsort(-cosine, axis=1)[:, :8]
+    own = int((embedded.page_ids.numpy()[near] == 9).sum())
+    assert f"32 nearest panels: {own} of the 12 page mates" in said(app)
+
+
+def test_text_of_data_is_shown_as_text_only(run):
+    app = opened(page=0, panel=0)
+    assert "<script>alert(1)</script> **bold** =HYPERLINK(1)" in said(app)
+    assert not any("script" in m.value or "http:" in m.value for m in app.markdown)
+
+
+# --- the picture
+
+
+def test_frames_lie_on_their_boxes_and_the_chosen_one_differs():
+    page = Image.new("RGB", (400, 600), "white")
+    buffer = io.BytesIO()
+    page.save(buffer, "WEBP", lossless=True)
+    boxes = [(0.1, 0.1, 0.3, 0.2), None, (0.5, 0.5, 0.4, 0.4)]
+    made = Image.open(io.BytesIO(pages.boxed(buffer.getvalue(), boxes, focus=2))).convert("RGB")
+    assert made.size == (400, 600)
+    blue, orange, inside = made.getpixel((110, 61)), made.getpixel((280, 302)), made.getpixel((100, 120))
+    assert blue[2] > blue[0] + 60
+    assert orange[0] > orange[2] + 60
+    assert min(inside) > 240
+
+
+def test_a_page_without_picture_keeps_its_shape():
+    made = Image.open(io.BytesIO(pages.boxed(None, [(0.0, 0.0, 1.0, 0.5)], ratio=2.0, side=640)))
+    assert made.size == (640, 320)
+    assert min(made.convert("RGB").getpixel((400, 80))) > 240
+    assert max(made.convert("RGB").getpixel((400, 300))) < 240
+
+
+# --- numbers
+
+
+def test_the_share_below_counts_ties_half_and_skips_what_is_undefined():
+    values = np.array([1.0, 2.0, 2.0, 4.0, np.nan])
+    assert share_below(values, 2.0) == pytest.approx((1 + 1) / 4)
+    assert share_below(values, 4.0) == pytest.approx(3.5 / 4)
+    assert np.isnan(share_below(values, float("nan")))
+    assert np.isnan(share_below(np.full(3, np.nan), 1.0))
+
+
+def test_pages_pulled_to_are_counted_with_their_mean_cosine():
+    page_of_row = np.array([0, 0, 1, 1, 2])
+    near = np.array([[1, 2, 3], [0, 4, 2]])
+    cosine = np.array([[0.9, 0.8, 0.6], [0.9, 0.5, 0.7]])
+    assert pages_pulled_to(0, near, cosine, page_of_row) == [
+        (0, 2, pytest.approx(0.9)),
+        (1, 3, pytest.approx(0.7)),
+        (2, 1, pytest.approx(0.5)),
+    ]
+
+
+def test_neighbours_of_a_panel_never_hold_the_panel(run):
+    chosen = shell.Chosen("samples/first", run, loaders.resolve_step(run, None), True)
+    rows, cosine = inspector.nearest(chosen, np.arange(40), 6)
+    assert (rows != np.arange(40)[:, None]).all()
+    assert (np.diff(cosine, axis=1) <= 0).all()
