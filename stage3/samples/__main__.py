@@ -5,10 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from stage3.samples.writer import Summary, draw_books
+from stage3.samples.writer import FORMATS, Summary, draw_books
 
 EXAMPLES = """examples:
-  python -m stage3.samples data/samples --books 64 --seed 0     the set that ships with the package
+  python -m stage3.samples samples --books 80 --seed 0          the set that ships with the package
   python -m stage3.samples /tmp/other --books 12 --seed 1       a small set of other books
   python -m stage3.samples more --books 400 --seed 2 --json     as JSON, for a program to read
 """
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "--seed", type=int, required=True, metavar="S", help="the same seed draws the same books (0 or more)"
     )
     p.add_argument("--pages", type=int, default=8, metavar="P", help="pages in a book, cover included (default 8)")
+    p.add_argument("--format", default="png", choices=FORMATS, help="lossless picture format (default png)")
     p.add_argument("--json", action="store_true", help="print the summary as JSON")
     return p
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     """Draw; returns 0, or 2 for bad input."""
     args = parser().parse_args(argv)
     try:
-        summary = draw_books(args.out, args.books, args.seed, args.pages)
+        summary = draw_books(args.out, args.books, args.seed, args.pages, args.format)
     except (ValueError, FileExistsError, NotADirectoryError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

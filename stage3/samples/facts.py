@@ -1,4 +1,4 @@
-"""Ground truth about the panels drawn: `facts.jsonl`, one panel a line.
+"""Ground truth about the panels drawn: `facts.jsonl.gz`, one panel a line.
 
 Story panels only; covers and advertisements have none. A row has `canonical_id`, `panel_number` (from 1), `layout`,
 `setting`, `time`, `shot`, `emotion` (of the main character; "calm" where nobody is; filled in by `read`, not stored
@@ -9,6 +9,7 @@ that the panel's words name: `setting`, `time`, `shot`, `prop.0`, `kind.0`, `act
 characters or props).
 """
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,16 @@ VOCABULARIES: dict[str, tuple[str, ...]] = {
 """Field of a panel or of a character -> its values, in the order that class numbers follow."""
 
 
+FACTS = "facts.jsonl.gz"
+"""Name of the file in a set of sample comics."""
+
+
 def read(path: Path) -> list[dict[str, Any]]:
-    """Read `facts.jsonl`, or the one in a folder of sample comics."""
+    """Read `facts.jsonl.gz`, or the one in a folder of sample comics."""
     path = Path(path)
-    path = path / "facts.jsonl" if path.is_dir() else path
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    path = path / FACTS if path.is_dir() else path
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
     for row in rows:
         for character in row["characters"]:
             character.setdefault("holds", None)

@@ -1,6 +1,7 @@
 """Draws books and writes them as a data set: images, panel JSON, labels, facts, manifest, `dataset.yaml`."""
 
 import csv
+import gzip
 import io
 import json
 from collections import Counter
@@ -13,6 +14,7 @@ from PIL import Image
 
 from stage3.samples import world
 from stage3.samples.cast import choose_cast
+from stage3.samples.facts import FACTS
 from stage3.samples.fronts import draw_advertisement, draw_cover
 from stage3.samples.ink import SCALE, Letters
 from stage3.samples.layout import PAGE, choose_layout, panel_shapes
@@ -26,6 +28,7 @@ from stage3.samples.staging import Drawn, draw_panel, letter_size
 TEXTLESS = 0.25  # share of story panels without words
 ADVERTISEMENT = 0.3  # share of books with an advertisement
 MODEL = "stage3.samples"
+FORMATS = ("png", "webp")
 
 
 @dataclass
@@ -59,13 +62,17 @@ class Page:
     facts: list[dict[str, Any]]
 
 
-def draw_books(out: Path, books: int, seed: int, pages: int = 8) -> Summary:
+def draw_books(out: Path, books: int, seed: int, pages: int = 8, image_format: str = "png") -> Summary:
     """Draw `books` books of `pages` pages into the folder `out`; the same seed gives the same bytes.
+
+    `image_format` "webp" (lossless) holds the same pixels in about a fifth fewer bytes and takes longer to write.
 
     Raises:
         FileExistsError: `out` holds something already.
-        ValueError: a count is below 1, or the seed below 0.
+        ValueError: a count is below 1, the seed below 0, or the image format unknown.
     """
+    if image_format not in FORMATS:
+        raise ValueError(f"image_format {image_format!r} is not one of {', '.join(FORMATS)}")
     out = Path(out)
     if books < 1 or pages < 1 or seed < 0:
         raise ValueError(
@@ -77,22 +84,31 @@ def draw_books(out: Path, books: int, seed: int, pages: int = 8) -> Summary:
     manifest, labels, facts = [], {}, []
     for book in range(books):
         for page in draw_book(book, seed, pages):
-            image = out / "images" / f"{page.canonical_id}.png"
+            picture = f"images/{page.canonical_id}.{image_format}"
+            image = out / picture
             record = out / "panels" / f"{page.canonical_id}.json"
             for path in (image, record):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            image.write_bytes(page.image)
+            image.write_bytes(page.image if image_format == "png" else _webp(page.image))
             _write(record, _json(page.record))
-            manifest.append((page.canonical_id, f"images/{page.canonical_id}.png"))
+            manifest.append((page.canonical_id, picture))
             labels[page.canonical_id] = page.kind
             facts += page.facts
             _count(summary, page)
     _write(out / "manifest.csv", _csv(manifest))
     _write(out / "labels.json", json.dumps(labels, indent=0) + "\n")
-    _write(out / "facts.jsonl", "".join(_json(row) + "\n" for row in facts))
-    _write(out / "dataset.yaml", _dataset_yaml(books, pages, seed))
+    lines = "".join(_json(row) + "\n" for row in facts)
+    (out / FACTS).write_bytes(gzip.compress(lines.encode("utf-8"), mtime=0))
+    _write(out / "dataset.yaml", _dataset_yaml(books, pages, seed, image_format))
     summary.bytes = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     return summary
+
+
+def _webp(png: bytes) -> bytes:
+    """The same pixels as lossless WebP."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(file, "WEBP", lossless=True, quality=100, method=4)
+    return file.getvalue()
 
 
 def _write(path: Path, text: str) -> None:
@@ -111,18 +127,18 @@ def _csv(rows: list[tuple[str, str]]) -> str:
     return text.getvalue()
 
 
-def _dataset_yaml(books: int, pages: int, seed: int) -> str:
+def _dataset_yaml(books: int, pages: int, seed: int, image_format: str) -> str:
     return (
         "name: sample comics\n"
         "manifest: manifest.csv\n"
         "panels: panels\n"
         "panel_format: vlm\n"
         "labels: labels.json\n"
-        "facts: facts.jsonl\n"
+        f"facts: {FACTS}\n"
         "about: >-\n"
         f"  {books} comic books of {pages} pages, drawn by\n"
-        f"  `python -m stage3.samples OUT --books {books} --seed {seed} --pages {pages}`.\n"
-        "  Every picture, name and line is made by the program; facts.jsonl holds what each panel shows.\n"
+        f"  `python -m stage3.samples OUT --books {books} --seed {seed} --pages {pages} --format {image_format}`.\n"
+        f"  Every picture, name and line is made by the program; {FACTS} holds what each panel shows.\n"
     )
 
 
