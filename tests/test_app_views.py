@@ -131,7 +131,9 @@ def test_a_run_without_a_checkpoint_is_no_error(small, monkeypatch):
         shutil.rmtree(fresh.path)
 
 
-@pytest.mark.parametrize("run_id", ["runs/../data", "../../etc", "runs/..", "nowhere/x", "runs/<script>", "/etc/passwd"])
+@pytest.mark.parametrize(
+    "run_id", ["runs/../data", "../../etc", "runs/..", "nowhere/x", "runs/<script>", "/etc/passwd"]
+)
 def test_addresses_cannot_name_folders_outside_the_roots(run_id, small, monkeypatch):
     monkeypatch.chdir(small)
     app = opened("runs", run=run_id)
@@ -148,13 +150,15 @@ def titles(app: AppTest) -> list[str]:
 
 
 def figures(app: AppTest) -> list[dict]:
-    return [json.loads(f.proto.figure.spec) for f in app.get("plotly_chart")]
+    return [json.loads(f.proto.spec) for f in app.get("plotly_chart")]
 
 
 def test_losses_draw_every_term_and_both_directions_of_the_run(small, monkeypatch):
     monkeypatch.chdir(small)
     app = opened("losses")
-    assert {"Total", "Contrastive", "Reconstruction", "Alignment, both directions", "Change and gap"} <= set(titles(app))
+    assert {"Total", "Contrastive", "Reconstruction", "Alignment, both directions", "Change and gap"} <= set(
+        titles(app)
+    )
     names = [trace["name"] for figure in figures(app) for trace in figure["data"] if "name" in trace]
     assert "picture→text · train" in names
     assert "text→picture · val" in names

@@ -1,8 +1,13 @@
 // Ranked panels as cards: lists of texts or tiles of pictures. Every text is set as text, never as HTML.
-// data: { mode: "text" | "picture" | "strip", empty, hint, query: label, open: label,
-//   items: [{ row, rank, score, text, where, tag, tone, picture, alt, gap }] }
+// This part is sent once a page; a list itself is drawn by a stub that calls it, so that an action stays small.
+// data: { mode: "text" | "picture" | "strip", empty, hint, open: label, prefix, suffix: parts of a picture's address,
+//   items: [{ row, rank, score, text, where, tag, tone, bare: no picture, gap }] }
 // Triggers: query (a panel's row, to search with it), open (a panel's row, to open its page).
-export default function (component) {
+export default function () {
+  window.stage3Results = draw;
+}
+
+function draw(component) {
   const { data, parentElement, setTriggerValue } = component;
   let root = parentElement.querySelector(":scope > .s3r");
   if (!root) {
@@ -22,15 +27,15 @@ export default function (component) {
     const main = make("button", "s3r-main");
     main.type = "button";
     main.title = data.hint;
-    main.setAttribute("aria-label", (item.rank ? "Rank " + item.rank + ": " : "") + item.alt + ". " + data.hint);
+    main.setAttribute("aria-label", (item.rank ? "Rank " + item.rank + ": " : "") + item.where + ". " + data.hint);
     main.onclick = () => setTriggerValue("query", item.row);
     const frame = make("span", "s3r-picture");
-    if (item.picture) {
+    if (!item.bare) {
       const img = make("img");
       img.loading = "lazy";
       img.decoding = "async";
-      img.alt = item.alt;
-      img.src = item.picture;
+      img.alt = item.where;
+      img.src = data.prefix + Number(item.row) + data.suffix;
       img.onerror = () => { img.remove(); frame.classList.add("s3r-nopicture"); frame.textContent = "no picture"; };
       frame.append(img);
     } else {

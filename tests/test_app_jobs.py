@@ -1,0 +1,195 @@
+"""Training from the explorer: a child process and a folder; found again, cancelled, never mixed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import app_support
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import forms, jobs, loaders
+from stage3.config import FIELDS, Config, ConfigError, spec_of
+
+UI = Path(__file__).parent.parent / "app" / "ui.py"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return app_support.workspace(tmp_path_factory.mktemp("jobs"))
+
+
+@pytest.fixture
+def parent(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    return loaders.entry("samples/first").run
+
+
+def wait(run, until, seconds=60.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        job = jobs.read(run)
+        if until(job):
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"{run.name} is {jobs.read(run)} after {seconds} s: {jobs.tail(run)}")
+
+
+def test_a_job_trains_the_asked_settings_and_remembers_its_parent(parent):
+    run = jobs.start(parent.config.replace(epochs=2, alignment_weight=2.0), "asked", "samples/first")
+    job = wait(run, lambda j: not j.is_live)
+    assert (job.state, job.parent, job.message) == ("finished", "samples/first", "finished")
+    assert run.config.alignment_weight == 2.0
+    assert run.config.epochs == 2
+    assert run.metrics()["epoch"].max() == 2
+    assert "epoch   2/2" in jobs.tail(run)
+
+
+def test_a_job_is_found_again_from_disk_alone_and_cancelled(parent):
+    run = jobs.start(parent.config.replace(epochs=5000), "long", "samples/first")
+    wait(run, lambda j: j.state == "running" and run.status.step > 3)
+    children = dict(jobs._children)
+    jobs._children.clear()  # as after a restart of the server
+    again = next(job for job in jobs.jobs() if job.run.name == "long")
+    assert again.is_live
+    assert os.getpgid(again.pid) != os.getpgid(0) if hasattr(os, "getpgid") else True
+    jobs.cancel(again.run)
+    job = wait(run, lambda j: not j.is_live)
+    assert job.state == "stopped"
+    assert run.checkpoints(), "a cancelled run keeps what it learned"
+    jobs._children.update(children)
+
+
+def test_two_jobs_at_once_do_not_mix_and_a_third_is_refused(parent):
+    long = parent.config.replace(epochs=5000)
+    first, second = jobs.start(long.replace(seed=5), "one"), jobs.start(long.replace(seed=6), "two")
+    try:
+        for run in (first, second):
+            wait(run, lambda j: j.state == "running" and j.run.status.step > 2)
+        with pytest.raises(ConfigError, match=r"training already \((one, two|two, one)\)"):
+            jobs.start(long, "three")
+        assert not (jobs.folder() / "three").exists()
+        assert first.metrics()["loss/total"][0] != second.metrics()["loss/total"][0]
+    finally:
+        for run in (first, second):
+            jobs.cancel(run)
+            wait(run, lambda j: not j.is_live)
+
+
+def test_a_trainer_that_ignores_the_request_is_ended(parent, monkeypatch):
+    run = jobs.start(parent.config.replace(epochs=5000), "deaf")
+    wait(run, lambda j: j.state == "running" and run.status.step > 2)
+    record = run.read_json("job")
+    run.write_json("job", {**record, "cancelled": time.time() - 100})  # asked long ago; no STOP file
+    jobs.press(run)
+    job = wait(run, lambda j: not j.is_live)
+    assert job.state == "failed"
+    assert "without a word" in job.message
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "-rf", "x" * 61, "a b", "nul\0", ".hidden"])
+def test_a_name_that_is_no_plain_word_is_refused(parent, name):
+    with pytest.raises(ConfigError, match="cannot name a run"):
+        jobs.start(parent.config, name)
+
+
+def test_a_taken_name_is_refused_and_the_run_is_left_alone(parent):
+    before = (jobs.folder() / "asked" / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="is a run already"):
+        jobs.start(parent.config, "asked")
+    assert (jobs.folder() / "asked" / "config.yaml").read_bytes() == before
+
+
+def test_a_trainer_that_cannot_start_says_why(parent):
+    run = jobs.start(parent.config.replace(vision_backbone="no-such-backbone"), "broken")
+    job = wait(run, lambda j: not j.is_live)
+    assert job.state == "failed"
+    assert "no-such-backbone" in job.message
+
+
+def test_the_command_makes_the_same_settings():
+    config = Config(
+        data="my data/it's", epochs=3, detach_target=False, keep_labels=("story", "cover"), temperature=0.05
+    )
+    import shlex
+
+    from stage3.console import Parser, settings_from
+
+    words = shlex.split(jobs.command(config, "x"))
+    parser = Parser("train", "", ())
+    parser.add_argument("--run")
+    parser.add_settings()
+    assert settings_from(parser.parse(words[3:])) == config
+
+
+@pytest.mark.parametrize("name", [*forms.WEIGHTS, "contrastive_temperature", "alignment_temperature"])
+def test_sliders_stay_inside_the_declared_range(name):
+    spec = spec_of(name)
+    positions = forms.stops(name, FIELDS[name].default)
+    assert FIELDS[name].default in positions
+    assert min(positions) >= spec.low
+    assert max(positions) <= spec.high
+    for value in positions:
+        Config(**{name: value, "contrastive_weight": 1.0} if name != "contrastive_weight" else {name: value})
+
+
+# --- the view
+
+
+def opened(**params: str) -> AppTest:
+    app = AppTest.from_file(str(UI), default_timeout=60)
+    for name, value in {"view": "retrain", **params}.items():
+        app.query_params[name] = value
+    return app.run()
+
+
+def said(app: AppTest) -> str:
+    return "\n".join(str(e.value) for kind in (app.text, app.code, app.subheader) for e in kind)
+
+
+def test_the_form_starts_from_the_run_and_says_what_changes(parent):
+    app = opened()
+    assert app.select_slider(key="retrain-samples/first-alignment_weight").value == parent.config.alignment_weight
+    assert "Nothing is changed" in said(app)
+    app.select_slider(key="retrain-samples/first-alignment_weight").set_value(1.0).run()
+    assert "alignment_weight: 0.3 → 1" in said(app)
+    assert "--alignment_weight 1.0" in said(app)
+    app.toggle(key="retrain-samples/first-linked").set_value(False).run()
+    app.select_slider(key="retrain-samples/first-alignment_temperature").set_value(0.2).run()
+    assert "alignment_temperature: 0.07 → 0.2" in said(app)
+    assert "contrastive_temperature:" not in said(app)
+
+
+@pytest.mark.parametrize("typed", ["nan", "abc", "-1", "1e9", ""])
+def test_a_refused_setting_is_said_in_the_settings_own_words_and_cannot_start(parent, typed):
+    app = opened()
+    app.text_input(key="retrain-samples/first-lr").set_value(typed).run()
+    assert not app.exception
+    assert "lr:" in said(app)
+    assert "retrain-start" not in [b.key for b in app.button]
+    app.text_input(key="retrain-samples/first-lr").set_value("0.01").run()
+    assert "retrain-start" in [b.key for b in app.button]
+
+
+def test_press_train_watch_it_and_see_the_difference(parent):
+    app = opened()
+    app.text_input(key="retrain-samples/first-epochs").set_value("3").run()
+    app.button(key="retrain-start").click().run()
+    assert not app.exception
+    job = app.query_params["job"]
+    run = loaders.entry(job[0] if isinstance(job, list) else job).run
+    wait(run, lambda j: not j.is_live)
+    app = opened(job=f"runs/{run.name}")
+    assert "Metrics at each run's best checkpoint" in said(app)
+    changed = next(d.value for d in app.dataframe if list(d.value.columns) == ["setting", "before", "now"])
+    assert changed.to_dict("records") == [{"setting": "epochs", "before": "4", "now": "3"}]
+    assert json.loads((run.path / "job.json").read_text(encoding="utf-8"))["parent"] == "samples/first"
+
+
+def test_everything_means_the_features_are_computed_again(parent):
+    app = opened()
+    app.segmented_control(key="retrain-samples/first-what").set_value("Everything").run()
+    assert "--recompute_features true" in said(app)

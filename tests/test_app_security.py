@@ -1,0 +1,210 @@
+"""The explorer's posture: how it is served, what it never calls, what its own route gives away, what an export may run."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import tomllib
+import zipfile
+from pathlib import Path
+
+import app_support
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from app import addresses, components, export, loaders, shell, thumbs
+from app.charts import theme
+
+APP = Path(__file__).parent.parent / "app"
+SOURCES = sorted(APP.rglob("*.py"))
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_ATTRIBUTES = {"html", "iframe", "write", "number_input", "html5", "experimental_rerun"}
+FORBIDDEN_KEYWORDS = {"unsafe_allow_html", "unsafe_allow_javascript", "use_container_width", "shell"}
+MARKDOWN = {
+    "markdown",
+    "caption",
+    "error",
+    "warning",
+    "info",
+    "success",
+    "title",
+    "header",
+    "subheader",
+    "toast",
+    "badge",
+}
+
+
+def test_the_server_is_for_this_machine_and_sends_nothing_out():
+    config = tomllib.loads((APP / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+    assert config["server"]["address"] == "127.0.0.1"
+    assert config["server"]["allowedHosts"] == ["localhost", "127.0.0.1"]
+    assert config["server"]["enableXsrfProtection"] is True
+    assert config["server"]["enableStaticServing"] is False
+    assert config["server"]["maxUploadSize"] == 20
+    assert config["browser"]["gatherUsageStats"] is False
+    assert config["client"]["showErrorDetails"] == "none"
+
+
+def streamlit_calls(tree: ast.AST):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(APP).as_posix())
+def test_no_call_that_would_run_or_render_what_data_says(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in streamlit_calls(tree):
+        name = node.func.id if isinstance(node.func, ast.Name) else None
+        assert name not in FORBIDDEN_CALLS, f"line {node.lineno}"
+        for keyword in node.keywords:
+            assert keyword.arg not in FORBIDDEN_KEYWORDS, f"line {node.lineno}: {keyword.arg}"
+        if (
+            isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == "st"
+        ):
+            assert node.func.attr not in FORBIDDEN_ATTRIBUTES, f"line {node.lineno}: st.{node.func.attr}"
+    imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    imported |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert not imported & {"pickle", "marshal", "shelve", "streamlit.components.v1"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(APP).as_posix())
+def test_markdown_elements_get_our_own_words(path):
+    """An f-string in a Markdown element may only format numbers and names declared in code."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    untrusted = {
+        "page_id",
+        "panel_id",
+        "text",
+        "dialogue",
+        "description",
+        "book",
+        "book_id",
+        "speakers",
+        "message",
+        "error",
+    }
+    for node in streamlit_calls(tree):
+        if not (isinstance(node.func, ast.Attribute) and node.func.attr in MARKDOWN):
+            continue
+        if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "st"):
+            continue
+        for argument in node.args[:1]:
+            named = {n.id for n in ast.walk(argument) if isinstance(n, ast.Name)}
+            named |= {n.value for n in ast.walk(argument) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            assert not named & untrusted, f"line {node.lineno}: st.{node.func.attr} of {sorted(named & untrusted)}"
+
+
+def test_scripts_of_our_own_fetch_nothing_and_build_no_html():
+    for name in ("hover.js", "keys.js", "style.css"):
+        text = (components.HERE / name).read_text(encoding="utf-8")
+        assert "http" not in text
+        assert "innerHTML" not in text
+        assert "eval(" not in text
+
+
+def test_hover_text_of_charts_is_escaped():
+    assert theme.safe('<a href="javascript:x">**b**</a>\n' + "y" * 200, 60).startswith("&lt;a href=")
+    assert "<" not in theme.safe("<<<")
+
+
+# --- the picture route
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return app_support.workspace(tmp_path_factory.mktemp("route"))
+
+
+@pytest.fixture
+def client(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return TestClient(Starlette(routes=[*thumbs.ROUTES, *addresses.ROUTES]), follow_redirects=False)
+
+
+def test_a_panel_picture_is_its_crop_and_stays_with_this_origin(client, folder):
+    got = client.get(thumbs.url("panel", "samples/first", 5, 96))
+    assert got.status_code == 200
+    assert got.headers["cross-origin-resource-policy"] == "same-origin"
+    assert "access-control-allow-origin" not in got.headers
+    small = Image.open(io.BytesIO(got.content))
+    frame = loaders.panel_frame(loaders.entry("samples/first").run)
+    w, h = frame["w"][5] * app_support.SIZE[0], frame["h"][5] * app_support.SIZE[1]
+    assert max(small.size) <= 96
+    assert small.width / small.height == pytest.approx(w / h, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/pictures/panel/samples/first/999999/96",
+        "/pictures/panel/samples/../96/1/96",
+        "/pictures/panel/samples/%2e%2e%2f%2e%2e/1/96",
+        "/pictures/panel/nowhere/first/1/96",
+        "/pictures/panel/samples/first/1/97",
+        "/pictures/file/samples/first/1/96",
+        "/pictures/panel/samples/first/-1/96",
+        "/pictures/panel/samples/first/1e9/96",
+    ],
+)
+def test_anything_else_is_not_found(client, path):
+    assert client.get(path).status_code == 404
+
+
+def test_an_address_of_a_view_is_kept_through_a_reload(client):
+    got = client.get("/map?run=samples/first&panel=3")
+    assert got.status_code == 307
+    assert got.headers["location"] == "/?view=map&run=samples%2Ffirst&panel=3"
+    assert client.get("/etc").status_code == 404
+
+
+# --- exports
+
+
+@pytest.fixture
+def chosen(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    run = loaders.entry("samples/first").run
+    return shell.Chosen("samples/first", run, loaders.resolve_step(run, None), True)
+
+
+def test_no_cell_of_a_csv_is_a_formula(chosen):
+    frame = loaders.panel_frame(chosen.run).copy()
+    frame["text"] = ["=1+1", "+x", "-x", "@x", "\tx", "ok"] + ["plain"] * (len(frame) - 6)
+    rows = list(csv.DictReader(io.StringIO(export.csv(frame).decode("utf-8-sig"))))
+    assert [r["text"] for r in rows[:6]] == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "ok"]
+    assert float(rows[0]["x"]) == pytest.approx(float(frame["x"][0]))
+    assert len(rows) == len(frame)
+
+
+def test_coco_boxes_are_pixels_of_their_page(chosen):
+    frame = loaders.panel_frame(chosen.run)
+    found = json.loads(export.coco(chosen, frame.iloc[[6, 2]]))
+    assert {a["id"] for a in found["annotations"]} == {6, 2}
+    one = next(a for a in found["annotations"] if a["id"] == 6)
+    assert one["bbox"] == pytest.approx(
+        [float(frame.loc[6, c]) * s for c, s in zip("xywh", app_support.SIZE * 2)], abs=0.01
+    )
+    assert {i["id"] for i in found["images"]} == {int(frame.loc[6, "page"]), int(frame.loc[2, "page"])}
+
+
+def test_a_zip_of_pictures_has_no_name_from_the_data(chosen):
+    archive = zipfile.ZipFile(io.BytesIO(export.pictures(chosen, loaders.panel_frame(chosen.run).head(3))))
+    assert archive.namelist() == ["panel-0000000.webp", "panel-0000001.webp", "panel-0000002.webp", "panels.tsv"]
+    assert Image.open(archive.open("panel-0000001.webp")).size[0] > 20
+
+
+def test_parquet_holds_the_row_and_every_column(chosen):
+    import pandas as pd
+
+    frame = loaders.panel_frame(chosen.run).iloc[[3, 1]]
+    back = pd.read_parquet(io.BytesIO(export.parquet(frame)))
+    assert back["row"].tolist() == [3, 1]
+    assert back["panel_id"].tolist() == frame["panel_id"].tolist()
