@@ -45,6 +45,12 @@ class StorageError(Stage3Error, OSError):
     exit_code = 4
 
 
+class InUse(StorageError):
+    """Another process is writing this folder; asking for it twice is the person's to mend, not the disk's."""
+
+    exit_code = 2
+
+
 class Interrupted(Stage3Error):
     """The work was stopped on request; the same command resumes it."""
 

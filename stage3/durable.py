@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stage3.config import StorageError
+from stage3.config import InUse, StorageError
 
 if sys.platform == "win32":
     import msvcrt
@@ -293,7 +293,8 @@ class Lock:
             patience: seconds to keep trying; `is_held` of another process takes the lock for an instant.
 
         Raises:
-            StorageError: somebody else holds it (named), or the file system cannot lock.
+            InUse: somebody else holds it (named).
+            StorageError: the file system cannot lock.
         """
         with storing(self.path):
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY | _NOFOLLOW, 0o644)
@@ -301,9 +302,7 @@ class Lock:
                 deadline = time.monotonic() + patience
                 while not self._try(descriptor):
                     if time.monotonic() > deadline:
-                        raise StorageError(
-                            f"{self.path.parent} is in use by {self._holder()}. Stop it, or wait for it."
-                        )
+                        raise InUse(f"{self.path.parent} is in use by {self._holder()}. Stop it, or wait for it.")
                     time.sleep(0.02)
                 os.ftruncate(descriptor, 0)
                 write_all(descriptor, json.dumps(this_process()).encode())

@@ -12,11 +12,15 @@ FLOORS: list[set[str]] = [
     {"config", "console", "durable", "panels", "losses", "chunked", "metrics", "bootstrap"},
     {
         "readers", "splits", "images", "backbones", "pretrained", "tiny", "features", "feature_store",
-        "feature_build", "page_digests", "batches", "model", "optim", "runs", "checkpoints",
+        "feature_build", "page_digests", "crops", "batches", "model", "optim", "runs", "checkpoints", "curves",
+        "neighbors", "layouts", "search_index",
     },
-    {"dataset", "objectives", "evaluation", "inspection"},
     {
-        "trainer", "train", "data", "evaluate", "diagnose", "embed", "stage4", "search", "projection", "ablate",
+        "dataset", "objectives", "evaluation", "inspection", "loading", "report", "stage4", "export_plan", "exporter",
+        "projection_files", "searcher", "search_failures",
+    },
+    {
+        "trainer", "train", "data", "evaluate", "diagnose", "embed", "search", "projection", "ablate",
         "samples", "tiny_train", "release",
     },
 ]  # fmt: skip

@@ -146,7 +146,7 @@ def test_two_trainers_cannot_share_a_run(tmp_path, args):
     _, errors = second.communicate(timeout=60)
     process.kill()
     process.communicate(timeout=60)
-    assert second.returncode == 4
+    assert second.returncode == 2
     assert str(process.pid) in errors
 
 
