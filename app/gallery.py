@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -58,7 +59,7 @@ def _tile(
     marked: bool,
     actions: Mapping[str, Callable[[int], None]],
 ) -> None:
-    panel = frame.loc[row]
+    panel: Any = frame.loc[row]
     text = str(panel["text"])
     with st.container(border=True, key=f"tile-{key}-{row}", gap="xxsmall"):
         alt = f"Panel {int(panel['order']) + 1} of page {panel['page_id']}: {text or 'no text'}"

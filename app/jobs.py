@@ -168,7 +168,7 @@ def read(run: Run) -> Job:
         raise StorageError(f"{run.path / 'job.json'}: damaged, needs a pid")
     alive = record.get("boot_id") == _boot() and pid_alive(pid)
     status = run.status
-    state, message = status.state, status.message
+    state, message = str(status.state), status.message
     if state == "running" and not run.is_live:
         state, message = ("starting", "") if alive else ("failed", "the trainer ended without a word; see its log")
     elif state == "created":

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent
 SAMPLES = Path("data") / "samples"
 
-_datasets: Memory[Any] = Memory(3)
-_models: Memory[Any] = Memory(6)
-_embedded: Memory[Any] = Memory(6)
-_frames: Memory[Any] = Memory(6)
-_metrics: Memory[Any] = Memory(64)
+_datasets: Memory[Dataset] = Memory(3)
+_models: Memory[Stage3] = Memory(6)
+_embedded: Memory[Embedded] = Memory(6)
+_frames: Memory[pd.DataFrame] = Memory(6)
+_metrics: Memory[pd.DataFrame] = Memory(64)
 _other: Memory[Any] = Memory(128)
 
 
@@ -260,7 +260,8 @@ def diagnosis(run: Run, step: int | None = None) -> Diagnosis:
                 break
         return diagnose(everything.panel, everything.page_ids, evaluation.retrieval_metrics(everything))
 
-    return _other.get(("diagnosis", *checkpoint_key(run, step)), make)
+    found: Diagnosis = _other.get(("diagnosis", *checkpoint_key(run, step)), make)
+    return found
 
 
 def result(run: Run) -> dict[str, float]:

@@ -79,7 +79,7 @@ def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def page(address: str, width: int = 1440, height: int = 900, theme: str = "light") -> Iterator[Any]:
+def page(address: str, width: int = 1440, height: int = 900, theme: Any = "light") -> Iterator[Any]:
     """A browser page; `address` is opened by `settled`.
 
     Raises:

@@ -104,6 +104,7 @@ def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
         st.session_state["_step"] = None
     if entry is None:
         return None
+    step: int | None
     try:
         step = loaders.resolve_step(entry.run, st.session_state.get("_step"))
     except StorageError:

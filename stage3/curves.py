@@ -63,7 +63,7 @@ def _weights(rows: pd.DataFrame, name: str) -> pd.Series:
 
 def _by_epoch(points: pd.DataFrame, name: str) -> pd.DataFrame:
     if name.startswith("active/"):
-        return points.groupby("x", as_index=False)["y"].sum()
+        return points.groupby("x", as_index=False)[["y"]].sum()
     weighted = points.assign(y=points["y"] * points["n"]).groupby("x", as_index=False)[["y", "n"]].sum()
     weighted = weighted[weighted["n"] > 0]
     return weighted.assign(y=weighted["y"] / weighted["n"])

@@ -48,7 +48,8 @@ def describe_panels(data: Dataset, text_parts: str) -> pd.DataFrame:
 def _modality_names(present: np.ndarray) -> np.ndarray:
     codes = present @ np.array([1, 2, 4])
     names = [" + ".join(MODALITIES[i] for i in MODALITIES if code >> i & 1) or "nothing" for code in range(8)]
-    return np.array(names)[codes]
+    found: np.ndarray = np.array(names)[codes]
+    return found
 
 
 def panel_frame(data: Dataset, model: Stage3, embedded: Embedded) -> pd.DataFrame:
@@ -121,7 +122,7 @@ def gallery_sample(positions: torch.Tensor, embedded: Embedded) -> torch.Tensor:
     """These positions, or of a large split whole pages drawn once by a fixed seed, about `MAX_GALLERY` panels."""
     if len(positions) <= MAX_GALLERY:
         return positions
-    pages = embedded.page_ids[positions].unique()
+    pages = torch.unique(embedded.page_ids[positions])
     order = torch.randperm(len(pages), generator=torch.Generator().manual_seed(0))
     kept = pages[order[: max(1, len(pages) * MAX_GALLERY // len(positions))]]
     return positions[torch.isin(embedded.page_ids[positions], kept)]

@@ -1,4 +1,4 @@
-"""The explorer's posture: how it is served, what it never calls, what its own route gives away, what an export may run."""
+"""The explorer's posture: how it is served, what it never calls, what its route gives away, what exports may run."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_coco_boxes_are_pixels_of_their_page(chosen):
     assert {a["id"] for a in found["annotations"]} == {6, 2}
     one = next(a for a in found["annotations"] if a["id"] == 6)
     assert one["bbox"] == pytest.approx(
-        [float(frame.loc[6, c]) * s for c, s in zip("xywh", app_support.SIZE * 2)], abs=0.01
+        [float(frame.loc[6, c]) * s for c, s in zip("xywh", app_support.SIZE * 2, strict=True)], abs=0.01
     )
     assert {i["id"] for i in found["images"]} == {int(frame.loc[6, "page"]), int(frame.loc[2, "page"])}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -114,7 +114,7 @@ def show(
     key: str,
     alt: str,
     on_select: Any = "ignore",
-    selection_mode: Sequence[str] = ("points", "box", "lasso"),
+    selection_mode: Sequence[Literal["points", "box", "lasso"]] = ("points", "box", "lasso"),
     tools: bool = False,
 ) -> Any:
     """Draw a figure that `style` prepared; `alt` says in words what it shows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -25,7 +26,7 @@ COLUMNS = (
     "seeds",
     "command",
 )
-VERDICTS = {"helps": "green", "no effect here": "gray", "hurts": "red"}
+VERDICTS: dict[str, Any] = {"helps": "green", "no effect here": "gray", "hurts": "red"}
 FOLDERS = (Path("runs") / "evidence", loaders.SAMPLES / "evidence")
 COMMAND = "python -m stage3.ablate --findings all --seeds 5"
 
@@ -64,16 +65,23 @@ def render() -> None:
     if not found:
         shell.empty(
             "No evidence has been made yet",
-            "The command below trains each pair over five seeds on the sample comics and writes runs/evidence. "
-            "One finding takes about a minute on one core.",
+            "The command below trains each pair over five seeds on the sample comics and writes runs/evidence.",
             COMMAND,
         )
         return
     labels = {str(f): "made here" if f.parent.name == "runs" else "shipped with the samples" for f in found}
     where = found[0]
     if len(found) > 1:
-        where = Path(str(st.segmented_control("Evidence", list(labels), format_func=labels.get, default=str(found[0]),
-                                              required=True, key="evidence-folder")))  # fmt: skip
+        where = Path(
+            st.segmented_control(
+                "Evidence",
+                list(labels),
+                format_func=lambda f: labels[f],
+                default=str(found[0]),
+                required=True,
+                key="evidence-folder",
+            )
+        )
     frame = read(where)
     if frame.empty:
         shell.empty("The evidence table is empty", "No finding was run. Run them all:", COMMAND)
@@ -81,9 +89,7 @@ def render() -> None:
     _summary(frame, labels[str(where)])
     left, right = st.columns([3, 2], gap="medium")
     with left, st.container(border=True, key="card-forest"):
-        st.subheader(
-            "Differences, fixed minus reviewed", anchor=False, help="Paired over seeds; the bar is the interval"
-        )
+        st.subheader("Fixed minus reviewed", anchor=False, help="Paired over seeds; the bar is the interval")
         theme.show(forest(frame), key="evidence-forest", alt="Difference and interval of every finding's metrics")
     with right, st.container(border=True, key="card-finding"):
         _finding(frame, where)
@@ -100,7 +106,7 @@ def _summary(frame: pd.DataFrame, label: str) -> None:
 
 
 def forest(frame: pd.DataFrame) -> go.Figure:
-    """Each finding's difference with its interval, in units of half the interval's largest width in its metric.
+    """Each finding's difference with its interval.
 
     Metrics have different units, so each row is scaled by the widest |bound| of its metric; the numbers stand beside it.
     """
@@ -155,7 +161,7 @@ def _finding(frame: pd.DataFrame, where: Path) -> None:
             st.badge(
                 str(row["verdict"]) if row["verdict"] in VERDICTS else "?",
                 color=VERDICTS.get(str(row["verdict"]), "gray"),
-            )  # type: ignore[arg-type]
+            )
             st.text(
                 f"{row['metric']}: {_number(row['reviewed'])} reviewed, {_number(row['fixed'])} fixed; "
                 f"{_number(row['difference'], '+')} [{_number(row['low'], '+')}, {_number(row['high'], '+')}], "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -77,7 +79,7 @@ def _controls(entries: list[loaders.Entry]) -> tuple[str, How]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         kind = st.segmented_control(
             "Value", ["raw", "weighted", "active"], default="raw", required=True, key="losses-kind",
-            help="raw: the loss itself. weighted: times its weight, as the total adds it up. active: over how many items.",
+            help="raw: the loss. weighted: times its weight, as the total adds it up. active: over how many items",
         )  # fmt: skip
         by = st.segmented_control("Over", list(curves.AXES), default="step", required=True, key="losses-by")
         splits = st.segmented_control(
@@ -89,8 +91,8 @@ def _controls(entries: list[loaders.Entry]) -> tuple[str, How]:
             value=0.0,
             format_func=lambda w: "none" if not w else f"about {1 / (1 - w):.0f} points",
             key="losses-smoothing",
-            help="Exponential moving average without start-up bias, over about so many points. The unsmoothed curve stays "
-            "behind it, faint. Validation is never smoothed.",
+            help="Exponential moving average without start-up bias, over about so many points. The unsmoothed curve "
+            "stays behind it, faint. Validation is never smoothed.",
             width=240,
         )
         as_band = False
@@ -109,10 +111,10 @@ def _card(title: str, key: str, about: str = "") -> st.delta_generator.DeltaGene
     return box
 
 
-def _draw(title: str, key: str, sources: list[Source], metrics: dict[str, str], how: How, **more: object) -> None:
+def _draw(title: str, key: str, sources: list[Source], metrics: dict[str, str], how: How, **more: Any) -> None:
     about = str(more.pop("about", ""))
     with _card(title, key, about):
-        figure = chart(sources, metrics, how, **more)  # type: ignore[arg-type]
+        figure = chart(sources, metrics, how, **more)
         if not figure.data:
             shell.line("This run has no such measurement.")
             return
@@ -154,7 +156,7 @@ def _work(sources: list[Source], how: How) -> None:
         "gradient_cosine/contrastive_alignment": "contrastive · alignment",
         "gradient_cosine/reconstruction_alignment": "reconstruction · alignment",
     }
-    cells = [
+    cells: list[tuple[str, str, dict[str, str], How, dict[str, Any]]] = [
         ("Who does the work", "gradient", terms, val, {"y_title": "gradient norm", "log": True,
          "about": "Norm of each weighted term's gradient on the encoder, on one fixed validation batch"}),
         ("Do the terms agree", "cosine", cosines, val, {"y_title": "cosine of gradients, -1 to 1",
@@ -167,7 +169,7 @@ def _work(sources: list[Source], how: How) -> None:
         ("Collapse watch: cosines", "cosines", {"collapse/intra_cosine": "same page", "collapse/inter_cosine":
          "different pages"}, val, {"y_title": "mean cosine, -1 to 1"}),
         ("Reconstruction skill", "skill", {"reconstruction/skill": "1 - mse / mse of the mean"}, val,
-         {"about": "1 is perfect, 0 no better than always answering the mean. A collapsed model has a tiny loss and no skill"}),
+         {"about": "1 is perfect, 0 no better than always answering the mean; a collapsed model has no skill"}),
         ("Temperatures and learning rate", "rate", {"lr": "learning rate", "temperature/contrastive": "τ contrastive",
          "temperature/alignment": "τ alignment"}, train, {"log": True}),
     ]  # fmt: skip

@@ -70,7 +70,7 @@ def _form(chosen: shell.Chosen) -> None:
         default="Heads only",
         required=True,
         key=f"{prefix}-what",
-        help="Heads only trains on stored features. Everything runs the frozen backbones over all pictures and texts again.",
+        help="Heads only: train on stored features. Everything: run the frozen backbones again too.",
     )
     typed["recompute_features"] = what == "Everything"
     with st.expander("Ablations", icon=":material/science:"):
@@ -265,7 +265,7 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
     values = loaders.result(job.run)
     _tiles(values, loaders.result(parent.run) if parent else {})
     how = How(by="epoch", splits=("val",))
-    cells = (
+    cells: tuple[tuple[str, dict[str, str], How, dict[str, Any]], ...] = (
         ("Validation loss", {"loss/total": "total"}, how, {}),
         ("R@5, mean of both ways", {"retrieval/mean_r5": "R@5"}, how, {"percent": True}),
         ("Training loss", {"loss/total": "total"}, How(by="step", splits=("train",), smoothing=0.8), {}),
@@ -275,7 +275,7 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
     for i, (title, metrics, chosen, more) in enumerate(cells):
         with columns[i % 2], st.container(border=True, key=f"card-live-{i}", gap="xxsmall"):
             st.subheader(title, anchor=False)
-            figure = chart(sources, metrics, chosen, height=200, **more)  # type: ignore[arg-type]
+            figure = chart(sources, metrics, chosen, height=200, **more)
             theme.show(figure, key=f"retrain-live-{i}", alt=f"{title} of the new run and the one it was started from")
     if not job.is_live and parent is not None:
         _compare(entry, job.run, parent)

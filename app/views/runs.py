@@ -47,13 +47,13 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
     rows = [_row(entry) for entry in found]
     wanted = [shell.param("pick") or st.session_state.get("_run"), shell.param("with")]
     start = [i for w in wanted for i, e in enumerate(found) if e.id == w]
-    percent = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": "small"}
+    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": "small"}
     event = st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
-        selection_default={"selection": {"rows": start}},  # type: ignore[arg-type]
+        selection_default={"selection": {"rows": start, "columns": [], "cells": []}},
         key="runs-table",
         height=min(38 + 35 * len(rows), 360),
         alt="One row a run with its state, metrics and settings",
