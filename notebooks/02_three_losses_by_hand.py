@@ -1,0 +1,481 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Three losses by hand
+#
+# A panel embedding is trained by three losses. This notebook takes them one at a time, on a handful of points in two
+# dimensions, where every pull can be drawn. Each section asks a question, tries it, shows a picture, and asserts its
+# conclusion.
+#
+# | loss | what it wants |
+# |---|---|
+# | contrastive | panels of a page lie close together, panels of different pages apart |
+# | reconstruction | a panel can be predicted from its page mates |
+# | alignment | the picture and the text of a panel find each other |
+
+# %%
+import math
+import os
+import sys
+from pathlib import Path
+
+ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "pyproject.toml").is_file())
+os.chdir(ROOT)
+sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
+
+import numpy as np
+import pandas as pd
+import plots
+import torch
+from torch.nn import functional as F
+
+from stage3 import losses, metrics
+
+torch.set_num_threads(1)
+
+
+def at_angles(*degrees):
+    """(V, 2) points on the unit circle."""
+    turn = torch.tensor(degrees, dtype=torch.float32).deg2rad()
+    return torch.stack([turn.cos(), turn.sin()], dim=1)
+
+
+# %% [markdown]
+# ## The contrastive loss
+#
+# Take an anchor panel $i$. Its *positives* $P(i)$ are the other panels of its page. It is compared with every other
+# panel of the batch:
+#
+# $$L_i = -\frac{1}{|P(i)|}\sum_{p \in P(i)} \log
+# \frac{\exp(z_i\cdot z_p/\tau)}{\sum_{a \ne i}\exp(z_i\cdot z_a/\tau)}$$
+#
+# **Is `losses.supcon` this formula?** The formula as two nested loops, with nothing clever in it:
+
+# %%
+PAGES = torch.tensor([0, 0, 0, 1, 1, 1, 2])  # page C has a single panel
+NAMES = ["A1", "A2", "A3", "B1", "B2", "B3", "C1"]
+PAGE_NAMES = [f"page {name[0]}" for name in NAMES]
+z = at_angles(20, 75, 150, 110, 200, 250, 280)
+
+
+def supcon_by_loops(z, pages, tau):
+    """One value a panel; None for a panel alone on its page, whose loss is not defined."""
+    z = [[x / math.hypot(*row) for x in row] for row in z.tolist()]
+    values = []
+    for i, anchor in enumerate(z):
+        logit = [sum(a * b for a, b in zip(anchor, other, strict=True)) / tau for other in z]
+        denominator = sum(math.exp(logit[a]) for a in range(len(z)) if a != i)
+        mates = [p for p in range(len(z)) if p != i and pages[p] == pages[i]]
+        terms = [math.log(math.exp(logit[p]) / denominator) for p in mates]
+        values.append(-sum(terms) / len(mates) if mates else None)
+    return values
+
+
+by_loops = supcon_by_loops(z, PAGES.tolist(), tau=0.5)
+by_library = losses.supcon(z, PAGES, temperature=0.5)
+pd.DataFrame({"panel": NAMES, "by loops": by_loops, "by library": by_library.value, "defined": by_library.valid})
+
+# %%
+assert by_library.valid.tolist() == [value is not None for value in by_loops]
+expected = torch.tensor([value for value in by_loops if value is not None])
+torch.testing.assert_close(by_library.value[by_library.valid], expected)
+
+# %% [markdown]
+# They agree. Note panel C1: it is alone on its page, so its own loss does not exist. `valid` says so, and the mean is
+# taken over the other six. A zero in its place would make the loss look better the more single-panel pages a batch has.
+#
+# **Where does the loss pull each panel?** Downhill is minus the gradient. On the circle only the part along the circle
+# counts. The arrows show it, all by one factor:
+
+
+# %%
+def supcon_mean(z, tau):
+    return losses.supcon(z, PAGES, tau).mean
+
+
+def pulls(loss, z):
+    """(V, 2) minus the gradient of a loss at each point."""
+    moving = z.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(loss(moving), moving)
+    return -gradient
+
+
+pull = pulls(lambda z: supcon_mean(z, 0.5), z)
+plots.on_circle(
+    "Contrastive loss, τ = 0.5: where each panel is pulled", z.numpy(), PAGE_NAMES, 1.5 * pull.numpy(), NAMES
+)
+
+# %% [markdown]
+# A3 is pulled back to A1 and A2, across B1, which stands between them. B1 is pulled the other way. C1 has no loss of
+# its own, yet it moves: B3, which counts it among its negatives, pushes it away.
+#
+# To be sure that the picture is read rightly: following the arrows must bring page mates together and pages apart.
+
+# %%
+assert torch.allclose((pull * z).sum(dim=1), torch.zeros(7), atol=1e-6)  # no pull along the radius: length is free
+assert pull[6].norm() > 0  # C1 is moved although its own loss is not defined
+
+moved = z.clone()
+history = []
+for _ in range(300):
+    gap = metrics.page_gap(moved, PAGES)
+    history.append((gap.intra, gap.inter))
+    moved = F.normalize(moved + 0.1 * pulls(lambda z: supcon_mean(z, 0.5), moved), dim=1)
+plots.on_circle("The same panels after 300 small steps", moved.numpy(), PAGE_NAMES, None, NAMES)
+
+# %%
+intra, inter = np.array(history).T
+steps = np.arange(len(history))
+plots.lines(
+    "Mean cosine of pairs during these steps",
+    "step",
+    "cosine",
+    {"on one page": (steps[::10], intra[::10]), "on two pages": (steps[::10], inter[::10])},
+)
+
+# %%
+assert intra[-1] > 0.99 > intra[0]
+assert inter[-1] < inter[0]
+
+# %% [markdown]
+# In two dimensions the pages become three points. That is what this loss alone asks for, and why a high cosine within
+# pages proves nothing: the *differences within a page* have to come from the other losses.
+#
+# **Pull panel B1 towards page A: whose loss moves?**
+
+# %%
+towards = z.clone()
+towards[3] = F.normalize(0.3 * z[3] + 0.7 * z[1], dim=0)
+before, after = losses.supcon(z, PAGES, 0.5).value, losses.supcon(towards, PAGES, 0.5).value
+plots.bars(
+    "B1 moved onto page A: change of each panel's loss",
+    "loss after − before",
+    {"": dict(zip(NAMES, (after - before).tolist(), strict=True))},
+    height=300,
+)
+
+# %%
+assert after[3] > before[3]  # B1 is further from its mates
+assert (after[4:6] > before[4:6]).all()  # and they from it
+assert after[1] > before[1]  # A2 has an intruder beside it
+assert after[2] < before[2]  # A3 is rid of one
+
+# %% [markdown]
+# Both pages notice: its own, which lost a mate, and the one it intrudes on. Only A3 gains, beside which B1 stood
+# before.
+#
+# ## Temperature
+#
+# **What does τ decide?** The push that anchor $i$ gives to a negative $a$ is its share of the softmax over all others.
+# Count how many others share that push, as the exponential of the entropy of the shares. 200 random panels in 32
+# dimensions:
+
+# %%
+TAUS = (1.0, 0.5, 0.2, 0.1, 0.07, 0.05, 0.02, 0.01)
+noise = torch.Generator().manual_seed(0)
+cloud = F.normalize(torch.randn(200, 32, generator=noise), dim=1)
+cosine = (cloud @ cloud.T).fill_diagonal_(-math.inf)
+pushed = []
+for tau in TAUS:
+    share = (cosine / tau).softmax(dim=1)
+    entropy = -(share * share.clamp(min=1e-30).log()).sum(dim=1)
+    pushed.append(float(entropy.exp().mean()))
+fig = plots.lines(
+    "How many of 199 negatives an anchor pushes", "temperature τ", "negatives", {"": (TAUS, pushed)}, showlegend=False
+)
+fig.update_xaxes(type="log", tickvals=TAUS).update_yaxes(type="log")
+
+# %%
+assert pushed == sorted(pushed, reverse=True)
+assert pushed[0] > 190
+assert pushed[-1] < 5
+
+# %% [markdown]
+# At τ = 1 every panel is pushed about equally and nothing is learned from the hard ones. At τ = 0.01 only the nearest
+# one or two count, right or wrong. Between the two lies the usual 0.07.
+#
+# **Finding F6: does a small τ still compute?** The exponentials reach $e^{1/\tau}$, which leaves float32 (at most
+# $10^{38}$) below τ = 0.0113. The usual cure subtracts the row's maximum. The reviewed form took that maximum with the
+# anchor's own cosine of 1 in it, and added an epsilon inside the logarithm. At a small τ everything else has
+# underflown by then and the epsilon is all that is left. Three forms against the same sum in float64, on panels
+# that have no close neighbour:
+
+# %%
+pages = torch.arange(200) // 4
+
+
+def exact(z, pages, tau):
+    """Mean loss in float64."""
+    z = F.normalize(z.double(), dim=1)
+    logits = (z @ z.T / tau).fill_diagonal_(-math.inf)
+    log_prob = logits - logits.logsumexp(dim=1, keepdim=True)
+    mates = losses.page_mates(pages)
+    return float((-log_prob.masked_fill(~mates, 0.0).sum(dim=1) / mates.sum(dim=1)).mean())
+
+
+def naive(z, pages, tau):
+    """Mean loss in float32 with bare exponentials."""
+    exponentials = (z @ z.T / tau).exp().fill_diagonal_(0.0)
+    mates = losses.page_mates(pages)
+    log_prob = (exponentials / exponentials.sum(dim=1, keepdim=True)).log()
+    return float((-log_prob.masked_fill(~mates, 0.0).sum(dim=1) / mates.sum(dim=1)).mean())
+
+
+errors = pd.DataFrame(
+    {
+        "τ": TAUS,
+        "exact": [exact(cloud, pages, tau) for tau in TAUS],
+        "library": [float(losses.supcon(cloud, pages, tau).mean) for tau in TAUS],
+        "bare exponentials": [naive(cloud, pages, tau) for tau in TAUS],
+        "epsilon 1e-8 in the logarithm": [
+            float(losses.supcon(cloud, pages, tau, log_epsilon=1e-8).mean) for tau in TAUS
+        ],
+    }
+)
+errors
+
+# %%
+relative = {name: (errors[name] / errors["exact"] - 1).abs() for name in errors.columns[2:]}
+fig = plots.lines(
+    "Relative error of the loss against float64",
+    "temperature τ",
+    "relative error",
+    {name: (TAUS, np.maximum(error, 1e-9)) for name, error in relative.items()},
+)
+fig.update_xaxes(type="log", tickvals=TAUS).update_yaxes(type="log", exponentformat="power")
+
+# %%
+assert relative["library"].max() < 1e-4
+assert relative["epsilon 1e-8 in the logarithm"].iloc[-1] > 0.1  # at τ = 0.01
+assert relative["epsilon 1e-8 in the logarithm"].iloc[:3].max() < 1e-4  # at τ = 0.2 and above it does not show
+
+# %% [markdown]
+# The line of the bare exponentials ends where they become infinite. The library's form follows float64 at every τ. The
+# epsilon cannot be seen at τ = 0.2 and bends the loss at 0.02 and below: a fault that hides until somebody changes a
+# temperature. `log_epsilon` brings it back for experiments.
+#
+# ## Reconstruction
+#
+# A panel $m$ is masked. The mean of its page mates goes through a small head, which has to give back $e_m$; the loss is
+# the mean squared error. **Finding F2:** the target $e_m$ is itself made by the encoder. May the loss change it?
+
+# %%
+noise = torch.Generator().manual_seed(1)
+e = torch.randn(6, 2, generator=noise, requires_grad=True)
+page = torch.tensor([0, 0, 0, 1, 1, 1])
+masked = torch.tensor([True, False, False, False, False, True])
+
+
+def gradient_of(detach_target):
+    """(6, 2) gradient at every embedding; the head is the identity here."""
+    prediction = losses.leave_one_out_mean(e, page)
+    loss = losses.reconstruction(prediction, e, masked, detach_target=detach_target).mean
+    return torch.autograd.grad(loss, e)[0]
+
+
+with_detach, without_detach = gradient_of(True), gradient_of(False)
+pd.DataFrame(
+    {
+        "panel": ["masked" if m else "context" for m in masked],
+        "gradient, target detached": with_detach.norm(dim=1),
+        "gradient, target not detached": without_detach.norm(dim=1),
+    }
+)
+
+# %%
+assert torch.equal(with_detach[masked], torch.zeros(2, 2))  # exactly 0
+assert (with_detach[~masked].norm(dim=1) > 0).all()  # the encoder still learns, through the context
+assert (without_detach[masked].norm(dim=1) > 0).all()
+
+# %% [markdown]
+# **Why does that matter?** Give the loss an impossible task: pages of four panels that have nothing to do with each
+# other. Nothing can be predicted. A linear encoder from 8 numbers to 2 and a linear head are trained by reconstruction
+# alone, with and without the detached target:
+
+# %%
+noise = torch.Generator().manual_seed(2)
+features = torch.randn(1000, 8, generator=noise)
+page = torch.arange(1000) // 4
+everyone = torch.ones(1000, dtype=torch.bool)
+
+
+def train_by_reconstruction(detach_target, steps=400):
+    """Mean squared error, skill and spread of the embeddings at every tenth step."""
+    weights = torch.Generator().manual_seed(3)
+    encoder = torch.randn(8, 2, generator=weights).div(8**0.5).requires_grad_(True)
+    head = torch.eye(2).mul(0.1).requires_grad_(True)
+    optimizer = torch.optim.Adam([encoder, head], lr=0.02)
+    rows = []
+    for step in range(steps):
+        e = features @ encoder
+        loss = losses.reconstruction(
+            losses.leave_one_out_mean(e, page) @ head, e, everyone, detach_target=detach_target
+        )
+        if step % 10 == 0:
+            now = e.detach()
+            spread = float((now - now.mean(dim=0)).square().mean())
+            rows.append(
+                (step, float(loss.mean.detach()), metrics.reconstruction_skill(loss.value.detach(), now), spread)
+            )
+        optimizer.zero_grad()
+        loss.mean.backward()
+        optimizer.step()
+    return pd.DataFrame(rows, columns=["step", "mse", "skill", "spread"])
+
+
+detached, attached = train_by_reconstruction(True), train_by_reconstruction(False)
+plots.lines(
+    "Mean squared error: lower looks better",
+    "step",
+    "mse",
+    {
+        "target detached": (detached["step"], detached["mse"]),
+        "target not detached": (attached["step"], attached["mse"]),
+    },
+).update_yaxes(type="log", exponentformat="power")
+
+# %%
+plots.lines(
+    "Spread of the embeddings: what is left to tell panels apart",
+    "step",
+    "variance a dimension",
+    {
+        "target detached": (detached["step"], detached["spread"]),
+        "target not detached": (attached["step"], attached["spread"]),
+    },
+).update_yaxes(type="log", exponentformat="power")
+
+# %%
+pd.DataFrame({"target detached": detached.iloc[-1], "target not detached": attached.iloc[-1]}).round(6)
+
+# %%
+assert attached["mse"].iloc[-1] < detached["mse"].iloc[-1] / 1000
+assert attached["spread"].iloc[-1] < attached["spread"].iloc[0] / 1000
+assert max(attached["skill"].iloc[-1], detached["skill"].iloc[-1]) < 0.1
+
+# %% [markdown]
+# Without the detached target the error vanishes on a task where nothing can be learned. The encoder has shrunk
+# everything to one point, and a point is easy to predict. The *skill*, 1 − mse / mse of always answering the mean, is
+# about 0 in both, as it should be. This is why no experiment here judges reconstruction by its error.
+#
+# ## Alignment
+#
+# Picture embeddings $v$ and text embeddings $t$ of the same panels. Picture $j$ should find text $j$ among all texts,
+# and text $j$ should find picture $j$ among all pictures. These are two losses: a softmax over the rows of the matrix
+# of cosines, and one over its columns. **Is `losses.info_nce` both?**
+
+# %%
+v, t = at_angles(0, 30, 100, 200), at_angles(-3, 4, 95, 215)
+
+
+def info_nce_by_loops(v, t, tau):
+    """Mean loss of v finding its t."""
+    v, t = v.tolist(), t.tolist()
+    total = 0.0
+    for j in range(len(v)):
+        logit = [sum(a * b for a, b in zip(v[j], other, strict=True)) / tau for other in t]
+        total -= math.log(math.exp(logit[j]) / sum(math.exp(x) for x in logit))
+    return total / len(v)
+
+
+to_text, to_image = losses.info_nce(v, t, 0.07)
+assert math.isclose(float(to_text.mean), info_nce_by_loops(v, t, 0.07), rel_tol=1e-5)
+assert math.isclose(float(to_image.mean), info_nce_by_loops(t, v, 0.07), rel_tol=1e-5)
+swapped = losses.info_nce(t, v, 0.07)  # swapping the inputs swaps the results: no direction is special
+assert torch.equal(swapped[0].value, to_image.value)
+assert torch.equal(swapped[1].value, to_text.value)
+
+# %% [markdown]
+# **Finding F3: is one direction not enough?** In the example above every picture has its own text as the nearest text.
+# Picture → text retrieval is perfect. Now look from the side of text 2:
+
+# %%
+points = torch.cat([v, t]).numpy()
+names = [f"picture {i}" for i in (1, 2, 3, 4)] + [f"text {i}" for i in (1, 2, 3, 4)]
+radius = np.repeat([[0.86], [1.0]], 4, axis=0)  # pictures on an inner circle, so that both can be seen
+plots.on_circle(
+    "Four panels: pictures (inside) and texts", points * radius, ["pictures"] * 4 + ["texts"] * 4, None, names
+)
+
+# %%
+ranks = pd.DataFrame(
+    {
+        "panel": [1, 2, 3, 4],
+        "picture → text": metrics.retrieval_ranks(v, t),
+        "text → picture": metrics.retrieval_ranks(t, v),
+    }
+)
+ranks
+
+# %%
+assert metrics.recall_at(metrics.retrieval_ranks(v, t), 1) == 1.0
+assert metrics.recall_at(metrics.retrieval_ranks(t, v), 1) == 0.75  # text 2 finds picture 1
+
+# %% [markdown]
+# Text 2 lies nearer to picture 1 than to its own. Picture → text does not notice, because picture 1 has an even nearer
+# text. **Which way is text 2 pulled by each half?**
+
+# %%
+half = {
+    "picture → text only": lambda t: losses.info_nce(v, t, 0.07)[0].mean,
+    "text → picture only": lambda t: losses.info_nce(v, t, 0.07)[1].mean,
+    "both, averaged": lambda t: sum(loss.mean for loss in losses.info_nce(v, t, 0.07)) / 2,
+}
+forward = torch.tensor([-t[1, 1], t[1, 0]])  # along the circle, towards picture 2
+strength = {name: float(pulls(loss, t)[1] @ forward) for name, loss in half.items()}
+plots.bars("Pull of text 2 towards its own picture", "minus the gradient, along the circle", {"": strength}, height=320)
+
+# %%
+assert all(value > 0 for value in strength.values())
+assert strength["text → picture only"] > 2 * strength["picture → text only"]
+
+# %% [markdown]
+# Both halves pull it the right way, and the half that sees the mistake pulls more than twice as hard. The difference is
+# one of strength, not of kind, which prepares for what notebook 05 measures: in whole runs the second direction changes
+# little.
+#
+# A tempting shortcut averages the matrix of cosines with its transpose and takes one softmax. That is another loss:
+# it compares picture–text with text–picture cosines of other panels, so a retrieval in one direction never happens.
+
+# %%
+cosine = v @ t.T / 0.07
+shortcut = -((cosine + cosine.T) / 2).log_softmax(dim=1).diagonal().mean()
+both = (to_text.mean + to_image.mean) / 2
+assert not math.isclose(float(shortcut), float(both), rel_tol=0.05)
+print(f"symmetric loss {float(both):.3f}, averaged logits {float(shortcut):.3f}")
+
+# %% [markdown]
+# **What of two panels with the same text?** No text encoder can tell them apart. As negatives of each other they would
+# be pushed apart for nothing. `text_ids` says which texts are equal, and those pairs leave both denominators.
+
+# %%
+same = t.clone()
+same[1] = same[0]  # panels 1 and 2 say the same
+ids = torch.tensor([0, 0, 1, 2])
+told = losses.info_nce(v, same, 0.07, ids)[0].value
+untold = losses.info_nce(v, same, 0.07)[0].value
+pd.DataFrame({"panel": [1, 2, 3, 4], "identical texts known": told, "not known": untold}).round(3)
+
+# %%
+assert untold[0] > 0.5  # a coin toss between two equal texts costs log 2
+assert told[0] < 0.01
+
+# %% [markdown]
+# ## What to take along
+#
+# - The contrastive loss makes pages compact. Alone it makes them points.
+# - The temperature decides how many neighbours matter. It must not decide whether the sum is right.
+# - Reconstruction must not move its own target. Its error says nothing; its skill does.
+# - Alignment is two losses. The second sees mistakes that the first cannot.
+#
+# Next: `03_training_and_reading_curves` trains all three together.

@@ -1,0 +1,159 @@
+"""Small pictures for the notebooks: plotly figures that need no network, and pages with their panels framed."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+from PIL import Image, ImageDraw
+
+# Okabe & Ito (2008): eight colours that stay apart for the common kinds of colour blindness.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999933")
+TERMS = {"contrastive": COLOURS[0], "reconstruction": COLOURS[1], "alignment": COLOURS[2]}
+QUIET = "#66707C"
+DASHES = {"train": "solid", "val": "dash"}
+
+pio.templates["stage3"] = go.layout.Template(
+    layout={
+        "colorway": COLOURS,
+        "font": {"size": 13, "color": "#1A1F26"},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "xaxis": {"gridcolor": "#E8ECF0", "zeroline": False, "linecolor": QUIET, "ticks": "outside"},
+        "yaxis": {"gridcolor": "#E8ECF0", "zeroline": False, "linecolor": QUIET, "ticks": "outside"},
+        "margin": {"l": 70, "r": 20, "t": 50, "b": 55},
+        "title": {"x": 0.01, "font": {"size": 15}},
+        "legend": {"orientation": "h", "y": -0.22, "x": 0},
+    }
+)
+pio.templates.default = "stage3"
+pio.renderers.default = "plotly_mimetype+notebook"  # both carry everything: no network, no image export
+
+
+def figure(title: str, x: str, y: str, width: int = 760, height: int = 380, **layout: object) -> go.Figure:
+    """An empty figure with named axes."""
+    fig = go.Figure()
+    return fig.update_layout(title=title, xaxis_title=x, yaxis_title=y, width=width, height=height, **layout)
+
+
+def lines(
+    title: str, x: str, y: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], **layout: object
+) -> go.Figure:
+    """One line a name; a name that ends in "(val)" is dashed, one that begins with a loss term has its colour."""
+    fig = figure(title, x, y, **layout)
+    for i, (name, (xs, ys)) in enumerate(curves.items()):
+        colour = next((c for term, c in TERMS.items() if name.startswith(term)), COLOURS[i % len(COLOURS)])
+        style = {"color": colour, "dash": DASHES["val" if name.endswith("(val)") else "train"]}
+        fig.add_scatter(x=list(xs), y=list(ys), name=name, mode="lines+markers", line=style, marker={"size": 5})
+    return fig
+
+
+def bars(title: str, y: str, groups: Mapping[str, Mapping[str, float]], **layout: object) -> go.Figure:
+    """Groups of bars: {name of the colour: {name on the x axis: value}}."""
+    fig = figure(title, "", y, **layout)
+    for name, values in groups.items():
+        fig.add_bar(x=list(values), y=list(values.values()), name=name)
+    return fig.update_layout(barmode="group", showlegend=len(groups) > 1)
+
+
+def intervals(title: str, x: str, table: pd.DataFrame, **layout: object) -> go.Figure:
+    """A dot with its interval a row, and a small stroke where chance is.
+
+    Args:
+        table: columns label, value, low, high and chance (NaN for none), and group, which colours.
+    """
+    fig = figure(title, x, "", **layout)
+    for i, (group, rows) in enumerate(table.groupby("group", sort=False)):
+        error = {"array": rows["high"] - rows["value"], "arrayminus": rows["value"] - rows["low"], "symmetric": False}
+        fig.add_scatter(
+            x=rows["value"], y=rows["label"], error_x=error, mode="markers", name=str(group), marker_color=COLOURS[i]
+        )
+    fig.add_scatter(
+        x=table["chance"],
+        y=table["label"],
+        mode="markers",
+        name="chance",
+        marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": QUIET}},
+    )
+    return fig.update_yaxes(autorange="reversed", automargin=True)
+
+
+def dots(title: str, xy: np.ndarray, groups: Sequence[str], hover: Sequence[str] | None = None) -> go.Figure:
+    """Points on a plane whose axes mean nothing, coloured by group."""
+    fig = figure(title, "", "", width=640, height=520)
+    names = np.asarray(groups)
+    for i, name in enumerate(dict.fromkeys(names.tolist())):
+        at = names == name
+        said = None if hover is None else np.asarray(hover)[at]
+        fig.add_scatter(
+            x=xy[at, 0], y=xy[at, 1], mode="markers", name=str(name), text=said, hoverinfo="text+name",
+            marker={"size": 7, "opacity": 0.85, "color": COLOURS[i % len(COLOURS)]},
+        )  # fmt: skip
+    fig.update_yaxes(scaleanchor="x", showticklabels=False, ticks="", showgrid=False)
+    return fig.update_xaxes(showticklabels=False, ticks="", showgrid=False)
+
+
+def on_circle(
+    title: str, z: np.ndarray, groups: Sequence[str], pull: np.ndarray | None = None, names: Sequence[str] = ()
+) -> go.Figure:
+    """Embeddings on the unit circle, and where each is pulled.
+
+    Args:
+        title: above the figure.
+        z: (V, 2) embeddings of length 1.
+        groups: (V,) names that colour.
+        pull: (V, 2) arrows, drawn as they are.
+        names: (V,) words beside the points.
+    """
+    fig = figure(title, "", "", width=480, height=480)
+    turn = np.linspace(0, 2 * np.pi, 200)
+    circle = {"color": "#C9D0D8", "width": 1}
+    fig.add_scatter(x=np.cos(turn), y=np.sin(turn), mode="lines", line=circle, hoverinfo="skip", showlegend=False)
+    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(groups))}
+    for name, c in colour.items():
+        at = [i for i, g in enumerate(groups) if g == name]
+        said = [names[i] for i in at] if len(names) else None
+        place = ["top right" if z[i, 0] >= 0 else "top left" for i in at]
+        fig.add_scatter(
+            x=z[at, 0], y=z[at, 1], mode="markers+text", text=said, textposition=place, name=name,
+            marker={"size": 12, "color": c}, cliponaxis=False,
+        )  # fmt: skip
+    for start, by, group in zip(z, [] if pull is None else pull, groups, strict=pull is not None):
+        if np.hypot(*by) > 0.02:
+            fig.add_annotation(
+                x=start[0] + by[0], y=start[1] + by[1], ax=start[0], ay=start[1], axref="x", ayref="y", text="",
+                arrowhead=2, arrowsize=1, arrowwidth=2.5, arrowcolor=colour[group],
+            )  # fmt: skip
+    fig.update_yaxes(range=[-1.3, 1.3], scaleanchor="x", visible=False)
+    return fig.update_xaxes(range=[-1.3, 1.3], visible=False)
+
+
+def framed(picture: Image.Image, boxes: Sequence[tuple[float, float, float, float]], height: int = 420) -> Image.Image:
+    """A page with a numbered frame around each panel.
+
+    Args:
+        picture: the page.
+        boxes: x, y, w, h as shares of the page, in reading order.
+        height: of the result in pixels.
+    """
+    size = (round(picture.width * height / picture.height), height)
+    page = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(page)
+    for number, (x, y, w, h) in enumerate(boxes, start=1):
+        left, top = x * size[0], y * size[1]
+        draw.rectangle((left, top, left + w * size[0] - 1, top + h * size[1] - 1), outline=COLOURS[5], width=3)
+        draw.rectangle((left, top, left + 20, top + 20), fill=COLOURS[5])
+        draw.text((left + 7, top + 4), str(number), fill="white")
+    return page
+
+
+def side_by_side(pictures: Sequence[Image.Image], gap: int = 12) -> Image.Image:
+    """Pictures of one height in a row."""
+    width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
+    sheet = Image.new("RGB", (width, max(p.height for p in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width + gap
+    return sheet
