@@ -133,7 +133,7 @@ def _ask_panel(chosen: shell.Chosen, searcher: Searcher) -> list[Way]:
         shell.error_box(f"There is no panel {row} in this data set; it has {len(searcher.frame):,} panels.")
         row = st.session_state["search_panel"] = first_panel(searcher)
         spaces = searcher.spaces_of(row)
-    panel = searcher.frame.loc[row]
+    panel: dict[Any, Any] = searcher.frame.loc[row].to_dict()
     alt = f"The panel that is searched with: panel {int(panel['order']) + 1} of its page"
     st.image(shell.thumb(chosen, row, 640), width="stretch", alt=alt)
     with st.container(key="quiet-search-panel", gap="xsmall"):
@@ -166,8 +166,8 @@ def _choose(chosen: shell.Chosen, searcher: Searcher, row: int) -> None:
     at = pages.index(now["page_id"]) if now["page_id"] in pages else 0
     page = st.selectbox("Page", pages, index=at, key=f"search_page_{row}_{books.index(book) if book in books else 0}")
     rows = frame.index[(frame["page_id"] == page).to_numpy()]
-    items = [results.item(chosen, frame, int(r), side=240) for r in rows]
-    results.cards(items, "strip", key="search-strip", on_query=use_panel)
+    items = [results.item(frame, int(r)) for r in rows]
+    results.cards(chosen, items, "strip", key="search-strip", on_query=use_panel)
 
 
 def _word_ways(searcher: Searcher) -> list[Way]:
@@ -176,14 +176,14 @@ def _word_ways(searcher: Searcher) -> list[Way]:
 
 
 def _ask_words(searcher: Searcher) -> Query | None:
-    text = st.text_input(
+    text: str = st.text_input(
         "Words",
         key="search_words",
-        max_chars=MAX_WORDS,
+        max_chars=MAX_WORDS + 1,  # Streamlit cuts in silence; one more tells us that it did
         placeholder="a rabbit runs at night",
     )
-    if len(text) > MAX_WORDS:  # the browser's limit can be passed by
-        raise DataError(f"These are {len(text):,} characters; {MAX_WORDS:,} are the most. Shorten the text.")
+    if len(text) > MAX_WORDS:
+        raise DataError(f"This text is longer than {MAX_WORDS:,} characters. Shorten it.")
     if not text.strip():
         with st.container(key="quiet-search-words"):
             shell.line("Type what is said or seen in the panel, and press Enter.")
@@ -210,9 +210,9 @@ def _ask_picture(searcher: Searcher) -> Query | None:
             problem = refusal(refused)
         st.session_state["search_refused"] = problem
         st.session_state["search_turn"] = turn + 1  # a fresh uploader: the file and its name are forgotten
-        st.rerun(scope="fragment")
-    if problem := st.session_state.get("search_refused"):
-        shell.error_box(problem, "This picture cannot be used")
+        st.rerun()
+    if refused_why := st.session_state.get("search_refused"):
+        shell.error_box(str(refused_why), "This picture cannot be used")
         return None
     kept: tuple[str, Image.Image] | None = st.session_state.get("search_picture")
     if kept is None:

@@ -11,32 +11,42 @@ import streamlit as st
 
 from app import components, shell
 
-MAX_TEXT = 320  # characters of a text on a card
+MAX_TEXT = 240  # characters of a text on a card
 TAGS = {"partner": "true partner", "same text": "same text", "page mate": "same page"}
 TONES = {"partner": "partner", "same text": "same"}
 Mode = Literal["text", "picture", "strip"]
 
 
+SIDES = {"text": 240, "picture": 360, "strip": 240}
+# Waits for `prepare`, whose script may arrive after the list.
+STUB = """export default function (c) {
+  const go = () => (window.stage3Results ? window.stage3Results(c) : setTimeout(go, 30));
+  go();
+}"""
+
+
 @cache
-def _assets() -> tuple[str, str]:
-    return tuple((components.HERE / f"results.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))  # type: ignore[return-value]
+def _asset(kind: str) -> str:
+    return (components.HERE / f"results.{kind}").read_text(encoding="utf-8")
 
 
-def item(chosen: shell.Chosen, frame: pd.DataFrame, row: int, *, side: int = 360) -> dict[str, Any]:
+def prepare() -> None:
+    """Send script and styles of the cards; once a page, outside of the fragments that show them."""
+    component = st.components.v2.component("stage3.cards", js=_asset("js"), css=_asset("css"), isolate_styles=False)
+    component(key="hover-results", height=1)
+
+
+def item(frame: pd.DataFrame, row: int) -> dict[str, Any]:
     """What a card shows of a panel; the frame's index is the panel row."""
-    panel = frame.loc[row]
+    panel: dict[Any, Any] = frame.loc[row].to_dict()
     text = str(panel["text"])
     where = f"{panel['page_id']} · panel {int(panel['order']) + 1}"
-    return {
-        "row": int(row),
-        "text": text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…",
-        "where": where,
-        "picture": shell.thumb_url(chosen, row, side) if panel["has_box"] else "",
-        "alt": f"Panel {int(panel['order']) + 1} of page {panel['page_id']}",
-    }
+    shown = text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+    return {"row": int(row), "text": shown, "where": where} | ({} if panel["has_box"] else {"bare": True})
 
 
 def cards(
+    chosen: shell.Chosen,
     items: Sequence[dict[str, Any]],
     mode: Mode,
     *,
@@ -48,6 +58,7 @@ def cards(
     """Show cards; a click on one calls `on_query` with its panel row, "Open page" leaves for the Page view.
 
     Args:
+        chosen: the run.
         items: from `item`, with rank, score, tag and tone where the cards are ranked.
         mode: "text" where texts are what is compared, "picture" where pictures are, "strip" for small choices.
         key: of the list.
@@ -55,14 +66,16 @@ def cards(
         hint: what a click on a card does.
         empty: what to say when there is no card.
     """
-    js, css = _assets()
-    draw = st.components.v2.component("stage3.results", js=js, css=css, isolate_styles=False)
+    draw = st.components.v2.component("stage3.results", js=STUB, isolate_styles=False)
+    prefix, _, suffix = shell.thumb_url(chosen, 987654321, SIDES[mode]).partition("987654321")
     data = {
         "mode": mode,
         "items": list(items),
         "hint": hint,
         "empty": empty,
         "open": "" if mode == "strip" else "Open page",
+        "prefix": prefix,
+        "suffix": suffix,
     }
 
     def asked() -> None:

@@ -96,9 +96,10 @@ def left_out(listed: pd.DataFrame, table: PanelTable) -> pd.DataFrame:
     kept = set(table.pages["page_id"])
     out = listed[[page not in kept for page in listed["page_id"]]].reset_index(drop=True)
     known: dict[str, str] = {}
+    root = (table.report.facts.get("source") or {}).get("panels", "")
     for code, texts in table.report.examples.items():
         if code.startswith("page:"):
-            known |= {page: code.removeprefix("page:") for text in texts for page in _ids_in(text)}
+            known |= {page: code.removeprefix("page:") for text in texts for page in _ids_in(text, root)}
     by_label = table.report.skipped.get("label", 0) > 0
     kept_labels = set(table.pages["page_type"])
     reasons = []
@@ -108,9 +109,12 @@ def left_out(listed: pd.DataFrame, table: PanelTable) -> pd.DataFrame:
     return out.assign(reason=reasons)
 
 
-def _ids_in(text: str) -> list[str]:
-    """What may be the page id at the head of an example such as "book/p1: cover"."""
-    return [text, *(text[: m.start()] for m in re.finditer(": ", text))]
+def _ids_in(text: str, root: str) -> list[str]:
+    """What may be the page id at the head of an example such as "book/p1: cover" or "panels/book/p1.json: line 3"."""
+    heads = [text, *(text[: m.start()] for m in re.finditer(": ", text))]
+    files = [h.removesuffix(".json") for h in heads if h.endswith(".json")]
+    below = [f.removeprefix(root).lstrip("/\\") for f in files if root]
+    return [*heads, *files, *(f.replace("\\", "/") for f in below)]
 
 
 def check_page(config: Config, page_id: str, picture: str = "") -> PageCheck:

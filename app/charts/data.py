@@ -13,6 +13,7 @@ from app.charts import theme
 from stage3 import images
 from stage3.page_check import PageCheck
 
+LEAST_SIDE = 800  # pixels of a page's long side that frames and numbers are drawn on
 KEPT, DROPPED = "#0072B2", "#D55E00"
 COVERAGE = {
     "dialogue_share": "panels with dialogue",
@@ -100,6 +101,9 @@ def overlay(check: PageCheck, side: int = 1200, max_megapixels: float = images.M
     """
     if check.picture:
         page = images.thumbnail(check.picture, None, side, max_megapixels=max_megapixels)
+        if max(page.size) < min(side, LEAST_SIDE):
+            scale = min(side, LEAST_SIDE) / max(page.size)
+            page = page.resize((round(page.width * scale), round(page.height * scale)), Image.Resampling.BICUBIC)
     else:
         page = Image.new("RGB", (round(side * 0.7), side), "#E6E9ED")
     draw = ImageDraw.Draw(page)

@@ -29,6 +29,7 @@ def render() -> None:
         shell.empty("No panel to search", "The data set of this run has no panel with a picture or a text.")
         return
     shell.heading("Search", "Which texts belong to a picture, which pictures to a text: nearest by cosine, exactly.")
+    results.prepare()
     asking.follow_address()
     _search(chosen, searcher)
     _quality(chosen, searcher)
@@ -83,9 +84,9 @@ def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, 
     with st.container(key=f"quiet-search-{side}", gap="xxsmall"):
         shell.line(f"{_capital(found.compared)}.")
         shell.line(_standing(found, way))
-    items = _items(chosen, searcher, found, way)
+    items = _items(searcher, found, way)
     mode: results.Mode = "text" if way.target == "text" else "picture"
-    results.cards(items, mode, key=f"search-cards-{side}", on_query=lambda row: _requery(searcher, row))
+    results.cards(chosen, items, mode, key=f"search-cards-{side}", on_query=lambda row: _requery(searcher, row))
     with st.popover("Export", icon=":material/download:", disabled=not len(found.rows)):
         frame = searcher.frame.loc[found.rows]
         ranked = frame.assign(rank=np.arange(1, len(frame) + 1), score=found.scores, relation=found.relations)
@@ -110,17 +111,17 @@ def _standing(found: Results, way: Way) -> str:
     return f"{among}."
 
 
-def _items(chosen: shell.Chosen, searcher: Searcher, found: Results, way: Way) -> list[dict[str, Any]]:
+def _items(searcher: Searcher, found: Results, way: Way) -> list[dict[str, Any]]:
     """Cards of the results; a true partner below the list is added with its rank, so that both can be compared."""
     items = []
     for place, (row, score, relation) in enumerate(zip(found.rows, found.scores, found.relations, strict=True), 1):
-        card = results.item(chosen, searcher.frame, int(row))
-        tag, tone = results.TAGS.get(relation, ""), results.TONES.get(relation, "")
-        items.append({**card, "rank": str(place), "score": float(score), "tag": tag, "tone": tone})
+        card = results.item(searcher.frame, int(row))
+        marks = {"tag": results.TAGS[relation], "tone": results.TONES.get(relation, "")} if relation else {}
+        items.append({**card, "rank": str(place), "score": round(float(score), 4)} | marks)
     if found.partner_rank is not None and "partner" not in found.relations and way.query.panel is not None:
-        card = results.item(chosen, searcher.frame, way.query.panel)
+        card = results.item(searcher.frame, way.query.panel)
         mark = {"tag": results.TAGS["partner"], "tone": "partner", "gap": True}
-        items.append({**card, "rank": f"{found.partner_rank:g}", "score": float(found.partner_score or 0.0), **mark})
+        items.append({**card, "rank": f"{found.partner_rank:g}", "score": round(found.partner_score or 0.0, 4), **mark})
     return items
 
 

@@ -1,0 +1,315 @@
+"""The Search view by content: both directions, every kind of query, refusals, filters, metrics, failures."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import app_support
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from app import asking, loaders, shell
+from stage3 import images
+from stage3.searcher import Searcher
+
+UI = Path(__file__).parent.parent / "app" / "ui.py"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return app_support.workspace(tmp_path_factory.mktemp("search-view"))
+
+
+@pytest.fixture
+def here(small, monkeypatch):
+    monkeypatch.chdir(small)
+    return small
+
+
+def opened(**params: object) -> AppTest:
+    app = AppTest.from_file(str(UI), default_timeout=60)
+    app.query_params["view"] = "search"
+    for name, value in params.items():
+        app.query_params[name] = str(value)
+    return checked(app.run())
+
+
+def checked(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception[0].message
+    return app
+
+
+def words(app: AppTest) -> str:
+    return "\n".join(str(e.value) for kind in (app.text, app.code, app.subheader, app.caption) for e in kind)
+
+
+def lists(app: AppTest) -> list[dict]:
+    """What the left and the right list show."""
+    found = [json.loads(e.proto.json) for e in app.get("bidi_component") if e.proto.component_name == "stage3.results"]
+    return [f for f in found if f["mode"] != "strip"]
+
+
+def rows(shown: dict) -> list[int]:
+    return [i["row"] for i in shown["items"] if not i.get("gap")]
+
+
+def the_searcher() -> Searcher:
+    entry = loaders.entry("samples/first")
+    return asking.searcher_of(shell.Chosen(entry.id, entry.run, loaders.resolve_step(entry.run, None), True))
+
+
+def panel_with_both(searcher: Searcher, n: int = 0) -> int:
+    frame = searcher.frame
+    return int(frame.index[frame["has_picture"] & frame["has_text"]][n])
+
+
+# --- a panel of the set
+
+
+def test_both_directions_are_shown_side_by_side_with_the_true_partner_marked(here):
+    searcher = the_searcher()
+    row = panel_with_both(searcher, 5)
+    app = opened(panel=row)
+    left, right = lists(app)
+    for shown, space, target in ((left, "picture", "text"), (right, "text", "picture")):
+        found = searcher.search(searcher.from_panel(row, space), target, 10)
+        assert rows(shown) == found.rows.tolist()
+        assert shown["mode"] == target
+        partner = [i for i in shown["items"] if i.get("tag") == "true partner"]
+        assert [i["row"] for i in partner] == [row]
+        if found.partner_rank > 10:
+            assert partner[0]["rank"] == f"{found.partner_rank:g}"
+        assert f"True partner at rank {found.partner_rank:g} of {found.gallery:,}." in words(app)
+        assert found.compared[1:] in words(app)
+    assert app.query_params["panel"] in (str(row), [str(row)])
+
+
+def test_an_unknown_panel_is_said_and_another_is_shown(here):
+    app = opened(panel=999_999)
+    assert "There is no panel 999999 in this data set; it has 128 panels." in words(app)
+    assert len(lists(app)) == 2
+
+
+def test_a_panel_without_text_still_has_lists_and_no_partner(here):
+    searcher = the_searcher()
+    frame = searcher.frame
+    row = int(frame.index[~frame["has_text"]][0])
+    app = opened(panel=row)
+    assert "the true partner is not among them" in words(app)
+    assert not any(i.get("tag") == "true partner" for shown in lists(app) for i in shown["items"])
+
+
+def test_a_list_can_compare_other_spaces_and_says_which(here):
+    row = panel_with_both(the_searcher())
+    app = opened(panel=row)
+    box = next(s for s in app.selectbox if s.label == "Right list")
+    checked(box.select("Fused → fused panels").run())
+    assert "Fused panel embedding against fused panel embeddings: one space." in words(app)
+    assert row not in rows(lists(app)[1])
+
+
+def test_filters_narrow_both_lists_and_say_how_many_are_searched(here):
+    searcher = the_searcher()
+    app = opened(panel=panel_with_both(searcher))
+    checked(app.multiselect(key="search_filter_book").select("book002").run())
+    frame = searcher.frame
+    for shown in lists(app):
+        found = [i for i in shown["items"] if not i.get("gap")]
+        assert {frame["book"][i["row"]] for i in found} == {"book002"}
+    with_text = int((frame["has_text"] & (frame["book"] == "book002")).sum())
+    assert f"{with_text} panels searched; the true partner is not among them." in words(app)
+    checked(app.selectbox(key="search_filter_text").select("without").run())
+    assert not lists(app)[0]["items"]  # no text is found among panels without one
+
+
+# --- words
+
+
+def test_words_of_an_address_are_searched_and_results_can_become_the_query(here):
+    searcher = the_searcher()
+    app = opened(q="a red circle before blue")
+    left, right = lists(app)
+    query = searcher.from_words("a red circle before blue")
+    assert rows(left) == searcher.search(query, "picture", 10).rows.tolist()
+    assert rows(right) == searcher.search(query, "text", 10).rows.tolist()
+    best = searcher.frame["text"][rows(right)[0]]
+    assert "red" in best or "circle" in best or "blue" in best
+    app.session_state["search_kind"], app.session_state["search_panel"] = "panel", rows(left)[0]  # as a click does
+    checked(app.run())
+    assert app.query_params["panel"] in (str(rows(left)[0]), [str(rows(left)[0])])
+    assert "q" not in app.query_params
+
+
+def test_five_megabytes_of_words_are_refused_in_one_box(here):  # A09
+    app = opened()
+    checked(app.segmented_control(key="search_kind").set_value("words").run())
+    assert "press Enter" in words(app)
+    start = time.process_time()
+    app.session_state["search_words"] = "word " * 1_000_000
+    checked(app.run())
+    assert time.process_time() - start < 5
+    assert "This text is longer than 2,000 characters. Shorten it." in words(app)
+    assert not lists(app)
+    app.session_state["search_words"] = "a red circle"
+    checked(app.run())
+    assert len(lists(app)) == 2
+
+
+# --- pictures
+
+
+def png(width: int, height: int, mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height), "red" if mode == "RGB" else 0).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def bomb(side: int = 30_000) -> bytes:
+    """A one-bit PNG of 900 megapixels in about a hundred kilobytes."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows_of = zlib.compress(bytes((side // 8 + 1) * side), 9)
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows_of) + chunk(b"IEND", b"")
+
+
+def upload(app: AppTest, data: bytes, name: str = "mine.png") -> AppTest:
+    if app.session_state["search_kind"] != "picture":
+        checked(app.segmented_control(key="search_kind").set_value("picture").run())
+    return checked(app.file_uploader[0].set_value((name, data, "image/png")).run())
+
+
+def test_an_uploaded_crop_finds_its_own_panel_and_only_a_small_copy_is_kept(here):
+    searcher = the_searcher()
+    row = panel_with_both(searcher, 3)
+    panel = searcher.frame.loc[row]
+    page = images.open_page(searcher.data.table.pages["image_path"][panel["page"]])
+    crop = images.crop(page, [panel[c] for c in "xywh"])
+    app = upload(opened(), images.encode(crop.resize((crop.width * 9, crop.height * 9), Image.Resampling.NEAREST)))
+    right = lists(app)[1]
+    assert right["items"][0]["row"] == row
+    assert right["items"][0]["score"] > 0.95
+    _, kept = app.session_state["search_picture"]
+    assert max(kept.size) <= asking.KEPT_SIDE
+    assert app.file_uploader[0].value is None  # the file itself is forgotten
+
+
+HOSTILE = {
+    "A01 an executable": (b"MZ\x90\x00" + bytes(500), "It is not a JPEG, PNG, WEBP"),
+    "A01 a web page": (b"<html><img src=http://x>", "It is not a JPEG, PNG, WEBP"),
+    "A02 a bomb": (bomb(), "more than 50 megapixels"),
+    "A03 too large": (png(8, 8) + bytes(21 * 2**20), "larger than 20 MB"),
+    "empty": (b"", "empty"),
+    "cut": (png(300, 300)[:400], "ends in the middle"),
+    "one pixel": (png(1, 1), "smaller than 4 pixels"),
+    "a line": (png(4, 900), "hundred times"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_picture_that_cannot_be_used_is_refused_politely_and_the_session_goes_on(case, here):
+    data, reason = HOSTILE[case]
+    app = opened()
+    start = time.process_time()
+    if len(data) > asking.MAX_UPLOAD:  # the server refuses these before they arrive; asked directly, so do we
+        with pytest.raises(images.ImageProblem) as problem:
+            asking.take_picture(data)
+        assert reason in asking.refusal(problem.value)
+        return
+    upload(app, data)
+    assert time.process_time() - start < 5
+    assert reason in words(app)
+    assert not lists(app)
+    checked(app.segmented_control(key="search_kind").set_value("panel").run())
+    assert len(lists(app)) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd.png", "a\nb.png", "<script>alert(1)</script>.png", "x" * 300 + ".png"]
+)
+def test_the_name_of_an_upload_is_never_shown_nor_used(name, here):  # A05
+    app = upload(opened(), png(60, 60), name)
+    assert len(lists(app)) == 2
+    everything = words(app) + json.dumps(lists(app)) + str(app.session_state["search_picture"])
+    assert "passwd" not in everything
+    assert "alert(1)</script>.png" not in everything
+    assert "x" * 100 not in everything
+
+
+def test_a_picture_and_words_are_blended_by_the_slider(here):
+    searcher = the_searcher()
+    app = upload(opened(), png(80, 60))
+    checked(app.segmented_control(key="search_kind").set_value("both").run())
+    assert app.slider(key="search_blend").disabled
+    checked(app.text_input(key="search_words").input("a red circle").run())
+    _, picture = app.session_state["search_picture"]
+    asked = (searcher.from_picture(picture), searcher.from_words("a red circle"))
+    for weight in (0.5, 0.1, 1.0):
+        checked(app.slider(key="search_blend").set_value(weight).run())
+        found = searcher.search(searcher.blend(*asked, weight), "picture", 10)
+        assert rows(lists(app)[0]) == found.rows.tolist()
+    assert "blend of a picture and a text embedding" in words(app).lower()
+
+
+# --- quality
+
+
+def test_metrics_of_both_directions_come_with_intervals_and_chance(here):
+    app = opened()
+    table = next(d.value for d in app.dataframe if "chance" in d.value.columns)
+    assert len(table) == 8
+    from stage3.report import evaluation_report
+
+    report = evaluation_report(loaders.entry("samples/first").run, split="test")
+    shown = dict(zip(table.iloc[:, 0], table["value"], strict=True))
+    assert shown["R@5  picture → text"] == f"{100 * report['retrieval/i2t_r5']:.1f} %"
+    assert shown["MRR  text → picture"] == f"{report['retrieval/t2i_mrr']:.3f}"
+    low, high = report["intervals"]["retrieval/i2t_r10"]
+    intervals = dict(zip(table.iloc[:, 0], table["95 % interval"], strict=True))
+    assert intervals["R@10  picture → text"] == f"{100 * low:.1f} % to {100 * high:.1f} %"
+    assert "resampling whole pages" in words(app)
+
+
+def test_one_direction_failures_are_listed_with_their_reason(here):
+    app = AppTest.from_file(str(UI), default_timeout=60)
+    app.query_params["view"] = "search"
+    app.session_state["search_tabs"] = "Found in one direction only"
+    checked(app.run())
+    searcher = the_searcher()
+    frame = searcher.frame
+    silent = int((~frame["has_text"] & (frame["split"] == "test")).sum())
+    metric = {m.label: m.value for m in app.metric}
+    assert metric["No text to ask with"] == f"{silent:,}"
+    reason = app.segmented_control(key="search_reason_test_5")
+    checked(reason.set_value("no text").run())
+    table = next(d.value for d in app.dataframe if "works" in d.value.columns)
+    assert len(table) == silent
+    assert (table["text"] == "").all()
+    assert "There are no words to search with" in words(app)
+
+
+# --- size
+
+
+def test_five_thousand_panels_and_a_filter_within_its_time(tmp_path_factory, monkeypatch):
+    folder = app_support.workspace(tmp_path_factory.mktemp("large"), books=50, pages=25, panels=4, epochs=1, dim=64)
+    monkeypatch.chdir(folder)
+    app = opened(panel=17)
+    assert sum("panels searched" in t.value or "of 5,000" in t.value for t in app.text) >= 1
+    app.multiselect(key="search_filter_book").select("book003").run()  # everything is loaded now
+    seconds = []
+    for book in ("book004", "book005", "book006"):
+        start = time.process_time()
+        checked(app.multiselect(key="search_filter_book").select(book).run())
+        seconds.append(time.process_time() - start)
+    assert np.min(seconds) < 0.5  # the whole page, which a browser does not draw again for a filter
+    assert {i["row"] // 100 for i in lists(app)[1]["items"]} <= {3, 4, 5, 6, 0}
