@@ -12,16 +12,16 @@ FLOORS: list[set[str]] = [
     {"config", "console", "durable", "panels", "losses", "chunked", "metrics", "bootstrap"},
     {
         "readers", "splits", "images", "backbones", "pretrained", "tiny", "features", "feature_store",
-        "feature_build", "page_digests", "crops", "batches", "model", "optim", "runs", "checkpoints", "curves",
+        "feature_build", "page_digests", "crops", "batches", "model", "optim", "runs", "checkpoints",
         "neighbors", "layouts", "search_index",
     },
     {
         "dataset", "objectives", "evaluation", "inspection", "loading", "report", "stage4", "export_plan", "exporter",
-        "projection_files", "searcher", "search_failures",
+        "projection_files", "searcher", "search_failures", "page_check", "curves",
     },
     {
         "trainer", "train", "data", "evaluate", "diagnose", "embed", "search", "projection", "ablate",
-        "samples", "tiny_train", "release",
+        "samples", "tiny_train", "release", "experiments",
     },
 ]  # fmt: skip
 FORBIDDEN = {"torchvision", "timm", "streamlit", "app", "pickle"}
