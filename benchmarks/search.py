@@ -1,0 +1,157 @@
+"""CPU time of exact search, and of a changed filter in the explorer: `python -m benchmarks.search [--rows 100000]`.
+
+The index is measured beside the bare matrix product that any exact search has to make. The second part searches as the
+explorer does when a filter changes: which panels are allowed, and two lists with the rank of the true partner, on
+panels with random embeddings. CPU seconds are the least of several repeats on one thread; `/proc/loadavg` is printed
+beside them. Answers are compared with float64 brute force while they are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stage3.search_index import Index
+
+BARS = {"one query": 40.0, "filter change": 1000.0}  # milliseconds of CPU at 100,000 rows
+TOP = 50
+
+
+def milliseconds(work: Callable[[], Any], repeats: int = 9) -> float:
+    """Least CPU time of one call."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return 1e3 * min(times)
+
+
+def unit(rows: int, dim: int, seed: int) -> torch.Tensor:
+    """Random directions."""
+    x = torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(x, dim=1, out=x)
+
+
+def measure_index(rows: int, dim: int) -> dict[str, float]:
+    """One query and a batch against the bare product; the answers are checked."""
+    matrix, queries = unit(rows, dim, 0), unit(100, dim, 1)
+    index = Index(matrix)
+    hits = index.search(queries[:3], TOP)
+    for i in range(3):
+        exact = (matrix.double() @ queries[i].double()).numpy()
+        brute = np.lexsort((np.arange(rows), -exact))[:TOP]
+        assert hits.rows[i].tolist() == brute.tolist(), "not the answer of float64 brute force"
+    allowed = np.arange(rows) % 3 == 0
+    wide = matrix.T
+    found = {
+        "product, one query": milliseconds(lambda: queries[:1] @ wide),
+        "one query": milliseconds(lambda: index.search(queries[:1], TOP)),
+        "one query, a third allowed": milliseconds(lambda: index.search(queries[:1], TOP, allowed=allowed)),
+        "product, 100 queries": milliseconds(lambda: queries @ wide, 3),
+        "100 queries": milliseconds(lambda: index.search(queries, TOP), 3),
+    }
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "matrix.f32"
+        matrix.numpy().tofile(path)
+        mapped = Index(np.memmap(path, np.float32, "r", shape=(rows, dim)))
+        found["one query, memory-mapped"] = milliseconds(lambda: mapped.search(queries[:1], TOP))
+    return found
+
+
+def measure_filters(rows: int, dim: int) -> dict[str, float]:
+    """A changed filter: the allowed panels, and both directions of a panel of the set."""
+    from stage3.searcher import Filters
+
+    searcher = synthetic_searcher(rows, dim)
+    queries = [(searcher.from_panel(7, "picture"), "text"), (searcher.from_panel(7, "text"), "picture")]
+    for query, target in queries:
+        searcher.search(query, target)  # the indices are made with the first search
+    turn = iter(range(10**9))
+
+    def change() -> None:
+        filters = Filters(books=(f"book{next(turn) % 50:04d}", "book0000"), splits=("train", "val"), text="with")
+        for query, target in queries:
+            searcher.search(query, target, 10, filters)
+
+    return {"filter change": milliseconds(change)}
+
+
+def synthetic_searcher(rows: int, dim: int) -> Any:
+    """A searcher over `rows` panels, four a page and a hundred a book, with random embeddings and no pictures."""
+    import pandas as pd
+
+    from stage3.batches import PanelSet
+    from stage3.config import Config
+    from stage3.dataset import Dataset
+    from stage3.evaluation import Embedded
+    from stage3.features import FeatureSet
+    from stage3.model import EncoderSpec
+    from stage3.objectives import Stage3
+    from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
+    from stage3.searcher import Searcher
+
+    page = np.arange(rows) // 4
+    n_pages = int(page[-1]) + 1
+    order = np.arange(rows) % 4
+    values: dict[str, Any] = {"panel_id": [f"p{i}#0" for i in range(rows)], "page": page, "order": order}
+    values |= {"source_index": order, "x": 0.1, "y": order / 4, "w": 0.8, "h": 0.2, "has_box": True}
+    values |= {"dialogue": [f"words of panel {i}" for i in range(rows)], "description": "", "speakers": ""}
+    panels = pd.DataFrame(values).astype({k: v for k, v in PANEL_COLUMNS.items() if v != "str"})
+    about: dict[str, Any] = {
+        "page_id": [f"p{i}" for i in range(n_pages)],
+        "overall_summary": "",
+        "resolved_by": "exact",
+    }
+    about |= {"book_id": [f"book{i // 25:04d}" for i in range(n_pages)], "page_type": "story", "image_path": ""}
+    about |= {"width": 0, "height": 0, "first_panel": 4 * np.arange(n_pages), "n_panels": np.bincount(page)}
+    pages = pd.DataFrame(about).astype({k: v for k, v in PAGE_COLUMNS.items() if v != "str"})
+    features = FeatureSet.in_memory(np.zeros((rows, 2), np.float32), np.zeros((rows, 2), np.float32))
+    data = Dataset(PanelTable(panels, pages, DataReport()), features, np.arange(n_pages) // 25 % 3)
+    assert isinstance(data.panel_set, PanelSet)
+    embedded = Embedded(
+        *(unit(rows, dim, seed) for seed in (2, 3, 4)),
+        gate=torch.full((rows, 3), 1 / 3),
+        present=torch.ones(rows, 3, dtype=torch.bool),
+        page_ids=torch.from_numpy(page),
+        text_ids=torch.arange(rows),
+        rows=torch.arange(rows),
+    )
+    config = Config.from_mapping({"dim": 32})
+    model = Stage3.initialised(EncoderSpec.of(config, (2,), 2), config, seed=0).eval()
+    return Searcher(data, model, embedded)
+
+
+def main() -> int:
+    """Measure and print; 1 when a bar is missed at 100,000 rows or fewer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure_index(args.rows, args.dim) | measure_filters(args.rows, args.dim)
+    load = Path("/proc/loadavg")
+    about = load.read_text(encoding="utf-8").strip() if load.exists() else ""
+    if args.json:
+        sys.stdout.write(json.dumps({"rows": args.rows, "dim": args.dim, "cpu_ms": found, "loadavg": about}) + "\n")
+    else:
+        sys.stdout.write(f"{args.rows:,} x {args.dim}, CPU milliseconds, one thread; load {about}\n")
+        for name, value in found.items():
+            bar = f"  (bar {BARS[name]:g})" if name in BARS else ""
+            sys.stdout.write(f"  {name:<28}{value:9.1f}{bar}\n")
+    missed = args.rows <= 100_000 and any(found[name] > bar for name, bar in BARS.items())
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
