@@ -23,6 +23,7 @@ pio.templates["stage3"] = go.layout.Template(
         "xaxis": {"gridcolor": "#E8ECF0", "zeroline": False, "linecolor": QUIET, "ticks": "outside"},
         "yaxis": {"gridcolor": "#E8ECF0", "zeroline": False, "linecolor": QUIET, "ticks": "outside"},
         "margin": {"l": 70, "r": 20, "t": 50, "b": 55},
+        "modebar": {"orientation": "v"},
         "title": {"x": 0.01, "font": {"size": 15}},
         "legend": {"orientation": "h", "y": -0.22, "x": 0},
     }
@@ -106,7 +107,7 @@ def on_circle(
         pull: (V, 2) arrows, drawn as they are.
         names: (V,) words beside the points.
     """
-    fig = figure(title, "", "", width=480, height=480)
+    fig = figure(title, "", "", width=520, height=480, margin={"l": 10, "r": 60, "t": 40, "b": 10})
     turn = np.linspace(0, 2 * np.pi, 200)
     circle = {"color": "#C9D0D8", "width": 1}
     fig.add_scatter(x=np.cos(turn), y=np.sin(turn), mode="lines", line=circle, hoverinfo="skip", showlegend=False)
@@ -114,7 +115,8 @@ def on_circle(
     for name, c in colour.items():
         at = [i for i, g in enumerate(groups) if g == name]
         said = [names[i] for i in at] if len(names) else None
-        place = ["top right" if z[i, 0] >= 0 else "top left" for i in at]
+        outward = [(z[i, 0] >= 0) == (np.hypot(*z[i]) > 0.95) for i in at]  # words of inner points go inwards
+        place = ["middle right" if o else "middle left" for o in outward]
         fig.add_scatter(
             x=z[at, 0], y=z[at, 1], mode="markers+text", text=said, textposition=place, name=name,
             marker={"size": 12, "color": c}, cliponaxis=False,
@@ -125,8 +127,9 @@ def on_circle(
                 x=start[0] + by[0], y=start[1] + by[1], ax=start[0], ay=start[1], axref="x", ayref="y", text="",
                 arrowhead=2, arrowsize=1, arrowwidth=2.5, arrowcolor=colour[group],
             )  # fmt: skip
-    fig.update_yaxes(range=[-1.3, 1.3], scaleanchor="x", visible=False)
-    return fig.update_xaxes(range=[-1.3, 1.3], visible=False)
+    fig.update_layout(legend_y=0.0)
+    fig.update_yaxes(range=[-1.4, 1.2], scaleanchor="x", visible=False)
+    return fig.update_xaxes(range=[-1.4, 1.4], visible=False)
 
 
 def framed(picture: Image.Image, boxes: Sequence[tuple[float, float, float, float]], height: int = 420) -> Image.Image:
