@@ -69,15 +69,10 @@ def _tile(
         caption = captions(row) if callable(captions) else captions.get(row, "") if captions is not None else text
         st.text(caption if len(caption) <= 90 else caption[:89] + "…")
         with st.container(horizontal=True, gap="xxsmall"):
-            st.button(
-                "",
-                icon=":material/auto_stories:",
-                key=f"{key}-open-{row}",
-                help="Open its page",
-                type="tertiary",
-                on_click=shell.request,
-                args=("page",),
-                kwargs={"page": int(panel["page"]), "panel": row},
+            open_it = st.button(
+                "", icon=":material/auto_stories:", key=f"{key}-open-{row}", help="Open its page", type="tertiary"
             )
+            if open_it:  # not a callback: a gallery may stand in a fragment, and only `go` leaves one
+                shell.go("page", page=int(panel["page"]), panel=row)
             for icon, act in actions.items():
                 st.button("", icon=icon, key=f"{key}-{icon}-{row}", type="tertiary", on_click=act, args=(row,))

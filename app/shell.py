@@ -238,7 +238,7 @@ def go(view: str, **params: Any) -> NoReturn:
 
 
 def request(view: str, **params: Any) -> None:
-    """Open another view on the next rerun of the page; for `on_click=shell.request, args=("page",), kwargs=…`."""
+    """Open another view on the next rerun of the page; for callbacks outside fragments (a fragment reruns alone)."""
     st.session_state["_go"] = (view, {k: str(v) for k, v in params.items() if v is not None})
 
 
@@ -269,7 +269,7 @@ def thumb(chosen_run: Chosen, row: int, side: int = 360, kind: str = "panel") ->
 
 def heading(title: str, about: str = "") -> None:
     """The view's title and one sentence; both our own words, never data."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="view-heading"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="view-heading"):
         st.header(title, anchor=False, width="content")
         if about:
             st.caption(about, width="content")

@@ -108,7 +108,7 @@ def _summary(frame: pd.DataFrame, label: str) -> None:
 def forest(frame: pd.DataFrame) -> go.Figure:
     """Each finding's difference with its interval.
 
-    Metrics have different units, so each row is scaled by the widest |bound| of its metric; the numbers stand beside it.
+    Metrics differ in unit, so rows are scaled by the widest |bound| of their metric; hovering gives the numbers.
     """
     look = theme.look()
     hues = {"helps": theme.categorical()[2], "hurts": theme.categorical()[5], "no effect here": look.quiet}

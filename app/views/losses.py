@@ -27,8 +27,9 @@ def render() -> None:
     """Controls, then curves that poll while a run trains, then tables."""
     chosen = shell.chosen(needs_checkpoint=False)
     shell.heading("Losses", "Each loss as it is, times its weight, and over how many panels it was taken.")
-    entries = _runs(chosen)
-    kind, how = _controls(entries)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="losses-controls"):
+        entries = _runs(chosen)
+        kind, how = _controls(entries)
     live = any(e.run.is_live for e in entries)
 
     @st.fragment(run_every="1s" if live else None)
@@ -53,53 +54,51 @@ def _runs(chosen: shell.Chosen) -> list[loaders.Entry]:
     seeds = next(([i for i in g if i != chosen.id] for g in groups if chosen.id in g), [])
     if "losses-with" not in st.session_state:
         st.session_state["losses-with"] = asked
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        others = [i for i in everything if i != chosen.id]
-        st.session_state["losses-with"] = [i for i in st.session_state["losses-with"] if i in others]
-        added = st.multiselect(
-            "Lay over it",
-            others,
-            key="losses-with",
-            max_selections=MAX_RUNS - 1,
-            placeholder="other runs",
-            width=520,
+    others = [i for i in everything if i != chosen.id]
+    st.session_state["losses-with"] = [i for i in st.session_state["losses-with"] if i in others]
+    added = st.multiselect(
+        "Lay over it",
+        others,
+        key="losses-with",
+        max_selections=MAX_RUNS - 1,
+        placeholder="other runs",
+        width=330,
+    )
+    if seeds:
+        st.button(
+            f"Its {len(seeds)} other seed" + ("s" if len(seeds) > 1 else ""),
+            icon=":material/casino:",
+            help="Runs that differ in nothing but the seed",
+            on_click=lambda: st.session_state.update({"losses-with": seeds[: MAX_RUNS - 1]}),
         )
-        if seeds:
-            st.button(
-                f"Its {len(seeds)} other seed" + ("s" if len(seeds) > 1 else ""),
-                icon=":material/casino:",
-                help="Runs that differ in nothing but the seed",
-                on_click=lambda: st.session_state.update({"losses-with": seeds[: MAX_RUNS - 1]}),
-            )
     shell.set_params(**{"with": ",".join(added) or None})
     return [everything[chosen.id], *(everything[i] for i in added)]
 
 
 def _controls(entries: list[loaders.Entry]) -> tuple[str, How]:
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        kind = st.segmented_control(
-            "Value", ["raw", "weighted", "active"], default="raw", required=True, key="losses-kind",
-            help="raw: the loss. weighted: times its weight, as the total adds it up. active: over how many items",
-        )  # fmt: skip
-        by = st.segmented_control("Over", list(curves.AXES), default="step", required=True, key="losses-by")
-        splits = st.segmented_control(
-            "Split", ["train", "val"], default=["train", "val"], selection_mode="multi", key="losses-split"
+    kind = st.segmented_control(
+        "Value", ["raw", "weighted", "active"], default="raw", required=True, key="losses-kind",
+        help="raw: the loss. weighted: times its weight, as the total adds it up. active: over how many items",
+    )  # fmt: skip
+    by = st.segmented_control("Over", list(curves.AXES), default="step", required=True, key="losses-by")
+    splits = st.segmented_control(
+        "Split", ["train", "val"], default=["train", "val"], selection_mode="multi", key="losses-split"
+    )
+    smoothing = st.select_slider(
+        "Smoothing of training",
+        [0.0, 0.5, 0.8, 0.9, 0.95, 0.98],
+        value=0.0,
+        format_func=lambda w: "none" if not w else f"about {1 / (1 - w):.0f} points",
+        key="losses-smoothing",
+        help="Exponential moving average without start-up bias, over about so many points. The unsmoothed curve "
+        "stays behind it, faint. Validation is never smoothed.",
+        width=200,
+    )
+    as_band = False
+    if len(entries) > 1:
+        as_band = st.toggle(
+            "Mean and band", key="losses-band", help="Mean of the runs, band of one standard deviation (n - 1)"
         )
-        smoothing = st.select_slider(
-            "Smoothing of training",
-            [0.0, 0.5, 0.8, 0.9, 0.95, 0.98],
-            value=0.0,
-            format_func=lambda w: "none" if not w else f"about {1 / (1 - w):.0f} points",
-            key="losses-smoothing",
-            help="Exponential moving average without start-up bias, over about so many points. The unsmoothed curve "
-            "stays behind it, faint. Validation is never smoothed.",
-            width=240,
-        )
-        as_band = False
-        if len(entries) > 1:
-            as_band = st.toggle(
-                "Mean and band", key="losses-band", help="Mean of the runs, band of one standard deviation (n - 1)"
-            )
     chosen_splits = tuple(splits) if splits else ("train", "val")
     return str(kind), How(str(by), chosen_splits, float(smoothing), bool(as_band))
 

@@ -166,9 +166,8 @@ def _actions(entry: loaders.Entry) -> None:
             ("Losses", ":material/show_chart:", "losses"),
             ("Retrain from it", ":material/model_training:", "retrain"),
         ):
-            st.button(
-                label, icon=icon, key=f"open-{view}", on_click=shell.request, args=(view,), kwargs={"run": entry.id}
-            )
+            if st.button(label, icon=icon, key=f"open-{view}"):
+                shell.go(view, run=entry.id)
 
 
 def _health(entry: loaders.Entry) -> None:

@@ -1,0 +1,163 @@
+"""Five journeys through the explorer in a real browser, with no error in its console."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import app_support
+import pytest
+from PIL import Image
+
+from app import screenshots
+from app.screenshots import settled
+from stage3.runs import list_runs
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+if screenshots.browser_path() is None:
+    pytest.skip(f"no browser: looked for {', '.join(screenshots.BROWSERS)}", allow_module_level=True)
+pytestmark = pytest.mark.browser
+PATIENCE = 60_000  # ms; a busy machine draws slowly
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = app_support.workspace(tmp_path_factory.mktemp("browser"))
+    yield folder
+    for run in list_runs([folder / "runs"]):  # whatever a failed journey left training
+        run.request_stop()
+
+
+@pytest.fixture(scope="module")
+def address(workspace):
+    with screenshots.server(workspace) as found:
+        yield found
+
+
+@pytest.fixture
+def tab(address):
+    problems = []
+    with screenshots.page(address, 1440, 1000) as page:
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: problems.append(str(e)))
+        outside = []
+        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url))
+        yield page
+    assert not problems
+    assert not [url for url in outside if not url.startswith(address.replace("http", "ws"))], "no other host is asked"
+
+
+def open_view(tab, path):
+    tab.goto(path)
+    settled(tab)
+
+
+def test_open_then_lasso_then_gallery_then_page(tab):
+    open_view(tab, "/")
+    plot = tab.locator(".st-key-map-plot .nsewdrag").first
+    plot.wait_for()
+    tab.wait_for_timeout(500)
+    box = plot.bounding_box()
+    left, top, right, bottom = box["x"] + 6, box["y"] + 6, box["x"] + box["width"] - 6, box["y"] + box["height"] - 6
+    tab.mouse.move(left, top)
+    tab.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 8)):
+        tab.mouse.move(x, y, steps=8)
+    tab.mouse.up()
+    tiles = tab.locator('[class*="st-key-tile-map-selection-"]')
+    tiles.first.wait_for()
+    assert tiles.count() >= 12
+    settled(tab)
+    tab.wait_for_function("document.querySelector('[class*=st-key-tile-map-selection-] img').naturalWidth > 20")
+    tiles.first.get_by_role("button").first.click()
+    tab.get_by_role("heading", name="Page", exact=True).wait_for()
+    settled(tab)
+    assert re.search(r"/page\?.*panel=\d+", tab.url)
+    assert tab.get_by_text("book00").first.is_visible()
+
+
+def test_words_then_results_then_a_result_as_the_query(tab):
+    open_view(tab, "/search?run=samples/first")
+    tab.get_by_text("Words", exact=True).first.click()
+    field = tab.get_by_label("Words", exact=True).last
+    field.wait_for()
+    field.fill("a red circle before green")
+    field.press("Enter")
+    cards = tab.locator(".s3r-card")
+    tab.wait_for_function("document.querySelectorAll('.s3r-card .s3r-rank').length >= 5")
+    settled(tab)
+    first = cards.locator(".s3r-main").first
+    where = first.get_attribute("aria-label").split(": ", 1)[1].split(". ")[0]
+    first.click()
+    tab.wait_for_function(
+        "w => [...document.querySelectorAll('[data-testid=stText]')].some(t => t.textContent.includes(w))",
+        arg=where.rsplit(" · ", 1)[0],
+    )
+    settled(tab)
+    assert "panel=" in tab.url
+    assert cards.count() >= 5
+
+
+def test_an_uploaded_picture_is_searched_with_and_a_damaged_one_is_refused(tab):
+    open_view(tab, "/search?run=samples/first")
+    tab.get_by_text("Picture", exact=True).first.click()
+    upload = tab.locator('input[type="file"]')
+    upload.wait_for(state="attached")
+    picture = io.BytesIO()
+    Image.new("RGB", (120, 90), (200, 60, 50)).save(picture, "PNG")
+    upload.set_input_files({"name": "own.png", "mimeType": "image/png", "buffer": picture.getvalue()})
+    tab.wait_for_function("document.querySelectorAll('.s3r-card .s3r-rank').length >= 5")
+    settled(tab)
+    upload = tab.locator('input[type="file"]')
+    upload.set_input_files({"name": "<b>.png", "mimeType": "image/png", "buffer": picture.getvalue()[:60]})
+    tab.get_by_text("This picture cannot be used").wait_for()
+    settled(tab)
+    assert tab.get_by_role("heading", name="Search", exact=True).is_visible()
+
+
+def test_retrain_watch_cancel_retrain_compare(tab):
+    open_view(tab, "/retrain?run=samples/first")
+    epochs = tab.get_by_label("Epochs", exact=True)
+    epochs.fill("3000")
+    epochs.press("Enter")
+    tab.get_by_text("epochs: 4 → 3000").wait_for()
+    tab.get_by_role("button", name="Train").click()
+    tab.get_by_text(re.compile(r"step [\d,]+ of 9,000")).wait_for()
+    tab.get_by_role("heading", name="Validation loss").wait_for()
+    job = re.search(r"job=([^&]+)", tab.url).group(1)
+    tab.reload()  # nothing is lost: the run goes on and is found again
+    settled_enough = tab.get_by_role("button", name="Cancel")
+    settled_enough.wait_for()
+    assert job in tab.url
+    settled_enough.click()
+    tab.get_by_text("stopped", exact=True).first.wait_for()
+    epochs = tab.get_by_label("Epochs", exact=True)
+    epochs.fill("3")
+    epochs.press("Enter")
+    tab.get_by_text("epochs: 4 → 3", exact=True).wait_for()
+    tab.get_by_role("button", name="Train").click()
+    tab.get_by_role("heading", name="Metrics at each run's best checkpoint").wait_for()
+    settled(tab)
+    assert job not in tab.url
+    tab.get_by_role("button", name="Side by side").click()
+    tab.get_by_role("heading", name="Settings that differ").wait_for()
+    assert "pick=samples%2Ffirst" in tab.url
+
+
+def test_a_deep_link_restores_view_run_and_panel(tab):
+    open_view(tab, "/page?run=samples/first&panel=9")
+    assert tab.get_by_role("heading", name="Page", exact=True).is_visible()
+    assert "panel=9" in tab.url
+    before = tab.locator('[data-testid="stMain"]').inner_text()
+    tab.reload()
+    settled(tab)
+    after = tab.locator('[data-testid="stMain"]').inner_text()
+    assert before.split() == after.split()
+    tab.keyboard.press("g")
+    tab.keyboard.press("l")
+    tab.get_by_role("heading", name="Losses", exact=True).wait_for()
+    settled(tab)
+    tab.go_back()
+    tab.get_by_role("heading", name="Page", exact=True).wait_for()
+    assert "run=samples%2Ffirst" in tab.url or "run=samples/first" in tab.url
