@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from stage3 import evaluation, report
+from stage3.batches import PageSampler
 from stage3.config import FIELDS, Config, Interrupted, NumericError, Stage3Error, spec_of
 from stage3.diagnose import diagnose
 from stage3.experiments import noise
@@ -32,11 +33,12 @@ from stage3.train import check_identity
 if TYPE_CHECKING:
     from stage3.dataset import Dataset
 
-EPOCHS = 12
-"""Enough for the cosine schedule to settle on the sample comics; 20 change no verdict that we saw, and cost more."""
+SMALLER = {"epochs": 10, "dim": 256}
+"""Half a run's default epochs and size, so that some four hundred runs fit a quarter of an hour on two cores."""
 
 NEVER = 1_000_000
-_PINNED = ("epochs", "data")
+_FILES = {"keep_checkpoints": 0, "log_every": NEVER}  # settings that reach files but no weight
+_SHOWN = ("data", *SMALLER)
 _PLACES = ("manifest", "panels", "labels", "panel_format", "box_order", "remap", "limit_pages")
 RECORD = "evidence"
 
@@ -64,16 +66,17 @@ class Plan:
 
 def config_of(arm: Arm, seed: int, given: Mapping[str, Any], thinned: Path) -> Config:
     """Settings of an arm: the reviewed values, then the caller's own settings, then the arm's changes."""
-    base = {"epochs": EPOCHS} | (REVIEWED if arm.pinned else {}) | dict(given)
+    base = SMALLER | (REVIEWED if arm.pinned else {}) | dict(given)
     if arm.data == "thinned":
         base = {k: v for k, v in base.items() if k not in _PLACES} | {"data": thinned.as_posix()}
-    files = {"checkpoint_every": 1 if arm.meter else NEVER, "keep_checkpoints": 0}
+    files = {**_FILES, "checkpoint_every": 1 if arm.meter else NEVER}
     return Config.layered((base, "settings"), ({**arm.changes, **files, "seed": seed}, arm.label))
 
 
 def key_of(config: Config, identity: Mapping[str, Any]) -> str:
     """Hash of all that reaches the weights but the seed: settings and the data set's identity."""
-    reaching = {k: v for k, v in config.to_dict().items() if k != "seed" and not spec_of(k).resume_free}
+    left_out = {"seed", *_FILES}
+    reaching = {k: v for k, v in config.to_dict().items() if k not in left_out and not spec_of(k).resume_free}
     text = json.dumps([reaching, dict(identity)], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:10]
 
@@ -84,8 +87,8 @@ def command_of(config: Config, name: str, *, pinned: bool = True) -> str:
     shown = {
         k: v
         for k, v in config.to_dict().items()
-        if (k in _PINNED or (pinned and k in REVIEWED) or v != (list(d) if isinstance(d := default[k], tuple) else d))
-        and k not in ("checkpoint_every", "keep_checkpoints", "temperature")
+        if (k in _SHOWN or (pinned and k in REVIEWED) or v != (list(d) if isinstance(d := default[k], tuple) else d))
+        and k not in (*_FILES, "checkpoint_every", "temperature")
     }
     flags = [f"--{k} {shlex.quote(_word(v))}" for k, v in shown.items() if _word(v)]
     return " ".join([f"python -m stage3.train --run runs/again/{name}", *flags])
@@ -134,6 +137,8 @@ def make(plan: Plan, stop: Callable[[], bool] = lambda: False) -> Path:
     torch.set_num_threads(plan.config.threads)
     if record_of(plan):
         return plan.path
+    if stop():
+        raise Interrupted(f"{plan.path}: not begun")
     data = dataset_of(plan.config)
     run = _ready(plan)
     with run.lock():
@@ -214,7 +219,7 @@ def measure(run: Run, data: Dataset, wants: frozenset[str] = frozenset()) -> dic
     row = frame[(frame["split"] == "val") & (frame["step"] == chosen)]
     values = {} if row.empty else {str(k): v for k, v in row.iloc[0].items()}
     record["val"] = {k: v for k, v in values.items() if k.startswith(("retrieval/", "reconstruction/", "collapse/"))}
-    extra = _signal(frame[frame["split"] == "train"])
+    extra = _signal(run.config, data)
     if "chunked" in wants:
         model = evaluation.load_model(run, chosen)
         extra |= errors_and_memory(evaluation.embed(model, data.panel_set, pages))
@@ -251,14 +256,17 @@ def _by_group(values: np.ndarray, groups: np.ndarray) -> dict[str, list[float]]:
     return {name: [float(s), float(n)] for name, s, n in zip(names, sums, counts, strict=True)}
 
 
-def _signal(train: Any) -> dict[str, float]:
-    """How much signal the steps had: `signal/*` over the training rows, one a step."""
-    if train.empty or "active/aligned" not in train:
-        return {}
-    aligned, anchors = train["active/aligned"].to_numpy(), train["active/anchors"].to_numpy()
+def _signal(config: Config, data: Dataset) -> dict[str, float]:
+    """How much signal each training step had, from the sampler itself: `signal/*` over all epochs."""
+    sampler = PageSampler.of(data.panel_set, data.pages("train"), config)
+    panels, pairs = np.zeros(int(sampler.pages.max()) + 1), np.zeros(int(sampler.pages.max()) + 1)
+    panels[sampler.pages], pairs[sampler.pages] = sampler.panels, sampler.pairs
+    steps = [batch for epoch in range(config.epochs) for batch in sampler.epoch(epoch)]
+    aligned = np.asarray([pairs[batch].sum() for batch in steps])
+    with_mates = np.asarray([(panels[batch] > 1).any() for batch in steps])
     return {
         "signal/steps_without_alignment": float((aligned < 2).mean()),
-        "signal/steps_without_anchors": float((anchors == 0).mean()),
+        "signal/steps_without_anchors": float((~with_mates).mean()),
         "signal/aligned_a_step": float(aligned.min()),
     }
 

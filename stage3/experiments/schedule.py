@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from stage3.experiments.arms import Plan, command_of, config_of, dataset_of, key
 from stage3.experiments.findings import arms
 from stage3.experiments.terms import Arm, Comparison, Finding
 from stage3.experiments.thinning import write_thinned
-from stage3.runs import Run
 
 POLL = 0.5  # seconds between looks at a request to stop
 
@@ -136,8 +136,10 @@ def make_all(plans: Sequence[Plan], jobs: int, stop: Callable[[], bool]) -> int:
 
 def _in_processes(missing: Sequence[Plan], jobs: int, stop: Callable[[], bool], advance: Callable[[int], None]) -> None:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context, initializer=_prepare_worker) as pool:
-        waiting: set[Future[Path]] = {pool.submit(make, p) for p in missing}
+    halt = context.Event()
+    jobs = min(jobs, len(missing))
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker, initargs=(halt,)) as pool:
+        waiting: set[Future[Path]] = {pool.submit(_make_here, p) for p in missing}
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=POLL, return_when=FIRST_COMPLETED)
@@ -147,10 +149,8 @@ def _in_processes(missing: Sequence[Plan], jobs: int, stop: Callable[[], bool], 
                 if stop():
                     raise Interrupted(_resumable(missing))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for p in missing:  # those that train now save and stop at their next step
-                if Run.exists(p.path) and not record_of(p):
-                    Run.open(p.path).request_stop()
+            halt.set()  # runs that train now save and stop at their next step; queued ones do not begin
+            pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 
@@ -159,9 +159,16 @@ def _resumable(missing: Sequence[Plan]) -> str:
     return f"stopped with {left} of {len(missing)} runs to make; the same command goes on"
 
 
-def _prepare_worker() -> None:
+_halt: list[Event] = []  # of a worker process: set once the experiment is to stop
+
+
+def _make_here(plan: Plan) -> Path:
+    return make(plan, _halt[0].is_set)
+
+
+def _prepare_worker(halt: Event) -> None:
     """One thread; Ctrl-C is the parent's to handle; and when the parent dies, so does this process."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    _halt.append(halt)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
