@@ -1,4 +1,4 @@
-"""What each page file holds, remembered by path, size and time of change, so that unchanged files are not read again."""
+"""What each page file holds, by path, size and time of change, so that unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PageDigests:
         if not path:
             return b"", "image:missing"
         try:
-            stat = os.stat(path)
+            stat = Path(path).stat()
             if not S_ISREG(stat.st_mode):  # reading a pipe or a device could wait for ever
                 return b"", "image:not_a_file"
             known = self._rows.get(path)
@@ -66,7 +66,7 @@ class PageDigests:
     @staticmethod
     def _digest(path: str) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
         return digest.hexdigest()

@@ -9,7 +9,6 @@ Shapes: n crops or texts of one call, S side of a resized crop, L words of the l
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 import unicodedata
@@ -54,33 +53,42 @@ class PictureNet(nn.Module):
     """A small residual network; its feature is the mean and the maximum of the last map, projected to D.
 
     Args:
-        widths: channels of the stem and of each stage; every stage after the first halves the map.
+        widths: channels of the stem and of each stage.
+        strides: how much each stage shrinks its map.
         dim: D.
     """
 
-    def __init__(self, widths: Sequence[int], dim: int) -> None:
+    def __init__(self, widths: Sequence[int], strides: Sequence[int], dim: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2, bias=False)
         self.stem_norm = nn.BatchNorm2d(widths[0])
-        pairs = itertools.pairwise(widths)
-        self.stages = nn.Sequential(*(Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(pairs)))
+        sizes = zip(widths[:-1], widths[1:], strides, strict=True)
+        self.stages = nn.Sequential(*(Block(inside, outside, stride) for inside, outside, stride in sizes))
         self.project = nn.Linear(2 * widths[-1], dim)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(n, 3, S, S) normalised pixels to the last map, (n, C, h, w)."""
+        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(x))), 2)
+        out: Tensor = self.stages(x)
+        return out
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """The last map to (n, D)."""
+        out: Tensor = self.project(torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1))
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, S, S) normalised pixels to (n, D)."""
-        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(x))), 2)
-        x = self.stages(x)
-        out: Tensor = self.project(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))
-        return out
+        return self.pool(self.maps(x))
 
 
 class TextNet(nn.Module):
-    """Words by their hashed pieces, mixed with their neighbours, pooled by several attention queries.
+    """Words by their hashed pieces, mixed with their neighbours, then summed through gates.
 
     Args:
         buckets: rows of the table of pieces.
         width: size of a word's vector.
-        heads: attention queries.
+        heads: gates a word; each lets through its own part of the word's value.
         dim: D of the learned part.
     """
 
@@ -91,7 +99,7 @@ class TextNet(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.score = nn.Linear(width, heads)
         self.value = nn.Linear(width, dim)
-        self.project = nn.Sequential(nn.LayerNorm(heads * dim // heads + dim), nn.Linear(2 * dim, dim))
+        self.project = nn.Linear(2 * dim, dim)
         nn.init.normal_(self.pieces.weight, std=0.1)
 
     def words(self, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
@@ -103,16 +111,13 @@ class TextNet(nn.Module):
         """(n, L, width) words and (n, L) bool which of them exist, to (n, D)."""
         words = words * mask[..., None]
         mixed = self.norm(words + F.gelu(self.mix(words.transpose(1, 2)).transpose(1, 2)))
-        scores = self.score(mixed).masked_fill(~mask[..., None], torch.finfo(mixed.dtype).min)
-        attention = scores.softmax(dim=1) * mask[..., None]  # (n, L, heads)
         value = self.value(mixed)
         n, length, dim = value.shape
-        heads = attention.shape[2]
-        split = value.view(n, length, heads, dim // heads)
-        pooled = torch.einsum("nlh,nlhd->nhd", attention, split).reshape(n, dim)
-        largest = value.masked_fill(~mask[..., None], torch.finfo(value.dtype).min).amax(dim=1)
-        largest = largest * mask.any(dim=1, keepdim=True)
-        out: Tensor = self.project(torch.cat([pooled, largest], dim=1))
+        gate = torch.sigmoid(self.score(mixed)) * mask[..., None]  # (n, L, heads): which words count, and for what
+        split = value.view(n, length, gate.shape[2], -1)
+        summed = torch.einsum("nlh,nlhd->nhd", gate, split).reshape(n, dim) / 4
+        largest = F.relu(value).masked_fill(~mask[..., None], 0.0).amax(dim=1)
+        out: Tensor = self.project(torch.cat([summed, largest], dim=1))
         return out
 
 
@@ -191,12 +196,13 @@ class TinyVision(VisionBackbone):
 
     def __init__(self, net: PictureNet, manifest: dict[str, Any], fingerprint: str, device: str) -> None:
         self.name, self.fingerprint = "tiny", fingerprint
-        self.sizes, self.short_side = (int(manifest["dim"]),), int(manifest["side"])
+        preprocessing = manifest["preprocessing"]
+        self.sizes, self.short_side = (int(manifest["dim"]),), int(preprocessing["size"])
         self.device = torch.device(device)
         self.net = net.to(self.device).requires_grad_(False).eval()
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.mean = torch.tensor(manifest["mean"], device=self.device).view(3, 1, 1)
-        self.std = torch.tensor(manifest["std"], device=self.device).view(3, 1, 1)
+        self.mean = torch.tensor(preprocessing["mean"], device=self.device).view(3, 1, 1)
+        self.std = torch.tensor(preprocessing["std"], device=self.device).view(3, 1, 1)
 
     def prepare(self, image: Image.Image) -> Any:
         """See the base class."""
@@ -220,6 +226,7 @@ class TinyText(TextBackbone):
         self.name, self.fingerprint = "tiny", fingerprint
         self.learned, self.fixed = int(manifest["dim"]), int(manifest["fixed"])
         self.size = self.learned + self.fixed
+        self.fixed_norm = float(manifest["fixed_norm"])  # beside the learned part, whose numbers are about 1 each
         self.buckets, self.max_words = int(manifest["buckets"]), int(manifest["max_words"])
         self.device = torch.device(device)
         self.net = net.to(self.device).requires_grad_(False).eval()
@@ -232,7 +239,7 @@ class TinyText(TextBackbone):
         words = [w[: self.max_words] for w in words]
         vectors, mask = embed_words(self.net, words, self.buckets)
         learned = self.net(vectors.to(self.device), mask.to(self.device)).float().cpu()
-        return torch.cat([learned, random_projection(words, self.fixed)], dim=1), cut
+        return torch.cat([learned, self.fixed_norm * random_projection(words, self.fixed)], dim=1), cut
 
 
 def load_vision(device: str = "cpu", folder: Path = WEIGHTS) -> TinyVision:
@@ -242,7 +249,7 @@ def load_vision(device: str = "cpu", folder: Path = WEIGHTS) -> TinyVision:
         StorageError: the package's weights are missing or damaged.
     """
     manifest, tensors, fingerprint = _load(folder, "picture")
-    net = PictureNet(manifest["widths"], manifest["dim"])
+    net = PictureNet(manifest["widths"], manifest["strides"], manifest["dim"])
     net.load_state_dict(tensors)
     return TinyVision(net, manifest, fingerprint, device)
 

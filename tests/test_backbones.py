@@ -15,27 +15,8 @@ from PIL import Image
 from stage3 import backbones
 from stage3.config import ConfigError, DataError
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "a",
-    "cat",
-    "dog",
-    "runs",
-    "in",
-    "the",
-    "forest",
-    "red",
-    "house",
-    "jumps",
-    "over",
-    "!",
-    "?",
-    ".",
-]
+SPOKEN = "a cat dog runs in the forest red house jumps over ! ? ."
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *SPOKEN.split()]
 
 
 @pytest.fixture(scope="module")

@@ -208,7 +208,7 @@ def test_lost_pictures_lose_only_their_page_and_are_remembered(tmp_path, use):
     (tmp_path / "pages" / "p3.png").unlink()
     (tmp_path / "pages" / "p4.png").unlink()
     (tmp_path / "pages" / "p4.png").mkdir()
-    vision, _ = use()
+    use()
     built = features.load_or_build(table, config(tmp_path), progress=False)
     lost = built.image_rows.reshape(6, 4) == -1
     assert lost.all(axis=1).tolist() == [False, True, False, True, True, False]
@@ -222,7 +222,7 @@ def test_lost_pictures_lose_only_their_page_and_are_remembered(tmp_path, use):
     again = features.load_or_build(table, config(tmp_path), progress=False)
     assert again.report.problems == built.report.problems
     assert table.report.counts["image:truncated"] == 1  # set, not added
-    _vision, _ = use()
+    use()
     partly = features.load_or_build(table, config(tmp_path, truncated_images=True), progress=False)
     assert (partly.image_rows.reshape(6, 4)[1] >= 0).all()  # unless asked to be read as far as it goes
 
