@@ -200,14 +200,17 @@ def extract_texts(
     texts: Sequence[str], config: Config, backbone: TextBackbone, store: VectorStore, report: Noting, progress: bool
 ) -> Crops:
     """Bring every text into the store; returns their keys. Texts that are empty after cleaning have none."""
-    cleaned = [clean_text(t) for t in texts]
     rows = Crops(len(texts))
-    rows.wanted = np.array([bool(t) for t, _ in cleaned], dtype=bool)
+    lengths = np.zeros(len(texts), dtype=np.int64)
+    for i, text in enumerate(texts):
+        cleaned = clean_text(text)[0]
+        if cleaned:
+            rows.keys[i], rows.wanted[i], lengths[i] = key_of(cleaned.encode()), True, len(cleaned)
     there = np.flatnonzero(rows.wanted)
-    rows.keys[there] = as_keys([key_of(cleaned[i][0].encode()) for i in there])
     distinct, first = np.unique(rows.keys[there], return_index=True)
-    lengths = np.array([len(cleaned[there[i]][0]) for i in first], dtype=np.int64)
-    order = np.lexsort((distinct, lengths))  # alike lengths together: little padding, and the same batches every time
+    order = np.lexsort(
+        (distinct, lengths[there[first]])
+    )  # alike lengths together: little padding, and the same batches every time
     missing = store.find(distinct) < 0
     report.reused_texts += int(np.count_nonzero(~missing))
     with _bar("texts", len(distinct), progress) as advance:
@@ -217,7 +220,7 @@ def extract_texts(
                 advance(len(batch))
                 batch = batch[missing[batch]]
                 if len(batch):
-                    chosen = [cleaned[there[first[i]]] for i in batch]
+                    chosen = [clean_text(texts[there[first[i]]]) for i in batch]
                     vectors, cut = backbone.encode_counted([t for t, _ in chosen])
                     flags = np.array([a or b for a, (_, b) in zip(cut, chosen, strict=True)], dtype=np.uint8)
                     store.add(distinct[batch], flags, fitting(vectors.numpy(), store.dtype, backbone.name))

@@ -8,6 +8,7 @@ sealed is computed again. No process ever changes a segment, so two may fill one
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -107,7 +108,8 @@ def write_segment(path: Path, keys: Array, flags: Array, vectors: Array) -> None
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise StorageError(
             f"{path}: features cannot be stored: {error.strerror or error}. Free space or move cache_dir"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -10,7 +11,7 @@ from stat import S_ISREG
 
 import pandas as pd
 
-from stage3.config import Config
+from stage3.config import Config, StorageError
 
 COLUMNS = {"path": "str", "size": "int64", "mtime_ns": "int64", "digest": "str", "problem": "str", "reading": "str"}
 CHUNK = 2**20
@@ -83,8 +84,13 @@ class PageDigests:
         merged = {row[0]: row for row in self._load().itertuples(index=False, name=None)}
         merged.update({path: (path, *row) for path, row in self._changed.items()})
         frame = pd.DataFrame(list(merged.values()), columns=list(COLUMNS)).astype(COLUMNS)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        frame.to_parquet(beside, index=False)
-        beside.replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_parquet(beside, index=False)
+            beside.replace(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         self._changed, self._saved = {}, time.monotonic()

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from stage3 import backbones, feature_store, features
-from stage3.config import Config, DataError
+from stage3.config import Config, DataError, StorageError
 from stage3.panels import DataReport, PanelTable
 
 SIZE = (120, 160)
@@ -449,3 +449,30 @@ def test_stale_leftovers_go_and_fresh_ones_stay(tmp_path):
         os.utime(folder / name, (time.time() - age,) * 2)
     feature_store.VectorStore(folder, 4, "float32")
     assert [p.name for p in folder.iterdir()] == ["new.tmp"]
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path, use):
+    use()
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="features cannot be stored"):
+        features.load_or_build(comic(tmp_path / "pages"), config(tmp_path), progress=False)
+
+
+def test_duplicate_pages_are_encoded_once(tmp_path, use):
+    table = comic(tmp_path / "pages", pages=6)
+    (tmp_path / "pages" / "p5.png").write_bytes((tmp_path / "pages" / "p0.png").read_bytes())
+    vision, _ = use()
+    built = features.load_or_build(table, config(tmp_path), progress=False)
+    assert sum(vision.calls) == 20
+    assert built.image_rows[20:].tolist() == built.image_rows[:4].tolist()
+
+
+def test_hostile_texts_never_stop_a_build(tmp_path, use):
+    table = comic(tmp_path / "pages", pages=2)
+    table.panels["dialogue"] = ["a\0b", "x" * 3_000_000, "x" * 4_000_000, " \n ", "🐱", "a b", "\u200b", "漫画"]
+    use()
+    built = features.load_or_build(table, config(tmp_path), progress=False)
+    assert built.text_rows[3] == -1  # white space is no text
+    assert built.text_rows[1] == built.text_rows[2]  # the same after the cut, and so the same vector
+    assert built.text_rows[0] == built.text_rows[5]
+    assert built.report.truncated_texts == 1
