@@ -331,7 +331,8 @@ assert cats.report.counts["junk_row"] == 2
 assert cats.pages["book_id"].unique().tolist() == ["Cats 01"]
 
 # %% [markdown]
-# The report also says what to do about a single book, which cannot be split. From here on every command takes `--data FOLDER`:
+# The report also says what to do about a single book, which cannot be split. From here on every command takes
+# `--data FOLDER`:
 #
 # ```sh
 # python -m stage3.data check --data FOLDER
