@@ -142,7 +142,7 @@ def title_of(frame: pd.DataFrame, row: int) -> str:
 
 
 def show_neighbours(
-    chosen: shell.Chosen, frame: pd.DataFrame, row: int, *, key: str, k: int = 6, width: int = 92
+    chosen: shell.Chosen, frame: pd.DataFrame, row: int, *, key: str, k: int = 8, width: int = 72
 ) -> None:
     """The nearest panels as small pictures; a click on one's button makes it the chosen panel."""
     if positions_of(chosen, np.array([row]))[0] < 0:

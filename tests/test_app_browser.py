@@ -55,6 +55,8 @@ def open_view(tab, path):
 
 def test_open_then_lasso_then_gallery_then_page(tab):
     open_view(tab, "/")
+    tab.get_by_text("Lasso", exact=True).first.click()
+    settled(tab)
     plot = tab.locator(".st-key-map-plot .nsewdrag").first
     plot.wait_for()
     tab.wait_for_timeout(500)

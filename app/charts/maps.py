@@ -83,6 +83,7 @@ def scatter(
     picked: np.ndarray | None = None,
     dim: float = 0.14,
     webgl: bool = False,
+    tool: str = "pan",
     height: int = 620,
 ) -> go.Figure:
     """Dots on a map.
@@ -96,6 +97,7 @@ def scatter(
         picked: (N,) bool, dots that stand out; None when there is no selection.
         dim: opacity of the dots that do not stand out.
         webgl: draw with WebGL, for many dots.
+        tool: what dragging does: "pan", "lasso" or "select" (a box). A click chooses a dot only while it pans.
         height: of the figure in pixels.
     """
     figure = go.Figure()
@@ -106,7 +108,8 @@ def scatter(
         _groups(figure, base, values, colouring)
     theme.bare(theme.style(figure, height=height, legend=True))
     legend = {"y": 0.0, "yanchor": "bottom", "bgcolor": _glass(), "itemsizing": "constant"}
-    return figure.update_layout(dragmode="lasso", hovermode="closest", legend=legend, modebar=_tools())
+    behaviour = {"dragmode": tool, "clickmode": "event+select", "hovermode": "closest"}
+    return figure.update_layout(legend=legend, modebar=_tools(), **behaviour)
 
 
 @dataclass(frozen=True)
@@ -150,13 +153,13 @@ def _size(n: int) -> int:
 
 
 def _tools() -> dict[str, Any]:
-    """Plotly's own tools: pan, zoom, lasso, box and reset, without a slab behind them."""
+    """Of Plotly's own tools only reset and full screen: what the mouse does is chosen above the map."""
     look = theme.look()
     return {
         "bgcolor": "rgba(0,0,0,0)",
         "color": look.quiet,
         "activecolor": look.accent,
-        "remove": ["toImage", "zoomIn", "zoomOut", "autoScale", "zoom"],
+        "remove": ["toImage", "zoomIn", "zoomOut", "autoScale", "zoom", "pan", "lasso", "select"],
     }
 
 
@@ -196,7 +199,7 @@ def _cycled(figure: go.Figure, dots: _Dots, at: np.ndarray, code: np.ndarray) ->
         "cmin": -0.5,
         "cmax": n - 0.5,
         "colorscale": [[(i + side) / n, c] for i, c in enumerate(colours) for side in (0, 1)],
-        "symbol": symbols[(code // n) % len(symbols)],
+        "symbol": symbols[(code // n) % len(symbols)] if len(at) <= SVG_MOST else "circle",  # too small to tell
         "showscale": False,
     }
     dots.add(figure, at, "", marker, legend=False)

@@ -19,6 +19,8 @@ CHART = "map-chart"
 MODES = {"one": "One map", "two": "Side by side", "drift": "Drift"}
 FILTERS = {"book": "Books", "page_type": "Page types", "split": "Splits", "modality": "Modalities"}
 LONG_LIST = 500  # values; a longer list is filtered by typing
+TOOLS = {"pan": ":material/arrow_selector_tool: Click", "lasso": ":material/gesture: Lasso"}
+TOOLS |= {"select": ":material/select: Box"}
 DRAWING = {"auto": "Automatic", "svg": "SVG", "webgl": "WebGL"}
 
 
@@ -114,6 +116,16 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Col
             key=f"map_layout_{len(layouts)}",
             required=True,
             label_visibility="collapsed",
+        )
+        st.segmented_control(
+            "Mouse",
+            list(TOOLS),
+            format_func=TOOLS.__getitem__,
+            default="pan",
+            key="map_tool",
+            required=True,
+            label_visibility="collapsed",
+            help="Click chooses a dot and dragging moves the map; lasso and box select what they surround",
         )
         with st.popover("Filter", icon=":material/filter_alt:", help="Draw only some panels"):
             wanted = {column: _filter(frame, column, label) for column, label in FILTERS.items()}
@@ -232,9 +244,10 @@ def figure_of(
         columns = (part["page_id"], part["order"], part["n_panels"])
         hover = [f"{theme.safe(p, 40)} · {o + 1}/{n}" for p, o, n in zip(*columns, strict=True)]
     marked = None if picked is None else np.isin(shown.rows[at], picked)
+    tool = st.session_state.get("map_tool", "pan")
     coloured = part[colouring.column]
     return maps.scatter(
-        shown.rows[at], shown.xy[at], coloured, colouring, hover=hover, picked=marked, dim=dim, webgl=webgl
+        shown.rows[at], shown.xy[at], coloured, colouring, hover=hover, picked=marked, dim=dim, webgl=webgl, tool=tool
     )
 
 
@@ -378,8 +391,8 @@ def _hint(shown: Shown) -> None:
     st.subheader("Look closer", anchor=False)
     st.markdown(
         "- **Point** at a dot to see its panel.\n- **Click** a dot for its page, losses and neighbours.\n"
-        "- **Draw a lasso** around dots to see them together and to export them.\n"
-        "- **Scroll** to zoom, double-click to reset."
+        "- **Lasso** dots to see them together and to export them.\n"
+        "- **Scroll** to zoom, drag to move, double-click to reset."
     )
     facts = {
         "Panels": f"{len(shown.rows):,}",

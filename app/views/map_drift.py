@@ -47,7 +47,7 @@ def _show(chosen: shell.Chosen, frame: pd.DataFrame, made: pd.DataFrame) -> None
             format_func=lambda n: maps.COLOURINGS[n].label,
         )
         column = frame[maps.COLOURINGS[name].column].loc[rows]
-        codes = column.to_numpy() if name == "page" else pd.factorize(column)[0]
+        codes = pd.factorize(column)[0]  # not every page is among the saved panels: number those that are
         shown = made[made["row"].isin(rows)]
         with st.container(key="map-drift", border=True):
             theme.show(

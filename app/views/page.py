@@ -213,7 +213,7 @@ def _chosen_panel(chosen: shell.Chosen, frame: pd.DataFrame, row: int) -> None:
             inspector.show_gate(frame, row)
             inspector.show_measures(frame, row, f"page-measures-{row}")
         st.markdown("**Nearest panels**", help="By cosine of panel embeddings. A tick marks this page.")
-        inspector.show_neighbours(chosen, frame, row, key="page", k=8)
+        inspector.show_neighbours(chosen, frame, row, key="page", k=12, width=90)
 
 
 # --- similarity
