@@ -198,14 +198,16 @@ class VectorStore:
     def _open(self, path: Path, ours: bool) -> None:
         try:
             self._append(*read_segment(path, self.dim, self.dtype))
+            return
         except FileNotFoundError:
             return  # another process replaced it between listing and opening
         except (ValueError, RecursionError) as error:
             self.damaged.append(f"{path}: {error}")
-            if ours:  # set aside, so that it is named once and its vectors are computed again
-                path.replace(path.with_suffix(".damaged"))
         except OSError as error:
             raise StorageError(f"{path}: stored features cannot be read: {error.strerror or error}") from error
+        if ours:  # set aside, so that it is named once and its vectors are computed again
+            with contextlib.suppress(OSError):  # another process holds it (Windows), or has set it aside already
+                path.replace(path.with_suffix(".damaged"))
 
     def _append(self, segment: Segment, keys: Array) -> None:
         start = len(self)

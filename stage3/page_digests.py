@@ -89,6 +89,10 @@ class PageDigests:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             frame.to_parquet(beside, index=False)
             beside.replace(self.path)
+        except PermissionError:  # another process reads it (Windows): only time is lost, files are read again
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            return
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()

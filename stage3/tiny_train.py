@@ -511,9 +511,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="threads that learn; default 1, for equal weights again")
     parser.add_argument("--drawn", type=Path, default=None, help="folder that keeps the drawn panels for another call")
     args = parser.parse(argv)
-    if args.seed == SAMPLE_SEED or args.books < 8:
+    if args.seed == SAMPLE_SEED or args.books < 2:
         raise ConfigError(
-            f"tiny_train: give a seed other than {SAMPLE_SEED}, the sample comics' own, and 8 books or more"
+            f"tiny_train: give a seed other than {SAMPLE_SEED}, the sample comics' own, and 2 books or more"
         )
     start = time.monotonic()
     torch.set_num_threads(args.threads)

@@ -166,3 +166,18 @@ def test_drawing_does_not_depend_on_the_number_of_processes_and_facts_become_tar
     assert named["props"] == ["cake"]
     assert named["people"] == ["1"]
     assert np.isclose(sum(float(v.sum()) for v in target.values()), 14)
+
+
+def test_the_command_ends_with_loadable_weights_and_its_drawings_are_kept(tmp_path, capsys):
+    flags = ["--books", "2", "--epochs", "1", "--written", "64", "--workers", "1", "--drawn", str(tmp_path / "drawn")]
+    assert tiny_train.main(["--out", str(tmp_path / "one"), "--seed", "7", *flags]) == 0
+    assert "wrote" in capsys.readouterr().out
+    assert len(list((tmp_path / "drawn").iterdir())) == 2
+    assert tiny_train.main(["--out", str(tmp_path / "two"), "--seed", "7", *flags]) == 0  # drawn once, learned twice
+    for name in ("tiny_picture.safetensors", "tiny_text.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    vision = tiny.load_vision(folder=tmp_path / "one")
+    panels = tiny_train.drawn(tmp_path / "drawn", 2, 7, 1)
+    features = tiny_train.picture_features(vision.net, panels.crops)
+    assert features.mean(dim=0).abs().max() < 0.1  # standardised on what it learned from
+    assert 0.9 < float(features.square().mean()) < 1.1
