@@ -143,8 +143,12 @@ def _ask_panel(chosen: shell.Chosen, searcher: Searcher) -> list[Way]:
         st.button("Random", icon=":material/casino:", key="search_random", on_click=_random, args=(searcher,))
         if st.button("Open page", icon=":material/auto_stories:", key="search_open"):
             shell.go("page", page=int(panel["page"]), panel=row)
-    with st.popover("Choose a panel", icon=":material/grid_view:", width="stretch"):
-        _choose(chosen, searcher, row)
+    choice = st.popover(
+        "Choose a panel", icon=":material/grid_view:", width="stretch", key="search_choose", on_change="rerun"
+    )
+    if choice.open:
+        with choice:
+            _choose(chosen, searcher, row)
     queries = {space: searcher.from_panel(row, space) for space in spaces}
     order: list[tuple[Space, Space]] = [("picture", "text"), ("text", "picture"), ("panel", "panel")]
     order += [("picture", "picture"), ("text", "text"), ("picture", "panel"), ("text", "panel")]

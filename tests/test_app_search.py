@@ -129,6 +129,15 @@ def test_filters_narrow_both_lists_and_say_how_many_are_searched(here):
     assert not lists(app)[0]["items"]  # no text is found among panels without one
 
 
+def test_the_export_of_a_list_is_there_once_its_menu_is_open(here):
+    app = opened(panel=panel_with_both(the_searcher()))
+    assert not app.get("download_button") or "Export 10 panels" not in words(app)
+    app.session_state["search_export_0"] = True
+    checked(app.run())
+    assert "Export 10 panels" in words(app)
+    assert {"Parquet", "CSV", "COCO", "Pictures"} <= {b.proto.label for b in app.get("download_button")}
+
+
 # --- words
 
 

@@ -87,10 +87,18 @@ def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, 
     items = _items(searcher, found, way)
     mode: results.Mode = "text" if way.target == "text" else "picture"
     results.cards(chosen, items, mode, key=f"search-cards-{side}", on_query=lambda row: _requery(searcher, row))
-    with st.popover("Export", icon=":material/download:", disabled=not len(found.rows)):
+    menu = st.popover(
+        "Export",
+        icon=":material/download:",
+        disabled=not len(found.rows),
+        key=f"search_export_{side}",
+        on_change="rerun",
+    )
+    if menu.open:  # its buttons are sent only when they can be seen
         frame = searcher.frame.loc[found.rows]
         ranked = frame.assign(rank=np.arange(1, len(frame) + 1), score=found.scores, relation=found.relations)
-        export.buttons(chosen, ranked, f"search-{side}")
+        with menu:
+            export.buttons(chosen, ranked, f"search-{side}")
 
 
 def _requery(searcher: Searcher, row: int) -> None:
