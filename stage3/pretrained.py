@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -178,7 +178,8 @@ class PretrainedVision(_Pretrained, VisionBackbone):
         if not size or not (hasattr(config, "num_channels") or hasattr(config, "image_size")):
             raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is no vision backbone")
         self.sizes = (int(size),)
-        self.short_side = max(_numbers(vars(self.processor).get("size")), default=224)
+        side = max(_numbers(getattr(self.processor, "size", None)), default=224)
+        self.short_side = round(side / (getattr(self.processor, "crop_pct", None) or 1.0))
 
     @cached_property
     def processor(self) -> Any:
@@ -280,7 +281,14 @@ def _position_offset(config: Any) -> int:
 
 
 def _numbers(size: Any) -> Iterable[int]:
-    values = size.values() if isinstance(size, dict) else vars(size).values() if hasattr(size, "__dict__") else [size]
+    """The sizes in a processor's `size`: a number, or a mapping such as {"shortest_edge": 224}."""
+    values = (
+        [size[key] for key in size]
+        if isinstance(size, Mapping)
+        else vars(size).values()
+        if hasattr(size, "__dict__")
+        else [size]
+    )
     return [v for v in values if isinstance(v, int)]
 
 

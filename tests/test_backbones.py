@@ -250,3 +250,50 @@ def run_python():
         return done.stdout
 
     return run
+
+
+def test_the_preprocessing_files_of_the_known_models_are_understood(models, tmp_path):
+    """The forms in which the real SigLIP and ResNet-50 keep their preprocessing, the older one by another name."""
+    resnet = copied(models, "resnet", tmp_path / "resnet")
+    old = {
+        "crop_pct": 0.875,
+        "do_normalize": True, "do_resize": True, "feature_extractor_type": "ConvNextFeatureExtractor",
+        "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "resample": 3, "size": 224,
+    }  # fmt: skip
+    (resnet / "preprocessor_config.json").write_text(json.dumps(old))
+    backbone = backbones.resolve_vision(str(resnet))
+    assert backbone.short_side == 256  # resized to that, then cropped to 224
+    image = pictures(1)[0]
+    prepared = backbone.prepare(image)
+    assert prepared.shape == (3, 224, 224)
+    white = backbone.prepare(Image.new("RGB", (300, 300), "white"))
+    torch.testing.assert_close(
+        white[:, 0, 0], torch.tensor([(1 - m) / s for m, s in zip(old["image_mean"], old["image_std"], strict=True)])
+    )
+
+    siglip = copied(models, "siglip", tmp_path / "siglip")
+    new = {
+        "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+        "image_processor_type": "SiglipImageProcessor", "processor_class": "SiglipProcessor", "resample": 3,
+        "rescale_factor": 1 / 255, "size": {"height": 224, "width": 224},
+    }  # fmt: skip
+    (siglip / "preprocessor_config.json").write_text(json.dumps(new))
+    backbone = backbones.resolve_vision(str(siglip))
+    assert backbone.short_side == 224
+    assert backbone.prepare(image).shape == (3, 224, 224)
+
+
+def test_a_vision_tower_alone_is_read_under_its_old_and_new_weight_names(models, tmp_path):
+    import transformers as hf
+    from safetensors.torch import load_file, save_file
+
+    new = copied(models, "siglip", tmp_path / "new")
+    hf.SiglipModel.from_pretrained(new).vision_model.save_pretrained(new)
+    old = copied(tmp_path, "new", tmp_path / "old")
+    tensors = load_file(new / "model.safetensors")
+    assert not any(key.startswith("vision_model.") for key in tensors)
+    renamed = {f"vision_model.{key}": value for key, value in tensors.items()}  # as transformers 4 wrote it
+    save_file(renamed, old / "model.safetensors", metadata={"format": "pt"})
+    expected = backbones.resolve_vision(str(models / "siglip")).encode(pictures())
+    for folder in (new, old):
+        torch.testing.assert_close(backbones.resolve_vision(str(folder)).encode(pictures()), expected)
