@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 Array = npt.NDArray[Any]
 
@@ -48,6 +47,8 @@ def exact_neighbours(x: Array, k: int, gallery: Array | None = None, own: Array 
     Returns:
         (N, K) int32 gallery rows and (N, K) float32 cosines, best first.
     """
+    import torch  # here, so that `--help` of the verbs that use neighbours stays quick
+
     query = unit_rows(x)
     searched = query if gallery is None else unit_rows(gallery)
     if own is None:
