@@ -57,9 +57,11 @@ def test_open_then_lasso_then_gallery_then_page(tab):
     open_view(tab, "/")
     tab.get_by_text("Lasso", exact=True).first.click()
     settled(tab)
+    tab.get_by_text("Lasso", exact=True).first.click()
+    settled(tab)
     plot = tab.locator(".st-key-map-plot .nsewdrag").first
     plot.wait_for()
-    tab.wait_for_timeout(500)
+    tab.wait_for_timeout(1000)
     box = plot.bounding_box()
     left, top, right, bottom = box["x"] + 6, box["y"] + 6, box["x"] + box["width"] - 6, box["y"] + box["height"] - 6
     tab.mouse.move(left, top)
@@ -72,7 +74,7 @@ def test_open_then_lasso_then_gallery_then_page(tab):
     assert tiles.count() >= 12
     settled(tab)
     tab.wait_for_function("document.querySelector('[class*=st-key-tile-map-selection-] img').naturalWidth > 20")
-    tiles.first.get_by_role("button").first.click()
+    tab.locator('[class*="st-key-map-selection-open-"] button').first.click()
     tab.get_by_role("heading", name="Page", exact=True).wait_for()
     settled(tab)
     assert re.search(r"/page\?.*panel=\d+", tab.url)
@@ -129,11 +131,11 @@ def test_retrain_watch_cancel_retrain_compare(tab):
     tab.get_by_role("heading", name="Validation loss").wait_for()
     job = re.search(r"job=([^&]+)", tab.url).group(1)
     tab.reload()  # nothing is lost: the run goes on and is found again
-    settled_enough = tab.get_by_role("button", name="Cancel")
-    settled_enough.wait_for()
+    cancel = tab.get_by_role("button", name="Cancel")
+    cancel.wait_for()
     assert job in tab.url
-    settled_enough.click()
-    tab.get_by_text("stopped", exact=True).first.wait_for()
+    cancel.click()
+    tab.locator(".st-key-card-job").get_by_text(re.compile("stopped")).first.wait_for()
     epochs = tab.get_by_label("Epochs", exact=True)
     epochs.fill("3")
     epochs.press("Enter")

@@ -34,14 +34,14 @@ def render() -> None:
 
     @st.fragment(run_every="1s" if live else None)
     def watch() -> None:
+        if live and not any(e.run.is_live for e in entries):
+            st.rerun()
         sources = [Source(e.id, loaders.metrics(e.run)) for e in entries]
         if all(s.frame.empty for s in sources):
             shell.empty("Nothing has been logged yet", "The first row comes after the first step of training.")
         else:
             _curves(sources, kind, how)
             _tables(entries, sources)
-        if live and not any(e.run.is_live for e in entries):
-            st.rerun()
 
     watch()
 

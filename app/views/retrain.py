@@ -177,10 +177,10 @@ def _watch(entry: loaders.Entry) -> None:
         job = jobs.read(entry.run)
         if job.is_live:
             jobs.press(entry.run)
+        elif live:
+            st.rerun()  # before anything is drawn, so that no button of a page about to go can be pressed
         _head(entry, job)
         _paired(entry, job)
-        if live and not job.is_live:
-            st.rerun()
 
     progress()
 
@@ -310,7 +310,7 @@ def _compare(entry: loaders.Entry, run: Run, parent: loaders.Entry) -> None:
             {"setting": n, "before": _short(a), "now": _short(b)}
             for n, (a, b) in changed.items()
             if spec_of(n).group not in ("data",)
-            and n not in ("recompute_features", "max_minutes", "threads", "cache_dir")
+            and n not in ("recompute_features", "max_minutes", "threads", "cache_dir", "embed_every")
         ]
         if rows:
             st.dataframe(pd.DataFrame(rows), hide_index=True)
