@@ -1,5 +1,6 @@
 """Small pictures for the notebooks: plotly figures that need no network, and pages with their panels framed."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ TERMS = {"contrastive": COLOURS[0], "reconstruction": COLOURS[1], "alignment": C
 QUIET = "#66707C"
 DASHES = {"train": "solid", "val": "dash"}
 
+# tqdm, which UMAP imports, complains inside a notebook that it cannot draw its bars; none are drawn here
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 pio.templates["stage3"] = go.layout.Template(
     layout={
         "colorway": COLOURS,
@@ -22,10 +26,10 @@ pio.templates["stage3"] = go.layout.Template(
         "plot_bgcolor": "white",
         "xaxis": {"gridcolor": "#E8ECF0", "zeroline": False, "linecolor": QUIET, "ticks": "outside"},
         "yaxis": {"gridcolor": "#E8ECF0", "zeroline": False, "linecolor": QUIET, "ticks": "outside"},
-        "margin": {"l": 70, "r": 20, "t": 50, "b": 55},
+        "margin": {"l": 70, "r": 20, "t": 75, "b": 50},
         "modebar": {"orientation": "v"},
-        "title": {"x": 0.01, "font": {"size": 15}},
-        "legend": {"orientation": "h", "y": -0.22, "x": 0},
+        "title": {"x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 15}},
+        "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},  # between title and picture
     }
 )
 pio.templates.default = "stage3"
@@ -81,7 +85,7 @@ def intervals(title: str, x: str, table: pd.DataFrame, **layout: object) -> go.F
 
 
 def dots(title: str, xy: np.ndarray, groups: Sequence[str], hover: Sequence[str] | None = None) -> go.Figure:
-    """Points on a plane whose axes mean nothing, coloured by group."""
+    """Points on a plane whose axes mean nothing, coloured by group; groups called "other …" are grey."""
     fig = figure(title, "", "", width=640, height=520)
     names = np.asarray(groups)
     for i, name in enumerate(dict.fromkeys(names.tolist())):
@@ -89,7 +93,7 @@ def dots(title: str, xy: np.ndarray, groups: Sequence[str], hover: Sequence[str]
         said = None if hover is None else np.asarray(hover)[at]
         fig.add_scatter(
             x=xy[at, 0], y=xy[at, 1], mode="markers", name=str(name), text=said, hoverinfo="text+name",
-            marker={"size": 7, "opacity": 0.85, "color": COLOURS[i % len(COLOURS)]},
+            marker={"size": 7, "opacity": 0.85, "color": "#B9C1CA" if str(name).startswith("other") else COLOURS[i % len(COLOURS)]},
         )  # fmt: skip
     fig.update_yaxes(scaleanchor="x", showticklabels=False, ticks="", showgrid=False)
     return fig.update_xaxes(showticklabels=False, ticks="", showgrid=False)
@@ -107,7 +111,7 @@ def on_circle(
         pull: (V, 2) arrows, drawn as they are.
         names: (V,) words beside the points.
     """
-    fig = figure(title, "", "", width=520, height=480, margin={"l": 10, "r": 60, "t": 40, "b": 10})
+    fig = figure(title, "", "", width=520, height=480, margin={"l": 10, "r": 60, "t": 65, "b": 10})
     turn = np.linspace(0, 2 * np.pi, 200)
     circle = {"color": "#C9D0D8", "width": 1}
     fig.add_scatter(x=np.cos(turn), y=np.sin(turn), mode="lines", line=circle, hoverinfo="skip", showlegend=False)
@@ -127,7 +131,6 @@ def on_circle(
                 x=start[0] + by[0], y=start[1] + by[1], ax=start[0], ay=start[1], axref="x", ayref="y", text="",
                 arrowhead=2, arrowsize=1, arrowwidth=2.5, arrowcolor=colour[group],
             )  # fmt: skip
-    fig.update_layout(legend_y=0.0)
     fig.update_yaxes(range=[-1.4, 1.2], scaleanchor="x", visible=False)
     return fig.update_xaxes(range=[-1.4, 1.4], visible=False)
 
