@@ -141,12 +141,13 @@ def test_retrain_watch_cancel_retrain_compare(tab):
     epochs.press("Enter")
     tab.get_by_text("epochs: 4 → 3", exact=True).wait_for()
     tab.get_by_role("button", name="Train").click()
+    tab.wait_for_function("job => !location.href.includes(job)", arg=job)
+    tab.locator(".st-key-card-job").get_by_text(re.compile("finished")).first.wait_for()
     tab.get_by_role("heading", name="Metrics at each run's best checkpoint").wait_for()
     settled(tab)
-    assert job not in tab.url
     tab.get_by_role("button", name="Side by side").click()
     tab.get_by_role("heading", name="Settings that differ").wait_for()
-    assert "pick=samples%2Ffirst" in tab.url
+    tab.wait_for_function("location.href.includes('pick=samples%2Ffirst')")
 
 
 def test_a_deep_link_restores_view_run_and_panel(tab):
