@@ -157,13 +157,15 @@ class Config:
     )
     gate_hidden: int = _setting(128, "model", "width of the fusion gate", low=4, high=4096)
     layout_hidden: int = _setting(64, "model", "width of the layout encoder", low=4, high=4096)
-    dropout: float = _setting(0.1, "model", "dropout in adapters, gate and head", low=0.0, high=0.9)
+    dropout: float = _setting(
+        0.5, "model", "dropout in adapters, gate and head; much, for sets of a few thousand panels", low=0.0, high=0.9
+    )
     panel_norm: bool = _setting(True, "model", "LayerNorm on the panel embedding")
 
     # objectives
     contrastive_weight: float = _setting(1.0, "objectives", "weight of supcon over page mates", low=0.0, high=100)
     reconstruction_weight: float = _setting(0.5, "objectives", "weight of masked reconstruction", low=0.0, high=100)
-    alignment_weight: float = _setting(0.3, "objectives", "weight of picture-text alignment", low=0.0, high=100)
+    alignment_weight: float = _setting(1.0, "objectives", "weight of picture-text alignment", low=0.0, high=100)
     contrastive_temperature: float = _setting(0.07, "objectives", "temperature of supcon", low=0.005, high=1.0)
     alignment_temperature: float = _setting(0.07, "objectives", "temperature of alignment", low=0.005, high=1.0)
     temperature: float | None = _setting(None, "objectives", "sets both temperatures at once", low=0.005, high=1.0)
@@ -174,7 +176,7 @@ class Config:
     # training
     epochs: int = _setting(20, "training", "passes over the training pages", low=1, high=10000)
     batch_pages: int = _setting(16, "training", "pages a batch", low=2, high=4096)
-    lr: float = _setting(3e-3, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
+    lr: float = _setting(6e-3, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
     weight_decay: float = _setting(0.01, "training", "decay of matrices (not norms, biases, scalars)", low=0, high=10)
     warmup: float = _setting(0.1, "training", "share of the steps that warm up", low=0.0, high=0.9)
     grad_clip: float = _setting(

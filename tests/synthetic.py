@@ -13,7 +13,16 @@ from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.runs import Run
 from stage3.splits import split_books
 
-SMALL = {"dim": 32, "gate_hidden": 16, "layout_hidden": 8, "batch_pages": 4, "epochs": 2, "warmup": 0.2}
+SMALL = {
+    "dim": 32,
+    "dropout": 0.1,
+    "lr": 0.003,
+    "gate_hidden": 16,
+    "layout_hidden": 8,
+    "batch_pages": 4,
+    "epochs": 2,
+    "warmup": 0.2,
+}
 
 
 def table(

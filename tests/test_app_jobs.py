@@ -154,9 +154,9 @@ def test_the_form_starts_from_the_run_and_says_what_changes(parent):
     app = opened()
     assert app.select_slider(key="retrain-samples/first-alignment_weight").value == parent.config.alignment_weight
     assert "Nothing is changed" in said(app)
-    app.select_slider(key="retrain-samples/first-alignment_weight").set_value(1.0).run()
-    assert "alignment_weight: 0.3 → 1" in said(app)
-    assert "--alignment_weight 1.0" in said(app)
+    app.select_slider(key="retrain-samples/first-alignment_weight").set_value(3.0).run()
+    assert "alignment_weight: 1 → 3" in said(app)
+    assert "--alignment_weight 3.0" in said(app)
     app.toggle(key="retrain-samples/first-linked").set_value(False).run()
     app.select_slider(key="retrain-samples/first-alignment_temperature").set_value(0.2).run()
     assert "alignment_temperature: 0.07 → 0.2" in said(app)

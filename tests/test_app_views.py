@@ -38,7 +38,7 @@ def small(tmp_path_factory):
     folder = app_support.workspace(tmp_path_factory.mktemp("small"))
     data = folder / "data" / "samples"
     app_support.make_run(folder / "runs", "second", data, seed=1)
-    app_support.make_run(folder / "runs", "aligned", data, alignment_weight=1.0)
+    app_support.make_run(folder / "runs", "aligned", data, alignment_weight=3.0)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_runs_lists_every_run_with_its_best_recall_and_judges_the_picked_one(sma
     metrics = run.metrics()
     at_best = metrics[(metrics["split"] == "val") & (metrics["step"] == run.best().step)].iloc[0]
     assert row["i2t"] == pytest.approx(100 * at_best["retrieval/i2t_r5"])
-    assert row["weights"] == "1 / 0.5 / 1"
+    assert row["weights"] == "1 / 0.5 / 3"
     assert any(verdict in words(app) for verdict in ("healthy", "no signal", "collapsed"))
 
 
@@ -98,7 +98,7 @@ def test_two_runs_show_only_the_settings_that_differ(small, monkeypatch):
     app = opened("runs", pick="samples/first", **{"with": "runs/aligned"})
     tables = [d.value for d in app.dataframe]
     changed = next(t for t in tables if list(t.columns) == ["setting", "first", "second"])
-    assert changed.to_dict("records") == [{"setting": "alignment_weight", "first": "0.3", "second": "1.0"}]
+    assert changed.to_dict("records") == [{"setting": "alignment_weight", "first": "1.0", "second": "3.0"}]
     metrics = next(t for t in tables if "difference" in t.columns).set_index("metric")
     assert (metrics["difference"] == metrics["second"] - metrics["first"]).all()
     assert len(metrics) > 10

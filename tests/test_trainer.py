@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage3 import evaluation
+from stage3 import evaluation, metrics
 from stage3.batches import PanelBatch
 from stage3.config import Interrupted, NumericError, StorageError
 from stage3.objectives import TERMS, Stage3
@@ -299,7 +299,7 @@ def test_the_choice_of_the_best_does_not_follow_the_weighted_total(tmp_path):
     """Scaling all weights scales the total; what is chosen and its value must not notice."""
     a = trained(tmp_path / "a", epochs=3, grad_clip=1e6, lr=1e-4)
     b = evaluation.load_model(a.run)
-    doubled = a.run.config.replace(contrastive_weight=2, reconstruction_weight=1, alignment_weight=0.6)
+    doubled = a.run.config.replace(contrastive_weight=2, reconstruction_weight=1, alignment_weight=2)
     b.config = doubled
     one = evaluation.validate(a.model, a.data.panel_set, a.val_batches)["loss/total"]
     a.model.config = doubled
@@ -334,7 +334,8 @@ def test_a_term_alone_learns_what_it_is_for(tmp_path):
     assert max(r1) > 5 / 30  # several times chance
     pulled = trained(tmp_path / "c", epochs=20, **(quiet | {"contrastive_weight": 1}))
     precision = [r["retrieval/same_page_r_precision"] for r in rows(pulled.run) if r["split"] == "val"]
-    assert max(precision) > 0.5
+    pages = pulled.data.panel_set.batch(pulled.val_pages).page_ids
+    assert max(precision) > 3 * metrics.chance_r_precision(pages)
 
 
 def test_reconstruction_alone_keeps_its_rank_and_skill_unless_the_target_moves(tmp_path):
