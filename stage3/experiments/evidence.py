@@ -221,7 +221,7 @@ def difference(row: Row) -> str:
 def short_table(rows: Sequence[Row]) -> str:
     """The main comparisons by their headline metric, as Markdown, for the README."""
     lines = [
-        "| | fixed form | against | judged by | fixed | against | difference, 95 % interval | verdict |",
+        "| | form | against | judged by | form | against | difference, 95 % interval | verdict |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in (r for r in rows if r.main):
@@ -243,7 +243,7 @@ def document(rows: Sequence[Row], findings: Sequence[Finding], about: Mapping[st
         f"{about['seeds']} seeds an arm, {about['panels']} test panels in {about['books']} books. The checkpoint of a "
         "run is chosen on the validation books; every number here is measured on the test books.",
         "",
-        "A difference is *fixed minus reviewed*, paired by seed and book, with a 95 % interval from resampling seeds "
+        "A difference is *form minus against*, paired by seed and book, with a 95 % interval from resampling seeds "
         "and books together (the seeds' part widened to Student's t). A verdict needs the whole interval on one side "
         f"of 0; of {len(judged)} judged rows about {math.ceil(len(judged) / 20)} would leave it by chance alone.",
         "",
@@ -255,7 +255,7 @@ def document(rows: Sequence[Row], findings: Sequence[Finding], about: Mapping[st
 
 def _section(finding: Finding, rows: Sequence[Row]) -> list[str]:
     lines = [f"## {finding.id} · {finding.title}", "", finding.question, ""]
-    lines += ["| fixed | against | metric | fixed | against | difference | verdict |", "|---|---|---|---|---|---|---|"]
+    lines += ["| form | against | metric | form | against | difference | verdict |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         names = f"{row.fixed} | {row.reviewed}" if row.headline else " | "
         fixed, reviewed = number(row.fixed_mean, row.metric), number(row.reviewed_mean, row.metric)
