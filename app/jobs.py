@@ -101,7 +101,9 @@ def start(config: Config, name: str, parent: str = "") -> Run:
         names = ", ".join(job.run.name for job in running)
         raise ConfigError(f"{MOST_AT_ONCE} runs are training already ({names}). Wait for one, or cancel one.")
     limit = config.max_minutes or WALL_MINUTES
-    config = config.replace(max_minutes=min(limit, WALL_MINUTES), threads=1)
+    # Fewer checkpoints than epochs: each is synced to disk, which is most of the time of a short run.
+    every = max(config.checkpoint_every, config.epochs // 4)
+    config = config.replace(max_minutes=min(limit, WALL_MINUTES), threads=1, checkpoint_every=every)
     run = Run.create(folder() / name, config)
     child = _spawn(run)
     run.write_json("job", {"pid": child.pid, "parent": parent, "started": time.time(), "boot_id": _boot()})

@@ -108,6 +108,8 @@ def settled(tab: Any, seconds: float = 60.0) -> None:
     tab.wait_for_selector(".st-key-view-heading, .st-key-empty-state", timeout=seconds * 1000)
     busy = '[data-testid="stSkeleton"], [data-testid="stSpinner"], [data-testid="stStatusWidget"]'
     tab.wait_for_function(f"document.querySelectorAll('{busy}').length === 0", timeout=seconds * 1000)
+    drawn = "[...document.querySelectorAll('.stPlotlyChart')].every(c => c.querySelector('.main-svg'))"
+    tab.wait_for_function(drawn, timeout=seconds * 1000)
     tab.wait_for_timeout(700)
 
 

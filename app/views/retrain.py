@@ -309,8 +309,7 @@ def _compare(entry: loaders.Entry, run: Run, parent: loaders.Entry) -> None:
         rows = [
             {"setting": n, "before": _short(a), "now": _short(b)}
             for n, (a, b) in changed.items()
-            if spec_of(n).group not in ("data",)
-            and n not in ("recompute_features", "max_minutes", "threads", "cache_dir", "embed_every")
+            if not spec_of(n).resume_free  # those never reach the weights
         ]
         if rows:
             st.dataframe(pd.DataFrame(rows), hide_index=True)
@@ -333,7 +332,7 @@ def _list(watched: loaders.Entry | None) -> None:
     others = [job for job in found if watched is None or job.run.path != watched.run.path]
     if not others:
         return
-    with st.expander(f"{len(others)} other runs were started here", icon=":material/history:"):
+    with st.expander(f"Started here before: {len(others)}", icon=":material/history:"):
         for job in others[:20]:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 if st.button("Watch" if job.is_live else "Show", key=f"watch-{job.run.name}", type="tertiary"):
