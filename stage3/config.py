@@ -155,7 +155,7 @@ class Config:
     visual_fusion: str = _setting(
         "attention", "model", "how two picture backbones join", choices=("attention", "gate", "concat")
     )
-    gate_hidden: int = _setting(128, "model", "width of the fusion gate", low=4, high=4096)
+    gate_hidden: int = _setting(64, "model", "width of the fusion gate", low=4, high=4096)
     layout_hidden: int = _setting(64, "model", "width of the layout encoder", low=4, high=4096)
     dropout: float = _setting(
         0.5, "model", "dropout in adapters, gate and head; much, for sets of a few thousand panels", low=0.0, high=0.9
