@@ -13,8 +13,12 @@ REVIEWED: dict[str, Any] = {
     "alignment_weight": 0.3,
     "contrastive_temperature": 0.07,
     "alignment_temperature": 0.07,
+    "dropout": 0.1,
+    "lr": 3e-3,
+    "gate_hidden": 128,
 }
-"""Weights and temperatures of the reviewed system; written into every command, whatever the package's defaults are."""
+"""The reviewed system's weights, temperatures, dropout and gate, and the learning rate that went with them here;
+written into every command, whatever the package's defaults are."""
 
 R5, R1, MRR = "retrieval/mean_r5", "retrieval/mean_r1", "retrieval/mean_mrr"
 I2T, T2I = "retrieval/i2t_r1", "retrieval/t2i_r1"
