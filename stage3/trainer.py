@@ -32,6 +32,7 @@ from stage3.optim import (
 from stage3.runs import Best, Loaded, Run
 
 MAX_SKIPPED_IN_A_ROW = 3
+STATUS_SECONDS = 0.2  # replacing a file at every step would cost a tenth of a small run
 LOWER_IS_BETTER = ("loss/total",)
 
 
@@ -95,6 +96,7 @@ class Trainer:
         self.skipped_in_a_row = 0
         self.totals = Totals()
         self.began = time.monotonic()
+        self.shown = 0.0  # when status.json last said how far the run is
         self.on_step: Callable[[int], None] = lambda _: None
 
     # --- one step
@@ -197,7 +199,9 @@ class Trainer:
         row["temperature/alignment"] = self.model.alignment_temperature.value
         self.run.append_metrics(row)
         self.totals = Totals()
-        self.run.set_status(step=step, epoch=epoch)
+        if time.monotonic() - self.shown > STATUS_SECONDS:
+            self.run.set_status(step=step, epoch=epoch)
+            self.shown = time.monotonic()
 
     def _validate(self, step: int, epoch: int) -> bool:
         """Write a validation row; whether it is the best so far."""
@@ -251,9 +255,11 @@ class Trainer:
         weights = {name: t.detach().cpu().contiguous() for name, t in self.model.state_dict().items()}
         tensors = {"model": weights, "optimizer": optimizer_tensors(self.model, self.optimizer)}
         self.run.save_checkpoint(self.step, tensors, state)
+        best: dict[str, Any] = {}
         if self.best:
             self.run.set_best(self.best.step, self.best.value, self.best.metric)
-            self.run.set_status(best_step=self.best.step, best_value=self.best.value)
+            best = {"best_step": self.best.step, "best_value": self.best.value}
+        self.run.set_status(step=self.step, **best)
         self.run.prune(self.config.keep_checkpoints)
         self.saved_step = self.step
 
