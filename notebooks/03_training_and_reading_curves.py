@@ -35,6 +35,7 @@ from stage3 import curves, evaluation, train
 from stage3.batches import fixed_batches
 from stage3.config import Config, ConfigError, Interrupted
 from stage3.dataset import Dataset
+from stage3.experiments.terms import REVIEWED
 from stage3.objectives import TERMS
 from stage3.runs import Run
 from stage3.trainer import Trainer
@@ -46,21 +47,17 @@ WORK = Path(workshop.name)
 # %% [markdown]
 # ## A run
 #
-# The same as `python -m stage3.train --run RUN --data data/samples --dim 128 --epochs 8 --keep_checkpoints 0`. Only the
-# size is small; 512 and 20 are the defaults. Weights and temperature are those of the reviewed system, written out
-# because two sections below depend on them.
+# The same as `python -m stage3.train --run RUN --data data/samples` with a smaller model, fewer epochs and the settings
+# of the reviewed system, which are written down once for all experiments:
 
 # %%
-WEIGHTS = {"contrastive_weight": 1.0, "reconstruction_weight": 0.5, "alignment_weight": 0.3}
-config = Config(
-    data="data/samples",
-    cache_dir=str(WORK / "cache"),
-    dim=128,
-    epochs=8,
-    temperature=0.07,
-    leave_one_out=False,
-    keep_checkpoints=0,
-).replace(**WEIGHTS)
+config = Config.from_mapping(
+    {"data": "data/samples", "cache_dir": str(WORK / "cache"), "dim": 128, "epochs": 8, "leave_one_out": False}
+    | {"keep_checkpoints": 0, "log_every": 1}
+    | REVIEWED
+)
+WEIGHTS = {f"{term}_weight": REVIEWED[f"{term}_weight"] for term in TERMS}
+print(REVIEWED)
 data = Dataset.load(config, progress=False)
 print({name: len(data.pages(name)) for name in ("train", "val", "test")}, "pages")
 

@@ -91,9 +91,10 @@ def dots(title: str, xy: np.ndarray, groups: Sequence[str], hover: Sequence[str]
     for i, name in enumerate(dict.fromkeys(names.tolist())):
         at = names == name
         said = None if hover is None else np.asarray(hover)[at]
+        colour = "#B9C1CA" if str(name).startswith("other") else COLOURS[i % len(COLOURS)]
         fig.add_scatter(
             x=xy[at, 0], y=xy[at, 1], mode="markers", name=str(name), text=said, hoverinfo="text+name",
-            marker={"size": 7, "opacity": 0.85, "color": "#B9C1CA" if str(name).startswith("other") else COLOURS[i % len(COLOURS)]},
+            marker={"size": 7, "opacity": 0.85, "color": colour},
         )  # fmt: skip
     fig.update_yaxes(scaleanchor="x", showticklabels=False, ticks="", showgrid=False)
     return fig.update_xaxes(showticklabels=False, ticks="", showgrid=False)
