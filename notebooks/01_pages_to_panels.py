@@ -49,7 +49,11 @@ pd.set_option("display.max_colwidth", 100)
 
 # %%
 print((SAMPLES / "dataset.yaml").read_text(encoding="utf-8"))
-pd.read_csv(SAMPLES / "manifest.csv").head(3)
+manifest = pd.read_csv(SAMPLES / "manifest.csv")
+manifest.head(3)
+
+# %%
+assert all((SAMPLES / path).is_file() for path in manifest["absolute_image_path"])  # relative to the manifest
 
 # %%
 PAGE = "book000/p002"

@@ -154,11 +154,11 @@ recorded = run.metrics().query("split == 'val'")["loss/total"]
 assert np.allclose(totals["fixed form"][:, 0], recorded)  # what a run writes down
 assert spread["fixed form"] == 0.0  # bit for bit
 assert min(spread["head's dropout"], spread["random mask"]) > 0
-assert spread["random mask"] > 0.3 * spread["as reviewed"]  # without dropout much of the noise is still there
+assert spread["random mask"] > 0.6 * spread["as reviewed"]  # without dropout most of the noise is still there
 
 # %% [markdown]
-# The obvious fix, `objectives.eval()`, removes the dropout and leaves the other half: the reviewed validation also
-# masked one random panel a page. Here every panel is left out once, and nothing is drawn at all.
+# The obvious fix, `objectives.eval()`, removes the dropout and leaves nearly all of the noise: the reviewed validation
+# also masked one random panel a page. Here every panel is left out once, and nothing is drawn at all.
 
 # %%
 full_experiment("F1")
@@ -242,7 +242,9 @@ for way, name in (("i2t", "picture → text"), ("t2i", "text → picture")):
     interval = metrics.paired_bootstrap(two - one, pages)
     rows.append((name, interval.mean, interval.low, interval.high, 0.0, "both directions minus one"))
 f3 = pd.DataFrame(rows, columns=["label", "value", "low", "high", "chance", "group"])
-plots.intervals("R@5: what the second direction adds (one seed)", "difference, 95 % by page", f3, height=260)
+plots.intervals(
+    "R@5: what the second direction adds (one seed)", "difference, 95 % by page", f3, mark="no difference", height=300
+)
 
 # %%
 trained_half = halves["picture → text only"]["picture → text"]
@@ -394,8 +396,8 @@ assert row["temperature/contrastive"] == row["temperature/alignment"] == 0.01
 assert Config.from_mapping({"contrastive_temperature": 0.05}).alignment_temperature == Config().alignment_temperature
 
 # %% [markdown]
-# A warm 0.5 costs most of what alignment gained. On the cold side short runs of one seed show little. That a cold loss
-# is still computed rightly is shown in notebook 02.
+# A warm 0.5 costs a good part of what alignment gained. On the cold side short runs of one seed show little. That a
+# cold loss is still computed rightly is shown in notebook 02.
 
 # %%
 full_experiment("F6")
@@ -498,7 +500,7 @@ fig = plots.figure("No axis alone parts good from bad", "cosine within a page", 
 for name, row in s3.iterrows():
     fig.add_scatter(
         x=[row["intra_cosine"]], y=[row["effective_rank"]], mode="markers+text", text=[row["verdict"]],
-        textposition="top left", name=name, marker={"size": 12},
+        textposition="bottom center", name=name, marker={"size": 12},
     )  # fmt: skip
 fig
 
@@ -524,7 +526,6 @@ full_experiment("S3")
 # %%
 main = pd.DataFrame([vars(r) for r in ROWS if r.main])
 if len(main):
-    main["what"] = main["finding"] + " · " + main["reviewed"].where(main["verdict"] != "", "")
     count = main.groupby(["finding", "verdict"]).size().unstack(fill_value=0)
     overview = plots.bars(
         "Main comparisons of each finding, by verdict", "comparisons", {v: count[v].to_dict() for v in count}

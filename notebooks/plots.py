@@ -62,11 +62,15 @@ def bars(title: str, y: str, groups: Mapping[str, Mapping[str, float]], **layout
     return fig.update_layout(barmode="group", showlegend=len(groups) > 1)
 
 
-def intervals(title: str, x: str, table: pd.DataFrame, **layout: object) -> go.Figure:
-    """A dot with its interval a row, and a small stroke where chance is.
+def intervals(title: str, x: str, table: pd.DataFrame, mark: str = "chance", **layout: object) -> go.Figure:
+    """A dot with its interval a row, and a small stroke where chance, or another mark, is.
 
     Args:
+        title: above the figure.
+        x: name of the axis.
         table: columns label, value, low, high and chance (NaN for none), and group, which colours.
+        mark: what the stroke stands for.
+        layout: more of the figure.
     """
     fig = figure(title, x, "", **layout)
     for i, (group, rows) in enumerate(table.groupby("group", sort=False)):
@@ -78,7 +82,7 @@ def intervals(title: str, x: str, table: pd.DataFrame, **layout: object) -> go.F
         x=table["chance"],
         y=table["label"],
         mode="markers",
-        name="chance",
+        name=mark,
         marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": QUIET}},
     )
     return fig.update_yaxes(autorange="reversed", automargin=True)

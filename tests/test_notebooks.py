@@ -8,6 +8,7 @@ import jupytext
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
@@ -37,7 +38,7 @@ def test_notebook_runs_and_its_conclusions_hold(path, kernels, monkeypatch, tmp_
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # what a notebook leaves behind is gone with the test
     monkeypatch.setenv("TEMP", str(tmp_path))
     notebook = jupytext.read(path)
-    notebook.cells.append(jupytext.formats.new_code_cell("import time\ntime.process_time()"))
+    notebook.cells.append(new_code_cell("import time\ntime.process_time()"))
     client = NotebookClient(
         notebook, timeout=600, kernel_name="this_interpreter", resources={"metadata": {"path": str(FOLDER)}}
     )
