@@ -233,7 +233,7 @@ class Config:
         "what alignment uses when symmetric_alignment is false",
         choices=("i2t", "t2i", "averaged_logits"),
     )
-    validation_dropout: bool = _setting(False, "ablations", "leave dropout on in validation")
+    validation_dropout: bool = _setting(False, "ablations", "leave the reconstruction head's dropout on in validation")
     validation_random_mask: bool = _setting(False, "ablations", "mask one random panel a page in validation")
     singleton_anchors: bool = _setting(False, "ablations", "average zeros in for anchors without a page mate")
     log_epsilon: float = _setting(0.0, "ablations", "epsilon inside supcon's logarithm", low=0.0, high=1.0)

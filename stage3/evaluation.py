@@ -100,7 +100,7 @@ def validate(
     counts: dict[str, int] = {}
     mask, dropout = model.config.validation_random_mask, model.config.validation_dropout
     with frozen(model), seeded(noise_seed, torch.device(device)):
-        model.train(dropout)
+        model.reconstruction_head.train(dropout)  # what the reviewed code left in train mode, and no more
         for i, pages in enumerate(batches):
             draw = generator(noise_seed, "validation mask", i) if mask else None
             step = model(panel_set.batch(pages).to(device), draw)
