@@ -159,7 +159,9 @@ class PageSampler:
 
     With `guaranteed` every batch gets at least `min_multi` pages of two or more panels and `min_pairs` panels with
     picture and text, wherever the data has enough of them for that; on thin data (most pages single-panel, most
-    panels silent) this is what keeps a signal in every batch. Otherwise batches are a plain shuffle.
+    panels silent) this is what keeps a signal in every batch. Where there are fewer than two pairs a batch, spreading
+    them would waste them, since a pair alone has no negative: then they meet in as few batches as hold them, drawn
+    anew each epoch. Without `guaranteed` batches are a plain shuffle.
     """
 
     def __init__(
@@ -181,6 +183,12 @@ class PageSampler:
         # A guarantee the data cannot meet in every batch is lowered to what it can.
         self.min_multi = min(min_multi, int((panels >= 2).sum()) // max(self.n_batches, 1), batch_pages)
         self.min_pairs = min(min_pairs, int(pairs.sum()) // max(self.n_batches, 1))
+        gathered = self.min_pairs < 2 <= min(min_pairs, int(pairs.sum()))
+        smallest = len(pages) // max(self.n_batches, 1)
+        needed = -(-int((pairs > 0).sum()) // max(smallest, 1))
+        self.pair_batches = min(needed, self.n_batches) if gathered else self.n_batches
+        if self.pair_batches < self.n_batches:
+            self.min_pairs = 0
 
     @classmethod
     def of(cls, panel_set: PanelSet, pages: np.ndarray, config: Config) -> PageSampler:
@@ -202,14 +210,19 @@ class PageSampler:
         order = rng.permutation(len(self.pages))
         sizes = np.full(self.n_batches, len(order) // self.n_batches) if self.n_batches else np.zeros(0, int)
         sizes[: len(order) - int(sizes.sum())] += 1
-        batches = self._dealt(order, sizes) if self.guaranteed else np.split(order, np.cumsum(sizes)[:-1])
+        if not self.guaranteed:
+            batches = np.split(order, np.cumsum(sizes)[:-1])
+        else:
+            few = self.pair_batches < self.n_batches
+            batches = self._dealt(order, sizes, rng.permutation(self.n_batches)[: self.pair_batches] if few else None)
         return [self.pages[b] for b in batches]
 
-    def _dealt(self, order: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    def _dealt(self, order: np.ndarray, sizes: np.ndarray, pair_batches: np.ndarray | None) -> list[np.ndarray]:
         """Deal scarce pages first, each to the batch that lacks most, then fill up with the rest.
 
         Pages with text pairs go, richest first, to the batch with the fewest pairs; then multi-panel pages to the
         batch with the fewest of them; then the others to wherever there is room. Ties fall in the shuffled order.
+        With `pair_batches` all pages with pairs fill these batches instead, one after the other.
         """
         room = sizes.copy()
         multi = np.zeros(len(sizes), np.int64)
@@ -217,7 +230,9 @@ class PageSampler:
         batches: list[list[int]] = [[] for _ in sizes]
 
         def put(page: int, score: np.ndarray) -> None:
-            b = int(np.argmin(np.where(room > 0, score, np.iinfo(np.int64).max)))
+            add(page, int(np.argmin(np.where(room > 0, score, np.iinfo(np.int64).max))))
+
+        def add(page: int, b: int) -> None:
             batches[b].append(page)
             room[b] -= 1
             multi[b] += self.panels[page] >= 2
@@ -226,6 +241,12 @@ class PageSampler:
         placed = np.zeros(len(self.pages), dtype=bool)
         # Only as many rich pages are dealt as the guarantee needs, so that the rest stay a plain shuffle.
         # Among pages with one pair, those of several panels come first: they serve both promises.
+        if pair_batches is not None:
+            for page, b in zip(
+                order[self.pairs[order] > 0], np.repeat(pair_batches, sizes[pair_batches]), strict=False
+            ):
+                add(int(page), int(b))
+                placed[page] = True
         rich = order[np.lexsort((self.panels[order] < 2, -self.pairs[order]))]
         for page in rich[self.pairs[rich] > 0]:
             if pairs.min(initial=self.min_pairs) >= self.min_pairs:

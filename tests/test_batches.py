@@ -75,6 +75,19 @@ def test_an_infeasible_guarantee_is_lowered_not_refused():
     assert len(np.concatenate(s.epoch(0))) == 22
 
 
+@pytest.mark.parametrize("batch_pages", [2, 4, 8])
+def test_where_pairs_are_too_few_for_all_batches_they_meet_in_some(batch_pages):
+    """A pair alone in its batch has no negative, so spreading them evenly would give no alignment signal at all."""
+    counts = [(1, 0)] * 176 + [(1, 1)] * 20 + [(3, 2)] * 4
+    kept, plain = (sampler(counts, batch_pages=batch_pages, guaranteed=g) for g in (True, False))
+    useful = [sum(n for n in batch_counts(s, 0)[1] if n >= 2) for s in (kept, plain)]
+    assert useful[0] >= 27  # of 28 pairs; the last chosen batch may hold a single one
+    assert useful[0] > 1.5 * useful[1]
+    assert sorted(np.concatenate(kept.epoch(0))) == list(range(100, 300))
+    where = [{i for i, n in enumerate(batch_counts(kept, epoch)[1]) if n} for epoch in range(3)]
+    assert where[0] != where[1], "not always the same steps of an epoch"
+
+
 def test_order_depends_on_seed_and_epoch_alone():
     counts = thin(60, 0)
     flat = lambda s, e: np.concatenate(s.epoch(e)).tolist()  # noqa: E731

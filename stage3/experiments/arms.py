@@ -66,7 +66,7 @@ class Plan:
 
 def config_of(arm: Arm, seed: int, given: Mapping[str, Any], thinned: Path) -> Config:
     """Settings of an arm: the reviewed values, then the caller's own settings, then the arm's changes."""
-    base = SMALLER | (REVIEWED if arm.pinned else {}) | dict(given)
+    base = (SMALLER | REVIEWED if arm.pinned else {}) | dict(given)
     if arm.data == "thinned":
         base = {k: v for k, v in base.items() if k not in _PLACES} | {"data": thinned.as_posix()}
     files = {**_FILES, "checkpoint_every": 1 if arm.meter else NEVER}

@@ -85,7 +85,7 @@ class Arm:
         changes: settings on top of `REVIEWED`.
         data: "whole", or "thinned" for the thinned copy of the training books.
         meter: keep every epoch's weights until the validation-noise meter has read them.
-        pinned: start from `REVIEWED`; False starts from the package's own defaults.
+        pinned: start from `REVIEWED` and the experiments' smaller runs; False starts from the package's own defaults.
     """
 
     label: str
