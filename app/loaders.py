@@ -6,6 +6,7 @@ shared: copy a frame before changing it. No function here needs a session, so th
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -274,12 +275,20 @@ def result(run: Run) -> dict[str, float]:
 
 def warm_up() -> None:
     """Import what every view needs and read the default run's panels; what fails here is said by the view that asks."""
-    import plotly.graph_objects  # noqa: F401
+    # Streamlit collects garbage after every action: walking the 300,000 objects of torch, pandas and plotly each time
+    # took more CPU than the action itself, and collecting while they are imported half a second of the first view.
+    # They live as long as the server, so the collector need not look at them, now or later.
+    gc.disable()
+    try:
+        import plotly.graph_objects  # noqa: F401
 
-    found = default_entry(entries())
-    if found is not None:
-        with suppress(Stage3Error):
-            panel_frame(found.run)
+        found = default_entry(entries())
+        if found is not None:
+            with suppress(Stage3Error):
+                panel_frame(found.run)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def remember(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
