@@ -2,178 +2,257 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
-from app import loaders, shell
+from app import evidence_files as files
+from app import shell
+from app.charts import evidence as charts
 from app.charts import theme
-from stage3.config import DataError
+from app.charts.evidence import key_of
+from app.views import evidence_more as more
+from stage3.experiments.evidence import UNKNOWN, difference, number
+from stage3.experiments.findings import FINDINGS
+from stage3.experiments.terms import HELPS, HURTS, METRICS, NONE
 
-COLUMNS = (
-    "finding",
-    "question",
-    "fixed",
-    "reviewed",
-    "metric",
-    "difference",
-    "low",
-    "high",
-    "verdict",
-    "seeds",
-    "command",
-)
-VERDICTS: dict[str, Any] = {"helps": "green", "no effect here": "gray", "hurts": "red"}
-FOLDERS = (Path("runs") / "evidence", loaders.SAMPLES / "evidence")
-COMMAND = "python -m stage3.ablate --findings all --seeds 5"
+if TYPE_CHECKING:
+    from stage3.experiments.evidence import Row
 
-
-def folders() -> list[Path]:
-    """Folders of evidence that are there: made here first, then the shipped one."""
-    return [loaders.base() / f for f in FOLDERS if (loaders.base() / f / "evidence.parquet").is_file()]
-
-
-def read(folder: Path) -> pd.DataFrame:
-    """The table of an evidence folder.
-
-    Raises:
-        DataError: it is no Parquet file, or lacks a column.
-    """
-    import pyarrow
-
-    path = folder / "evidence.parquet"
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path.name}: not readable: {' '.join(str(error).split())[:200]}. Run: {COMMAND}") from None
-    missing = [c for c in COLUMNS if c not in frame.columns]
-    if missing:
-        raise DataError(f"{path.name}: missing column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}.")
-    return frame
+VERDICTS: dict[str, Any] = {HELPS: "green", NONE: "gray", HURTS: "red"}
+PARTS = {
+    "findings": "Findings",
+    "noise": "Validation noise",
+    "budget": "Loss budget",
+    "tradeoff": "Retrieval against pages",
+}
+CURVES = {
+    "retrieval/mean_r5": ("val", "R@5"),
+    "retrieval/same_page_r_precision": ("val", "Same page"),
+    "reconstruction/skill": ("val", "Reconstruction"),
+    "collapse/effective_rank": ("val", "Effective rank"),
+    "collapse/intra_cosine": ("val", "Cosine in a page"),
+    "loss/total": ("val", "Loss"),
+    "grad_norm": ("train", "Gradient norm"),
+}
 
 
 def render() -> None:
-    """The verdicts, the differences with their intervals, and one finding in full."""
+    """Which evidence and which part of it; then that part."""
     shell.heading(
-        "Evidence",
-        "Each finding of the loss review as an experiment: the same run with and without it, over the same seeds.",
+        "Evidence", "Each finding of the loss review as an experiment: with and without it, over the same seeds."
     )
-    found = folders()
+    found = files.folders()
     if not found:
         shell.empty(
             "No evidence has been made yet",
-            "The command below trains each pair over five seeds on the sample comics and writes runs/evidence.",
-            COMMAND,
+            "The command below trains each pair over the same seeds on the sample comics and writes runs/evidence.",
+            files.COMMAND,
         )
         return
-    labels = {str(f): "made here" if f.parent.name == "runs" else "shipped with the samples" for f in found}
-    where = found[0]
-    if len(found) > 1:
-        where = Path(
-            st.segmented_control(
-                "Evidence",
-                list(labels),
-                format_func=lambda f: labels[f],
-                default=str(found[0]),
-                required=True,
-                key="evidence-folder",
-            )
-        )
-    frame = read(where)
-    if frame.empty:
-        shell.empty("The evidence table is empty", "No finding was run. Run them all:", COMMAND)
-        return
-    _summary(frame, labels[str(where)])
-    left, right = st.columns([3, 2], gap="medium")
-    with left, st.container(border=True, key="card-forest"):
-        st.subheader("Fixed minus reviewed", anchor=False, help="Paired over seeds; the bar is the interval")
-        theme.show(forest(frame), key="evidence-forest", alt="Difference and interval of every finding's metrics")
-    with right, st.container(border=True, key="card-finding"):
-        _finding(frame, where)
-    st.dataframe(frame, hide_index=True, height=320, key="evidence-table")
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="evidence-controls"):
+        part = _part()
+        where = _folder(found)
+    if part == "noise":
+        more.noise(where)
+    elif part == "budget":
+        more.budget(where)
+    elif part == "tradeoff":
+        more.tradeoff(where)
+    else:
+        _findings(where)
+    _how_made(where)
 
 
-def _summary(frame: pd.DataFrame, label: str) -> None:
-    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
-        st.metric("Findings", str(frame["finding"].nunique()), width=130)
-        for verdict in VERDICTS:
-            st.metric(verdict.capitalize(), str(int((frame["verdict"] == verdict).sum())), width=150)
-        st.metric("Seeds a pair", str(int(frame["seeds"].max())), width=130)
-        st.text(f"One count a finding and metric; {label}.")
-
-
-def forest(frame: pd.DataFrame) -> go.Figure:
-    """Each finding's difference with its interval.
-
-    Metrics differ in unit, so rows are scaled by the widest |bound| of their metric; hovering gives the numbers.
-    """
-    look = theme.look()
-    hues = {"helps": theme.categorical()[2], "hurts": theme.categorical()[5], "no effect here": look.quiet}
-    figure = go.Figure()
-    rows = frame.reset_index(drop=True).iloc[::-1]
-    scale = rows.groupby("metric")[["low", "high", "difference"]].transform(lambda c: c.abs().max()).max(axis=1)
-    scale = scale.where(scale > 0, 1.0)
-    for verdict, hue in hues.items():
-        part = rows[rows["verdict"] == verdict]
-        if part.empty:
-            continue
-        by = scale[part.index]
-        names = [theme.safe(f"{f} · {m}", 60) for f, m in zip(part["finding"], part["metric"], strict=True)]
-        texts = [f"{d:+.3g} [{a:+.3g}, {b:+.3g}]" for d, a, b in part[["difference", "low", "high"]].to_numpy()]
-        figure.add_scatter(
-            x=part["difference"] / by,
-            y=names,
-            mode="markers",
-            name=verdict,
-            marker={"color": hue, "size": 9},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": (part["high"] - part["difference"]) / by,
-                "arrayminus": (part["difference"] - part["low"]) / by,
-                "color": hue,
-                "thickness": 2,
-            },
-            text=texts,
-            hovertemplate="%{y}<br>%{text}<extra></extra>",
-        )
-    theme.style(figure, height=max(260, 60 + 26 * len(rows)))
-    figure.add_vline(x=0, line={"color": look.quiet, "width": 1, "dash": "dot"})
-    figure.update_xaxes(
-        title_text="difference, scaled to its metric's widest interval (exact numbers on hover)", range=[-1.1, 1.1]
+def _part() -> str:
+    asked = shell.param("part")
+    part = st.segmented_control(
+        "Part",
+        list(PARTS),
+        format_func=lambda p: PARTS[p],
+        default=asked if asked in PARTS else "findings",
+        required=True,
+        key="evidence-part",
     )
-    return figure.update_layout(margin={"l": 10}).update_yaxes(automargin=True)
+    shell.set_params(part=part if part != "findings" else None)
+    return str(part)
 
 
-def _finding(frame: pd.DataFrame, where: Path) -> None:
-    names = frame["finding"].astype(str).drop_duplicates().tolist()
-    asked = shell.param("finding")
-    at = names.index(asked) if asked in names else 0
-    name = st.selectbox("Finding", names, index=at, key="evidence-finding")
-    shell.set_params(finding=name)
-    rows = frame[frame["finding"].astype(str) == name]
-    st.text(str(rows["question"].iloc[0]))
-    for row in rows.to_dict("records"):
-        with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-            st.badge(
-                str(row["verdict"]) if row["verdict"] in VERDICTS else "?",
-                color=VERDICTS.get(str(row["verdict"]), "gray"),
-            )
-            st.text(
-                f"{row['metric']}: {_number(row['reviewed'])} reviewed, {_number(row['fixed'])} fixed; "
-                f"{_number(row['difference'], '+')} [{_number(row['low'], '+')}, {_number(row['high'], '+')}], "
-                f"{row['seeds']} seeds",
-                width="stretch",
-            )
-    shell.line("The command that makes it again")
-    st.code(str(rows["command"].iloc[0]), language="bash", wrap_lines=True)
-    runs = [e.id for e in loaders.entries() if e.run.path.resolve().is_relative_to(where.resolve())]
-    if runs:
-        shell.line("Its runs can be laid over each other under Losses.")
+def _folder(found: list[Path]) -> Path:
+    if len(found) == 1:
+        return found[0]
+    names = {str(f): f"made here: {f.name}" if f.parent.name == "runs" else "shipped with the samples" for f in found}
+    return Path(st.selectbox("Made", list(names), format_func=lambda f: names[f], key="evidence-folder", width=260))
 
 
-def _number(value: object, sign: str = "") -> str:
-    return f"{value:{sign}.4g}" if isinstance(value, int | float) else str(value)
+def _how_made(where: Path) -> None:
+    paragraphs = files.how_made(where)
+    if paragraphs:
+        with st.container(key="quiet-evidence-made", gap="xxsmall"):
+            for text in paragraphs:
+                shell.line(text)
+
+
+# --- findings
+
+
+def _findings(where: Path) -> None:
+    rows = files.rows(where)
+    heads = [r for r in rows if r.headline]
+    if not heads:
+        shell.empty("The evidence table is empty", "No finding was run. Run them all:", files.COMMAND)
+        return
+    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom", key="evidence-filter"):
+        shown = _filtered(heads)
+        _counts(shown)
+    options = {key_of(r): r for r in heads}
+    _keep_choice(options, shown)
+    left, right = st.columns([11, 9], gap="small")
+    with left, st.container(border=True, key="card-forest", gap="xsmall"):
+        st.subheader(
+            "Form minus the form it is set against",
+            anchor=False,
+            help="Paired over seeds and books; dot: mean, bar: 95 % interval. Each metric has its own scale. "
+            "Click a line to see it in full",
+        )
+        _forest(shown)
+    with right, st.container(border=True, key="card-finding", gap="xsmall"):
+        _comparison(options, rows, where)
+
+
+def _filtered(heads: list[Row]) -> list[Row]:
+    """The comparisons that are listed."""
+    width = st.segmented_control(
+        "Comparisons",
+        ["main", "all"],
+        default="main",
+        required=True,
+        format_func=lambda w: f"{w} ({sum(r.main for r in heads) if w == 'main' else len(heads)})",
+        key="evidence-width",
+        help="main: those of the README's table. all: every arm that was tried. Each by its first metric",
+    )
+    verdicts = st.pills("Verdict", list(VERDICTS), selection_mode="multi", key="evidence-verdicts")
+    pool = [r for r in heads if r.main] if width == "main" and any(r.main for r in heads) else heads
+    return [r for r in pool if not verdicts or r.verdict in verdicts]
+
+
+def _counts(shown: list[Row]) -> None:
+    for verdict in VERDICTS:
+        st.metric(verdict.capitalize(), str(sum(r.verdict == verdict for r in shown)), width=125)
+    seeds = sorted({r.seeds for r in shown})
+    if seeds:
+        st.metric("Seeds an arm", "–".join(str(s) for s in dict.fromkeys((seeds[0], seeds[-1]))), width=110)
+
+
+def _keep_choice(options: dict[str, Row], shown: list[Row]) -> None:
+    """The chosen comparison: kept, else the address's, else the first that is listed."""
+    if st.session_state.get("evidence-row") in options:
+        return
+    finding, at = shell.param("finding"), shell.param("comparison")
+    asked = [k for k, r in options.items() if r.finding == finding and at in (None, str(r.comparison))]
+    listed = [key_of(r) for r in shown] or list(options)
+    st.session_state["evidence-row"] = next((k for k in asked if k in listed), (asked or listed)[0])
+
+
+def _forest(shown: list[Row]) -> None:
+    if not shown:
+        shell.line("No comparison has this verdict.")
+        return
+    with st.container(height=min(760, 96 + charts.ROW * len(shown)), border=False, key="evidence-scroll"):
+        theme.show(
+            charts.forest(shown, str(st.session_state["evidence-row"])),
+            key="evidence-forest",
+            alt=f"Difference and interval of {len(shown)} comparisons: "
+            + "; ".join(f"{r.finding} {r.label} {difference(r)} {r.verdict}" for r in shown[:8]),
+            on_select=_clicked,
+            selection_mode=("points",),
+        )
+
+
+def _clicked() -> None:
+    """Take the clicked line as the choice (the chart itself forgets it when it is drawn anew)."""
+    points = st.session_state["evidence-forest"]["selection"]["points"]
+    if points:
+        st.session_state["evidence-row"] = points[0]["customdata"][0]
+
+
+def _comparison(options: dict[str, Row], rows: Sequence[Row], where: Path) -> None:
+    """The chosen comparison in full."""
+    names = {k: f"{r.finding} · {r.fixed} against {r.reviewed}" for k, r in options.items()}
+    chosen = options[st.selectbox("Comparison", list(options), format_func=lambda k: names[k], key="evidence-row")]
+    shell.set_params(finding=chosen.finding, comparison=chosen.comparison)
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        st.badge(chosen.verdict if chosen.verdict in VERDICTS else UNKNOWN, color=VERDICTS.get(chosen.verdict, "gray"))
+        if chosen.half_fix:
+            st.badge("against half a fix", color="orange")
+        st.text(f"{chosen.label}: {difference(chosen)}, {chosen.seeds} seeds")
+    st.text(chosen.question)
+    if chosen.expected and chosen.expected != chosen.verdict and chosen.verdict != UNKNOWN:
+        st.text(f"Earlier trials made us expect: {chosen.expected}. Here: {chosen.verdict}.")
+    _metrics([r for r in rows if key_of(r) == key_of(chosen)])
+    _curves(chosen, where)
+    st.text("The command that makes it again")
+    st.code(chosen.command, language="bash", wrap_lines=True)
+    with st.expander("The first run of each arm, and how to read it", key="evidence-arms", on_change="rerun") as box:
+        if box.open:
+            _one_run(chosen)
+
+
+def _metrics(rows: Sequence[Row]) -> None:
+    table = [
+        {
+            "metric": r.label,
+            "form": number(r.fixed_mean, r.metric),
+            "against": number(r.reviewed_mean, r.metric),
+            "difference, 95 % interval": difference(r),
+            "verdict": r.verdict,
+        }
+        for r in rows
+    ]
+    st.dataframe(
+        table,
+        hide_index=True,
+        key="evidence-metrics",
+        height=38 + 35 * len(table),
+        alt="All judged metrics of the comparison",
+        column_config={"metric": st.column_config.TextColumn(width="medium")},
+    )
+    st.caption(f"Test books, {'best' if rows[0].measured_at == 'best' else 'last'} checkpoint; means over seeds.")
+
+
+def _curves(chosen: Row, where: Path) -> None:
+    """A metric of both arms over epochs."""
+    frame, runs = files.table(where, "curves"), files.table(where, "runs")
+    names = {files.arm_of(runs, chosen.fixed_command, chosen.fixed): chosen.fixed}
+    names.setdefault(files.arm_of(runs, chosen.reviewed_command, chosen.reviewed), chosen.reviewed)
+    there = set(frame.loc[frame["arm"].isin(names), "metric"])
+    choices = [m for m in CURVES if m in there]
+    if not choices:
+        shell.line("No curves were written for these arms.")
+        return
+    metric = st.pills(
+        "Over epochs",
+        choices,
+        format_func=lambda m: CURVES[m][1],
+        default=chosen.metric if chosen.metric in choices else choices[0],
+        required=True,
+        key=f"evidence-curve-{key_of(chosen)}",
+        help="Validation books (gradient norm: training). Line: mean over seeds; band: from the least to the most seed",
+    )
+    if len(names) == 1:
+        st.text("Both sides are the same runs, measured in two ways.")
+    split, label = CURVES[str(metric)]
+    told = METRICS[metric].label if metric in METRICS else label
+    figure = charts.arms(frame, names, str(metric), split)
+    theme.show(figure, key="evidence-curves", alt=f"{told} of both arms by epoch")
+
+
+def _one_run(chosen: Row) -> None:
+    for label, command in ((chosen.fixed, chosen.fixed_command), (chosen.reviewed, chosen.reviewed_command)):
+        shell.line(label)
+        st.code(command, language="bash", wrap_lines=True)
+    note = FINDINGS[chosen.finding].note if chosen.finding in FINDINGS else ""
+    if note:
+        shell.line(note)

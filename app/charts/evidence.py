@@ -1,0 +1,285 @@
+"""The pictures of the Evidence view: differences with intervals, both arms' curves, noise, gradients, trade-offs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.charts import theme
+from stage3.experiments.evidence import difference
+from stage3.experiments.noise import CAUSES
+from stage3.experiments.terms import HELPS, HURTS, METRICS, NONE
+
+if TYPE_CHECKING:
+    from stage3.experiments.evidence import Row
+
+ROW = 40  # pixels a comparison takes
+CAUSE_NAMES = {"none": "neither", "dropout": "dropout", "mask": "random mask", "both": "both"}
+TERMS = ("contrastive", "reconstruction", "alignment")
+PAIRS = {
+    "contrastive_reconstruction": "contrastive · reconstruction",
+    "contrastive_alignment": "contrastive · alignment",
+    "reconstruction_alignment": "reconstruction · alignment",
+}
+
+
+def key_of(row: Row) -> str:
+    """What names a comparison in addresses and charts: `F4:2`."""
+    return f"{row.finding}:{row.comparison}"
+
+
+def hue_of(verdict: str) -> str:
+    """The colour of a verdict: green-blue, vermilion, grey."""
+    return {HELPS: theme.categorical()[2], HURTS: theme.categorical()[5]}.get(verdict, theme.look().quiet)
+
+
+def forest(rows: Sequence[Row], chosen: str) -> go.Figure:
+    """A line for each comparison: who against whom, the difference as dot and interval, and the verdict.
+
+    Metrics have different units, so each is drawn on its own scale (its widest bound among these rows); the numbers
+    stand at the right. A nearly invisible bar behind each line takes the click.
+
+    Args:
+        rows: one a comparison, top first.
+        chosen: `key_of` the row that is marked.
+    """
+    scale: dict[str, float] = {}
+    for r in rows:
+        bounds = [abs(v) for v in (r.difference, r.low, r.high) if math.isfinite(v)]
+        scale[r.metric] = max(scale.get(r.metric, 0.0), *bounds, 0.0)
+    figure, look = go.Figure(), theme.look()
+    at = list(range(len(rows), 0, -1))
+    fills = [_faint(look.accent, 0.14) if key_of(r) == chosen else "rgba(128,128,128,0.004)" for r in rows]
+    figure.add_bar(
+        x=[2.2] * len(rows), y=at, base=-1.1, orientation="h", width=0.96, marker={"color": fills, "line_width": 0},
+        customdata=[[key_of(r)] for r in rows], hoverinfo="skip", showlegend=False,
+        selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},
+    )  # fmt: skip
+    for verdict in (HELPS, NONE, HURTS, "not judged"):
+        part = [(y, r) for y, r in zip(at, rows, strict=True) if r.verdict == verdict]
+        if part:
+            _dots(figure, verdict, part, scale)
+    theme.style(figure, height=70 + ROW * len(rows))
+    for y, r in zip(at, rows, strict=True):
+        _words(figure, y, r)
+    figure.add_vline(x=0, line={"color": look.quiet, "width": 1, "dash": "dot"}, layer="below")
+    figure.update_xaxes(
+        range=[-1.1, 1.1], tickvals=[0], ticktext=["no difference"], showgrid=False, domain=[0.4, 0.66], zeroline=False
+    )
+    figure.update_yaxes(visible=False, range=[0.4, len(rows) + 0.6])
+    figure.update_layout(margin={"l": 6, "r": 6, "t": 26, "b": 24}, clickmode="event+select", barmode="overlay")
+    return figure.update_layout(legend={"x": 1.0, "xanchor": "right"}, dragmode=False)
+
+
+def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]], scale: Mapping[str, float]) -> None:
+    hue = hue_of(verdict)
+    units = [scale[r.metric] or 1.0 for _, r in part]
+    above = [(r.high - r.difference) / u for (_, r), u in zip(part, units, strict=True)]
+    below = [(r.difference - r.low) / u for (_, r), u in zip(part, units, strict=True)]
+    figure.add_scatter(
+        x=[r.difference / u for (_, r), u in zip(part, units, strict=True)],
+        y=[y for y, _ in part],
+        mode="markers",
+        name=verdict,
+        marker={"color": hue, "size": 10, "symbol": "circle" if verdict in (HELPS, HURTS) else "circle-open"},
+        error_x={
+            "type": "data", "symmetric": False, "color": hue, "thickness": 2, "width": 4,
+            "array": [0.0 if math.isnan(v) else v for v in above],
+            "arrayminus": [0.0 if math.isnan(v) else v for v in below],
+        },
+        customdata=[[key_of(r)] for _, r in part],
+        text=[f"{theme.safe(r.label)}: {theme.safe(difference(r))}, {r.seeds} seeds" for _, r in part],
+        hovertemplate="%{text}<extra></extra>",
+        selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 1}},
+    )  # fmt: skip
+
+
+def _words(figure: go.Figure, y: int, r: Row) -> None:
+    """What stands left (the finding and its two arms) and right (the metric, the numbers) of a line."""
+    look = theme.look()
+    where: dict[str, Any] = {
+        "y": y,
+        "yref": "y",
+        "xref": "paper",
+        "showarrow": False,
+        "align": "left",
+        "captureevents": False,
+    }
+    small = f"<span style='color:{look.quiet};font-size:11px'>"
+    figure.add_annotation(
+        x=0, xanchor="left", text=f"<b>{theme.safe(r.finding)}</b>", font={"size": 12, "color": look.text}, **where
+    )
+    names = f"{theme.safe(r.fixed, 46)}<br>{small}against {theme.safe(r.reviewed, 44)}</span>"
+    figure.add_annotation(x=0.055, xanchor="left", text=names, font={"size": 12.5, "color": look.text}, **where)
+    told = f"{theme.safe(difference(r))}<br>{small}{theme.safe(r.label, 42)}</span>"
+    figure.add_annotation(x=0.675, xanchor="left", text=told, font={"size": 12.5, "color": hue_or_text(r)}, **where)
+
+
+def hue_or_text(row: Row) -> str:
+    """The verdict's colour where there is an effect, else that of text."""
+    return hue_of(row.verdict) if row.verdict in (HELPS, HURTS) else theme.look().text
+
+
+def arms(curves: pd.DataFrame, names: Mapping[str, str], metric: str, split: str) -> go.Figure:
+    """A metric of each arm over epochs: mean over seeds, band from the least to the most seed.
+
+    Args:
+        curves: `curves.parquet`.
+        names: {arm: label}, at most two; the first is drawn solid, the second dashed.
+        metric: its name; likewise `split`.
+        split: "train" or "val".
+    """
+    figure = go.Figure()
+    part = curves[(curves["metric"] == metric) & (curves["split"] == split)]
+    hues = (theme.categorical()[0], theme.categorical()[1])
+    for i, (arm, label) in enumerate(names.items()):
+        _line(figure, part[part["arm"] == arm], label, hues[i % 2], theme.DASHES[i % 2])
+    theme.style(figure, height=265)
+    figure.update_xaxes(title_text="epoch")
+    percent = metric in METRICS and METRICS[metric].percent
+    return figure.update_yaxes(tickformat=".0%" if percent else None).update_layout(hovermode="x unified")
+
+
+def budget(frame: pd.DataFrame, arm: str, kind: str) -> go.Figure:
+    """The gradient of each weighted loss on the encoder, by epoch: its norm, or the cosine between two of them.
+
+    Args:
+        frame: `budget.parquet`.
+        arm: whose.
+        kind: "gradient" or "gradient_cosine".
+    """
+    figure, norms = go.Figure(), kind == "gradient"
+    part = frame[frame["arm"] == arm]
+    for i, (name, label) in enumerate({t: t for t in TERMS}.items() if norms else PAIRS.items()):
+        found = part[part["metric"] == f"{kind}/{name}"]
+        hue = theme.colour(name) if norms else theme.categorical()[(3, 4, 6)[i]]
+        _line(figure, found, label, hue, theme.DASHES[i])
+    theme.style(figure, height=300)
+    figure.update_xaxes(title_text="epoch")
+    if norms:
+        figure.update_yaxes(title_text="gradient norm", type="log")
+    else:
+        figure.update_yaxes(title_text="cosine, −1 to 1", range=[-1.05, 1.05])
+        figure.add_hline(y=0, line={"color": theme.look().quiet, "width": 1, "dash": "dot"})
+    return figure.update_layout(hovermode="x unified")
+
+
+def _line(figure: go.Figure, part: pd.DataFrame, label: str, hue: str, dash: str) -> None:
+    """Mean and band of one arm's rows; nothing without rows."""
+    if part.empty:
+        return
+    part = part.sort_values("epoch")
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=part["epoch"], y=part["low"], **edge)
+    figure.add_scatter(x=part["epoch"], y=part["high"], fill="tonexty", fillcolor=_faint(hue, 0.18), **edge)
+    figure.add_scatter(
+        x=part["epoch"], y=part["mean"], mode="lines", name=theme.safe(label, 60),
+        line={"color": hue, "width": 2.2, "dash": dash}, hovertemplate="%{y:.4g}",
+    )  # fmt: skip
+
+
+def noise(meter: Mapping[str, Mapping[str, Any]], measure: str, percent: bool) -> go.Figure:
+    """A measurement of the meter for each cause of noise: bars for means over runs, a dot for each run.
+
+    Args:
+        meter: `noise.json`, by arm.
+        measure: "spread", "best_epoch_changes" or "best_epoch_off".
+        percent: y as a percentage.
+    """
+    figure = go.Figure()
+    causes = list(CAUSES)
+    for i, (arm, found) in enumerate(meter.items()):
+        hue = theme.categorical()[i % 8]
+        means = [found["means"].get(f"noise/{c}/{measure}") for c in causes]
+        names = [CAUSE_NAMES.get(c, c) for c in causes]
+        look: dict[str, Any] = {"name": theme.safe(arm, 60), "offsetgroup": str(i), "legendgroup": str(i)}
+        bar = {"color": _faint(hue, 0.55), "line": {"color": hue, "width": 1}}
+        figure.add_bar(x=names, y=means, marker=bar, hovertemplate="%{y:.3g}<extra>mean of runs</extra>", **look)
+        dots = [(CAUSE_NAMES.get(c, c), v) for c in causes for v in found["by_seed"].get(f"noise/{c}/{measure}", [])]
+        figure.add_scatter(
+            x=[c for c, _ in dots], y=[v for _, v in dots], mode="markers", **{**look, "showlegend": False},
+            marker={"color": hue, "size": 6, "line": {"color": theme.look().paper, "width": 1}},
+            hovertemplate="%{y:.3g}<extra>one run</extra>",
+        )  # fmt: skip
+    theme.style(figure, height=300)
+    figure.update_layout(barmode="group", scattermode="group", legend={"orientation": "v", "y": 1, "yanchor": "top"})
+    return figure.update_yaxes(tickformat=".0%" if percent else None, rangemode="tozero")
+
+
+def repeats(losses: Mapping[str, Sequence[Sequence[float]]], cause: str) -> go.Figure:
+    """Every repeat's validation loss by epoch, the noiseless one on top, and a ring where each finds its smallest.
+
+    Args:
+        losses: {cause: E epochs of R repeats}, of one run.
+        cause: which to show.
+    """
+    figure, look = go.Figure(), theme.look()
+    values = pd.DataFrame(losses[cause], index=range(1, len(losses[cause]) + 1))
+    hue, ring = theme.categorical()[0], theme.categorical()[5]
+    for i, repeat in enumerate(values):
+        figure.add_scatter(
+            x=values.index, y=values[repeat], mode="lines", line={"color": _faint(hue, 0.6), "width": 1.2},
+            name="repeats", legendgroup="repeats", showlegend=i == 0, hovertemplate="%{y:.4f}<extra>a repeat</extra>",
+        )  # fmt: skip
+    best = values.idxmin()
+    figure.add_scatter(
+        x=best, y=values.min(), mode="markers", name="epoch it chooses", hovertemplate="epoch %{x}<extra></extra>",
+        marker={"color": ring, "size": 11, "symbol": "circle-open", "line": {"width": 2}},
+    )  # fmt: skip
+    if "none" in losses and cause != "none":
+        clean = [row[0] for row in losses["none"]]
+        line = {"color": look.text, "width": 2, "dash": "dash"}
+        figure.add_scatter(x=values.index, y=clean, mode="lines", name="without noise", line=line)
+    theme.style(figure, height=300)
+    figure.update_xaxes(title_text="epoch")
+    return figure.update_yaxes(title_text="total validation loss")
+
+
+def pareto(frame: pd.DataFrame, split: str) -> go.Figure:
+    """Retrieval against page coherence, a dot for each arm of the sweeps, with the front that no arm beats in both.
+
+    Args:
+        frame: `pareto.parquet`.
+        split: "val" or "test".
+    """
+    x, y = f"{split}_retrieval", f"{split}_page_coherence"
+    figure, look = go.Figure(), theme.look()
+    ordered = frame.sort_values(x)
+    front = ordered[ordered[f"{split}_front"].astype(bool)]
+    for part, name, hue, size in (
+        (ordered.drop(front.index), "beaten in both by another", look.quiet, 8),
+        (front, "on the front", theme.categorical()[0], 11),
+    ):
+        bars = {"color": _faint(hue, 0.35), "thickness": 1, "width": 0}
+        texts = [
+            f"{theme.safe(a)}<br>{theme.safe(_plain(c), 120)}<br>{n} seeds"
+            for a, c, n in zip(part["arm"], part["changes"], part["seeds"], strict=True)
+        ]
+        figure.add_scatter(
+            x=part[x], y=part[y], name=name, mode="markers+text" if part is front else "markers",
+            marker={"color": hue, "size": size}, customdata=texts,
+            text=[theme.safe(a, 34) for a in part["arm"]], textposition="top center",
+            textfont={"size": 11, "color": look.text},
+            error_x=bars | {"type": "data", "array": part[f"{x}_std"]},
+            error_y=bars | {"type": "data", "array": part[f"{y}_std"]},
+            hovertemplate="%{customdata}<br>R@5 %{x:.1%}, same page %{y:.1%}<extra></extra>",
+        )  # fmt: skip
+    line = {"color": theme.categorical()[0], "width": 1.5, "dash": "dot"}
+    figure.add_scatter(x=front[x], y=front[y], mode="lines", line=line, showlegend=False, hoverinfo="skip")
+    theme.style(figure, height=480)
+    figure.update_xaxes(title_text="R@5, both ways", tickformat=".0%")
+    return figure.update_yaxes(title_text="same-page precision", tickformat=".0%")
+
+
+def _plain(changes: object) -> str:
+    """Settings as written in the file, without JSON's brackets and quotes."""
+    return str(changes).strip("{}").replace('"', "") or "nothing changed"
+
+
+def _faint(hue: str, opacity: float) -> str:
+    return f"rgba({int(hue[1:3], 16)},{int(hue[3:5], 16)},{int(hue[5:7], 16)},{opacity})"
