@@ -219,9 +219,9 @@ def test_the_table_pairs_what_was_measured(made):
     row = rows[(rows["reviewed"] == "no clip") & (rows["metric"] == "retrieval/mean_r5")].iloc[0]
     clip = runs[runs["changes"] == '{"clip_scope": "none"}']["test:retrieval/mean_r5"]
     base = runs[runs["changes"] == "{}"]["test:retrieval/mean_r5"]
-    assert row["fixed_mean"] == pytest.approx(base.mean(), abs=1e-6)
-    assert row["reviewed_mean"] == pytest.approx(clip.mean(), abs=1e-6)
-    assert row["difference"] == pytest.approx(base.mean() - clip.mean(), abs=1e-6)
+    assert row["fixed_mean"] == pytest.approx(base.mean(), abs=1e-4)
+    assert row["reviewed_mean"] == pytest.approx(clip.mean(), abs=1e-4)
+    assert row["difference"] == pytest.approx(base.mean() - clip.mean(), abs=1e-4)
     assert row["verdict"] == "not judged", "two seeds are too few"
 
 

@@ -17,13 +17,29 @@ from stage3.experiments.arms import Plan, record_of
 from stage3.experiments.evidence import Row, document, rows_of
 from stage3.experiments.findings import SWEEPS, arms
 from stage3.experiments.schedule import Experiment, arm_id
-from stage3.experiments.terms import METRICS, PAGE, R5, Arm, Finding
+from stage3.experiments.terms import (
+    HEALTHY,
+    INTRA,
+    METRICS,
+    MRR,
+    MSE,
+    PAGE,
+    R1,
+    R5,
+    RANK,
+    SKILL,
+    Arm,
+    Finding,
+)
 from stage3.runs import Run
 
 CURVES = {
     "val": ("loss/total", R5, PAGE, "collapse/effective_rank", "collapse/intra_cosine", "reconstruction/skill"),
     "train": ("loss/total", "grad_norm"),
 }
+AT_THE_END = (R1, R5, PAGE, SKILL, MSE, RANK, INTRA, HEALTHY)
+CHOSEN_BY = (R1, R5, MRR, PAGE, SKILL, RANK)
+UNBUDGETED = {"F1", "F5", "F6", "E7"}  # arms of these alone tell nothing new about which term pulls how hard
 BUDGET = ("gradient/", "gradient_cosine/")
 
 
@@ -81,7 +97,7 @@ def parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a table whole or not at all, its floats in single precision."""
     path.parent.mkdir(parents=True, exist_ok=True)
     floats = {c: "float32" for c in frame.columns if frame[c].dtype == np.float64}
-    replace_file(path, frame.astype(floats).to_parquet(index=False, compression="zstd"))
+    replace_file(path, frame.astype(floats).to_parquet(index=False, compression="zstd", compression_level=19))
 
 
 def _rows(experiment: Experiment, finding: Finding, records: Mapping[Path, Any], again: str) -> Iterator[Row]:
@@ -130,9 +146,9 @@ def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
     if record.get("failed"):
         return {}
     values: dict[str, Any] = {"best_step": record["best"]["step"], "last_step": record["last"]["step"]}
-    sources = {"test": record["best"]["metrics"], "last": record["last"]["metrics"], "val": record["val"]}
-    for at, source in sources.items():
-        values |= {f"{at}:{k}": source[k] for k in METRICS if k in source}
+    best, last, val = record["best"]["metrics"], record["last"]["metrics"], record["val"]
+    for at, source, wanted in (("test", best, tuple(METRICS)), ("last", last, AT_THE_END), ("val", val, CHOSEN_BY)):
+        values |= {f"{at}:{k}": float(f"{source[k]:.5g}") for k in wanted if k in source}
     return values
 
 
@@ -147,10 +163,18 @@ def _histories(
         for split, wanted in CURVES.items():
             for metric in wanted:
                 curves += _over_seeds(frames, split, metric, {"arm": label, "findings": ",".join(ids)})
-        terms = sorted({c for f in frames for c in f.columns if c.startswith(BUDGET)})
+        terms = sorted({c for f in frames for c in f.columns if c.startswith(BUDGET) and set(ids) - UNBUDGETED})
         for term in terms:
             budget += _over_seeds(frames, "val", term, {"arm": label, "findings": ",".join(ids)})
-    return pd.DataFrame(curves), pd.DataFrame(budget)
+    return _short(pd.DataFrame(curves)), _short(pd.DataFrame(budget))
+
+
+def _short(frame: pd.DataFrame) -> pd.DataFrame:
+    """Curves with four significant digits, which is all that a plot shows and half the file."""
+    if frame.empty:
+        return frame
+    digits = {c: frame[c].map(lambda v: float(f"{v:.4g}")) for c in ("mean", "low", "high")}
+    return frame.assign(**digits).astype({"epoch": "int16", "seeds": "int16"})
 
 
 def _over_seeds(frames: Sequence[pd.DataFrame], split: str, metric: str, about: dict[str, str]) -> list[dict[str, Any]]:
