@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import app_support
-import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -198,36 +197,7 @@ def test_several_runs_become_one_mean_with_a_band(small, monkeypatch):
     assert "total · train · mean of 2 seeds" in names
 
 
-# --- evidence
-
-
-def evidence_frame() -> pd.DataFrame:
-    row = {"finding": "F4", "question": "Do <b>weights</b> matter?", "fixed": 0.34, "reviewed": 0.25}
-    row |= {"metric": "retrieval/i2t_r1", "difference": 0.09, "low": 0.06, "high": 0.12, "verdict": "helps", "seeds": 5}
-    row |= {"command": "python -m stage3.ablate --findings F4 --seeds 5"}
-    return pd.DataFrame([row, {**row, "finding": "F3", "verdict": "no effect here", "difference": 0.0, "low": -0.01}])
-
-
-def test_evidence_shows_verdict_interval_and_command(small, monkeypatch):
-    monkeypatch.chdir(small)
-    folder = small / "runs" / "evidence"
-    folder.mkdir()
-    evidence_frame().to_parquet(folder / "evidence.parquet")
-    try:
-        app = opened("evidence", finding="F4")
-        assert not app.exception
-        assert "+0.09 [+0.06, +0.12], 5 seeds" in words(app)
-        assert "Do <b>weights</b> matter?" in [t.value for t in app.text]
-        assert "--findings F4" in words(app)
-        counts = {m.label: m.value for m in app.metric}
-        assert counts["Helps"] == "1"
-        assert counts["No effect here"] == "1"
-        evidence_frame().drop(columns="low").to_parquet(folder / "evidence.parquet")
-        assert "missing column 'low'" in words(opened("evidence"))
-        (folder / "evidence.parquet").write_bytes(b"no parquet")
-        assert "not readable" in words(opened("evidence"))
-    finally:
-        shutil.rmtree(folder)
+# --- text from data
 
 
 def test_text_from_the_data_is_never_markdown(small, monkeypatch):

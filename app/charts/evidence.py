@@ -162,7 +162,7 @@ def budget(frame: pd.DataFrame, arm: str, kind: str) -> go.Figure:
     theme.style(figure, height=300)
     figure.update_xaxes(title_text="epoch")
     if norms:
-        figure.update_yaxes(title_text="gradient norm", type="log")
+        figure.update_yaxes(title_text="gradient norm", type="log", dtick=1)
     else:
         figure.update_yaxes(title_text="cosine, −1 to 1", range=[-1.05, 1.05])
         figure.add_hline(y=0, line={"color": theme.look().quiet, "width": 1, "dash": "dot"})

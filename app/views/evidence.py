@@ -110,7 +110,7 @@ def _findings(where: Path) -> None:
     options = {key_of(r): r for r in heads}
     _keep_choice(options, shown)
     left, right = st.columns([11, 9], gap="small")
-    with left, st.container(border=True, key="card-forest", gap="xsmall"):
+    with left, st.container(border=True, key="card-forest", gap="small"):
         st.subheader(
             "Form minus the form it is set against",
             anchor=False,
@@ -118,7 +118,7 @@ def _findings(where: Path) -> None:
             "Click a line to see it in full",
         )
         _forest(shown)
-    with right, st.container(border=True, key="card-finding", gap="xsmall"):
+    with right, st.container(border=True, key="card-finding", gap="small"):
         _comparison(options, rows, where)
 
 

@@ -32,7 +32,7 @@ SPLITS = {"test": "test books", "val": "validation books"}
 
 
 def _card(title: str, key: str, about: str) -> Any:
-    box = st.container(border=True, key=f"card-{key}", gap="xsmall")
+    box = st.container(border=True, key=f"card-{key}", gap="small")
     with box:
         st.subheader(title, anchor=False, help=about)
     return box
@@ -161,7 +161,7 @@ def tradeoff(where: Path) -> None:
         figure = charts.pareto(frame, split)
         on_front = frame.loc[frame[f"{split}_front"].astype(bool), "arm"].astype(str).tolist()
         alt = f"{len(frame)} arms; on the front: {', '.join(on_front)}"
-        theme.show(figure, key="evidence-pareto", alt=alt, tools=True)
+        theme.show(figure, key="evidence-pareto", alt=alt)
     columns = {f"{split}_retrieval": "R@5, both ways", f"{split}_page_coherence": "same-page precision"}
     table = frame.sort_values(f"{split}_retrieval", ascending=False)
     shown = table[["arm", "changes", "findings", "seeds", f"{split}_front", *columns]].rename(columns=columns)
