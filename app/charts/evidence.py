@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stage3.experiments.evidence import Row
 
 ROW = 40  # pixels a comparison takes
+TOOLS = ("zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "resetScale")
 CAUSE_NAMES = {"none": "neither", "dropout": "dropout", "mask": "random mask", "both": "both"}
 TERMS = ("contrastive", "reconstruction", "alignment")
 PAIRS = {
@@ -68,11 +69,11 @@ def forest(rows: Sequence[Row], chosen: str) -> go.Figure:
         _words(figure, y, r)
     figure.add_vline(x=0, line={"color": look.quiet, "width": 1, "dash": "dot"}, layer="below")
     figure.update_xaxes(
-        range=[-1.1, 1.1], tickvals=[0], ticktext=["no difference"], showgrid=False, domain=[0.4, 0.66], zeroline=False
+        range=[-1.1, 1.1], tickvals=[0], ticktext=["no difference"], showgrid=False, domain=[0.41, 0.67], zeroline=False
     )
     figure.update_yaxes(visible=False, range=[0.4, len(rows) + 0.6])
     figure.update_layout(margin={"l": 6, "r": 6, "t": 26, "b": 24}, clickmode="event+select", barmode="overlay")
-    return figure.update_layout(legend={"x": 1.0, "xanchor": "right"}, dragmode=False)
+    return figure.update_layout(legend={"x": 0.055, "xanchor": "left"}, dragmode=False, modebar={"remove": list(TOOLS)})
 
 
 def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]], scale: Mapping[str, float]) -> None:
@@ -114,10 +115,10 @@ def _words(figure: go.Figure, y: int, r: Row) -> None:
     figure.add_annotation(
         x=0, xanchor="left", text=f"<b>{theme.safe(r.finding)}</b>", font={"size": 12, "color": look.text}, **where
     )
-    names = f"{theme.safe(r.fixed, 46)}<br>{small}against {theme.safe(r.reviewed, 44)}</span>"
+    names = f"{theme.safe(r.fixed, 44)}<br>{small}against {theme.safe(r.reviewed, 40)}</span>"
     figure.add_annotation(x=0.055, xanchor="left", text=names, font={"size": 12.5, "color": look.text}, **where)
-    told = f"{theme.safe(difference(r))}<br>{small}{theme.safe(r.label, 42)}</span>"
-    figure.add_annotation(x=0.675, xanchor="left", text=told, font={"size": 12.5, "color": hue_or_text(r)}, **where)
+    told = f"{theme.safe(difference(r))}<br>{small}{theme.safe(r.verdict)} · {theme.safe(r.label, 38)}</span>"
+    figure.add_annotation(x=0.685, xanchor="left", text=told, font={"size": 12.5, "color": hue_or_text(r)}, **where)
 
 
 def hue_or_text(row: Row) -> str:

@@ -215,7 +215,6 @@ def _metrics(rows: Sequence[Row]) -> None:
         table,
         hide_index=True,
         key="evidence-metrics",
-        height=38 + 35 * len(table),
         alt="All judged metrics of the comparison",
         column_config={"metric": st.column_config.TextColumn(width="medium")},
     )
