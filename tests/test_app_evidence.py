@@ -121,6 +121,14 @@ def test_a_finding_shows_verdict_interval_metrics_and_commands(made):
     assert "## F4" not in said
 
 
+def test_what_the_numbers_were_measured_on_is_said(made):
+    noise = row(finding="F1", comparison=0, metric="noise/spread", label="spread of the validation loss", low=0.1)
+    late = row(finding="F5", comparison=1, metric="signal/aligned_a_step", measured_at="last")
+    pd.DataFrame([dataclasses.asdict(r) for r in (noise, late)]).to_parquet(made / "evidence.parquet")
+    assert "Validation books, every epoch's checkpoint" in texts(opened(finding="F1"))
+    assert "Test books, last checkpoint; batches: training steps" in texts(opened(finding="F5"))
+
+
 def test_the_rows_widen_to_all_and_narrow_by_verdict(made):
     app = opened()
     forest = drawn(app, "evidence-forest")

@@ -218,7 +218,16 @@ def _metrics(rows: Sequence[Row]) -> None:
         alt="All judged metrics of the comparison",
         column_config={"metric": st.column_config.TextColumn(width="medium")},
     )
-    st.caption(f"Test books, {'best' if rows[0].measured_at == 'best' else 'last'} checkpoint; means over seeds.")
+    st.caption(f"{_measured_on(rows)}; means over seeds.")
+
+
+def _measured_on(rows: Sequence[Row]) -> str:
+    """What the numbers of a comparison were measured on."""
+    kinds = {r.metric.partition("/")[0] for r in rows}
+    if kinds == {"noise"}:
+        return "Validation books, every epoch's checkpoint"
+    training = "; batches: training steps" if "signal" in kinds else ""
+    return f"Test books, {'best' if rows[0].measured_at == 'best' else 'last'} checkpoint{training}"
 
 
 def _curves(chosen: Row, where: Path) -> None:
