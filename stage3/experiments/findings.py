@@ -101,8 +101,9 @@ F1 = Finding(
         Comparison(BASE, METERED[0], (R5, R1, PAGE, SKILL)),
     ),
     note="Spread is the standard deviation of the total validation loss of unchanged weights, averaged over epochs. "
-    "Switching dropout off alone leaves the random mask, which makes nearly all of the noise. What the checkpoint is "
-    "chosen by matters more: the last rows compare checkpoints chosen by retrieval with checkpoints chosen by a loss.",
+    "Switching dropout off alone leaves the random mask, which makes nearly all of the noise. What the "
+    "checkpoint is chosen by matters more: the last rows compare checkpoints chosen by retrieval with "
+    "checkpoints chosen by a loss.",
 )
 
 # --- F2 -------------------------------------------------------------------------------------------------------------
@@ -135,12 +136,13 @@ F2 = Finding(
         _detached("reconstruction 5", HELPS, (R1, R5, SKILL, RANK, PAGE, MSE), main=True, reconstruction_weight=5.0),
         Comparison(BASE, _arm("context detached too", detach_context=True), (R1, R5, SKILL, RANK), expected=NONE),
     ),
-    note="Judged at the end of training, and never by the mse: the collapsed model has by far the smallest one. Read "
-    "same-page precision beside the cosine within a page: page mates that have become one point still find each other, "
-    "so it rises while everything else falls. With a contrastive weight of 1 no harm to retrieval shows, and at "
-    "reconstruction weight 5 the undetached form even retrieves better, against earlier trials: the LayerNorm on the "
-    "panel embedding leaves no scale to shrink, so the extra gradient acts as one more pull between page mates, and "
-    "the price is paid in effective rank alone. Detaching is worth it for what it prevents, not for its score here.",
+    note="Judged at the end of training, and never by the mse: the collapsed model has by far the smallest one. "
+    "Read same-page precision beside the cosine within a page: page mates that have become one point still "
+    "find each other, so it rises while everything else falls. With a contrastive weight of 1 no harm to "
+    "retrieval shows, and at reconstruction weight 5 the undetached form even retrieves better, against "
+    "earlier trials: the LayerNorm on the panel embedding leaves no scale to shrink, so the extra gradient "
+    "acts as one more pull between page mates, and the price is paid in effective rank alone. Detaching is "
+    "worth it for what it prevents, not for its score here.",
 )
 
 # --- F3 -------------------------------------------------------------------------------------------------------------
@@ -177,8 +179,8 @@ F3 = Finding(
         _one_sided("alignment alone", _I2T, NONE, False, **_ONLY_ALIGN),
     ),
     note="Retrieval is measured in a fixed gallery of all test panels with picture and text, in both directions. "
-    "Earlier trials lost about two points of text → picture retrieval at weight 0.3; the sign is the same here, but the test "
-    "books are too few to tell two points from none.",
+    "Earlier trials lost about two points of text → picture retrieval at weight 0.3; the sign is the same "
+    "here, but the test books are too few to tell two points from none.",
 )
 
 # --- F4 -------------------------------------------------------------------------------------------------------------
@@ -212,8 +214,8 @@ F4 = Finding(
         _weight("reconstruction", 5.0),
     ),
     note="Each row changes one weight against the reviewed 1, 0.5 and 0.3. The balance between contrastive and "
-    "alignment is what counts: a smaller contrastive weight does what a larger alignment weight does, and costs same-page "
-    "precision in the same way.",
+    "alignment is what counts: a smaller contrastive weight does what a larger alignment weight does, and "
+    "costs same-page precision in the same way.",
 )
 
 # --- F5 -------------------------------------------------------------------------------------------------------------
@@ -245,10 +247,10 @@ F5 = Finding(
         _sampler(16, NONE, data="whole", main=True),
     ),
     note="Thinned data: of the training books, 85 % of the pages keep a single panel and 85 % lose their texts; the "
-    "books that choose and judge stay whole. Two or four pages a batch leave less than one picture-text pair a batch, "
-    "and a pair alone has no negative, so the sampler lets the pairs meet in some of the batches. Earlier trials "
-    "gained more from such a sampler (R@5 2 to 13 at two pages a batch); here every page comes once an epoch, and some sixty "
-    "pairs are too few to learn much from, in whatever order.",
+    "books that choose and judge stay whole. Two or four pages a batch leave less than one picture-text pair a "
+    "batch, and a pair alone has no negative, so the sampler lets the pairs meet in some of the batches. "
+    "Earlier trials gained more from such a sampler (R@5 2 to 13 at two pages a batch); here every page comes "
+    "once an epoch, and some sixty pairs are too few to learn much from, in whatever order.",
 )
 
 # --- F6 -------------------------------------------------------------------------------------------------------------
@@ -274,8 +276,9 @@ F6 = Finding(
         Comparison(_arm("learned τ", learn_temperature=True), TAU, GALLERY, expected=NONE, main=True),
     ),
     note="Small temperatures do no harm here, against earlier trials. The separate ones say why: the gain of τ 0.03 "
-    "comes from the alignment's τ alone, and a larger τ of the contrastive loss helps as much. Both give the alignment the "
-    "larger share of the gradient, as a larger weight does (F4), which was too small to begin with.",
+    "comes from the alignment's τ alone, and a larger τ of the contrastive loss helps as much. Both give the "
+    "alignment the larger share of the gradient, as a larger weight does (F4), which was too small to begin "
+    "with.",
 )
 
 # --- secondary observations -----------------------------------------------------------------------------------------
@@ -455,7 +458,8 @@ E9 = Finding(
         _candidate("alignment 1, dropout 0.3, every panel", alignment_weight=1.0, dropout=0.3, leave_one_out=True),
     ),
     note="Chosen on the validation books only; the test books, which the table shows, only confirm. The first row "
-    "compares whole runs at the package's own size and length; the others are small runs around the reviewed values.",
+    "compares whole runs at the package's own size and length; the others are small runs around the reviewed "
+    "values.",
 )
 
 FINDINGS: dict[str, Finding] = {
