@@ -241,7 +241,8 @@ def test_the_command_of_the_table_makes_the_same_weights(made, tmp_path, monkeyp
     assert words[:3] == ["python", "-m", "stage3.train"]
     assert train.main(words[3:]) == 0
     run = Run.open(words[words.index("--run") + 1])
-    assert weights_digest(run, int(row["best_step"])) == row["weights_sha256"]
+    assert weights_digest(run, int(row["best_step"])).startswith(row["weights_sha256"])
+    assert len(row["weights_sha256"]) == 16
 
 
 def test_an_experiment_stopped_between_steps_goes_on_to_the_same_result(comics, cache, tmp_path):
@@ -276,7 +277,7 @@ def test_a_killed_experiment_leaves_no_process_and_keeps_its_finished_runs(made,
     assert finished
     theirs = pd.read_parquet(made / "runs.parquet").set_index("run")["weights_sha256"]
     for path in finished:
-        assert json.loads(path.read_text(encoding="utf-8"))["weights_sha256"] == theirs[path.parent.name]
+        assert json.loads(path.read_text(encoding="utf-8"))["weights_sha256"].startswith(theirs[path.parent.name])
     assert ablate.main(args) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["runs"] == 5

@@ -35,7 +35,7 @@ from stage3.runs import Run
 
 CURVES = {
     "val": ("loss/total", R5, PAGE, "collapse/effective_rank", "collapse/intra_cosine", "reconstruction/skill"),
-    "train": ("loss/total", "grad_norm"),
+    "train": ("grad_norm",),
 }
 AT_THE_END = (R1, R5, PAGE, SKILL, MSE, RANK, INTRA, HEALTHY)
 CHOSEN_BY = (R1, R5, MRR, PAGE, SKILL, RANK)
@@ -137,7 +137,7 @@ def _runs(experiment: Experiment, labels: Labels, records: Mapping[Path, Any]) -
                 "changes": json.dumps(arm.changes),
                 "failed": record.get("failed", ""),
                 "command": plan.command,
-                "weights_sha256": record.get("weights_sha256", ""),
+                "weights_sha256": record.get("weights_sha256", "")[:16],  # enough to tell runs apart
             } | _measured(record)
     return pd.DataFrame(list(rows.values()))
 
