@@ -250,7 +250,7 @@ F5 = Finding(
     "books that choose and judge stay whole. Two or four pages a batch leave less than one picture-text pair a "
     "batch, and a pair alone has no negative, so the sampler lets the pairs meet in some of the batches. "
     "Earlier trials gained more from such a sampler (R@5 2 to 13 at two pages a batch); here every page comes "
-    "once an epoch, and some sixty pairs are too few to learn much from, in whatever order.",
+    "once an epoch, and a few dozen pairs are too few to learn much from, in whatever order.",
 )
 
 # --- F6 -------------------------------------------------------------------------------------------------------------
