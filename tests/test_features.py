@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stage3 import backbones, feature_store, features
+from stage3 import backbones, features
 from stage3.config import Config, DataError, StorageError
+from stage3.features import store
 from stage3.panels import DataReport, PanelTable
 
 SIZE = (120, 160)
@@ -322,10 +323,11 @@ def test_a_killed_build_is_continued_with_the_same_vectors(tmp_path):
     script = textwrap.dedent("""
         import sys, time
         from pathlib import Path
-        from stage3 import feature_store, features, tiny
+        from stage3 import features, tiny
+        from stage3.features import store
         from stage3.config import Config
         from stage3.panels import PanelTable
-        feature_store.SEAL_SECONDS = 0.0  # seal after every batch
+        store.SEAL_SECONDS = 0.0  # seal after every batch
         quick = tiny.TinyVision.encode_prepared
         def slow(self, prepared):
             time.sleep(0.05)
@@ -363,10 +365,11 @@ def test_two_processes_may_fill_one_store(tmp_path):
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from stage3 import feature_store, features
+        from stage3 import features
+        from stage3.features import store
         from stage3.config import Config
         from stage3.panels import PanelTable
-        feature_store.SEAL_SECONDS = 0.0
+        store.SEAL_SECONDS = 0.0
         root = Path(sys.argv[1])
         config = Config(cache_dir=str(root / "cache"), feature_batch=4, workers=1)
         features.load_or_build(PanelTable.load(root / "table"), config, progress=False)
@@ -383,16 +386,16 @@ def test_two_processes_may_fill_one_store(tmp_path):
 
 def test_an_index_finds_the_first_row_of_every_key():
     rng = np.random.default_rng(0)
-    index, truth = feature_store.KeyIndex(), {}
+    index, truth = store.KeyIndex(), {}
     start = 0
     for _ in range(40):
         keys = [int(k).to_bytes(16, "big") for k in rng.integers(0, 500, size=int(rng.integers(1, 60)))]
-        index.add(feature_store.as_keys(keys), np.arange(start, start + len(keys)))
+        index.add(store.as_keys(keys), np.arange(start, start + len(keys)))
         for row, key in enumerate(keys, start):
             truth.setdefault(key, row)
         start += len(keys)
     asked = [int(k).to_bytes(16, "big") for k in range(600)]
-    assert index.find(feature_store.as_keys(asked)).tolist() == [truth.get(k, -1) for k in asked]
+    assert index.find(store.as_keys(asked)).tolist() == [truth.get(k, -1) for k in asked]
 
 
 def test_large_sets_are_read_from_disk_and_give_the_same(tmp_path, use, monkeypatch):
@@ -400,7 +403,7 @@ def test_large_sets_are_read_from_disk_and_give_the_same(tmp_path, use, monkeypa
     table = comic(tmp_path / "pages", pages=8)
     small = features.load_or_build(table, config(tmp_path), progress=False)
     monkeypatch.setattr(features, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(feature_store, "SEAL_SECONDS", 0.0)
+    monkeypatch.setattr(store, "SEAL_SECONDS", 0.0)
     large = features.load_or_build(table, config(tmp_path, recompute_features=True), progress=False)
     assert isinstance(large.images, features.StoredRows)
     assert len(large.images.stores[0]._segments) > 3
@@ -447,7 +450,7 @@ def test_stale_leftovers_go_and_fresh_ones_stay(tmp_path):
     for name, age in (("old.tmp", 7200), ("new.tmp", 0)):
         (folder / name).write_bytes(b"half")
         os.utime(folder / name, (time.time() - age,) * 2)
-    feature_store.VectorStore(folder, 4, "float32")
+    store.VectorStore(folder, 4, "float32")
     assert [p.name for p in folder.iterdir()] == ["new.tmp"]
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from stage3 import console, images
 from stage3.backbones import TextBackbone, VisionBackbone, clean_text
 from stage3.config import Config, DataError
-from stage3.feature_store import KEY_BYTES, Array, VectorStore, as_keys, key_of
-from stage3.page_digests import PageDigests
+from stage3.features.page_digests import PageDigests
+from stage3.features.store import KEY_BYTES, Array, VectorStore, as_keys, key_of
 from stage3.panels import PanelTable
 
 EXAMPLES = 20  # paths kept of each kind of problem

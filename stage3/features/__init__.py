@@ -2,7 +2,8 @@
 
 `load_or_build` finds every vector it can in the store and computes the rest; a second run on the same data decodes
 nothing. Vectors are found by content (the page file's bytes and the box; the text itself), so moving or renaming
-files, reordering pages or dropping some costs nothing.
+files, reordering pages or dropping some costs nothing. Beside this file: `store` keeps vectors by content key, `build`
+computes what it lacks, and `page_digests` remembers which page files have not changed.
 
 Shapes: V panels, U distinct crops, T distinct texts, Di and Dt sizes of a picture's and a text's feature.
 """
@@ -21,8 +22,8 @@ import numpy as np
 
 from stage3.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
 from stage3.config import Config, DataError
-from stage3.feature_build import EXAMPLES, extract_crops, extract_texts
-from stage3.feature_store import SUFFIX, Array, VectorStore, write_segment
+from stage3.features.build import EXAMPLES, extract_crops, extract_texts
+from stage3.features.store import SUFFIX, Array, VectorStore, write_segment
 from stage3.panels import PanelTable
 
 IN_MEMORY_BYTES = 256 * 2**20  # smaller sets are read into memory whole: gathering from there is quickest
