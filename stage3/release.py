@@ -19,7 +19,7 @@ EXAMPLES = (
     "python -m stage3.release --only run         (the sample run alone: a minute)",
 )
 SAMPLES = Path("data/samples")
-WEIGHTS = Path("stage3/weights")
+WEIGHTS = Path("stage3/backbones/weights")
 RUN = SAMPLES / "runs" / "sample"
 BOOKS, SEED = 80, 0
 PARTS = ("samples", "weights", "run")
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         raise ConfigError(f"--only {unknown[0]!r} is not one of {', '.join(PARTS)}")
     if not WEIGHTS.is_dir():
-        raise ConfigError("run this from the root of the repository, where stage3/weights is")
+        raise ConfigError("run this from the root of the repository, where stage3/backbones/weights is")
     if "samples" in chosen:
         samples()
     if "weights" in chosen:

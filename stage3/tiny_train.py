@@ -27,7 +27,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stage3 import console, images, tiny
+from stage3 import console, images
+from stage3.backbones import tiny
 from stage3.config import ConfigError
 from stage3.samples import facts as sample_facts
 from stage3.samples import writer
@@ -501,7 +502,9 @@ def keep(folder: Path, picture: tiny.PictureNet, text: tiny.TextNet, about: dict
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw, train, judge on other drawn books, keep."""
-    parser = console.Parser("tiny_train", __doc__.split("\n")[0], ["python -m stage3.tiny_train --out stage3/weights"])
+    parser = console.Parser(
+        "tiny_train", __doc__.split("\n")[0], ["python -m stage3.tiny_train --out stage3/backbones/weights"]
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--books", type=int, default=200, help="books drawn to learn from; default 200")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the books and of the weights; default 1000")

@@ -323,7 +323,8 @@ def test_a_killed_build_is_continued_with_the_same_vectors(tmp_path):
     script = textwrap.dedent("""
         import sys, time
         from pathlib import Path
-        from stage3 import features, tiny
+        from stage3 import features
+        from stage3.backbones import tiny
         from stage3.features import store
         from stage3.config import Config
         from stage3.panels import PanelTable

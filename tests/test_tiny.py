@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from stage3 import backbones, tiny, tiny_train
+from stage3 import backbones, tiny_train
+from stage3.backbones import tiny
 from stage3.config import ConfigError, StorageError
 
 

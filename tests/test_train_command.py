@@ -92,7 +92,7 @@ def test_the_recorded_config_reproduces_the_run(tmp_path, args):
 
 def test_a_second_run_on_the_same_data_computes_no_feature(tmp_path, args, monkeypatch):
     assert train.main(["--run", str(tmp_path / "a"), *args]) == 0
-    from stage3 import tiny
+    from stage3.backbones import tiny
 
     def fail(*_: object) -> None:
         raise AssertionError("a backbone ran although every feature is stored")

@@ -2,6 +2,7 @@
 
 A backbone brings its own preprocessing (size, mean, std, interpolation), its own pooling and a fingerprint of both
 weights and preprocessing. It always runs in eval mode and without gradients; the feature store keeps what it says.
+Beside this file: `tiny`, whose weights ship in `weights/`, and `pretrained`, which reads Hugging Face models.
 
 Shapes: n crops or texts of one call, D size of a feature.
 """
@@ -147,11 +148,11 @@ def resolve_vision(name: str, device: str = "cpu", precision: str = "float32") -
             raise ConfigError(f"vision_backbone: {name!r} names a backbone twice; each may stand once")
         return JoinedVision([resolve_vision(part, device, precision) for part in names])
     if name == "tiny":
-        from stage3 import tiny
+        from stage3.backbones import tiny
 
         return tiny.load_vision(device)
     where = _model_id(name, "vision")
-    from stage3 import pretrained
+    from stage3.backbones import pretrained
 
     return pretrained.PretrainedVision(name, where, device, precision)
 
@@ -159,11 +160,11 @@ def resolve_vision(name: str, device: str = "cpu", precision: str = "float32") -
 def resolve_text(name: str, device: str = "cpu", precision: str = "float32") -> TextBackbone:
     """The text backbone of that name: `tiny`, `minilm`, a Hugging Face id or a local folder; see `resolve_vision`."""
     if name == "tiny":
-        from stage3 import tiny
+        from stage3.backbones import tiny
 
         return tiny.load_text(device)
     where = _model_id(name, "text")
-    from stage3 import pretrained
+    from stage3.backbones import pretrained
 
     return pretrained.PretrainedText(name, where, device, precision)
 
