@@ -17,11 +17,11 @@ import pytest
 import torch
 from disk_faults import Disk, Killed, PowerModel, write_tree
 
-from stage3 import checkpoints, durable, runs
-from stage3.checkpoints import CheckpointFolder, damage
+from stage3 import durable, runs
 from stage3.config import Config, StorageError
 from stage3.durable import Lock
-from stage3.runs import Run
+from stage3.runs import Run, checkpoints
+from stage3.runs.checkpoints import CheckpointFolder, damage
 
 STEPS, EVERY, KEEP = 6, 2, 1
 SCORES = {2: 0.5, 4: 0.1, 6: 0.9}  # the best changes, and is not always the newest

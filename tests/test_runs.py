@@ -17,9 +17,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from stage3 import checkpoints
 from stage3.config import Config, ConfigError, DataError, StorageError
-from stage3.runs import Best, Run, Status, list_broken, list_runs
+from stage3.runs import Best, Run, Status, checkpoints, list_broken, list_runs
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,7 +4,7 @@
                 best.json  checkpoints/step-NNNNNNNN/  embeddings/
 
 Any number of readers may look while one process, the holder of the lock, writes. Listing runs imports neither torch
-nor pandas.
+nor pandas. `checkpoints`, beside this file, writes and reads the folders of tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from stage3.checkpoints import MANIFEST, Checkpoint, CheckpointFolder, Loaded
 from stage3.config import Config, ConfigError, DataError, StorageError
 from stage3.console import clean, to_json
 from stage3.durable import (
@@ -47,6 +46,7 @@ from stage3.durable import (
     this_process,
     write_new,
 )
+from stage3.runs.checkpoints import MANIFEST, Checkpoint, CheckpointFolder, Loaded
 
 if TYPE_CHECKING:
     import pandas as pd
