@@ -21,7 +21,7 @@ from stage3 import images
 from stage3.config import DataError
 from stage3.images import ImageProblem
 from stage3.loading import check_features
-from stage3.searcher import MAX_WORDS, Query, Searcher, Space
+from stage3.search.searcher import MAX_WORDS, Query, Searcher, Space
 
 KINDS = {"panel": "Panel", "words": "Words", "picture": "Picture", "both": "Both"}
 MAX_UPLOAD = 20 * 2**20  # bytes; the server refuses more before they arrive, this is checked again

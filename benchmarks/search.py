@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage3.search_index import Index
+from stage3.search.index import Index
 
 BARS = {"one query": 40.0, "filter change": 1000.0}  # milliseconds of CPU at 100,000 rows
 TOP = 50
@@ -70,7 +70,7 @@ def measure_index(rows: int, dim: int) -> dict[str, float]:
 
 def measure_filters(rows: int, dim: int) -> dict[str, float]:
     """A changed filter: the allowed panels, and both directions of a panel of the set."""
-    from stage3.searcher import Filters
+    from stage3.search.searcher import Filters
 
     searcher = synthetic_searcher(rows, dim)
     queries = [(searcher.from_panel(7, "picture"), "text"), (searcher.from_panel(7, "text"), "picture")]
@@ -98,7 +98,7 @@ def synthetic_searcher(rows: int, dim: int) -> Any:
     from stage3.model import EncoderSpec
     from stage3.objectives import Stage3
     from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
-    from stage3.searcher import Searcher
+    from stage3.search.searcher import Searcher
 
     page = np.arange(rows) // 4
     n_pages = int(page[-1]) + 1

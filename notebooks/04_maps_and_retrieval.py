@@ -36,8 +36,8 @@ from stage3 import evaluation, images, inspection, loading, metrics, projection
 from stage3.report import evaluation_report
 from stage3.runs import Run
 from stage3.samples import facts
-from stage3.search_failures import REASONS, failures
-from stage3.searcher import Filters, Searcher, result_frame
+from stage3.search.failures import REASONS, failures
+from stage3.search.searcher import Filters, Searcher, result_frame
 
 torch.set_num_threads(1)
 pd.set_option("display.max_colwidth", 110)

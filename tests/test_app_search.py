@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import asking, loaders, shell
 from stage3 import images
-from stage3.searcher import Searcher
+from stage3.search.searcher import Searcher
 
 UI = Path(__file__).parent.parent / "app" / "ui.py"
 

@@ -17,9 +17,9 @@ from stage3.config import ConfigError, DataError
 from stage3.evaluation import Embedded
 from stage3.model import EncoderSpec
 from stage3.objectives import Stage3
-from stage3.search_failures import I2T, T2I, failures, text_crowding
-from stage3.search_index import Index
-from stage3.searcher import MAX_WORDS, Filters, Query, Searcher, compared, result_frame
+from stage3.search.failures import I2T, T2I, failures, text_crowding
+from stage3.search.index import Index
+from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared, result_frame
 
 
 def unit(n: int, d: int, seed: int = 0) -> torch.Tensor:

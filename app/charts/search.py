@@ -12,7 +12,7 @@ import streamlit as st
 
 from app import asking, shell
 from app.charts import theme
-from stage3.searcher import Searcher
+from stage3.search.searcher import Searcher
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "MRR"}
 WAYS = {"i2t": "picture → text", "t2i": "text → picture"}

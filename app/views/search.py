@@ -13,8 +13,8 @@ from app.asking import Way
 from app.charts import search as charts
 from stage3.config import DataError, Stage3Error
 from stage3.report import evaluation_report
-from stage3.search_failures import I2T, REASONS, T2I, failures
-from stage3.searcher import TEXT_FILTERS, Filters, Results, Searcher
+from stage3.search.failures import I2T, REASONS, T2I, failures
+from stage3.search.searcher import TEXT_FILTERS, Filters, Results, Searcher
 
 TOPS = (10, 20, 50)
 MAX_EVALUATED = 1000  # pages that the metrics are measured on here; `stage3.evaluate` takes more

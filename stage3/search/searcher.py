@@ -28,7 +28,7 @@ from stage3.dataset import Dataset
 from stage3.evaluation import Embedded
 from stage3.inspection import describe_panels
 from stage3.objectives import Stage3
-from stage3.search_index import Index
+from stage3.search.index import Index
 
 if TYPE_CHECKING:
     from stage3.runs import Run

@@ -1,4 +1,8 @@
-"""`python -m stage3.search`: find panels by words, by a picture, by both, or by a panel, in one direction or both."""
+"""`python -m stage3.search`: find panels by words, by a picture, by both, or by a panel, in one direction or both.
+
+This file is the command, and loads no torch before it searches. Beside it: `searcher` asks and answers, `index` finds
+exact nearest neighbours, and `failures` says what is found in one direction only.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage3.config import FIELDS, ConfigError, DataError, nearest
-from stage3.console import Parser, run, say, to_json
+from stage3.console import Parser, say, to_json
 from stage3.loading import DATA_SETTINGS, load_data
 from stage3.runs import Run
 
 if TYPE_CHECKING:
-    from stage3.search_index import Index as Index
-    from stage3.searcher import Filters, Query, Results, Space
-    from stage3.searcher import Searcher as Searcher
+    from stage3.search.searcher import Filters, Query, Results, Searcher, Space
 
 EXAMPLES = (
     'python -m stage3.search --run runs/first --text "a man runs in the rain"',
@@ -26,23 +28,6 @@ EXAMPLES = (
 TARGETS = ("picture", "text", "panel")
 MAX_TOP = 1000
 MAX_BYTES = 20 * 2**20  # of a picture that is the query
-_ELSEWHERE = {
-    "Index": "search_index",
-    "Searcher": "searcher",
-    "Filters": "searcher",
-    "Query": "searcher",
-    "Results": "searcher",
-    "failures": "search_failures",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """The parts of a search under the verb's name; torch is imported only when one is asked for."""
-    if name in _ELSEWHERE:
-        import importlib
-
-        return getattr(importlib.import_module(f"stage3.{_ELSEWHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +78,7 @@ def _search(args: Any) -> dict[str, Any]:
     the_run = Run.open(args.run)
     import torch
 
-    from stage3 import searcher as s
+    from stage3.search import searcher as s
 
     torch.set_num_threads(the_run.config.threads)
     data = load_data(the_run, {k: v for k, v in vars(args).items() if k in FIELDS and k in DATA_SETTINGS})
@@ -153,7 +138,7 @@ def _panel_row(searcher: Searcher, panel: str) -> int:
 
 
 def _one(searcher: Searcher, query: Query, target: Space, top: int, filters: Filters) -> dict[str, Any]:
-    from stage3.searcher import result_frame, to_json_rows
+    from stage3.search.searcher import result_frame, to_json_rows
 
     results: Results = searcher.search(query, target, top, filters)
     return {
@@ -181,7 +166,3 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
                 yield f"              {textwrap.shorten(row['text'], 100, placeholder=' …')}"
         yield ""
     yield f"see them: streamlit run app/main.py, then Search (run {Path(found['run']).name})"
-
-
-if __name__ == "__main__":
-    run(main)

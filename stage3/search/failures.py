@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stage3.evaluation import Embedded
 from stage3.inspection import gallery_sample, take
-from stage3.search_index import Index
+from stage3.search.index import Index
 
 GENERIC = 0.9  # share of the gallery's texts whose nearest other texts lie further away than a generic one's
 NEAREST = 5
