@@ -35,8 +35,9 @@ import plots
 import torch
 import zarr
 
-from stage3 import diagnose, embed, evaluation, loading, stage4
+from stage3 import diagnose, embed, evaluation, loading
 from stage3.config import StorageError
+from stage3.embed import stage4
 from stage3.runs import Run
 
 torch.set_num_threads(1)

@@ -233,7 +233,7 @@ def _of_run(args: Any) -> tuple[Diagnosis, dict[str, Any]]:
 
 
 def _of_store(path: Path) -> tuple[Diagnosis, dict[str, Any]]:
-    from stage3.stage4 import sample_panels
+    from stage3.embed.stage4 import sample_panels
 
     panel, page_ids, notes = sample_panels(path, MAX_PANELS)
     return diagnose(panel, page_ids), {"of": str(path), "split": "all", "notes": notes}

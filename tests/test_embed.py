@@ -18,14 +18,15 @@ import zarr
 from disk_faults import Disk, Killed
 
 from stage3 import embed as verb
-from stage3 import evaluation, exporter, stage4
+from stage3 import evaluation
 from stage3.config import ConfigError, DataError, Interrupted, NumericError, StorageError
 from stage3.dataset import Dataset
 from stage3.durable import Lock
-from stage3.exporter import Export, run_export
+from stage3.embed import exporter, stage4
+from stage3.embed.exporter import Export, run_export
+from stage3.embed.stage4 import CHUNK, SLOTS, Places, damages, read_store
 from stage3.features import FeatureSet
 from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
-from stage3.stage4 import CHUNK, SLOTS, Places, damages, read_store
 from stage3.trainer import Trainer
 from tests import synthetic
 

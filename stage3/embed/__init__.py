@@ -1,4 +1,7 @@
-"""`python -m stage3.embed`: write the panel embeddings of a run into the store that Stage 4 reads, or check one."""
+"""`python -m stage3.embed`: write the panel embeddings of a run into the store that Stage 4 reads, or check one.
+
+This file is the command. Beside it: `plan` says what an export writes, `exporter` writes it, and `stage4` is the store.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stage3.config import FIELDS, ConfigError, DataError, StorageError, nearest
-from stage3.console import Parser, progress, run, say, to_json
+from stage3.console import Parser, progress, say, to_json
 from stage3.loading import DATA_SETTINGS, check_features, load_data
 from stage3.runs import Run
 
@@ -61,7 +64,7 @@ def export(args: Any, tell: Callable[[str], None]) -> dict[str, Any]:
     import torch
 
     from stage3 import evaluation
-    from stage3.exporter import Export, run_export
+    from stage3.embed.exporter import Export, run_export
     from stage3.train import stopping
     from stage3.trainer import resolve_device
 
@@ -113,7 +116,7 @@ def verify(out: str, tell: Callable[[str], None]) -> list[str]:
     Raises:
         DataError: there is no store.
     """
-    from stage3.stage4 import Places, damages
+    from stage3.embed.stage4 import Places, damages
 
     places = Places.of(out)
     if not places.zarr.is_dir():
@@ -125,7 +128,3 @@ def verify(out: str, tell: Callable[[str], None]) -> list[str]:
     if not found:
         tell(f"{places.zarr}: every file is what was written")
     return found
-
-
-if __name__ == "__main__":
-    run(main)

@@ -19,10 +19,10 @@ import torch
 from stage3 import evaluation
 from stage3.config import DataError, NumericError
 from stage3.dataset import Dataset
+from stage3.embed.stage4 import CHUNK, FORMAT, SLOTS, Places
 from stage3.objectives import Stage3
 from stage3.runs import Run
 from stage3.splits import SPLITS
-from stage3.stage4 import CHUNK, FORMAT, SLOTS, Places
 
 SIDECAR_ROWS = 100_000  # panels a row group of the sidecar
 

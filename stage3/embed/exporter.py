@@ -25,8 +25,8 @@ from stage3.durable import (
     sync_file,
     sync_folder,
 )
-from stage3.export_plan import Export, write_metadata, write_sidecar
-from stage3.stage4 import (
+from stage3.embed.plan import Export, write_metadata, write_sidecar
+from stage3.embed.stage4 import (
     CHUNK,
     Places,
     add_done,
