@@ -18,9 +18,9 @@ import numpy as np
 
 from app import loaders
 from app.cache import Memory
-from stage3 import projection
 from stage3.config import StorageError
-from stage3.projection import Job
+from stage3.projection import files, layouts
+from stage3.projection.files import Job
 from stage3.runs import Run
 
 if TYPE_CHECKING:
@@ -36,20 +36,20 @@ def pca_positions(run: Run, step: int | None) -> np.ndarray:
     """(N, 2) principal components, one row for each of `loaders.embedded(run, step).rows`."""
 
     def make() -> np.ndarray:
-        return projection.pca(loaders.embedded(run, step).panel.numpy())
+        return layouts.pca(loaders.embedded(run, step).panel.numpy())
 
     return _kept.get(("pca", *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
 
 
 def umap_map(run: Run, step: int | None) -> pd.DataFrame | None:
     """The stored map in the order of `loaders.embedded(run, step).rows`, None while there is none that fits."""
-    path = projection.projection_path(run, loaders.resolve_step(run, step))
+    path = files.projection_path(run, loaders.resolve_step(run, step))
     if not path.is_file():
         return None
 
     def make() -> pd.DataFrame | None:
         try:
-            frame = projection.load(path)
+            frame = files.load(path)
         except StorageError:
             return None
         rows = loaders.embedded(run, step).rows.numpy()
@@ -63,12 +63,12 @@ def umap_map(run: Run, step: int | None) -> pd.DataFrame | None:
 
 def map_path(run: Run, step: int | None) -> Path:
     """Where the map of a checkpoint is kept."""
-    return projection.projection_path(run, loaders.resolve_step(run, step))
+    return files.projection_path(run, loaders.resolve_step(run, step))
 
 
 def state(path: Path) -> Job:
     """How far a map is. A child that this server started and that has not written yet counts as running."""
-    job = projection.job_state(path)
+    job = files.job_state(path)
     child = _children.get(path)
     if job.state in ("missing", "failed") and child is not None and child.poll() is None:
         return Job("running", "starting")
@@ -79,7 +79,7 @@ def state(path: Path) -> Job:
 
 def ensure(run: Run, step: int | None, *, drift: bool = False, again: bool = False) -> Job:
     """The state of a map, after starting a child for it where it is missing (or failed, and `again` is asked)."""
-    path = projection.drift_path(run) if drift else map_path(run, step)
+    path = files.drift_path(run) if drift else map_path(run, step)
     job = state(path)
     if job.state in ("ready", "running") or (job.state == "failed" and not again):
         return job

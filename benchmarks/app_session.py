@@ -162,12 +162,13 @@ def _map_of(folder: Path) -> None:
     import numpy as np
     import pandas as pd
 
-    from stage3 import evaluation, layouts, projection
+    from stage3 import evaluation
     from stage3.dataset import Dataset
+    from stage3.projection import files, layouts
     from stage3.runs import Run
 
     run = Run.open(folder / "data" / "samples" / "runs" / "first")
-    data, step = Dataset.load(run.config, progress=False), projection.chosen_step(run, None)
+    data, step = Dataset.load(run.config, progress=False), files.chosen_step(run, None)
     held = evaluation.embed(evaluation.load_model(run, step), data.panel_set, data.pages("all"))
     rows, xy = held.rows.numpy(), layouts.pca(held.panel.numpy())
     page = data.table.page_of_panel[rows]
@@ -177,4 +178,4 @@ def _map_of(folder: Path) -> None:
     columns |= {"panel_count": about["n_panels"], "cluster_id": (page % 12).astype(np.int32), "row": rows}
     columns |= {"umap_dim1": xy[:, 0], "umap_dim2": xy[:, 1], "pca_1": xy[:, 0], "pca_2": xy[:, 1]}
     frame = pd.DataFrame(columns).assign(trust=np.float32(1), fitted=True)
-    projection.save(projection.projection_path(run, step), frame, {"table": data.table.fingerprint()})
+    files.save(files.projection_path(run, step), frame, {"table": data.table.fingerprint()})

@@ -32,7 +32,8 @@ import pandas as pd
 import plots
 import torch
 
-from stage3 import evaluation, images, inspection, loading, metrics, projection
+from stage3 import evaluation, images, inspection, loading, metrics, neighbors
+from stage3.projection import layouts
 from stage3.report import evaluation_report
 from stage3.runs import Run
 from stage3.samples import facts
@@ -78,7 +79,7 @@ at = known.loc[test.rows.numpy()]
 common = at["setting"].value_counts().index[:6].tolist()
 place = [s if s in common else "other places" for s in at["setting"]]
 said = (at["panel_id"] + "<br>" + at["setting"].astype(str)).tolist()
-maps = {"PCA": projection.pca(z), "UMAP": projection.umap_layout(z, seed=0)}
+maps = {"PCA": layouts.pca(z), "UMAP": layouts.umap_layout(z, seed=0)}
 plots.dots("PCA", maps["PCA"], place, said)
 
 # %%
@@ -89,8 +90,8 @@ plots.dots("UMAP", maps["UMAP"], place, said)
 # are still among its 15 nearest on the map is its *trust*. With random positions it would be 15 in a few hundred.
 
 # %%
-K = projection.TRUST_K
-trust = {name: projection.trust(z, xy) for name, xy in maps.items()}
+K = neighbors.TRUST_K
+trust = {name: neighbors.trust(z, xy) for name, xy in maps.items()}
 chance = K / (len(z) - 1)
 summary = pd.Series({name: float(np.nanmean(values)) for name, values in trust.items()} | {"random positions": chance})
 plots.bars("Trust: neighbours that the map keeps", "share of 15", {"": summary.to_dict()}, height=320)
@@ -157,7 +158,7 @@ known.loc[[question, *elsewhere], ["panel_id", "setting", "time", "kind", "text"
 # what it shows, against how often any panel of another book is?
 
 # %%
-cosine = torch.from_numpy(projection.exact_neighbours(z, len(z) - 1)[0].astype(np.int64))
+cosine = torch.from_numpy(neighbors.exact_neighbours(z, len(z) - 1)[0].astype(np.int64))
 book = at["book"].to_numpy()
 other_book = book[cosine.numpy()] != book[:, None]
 nearest = cosine.numpy()[np.arange(len(z)), other_book.argmax(axis=1)]

@@ -16,8 +16,9 @@ from app import loaders, mapjobs
 from app.charts import maps
 from app.views import map as map_view
 from stage3 import projection
-from stage3.layouts import pca
 from stage3.neighbors import neighbour_overlap, trust
+from stage3.projection import files
+from stage3.projection.layouts import pca
 
 UI = Path(__file__).parent.parent / "app" / "ui.py"
 
@@ -76,9 +77,9 @@ def store_map(run, *, drift: bool = False) -> pd.DataFrame:
     frame["pca_1"], frame["pca_2"], frame["trust"], frame["fitted"] = xy[:, 0], xy[:, 1], trust(x, xy), True
     if drift:
         parts = [frame[["row", "umap_dim1", "umap_dim2"]].assign(epoch=e, kept=k) for e, k in ((2, np.nan), (4, 0.5))]
-        projection.save(projection.drift_path(run), pd.concat(parts), {})
+        files.save(files.drift_path(run), pd.concat(parts), {})
     else:
-        projection.save(projection.projection_path(run, step), frame, {"table": table.fingerprint()})
+        files.save(files.projection_path(run, step), frame, {"table": table.fingerprint()})
     return frame
 
 
@@ -136,7 +137,7 @@ def test_the_stored_map_is_shown_with_its_trust_and_clusters(run, started):
 
 def test_a_map_of_other_data_is_not_shown(run):
     frame = store_map(run)
-    projection.save(projection.projection_path(run, loaders.resolve_step(run, None)), frame, {"table": "other"})
+    files.save(files.projection_path(run, loaders.resolve_step(run, None)), frame, {"table": "other"})
     assert "principal components" in said(opened())
 
 

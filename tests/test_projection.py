@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stage3 import layouts, neighbors, projection, projection_files
+from stage3 import neighbors, projection
 from stage3.config import ConfigError, DataError, StorageError
 from stage3.durable import Lock
 from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
+from stage3.projection import files, layouts
 
 
 def blobs(n=240, groups=6, dim=16, noise=0.25, seed=0):
@@ -199,7 +200,7 @@ def made():
     x, label = blobs(160, 4)
     table = table_of([4] * 40, [f"book{i // 10}" for i in range(40)])
     told: list[str] = []
-    parameters = projection.Parameters(limit=100, neighbors=8)
+    parameters = files.Parameters(limit=100, neighbors=8)
     frames = [projection.project(x, np.arange(160), table, parameters, lambda *a: told.append(a[0])) for _ in "ab"]
     moved = x.copy()
     moved[:40] = blobs(160, 4, seed=3)[0][:40]
@@ -211,7 +212,7 @@ def made():
 def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made):
     _, label, (frame, again), told, _ = made
     pd.testing.assert_frame_equal(frame, again)
-    assert tuple(frame.columns) == (*projection_files.FORMATS_COLUMNS, *projection_files.OUR_COLUMNS)
+    assert tuple(frame.columns) == (*files.FORMATS_COLUMNS, *files.OUR_COLUMNS)
     assert told[0] == "principal components"
     assert frame["panel_index"].tolist()[:5] == [0, 1, 2, 3, 0]
     assert frame.loc[5, ["page_name", "comic_name", "panel_count"]].tolist() == ["p001.jpg", "book0", 4]
@@ -240,16 +241,16 @@ def test_drift_follows_panels_by_row_and_starts_each_epoch_from_the_last(made):
 def test_a_map_is_kept_with_what_it_was_made_of(made, tmp_path):
     frame = made[2][0]
     path = tmp_path / "projections" / "x.parquet"
-    projection.save(path, frame, {"step": 3})
-    back = projection.load(path)
+    files.save(path, frame, {"step": 3})
+    back = files.load(path)
     assert back.attrs["about"] == {"step": 3}
     pd.testing.assert_frame_equal(back, frame, check_dtype=False)
-    projection.save(path, frame.drop(columns="trust"), {})
+    files.save(path, frame.drop(columns="trust"), {})
     with pytest.raises(DataError, match="'trust' is missing"):
-        projection.load(path)
+        files.load(path)
     path.write_bytes(b"PAR1 and nothing more")
     with pytest.raises(StorageError, match="damaged"):
-        projection.load(path)
+        files.load(path)
 
 
 # --- jobs
@@ -257,19 +258,19 @@ def test_a_map_is_kept_with_what_it_was_made_of(made, tmp_path):
 
 def test_a_job_is_seen_from_outside_while_it_runs_and_after_it_failed(tmp_path, made):
     path = tmp_path / "projections" / "k.parquet"
-    assert projection.job_state(path).state == "missing"
+    assert files.job_state(path).state == "missing"
     seen = []
 
     def work(tell):
         tell("layout", 2, 5)
-        seen.append(projection.job_state(path))
+        seen.append(files.job_state(path))
         with pytest.raises(StorageError, match="in use"):
-            projection_files.make(path, work)
+            files.make(path, work)
         return made[2][0], {}
 
-    projection_files.make(path, work)
+    files.make(path, work)
     assert (seen[0].state, seen[0].stage, seen[0].done) == ("running", "layout", 2)
-    assert projection.job_state(path).state == "ready"
+    assert files.job_state(path).state == "ready"
     assert not path.with_suffix(".json").exists()
 
     def failing(tell):
@@ -277,26 +278,26 @@ def test_a_job_is_seen_from_outside_while_it_runs_and_after_it_failed(tmp_path, 
 
     broken = path.with_name("f.parquet")
     with pytest.raises(DataError):
-        projection_files.make(broken, failing)
-    assert projection.job_state(broken).message == "no panel"
+        files.make(broken, failing)
+    assert files.job_state(broken).message == "no panel"
 
 
 def test_a_maker_that_was_killed_counts_as_failed(tmp_path):
     path = tmp_path / "k.parquet"
     path.with_suffix(".json").write_text(json.dumps({"state": "running", "stage": "layout"}))
-    assert projection.job_state(path).state == "failed"
+    assert files.job_state(path).state == "failed"
     lock = Lock(path.with_suffix(".lock"))
     lock.acquire()
-    assert projection.job_state(path).state == "running"
+    assert files.job_state(path).state == "running"
     lock.release()
 
 
 @pytest.mark.parametrize(("name", "value"), [("neighbors", 2), ("min_dist", 1.5), ("limit", 5), ("seed", -1)])
 def test_parameters_out_of_range_are_refused_and_every_parameter_reaches_the_key(name, value):
     with pytest.raises(ConfigError, match=f"{name}: {value!r} is out of range"):
-        projection.Parameters(**{name: value})
+        files.Parameters(**{name: value})
     changed = {"neighbors": 20, "min_dist": 0.3, "limit": 500, "seed": 4}[name]
-    assert projection.Parameters(**{name: changed}).digest != projection.Parameters().digest
+    assert files.Parameters(**{name: changed}).digest != files.Parameters().digest
 
 
 def test_importing_the_module_does_not_import_umap_or_sklearn():

@@ -12,8 +12,8 @@ import streamlit as st
 from app import components, export, gallery, inspector, loaders, mapjobs, shell
 from app.charts import maps, theme
 from app.views import map_compare, map_drift
-from stage3 import projection
-from stage3.projection import Job
+from stage3.projection.files import Job
+from stage3.projection.layouts import hull, inside, stratified
 
 CHART = "map-chart"
 MODES = {"one": "One map", "two": "Side by side", "drift": "Drift"}
@@ -194,7 +194,7 @@ def drawn_rows(shown: Shown, webgl_or_auto: bool) -> np.ndarray:
     if len(passing) <= most:
         return passing
     books = pd.factorize(shown.frame["book"])[0]
-    return passing[projection.stratified(books[passing], most)]
+    return passing[stratified(books[passing], most)]
 
 
 def _chart(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> None:
@@ -256,7 +256,7 @@ def _outline(figure: Any, shown: Shown, focus: int, webgl: bool) -> None:
     where = np.flatnonzero(shown.rows == focus)[0]
     mates = np.flatnonzero(page == page[where])
     xy = shown.xy[mates]
-    maps.add_page(figure, xy, projection.hull(xy), int(np.flatnonzero(mates == where)[0]), webgl=webgl)
+    maps.add_page(figure, xy, hull(xy), int(np.flatnonzero(mates == where)[0]), webgl=webgl)
 
 
 # --- selection
@@ -280,7 +280,7 @@ def take_selection(event: Any) -> None:
     if shapes:
         caught = np.zeros(len(rows), bool)
         for shape in shapes:
-            caught |= projection.inside(xy, shape)
+            caught |= inside(xy, shape)
         st.session_state["_map_picked"] = (st.session_state.get("_map_data"), rows[caught])
         st.session_state.pop("map-selection-page", None)
         return

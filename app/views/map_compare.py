@@ -10,7 +10,8 @@ import streamlit as st
 
 from app import components, gallery, inspector, loaders, mapjobs, shell
 from app.charts import maps, theme
-from stage3 import projection
+from stage3 import neighbors
+from stage3.projection import layouts
 
 MOST_COMPARED = 20_000
 NEIGHBOURS = 15
@@ -82,11 +83,11 @@ def overlap(a: shell.Chosen, b: shell.Chosen) -> tuple[np.ndarray, np.ndarray, n
         here, there = common(a, b)
         data = loaders.open_dataset(a.run).table
         pages = data.page_of_panel[loaders.embedded(a.run, a.step).rows.numpy()[here]]
-        sample = projection.stratified(data.book_of_page[pages], MOST_COMPARED)
+        sample = layouts.stratified(data.book_of_page[pages], MOST_COMPARED)
         here, there = here[sample], there[sample]
         x = loaders.embedded(a.run, a.step).panel.numpy()[here]
         y = loaders.embedded(b.run, b.step).panel.numpy()[there]
-        return here, there, projection.neighbour_overlap(x, y, NEIGHBOURS)
+        return here, there, neighbors.neighbour_overlap(x, y, NEIGHBOURS)
 
     return loaders.remember(("overlap", *_keys(a, b)), make)  # type: ignore[no-any-return]
 
@@ -163,10 +164,10 @@ def _positions(
     if maps_of[0] is not None and maps_of[1] is not None:
         columns = ["umap_dim1", "umap_dim2"]
         first, second = maps_of[0][columns].to_numpy()[here], maps_of[1][columns].to_numpy()[there]
-        return first, projection.aligned(second, first), "UMAP"
+        return first, layouts.aligned(second, first), "UMAP"
     first = mapjobs.pca_positions(a.run, a.step)[here]
     second = mapjobs.pca_positions(b.run, b.step)[there]
-    return first, projection.aligned(second, first), "PCA"
+    return first, layouts.aligned(second, first), "PCA"
 
 
 def _values(

@@ -8,12 +8,12 @@ import streamlit as st
 
 from app import components, loaders, mapjobs, shell
 from app.charts import maps, theme
-from stage3 import projection
+from stage3.projection.files import drift_path, epoch_files, load
 
 
 def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
     """The animation, and how many neighbours each epoch kept; or what to do where no epoch was saved."""
-    files = projection.epoch_files(chosen.run)
+    files = epoch_files(chosen.run)
     if not files:
         shell.empty(
             "This run kept no embeddings of its epochs",
@@ -22,13 +22,13 @@ def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
         )
         return
     job = mapjobs.ensure(chosen.run, chosen.step, drift=True)
-    path = projection.drift_path(chosen.run)
+    path = drift_path(chosen.run)
     if job.state != "ready":
         from app.views.map import waiting
 
         waiting(path, job, chosen, drift=True)
         return
-    made = loaders.remember(("drift", path, path.stat().st_mtime_ns), lambda: projection.load(path))
+    made = loaders.remember(("drift", path, path.stat().st_mtime_ns), lambda: load(path))
     _show(chosen, frame, made)
 
 

@@ -3,7 +3,8 @@
     runs/NAME/projections/  KEY.parquet  KEY.json (progress)  KEY.lock      KEY = checkpoint fingerprint - parameters
 
 The explorer spawns this verb, shows PCA while it works, reads the progress file, and then the Parquet. Its first nine
-columns are those that scripts outside this project already read.
+columns are those that scripts outside this project already read. Beside this file: `files` keeps and reads maps, and
+`layouts` has the arithmetic of positions.
 """
 
 from __future__ import annotations
@@ -15,22 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stage3.config import DataError
-from stage3.console import Parser, progress, run, say, to_json
-from stage3.layouts import aligned, clusters, hull, inside, pca, placed, stratified, umap_layout
-from stage3.neighbors import TRUST_K, Array, exact_neighbours, neighbour_overlap, own_rows, shared, trust
-from stage3.projection_files import (
-    Job,
+from stage3.console import Parser, progress, say, to_json
+from stage3.neighbors import TRUST_K, Array, exact_neighbours, own_rows, shared, trust
+from stage3.projection.files import (
     Parameters,
     Tell,
     chosen_step,
     drift_path,
     epoch_files,
-    job_state,
     load,
     make,
     projection_path,
-    save,
 )
+from stage3.projection.layouts import aligned, clusters, pca, placed, stratified, umap_layout
 from stage3.runs import Run
 
 if TYPE_CHECKING:
@@ -39,30 +37,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from stage3.panels import PanelTable
-
-__all__ = [
-    "Job",
-    "Parameters",
-    "aligned",
-    "chosen_step",
-    "clusters",
-    "drift",
-    "drift_path",
-    "epoch_files",
-    "exact_neighbours",
-    "hull",
-    "inside",
-    "job_state",
-    "load",
-    "neighbour_overlap",
-    "pca",
-    "project",
-    "projection_path",
-    "save",
-    "stratified",
-    "trust",
-    "umap_layout",
-]
 
 DRIFT_PASSES = 120  # UMAP passes for an epoch that starts from the one before
 DRIFT_RATE = 0.2
@@ -286,7 +260,3 @@ def summary_of(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
         "unclustered": int((cluster < 0).sum()),
         "trust": float(frame["trust"].mean()),
     }
-
-
-if __name__ == "__main__":
-    run(main)
