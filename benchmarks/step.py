@@ -23,7 +23,7 @@ from stage3.batches import PanelBatch, generator
 from stage3.config import Config
 from stage3.model import EncoderSpec
 from stage3.objectives import Stage3
-from stage3.optim import clip, make_optimizer
+from stage3.train.optim import clip, make_optimizer
 
 PAGES, SLOTS, PANELS, WORDS = 4, 16, 24, 48
 

@@ -38,7 +38,7 @@ from stage3.dataset import Dataset
 from stage3.experiments.terms import REVIEWED
 from stage3.objectives import TERMS
 from stage3.runs import Run
-from stage3.trainer import Trainer
+from stage3.train.trainer import Trainer
 
 torch.set_num_threads(1)
 workshop = tempfile.TemporaryDirectory()

@@ -38,7 +38,7 @@ import plots
 import torch
 from IPython.display import Markdown
 
-from stage3 import evaluation, losses, metrics, optim
+from stage3 import evaluation, losses, metrics
 from stage3.batches import PageSampler, fixed_batches, generator, seeded
 from stage3.config import Config, ConfigError
 from stage3.dataset import Dataset
@@ -48,7 +48,8 @@ from stage3.experiments.chunked_check import errors_and_memory
 from stage3.experiments.terms import METRICS, REVIEWED
 from stage3.objectives import sums
 from stage3.runs import Run
-from stage3.trainer import Trainer
+from stage3.train import optim
+from stage3.train.trainer import Trainer
 
 torch.set_num_threads(1)
 pd.set_option("display.max_colwidth", 90)

@@ -80,7 +80,7 @@ def _report(args: Any) -> dict[str, Any]:
     import torch
 
     from stage3.report import evaluation_report
-    from stage3.trainer import resolve_device
+    from stage3.train.trainer import resolve_device
 
     torch.set_num_threads(the_run.config.threads)
     data = load_data(the_run, {k: v for k, v in vars(args).items() if k in FIELDS and k in DATA_SETTINGS})

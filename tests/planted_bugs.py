@@ -97,7 +97,7 @@ BUGS = (
     ),
     Bug(
         "F5 a step without signal steps all the same",
-        "stage3/trainer.py",
+        "stage3/train/trainer.py",
         "            if not found.has_signal:\n",
         "            if False:\n",
         "tests/test_trainer.py -k without_signal",
@@ -139,14 +139,14 @@ BUGS = (
     ),
     Bug(
         "S2 the clip misses the head",
-        "stage3/optim.py",
+        "stage3/train/optim.py",
         '{"all": [everything],',
         '{"all": [encoder],',
         "tests/test_trainer.py -k clip_covers",
     ),
     Bug(
         "S2 a non-finite step is taken",
-        "stage3/trainer.py",
+        "stage3/train/trainer.py",
         "        if not (math.isfinite(norm) and bool(torch.isfinite(total))):\n",
         "        if False:\n",
         "tests/test_trainer.py -k non_finite",
@@ -167,14 +167,14 @@ BUGS = (
     ),
     Bug(
         "resume dropout is drawn from the global state",
-        "stage3/trainer.py",
+        "stage3/train/trainer.py",
         'with seeded(derived_seed(self.config.seed, "dropout", step), self.device):',
         "with torch.enable_grad():",
         "tests/test_trainer.py -k global_random_state",
     ),
     Bug(
         "resume the optimizer starts afresh",
-        "stage3/trainer.py",
+        "stage3/train/trainer.py",
         'restore_optimizer(self.model, self.optimizer, loaded.tensors.get("optimizer", {}))',
         "pass",
         "tests/test_trainer.py -k bit_for_bit",
@@ -188,14 +188,14 @@ BUGS = (
     ),
     Bug(
         "resume metrics are not cut",
-        "stage3/trainer.py",
+        "stage3/train/trainer.py",
         "        self.run.cut_metrics(self.step)\n",
         "",
         "tests/test_trainer.py -k written_again_not_twice",
     ),
     Bug(
         "resume the schedule starts again",
-        "stage3/trainer.py",
+        "stage3/train/trainer.py",
         "learning_rate(step, self.total_steps, self.config))\n        self.scaler.step",
         "learning_rate(self.run.status.step + 1 - self.saved_step, self.total_steps, self.config))\n"
         "        self.scaler.step",
@@ -210,7 +210,7 @@ BUGS = (
     ),
     Bug(
         "data the best is chosen by the weighted total",
-        "stage3/trainer.py",
+        "stage3/train/trainer.py",
         "value = float(row.get(self.config.select_by, math.nan))",
         'value = -float(row.get("loss/total", math.nan))',
         "tests/test_trainer.py -k best_checkpoint_is_kept_or_choice_of_the_best",

@@ -12,7 +12,7 @@ from stage3 import diagnose as verb
 from stage3 import metrics
 from stage3.config import ConfigError, DataError
 from stage3.diagnose import EXIT_CODES, VERDICTS, diagnose
-from stage3.trainer import Trainer
+from stage3.train.trainer import Trainer
 from tests import synthetic
 
 

@@ -27,7 +27,7 @@ from stage3.embed.exporter import Export, run_export
 from stage3.embed.stage4 import CHUNK, SLOTS, Places, damages, read_store
 from stage3.features import FeatureSet
 from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
-from stage3.trainer import Trainer
+from stage3.train.trainer import Trainer
 from tests import synthetic
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from stage3.dataset import Dataset
 from stage3.evaluate import evaluation_report, report_lines
 from stage3.evaluation import Embedded
 from stage3.report import chosen_pages, item_values, median_interval
-from stage3.trainer import Trainer
+from stage3.train.trainer import Trainer
 from tests import synthetic
 
 

@@ -11,8 +11,8 @@ from stage3 import evaluation, metrics
 from stage3.batches import PanelBatch
 from stage3.config import Interrupted, NumericError, StorageError
 from stage3.objectives import TERMS, Stage3
-from stage3.optim import clip, learning_rate, make_optimizer
-from stage3.trainer import Totals, Trainer
+from stage3.train.optim import clip, learning_rate, make_optimizer
+from stage3.train.trainer import Totals, Trainer
 from tests import synthetic
 
 CLOCKS = ("seconds", "panels_per_second")
@@ -188,7 +188,7 @@ def test_a_batch_without_signal_changes_no_weight_and_no_optimizer_state(tmp_pat
 
 
 def _moments(t: Trainer) -> dict[str, torch.Tensor]:
-    from stage3.optim import optimizer_tensors
+    from stage3.train.optim import optimizer_tensors
 
     return optimizer_tensors(t.model, t.optimizer)
 

@@ -66,7 +66,7 @@ def export(args: Any, tell: Callable[[str], None]) -> dict[str, Any]:
     from stage3 import evaluation
     from stage3.embed.exporter import Export, run_export
     from stage3.train import stopping
-    from stage3.trainer import resolve_device
+    from stage3.train.trainer import resolve_device
 
     torch.set_num_threads(the_run.config.threads)
     device = resolve_device(args.device)

@@ -175,7 +175,7 @@ def _ready(plan: Plan) -> Run:
 
 def _train(run: Run, data: Dataset, stop: Callable[[], bool]) -> None:
     """Train to the end with the status that `python -m stage3.train` would write."""
-    from stage3.trainer import Trainer
+    from stage3.train.trainer import Trainer
 
     run.clear_stop()
     run.set_status("running", message="reading the data")

@@ -1,4 +1,7 @@
-"""`python -m stage3.train`: train a run from a data set, or go on with one that was stopped."""
+"""`python -m stage3.train`: train a run from a data set, or go on with one that was stopped.
+
+This file is the command. Beside it: `trainer` is the loop, and `optim` has the optimiser's pieces.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ from stage3.config import (
     read_yaml,
     spec_of,
 )
-from stage3.console import Parser, progress, run, say, settings_from, to_json
+from stage3.console import Parser, progress, say, settings_from, to_json
 from stage3.runs import Run
 
 if TYPE_CHECKING:
     from stage3.dataset import Dataset
-    from stage3.trainer import Trainer
+    from stage3.train.trainer import Trainer
 
 EXAMPLES = (
     "python -m stage3.train --run runs/first --data data/samples",
@@ -149,7 +152,7 @@ def prepare(the_run: Run, *, resumed: bool, inexact: bool, tell: Any) -> Trainer
 
     from stage3.dataset import Dataset
     from stage3.readers.report import report_lines
-    from stage3.trainer import Trainer
+    from stage3.train.trainer import Trainer
 
     torch.set_num_threads(the_run.config.threads)
     data = Dataset.load(the_run.config)
@@ -226,7 +229,3 @@ def summary_lines(the_run: Run, summary: dict[str, Any]) -> list[str]:
         lines.append(f"best checkpoint: step {summary['best_step']}, {summary['selected_by']} {value:.4g}")
     lines.append(f"next: python -m stage3.evaluate --run {the_run.path}")
     return lines
-
-
-if __name__ == "__main__":
-    run(main)

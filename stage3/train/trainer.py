@@ -21,7 +21,8 @@ from stage3.config import Config, Interrupted, NumericError, StorageError
 from stage3.dataset import Dataset
 from stage3.model import EncoderSpec
 from stage3.objectives import Stage3, Step, sums
-from stage3.optim import (
+from stage3.runs import Best, Loaded, Run
+from stage3.train.optim import (
     clip,
     learning_rate,
     make_optimizer,
@@ -29,7 +30,6 @@ from stage3.optim import (
     restore_optimizer,
     set_learning_rate,
 )
-from stage3.runs import Best, Loaded, Run
 
 MAX_SKIPPED_IN_A_ROW = 3
 STATUS_SECONDS = 0.2  # replacing a file at every step would cost a tenth of a small run
