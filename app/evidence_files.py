@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from app import loaders
+from stage3.ablate.findings import FINDINGS, SWEEPS
+from stage3.ablate.tables import read_rows
+from stage3.ablate.terms import METRICS
 from stage3.config import DataError
-from stage3.experiments.findings import FINDINGS, SWEEPS
-from stage3.experiments.tables import read_rows
-from stage3.experiments.terms import METRICS
 
 if TYPE_CHECKING:
-    from stage3.experiments.evidence import Row
+    from stage3.ablate.evidence import Row
 
 SHIPPED = loaders.SAMPLES / "evidence"
 SEEDS = 5

@@ -32,10 +32,10 @@ import plots
 import torch
 
 from stage3 import curves, evaluation, train
+from stage3.ablate.terms import REVIEWED
 from stage3.batches import fixed_batches
 from stage3.config import Config, ConfigError, Interrupted
 from stage3.dataset import Dataset
-from stage3.experiments.terms import REVIEWED
 from stage3.objectives import TERMS
 from stage3.runs import Run
 from stage3.train.trainer import Trainer

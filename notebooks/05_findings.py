@@ -39,13 +39,13 @@ import torch
 from IPython.display import Markdown
 
 from stage3 import evaluation, losses, metrics
+from stage3.ablate import evidence, tables
+from stage3.ablate.chunked_check import errors_and_memory
+from stage3.ablate.terms import METRICS, REVIEWED
 from stage3.batches import PageSampler, fixed_batches, generator, seeded
 from stage3.config import Config, ConfigError
 from stage3.dataset import Dataset
 from stage3.diagnose import diagnose
-from stage3.experiments import evidence, tables
-from stage3.experiments.chunked_check import errors_and_memory
-from stage3.experiments.terms import METRICS, REVIEWED
 from stage3.objectives import sums
 from stage3.runs import Run
 from stage3.train import optim

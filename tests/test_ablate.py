@@ -13,14 +13,14 @@ import psutil
 import pytest
 
 from stage3 import ablate, train
+from stage3.ablate import arms as arms_module
+from stage3.ablate import evidence, noise, schedule, tables
+from stage3.ablate.arms import config_of, key_of, record_of, weights_digest
+from stage3.ablate.findings import FINDINGS, arms, chosen
+from stage3.ablate.terms import METRICS, REVIEWED, Arm, Judged
+from stage3.ablate.thinning import write_thinned
 from stage3.config import Config, ConfigError, DataError, Interrupted
 from stage3.dataset import Dataset
-from stage3.experiments import arms as arms_module
-from stage3.experiments import evidence, noise, schedule, tables
-from stage3.experiments.arms import config_of, key_of, record_of, weights_digest
-from stage3.experiments.findings import FINDINGS, arms, chosen
-from stage3.experiments.terms import METRICS, REVIEWED, Arm, Judged
-from stage3.experiments.thinning import write_thinned
 from stage3.runs import Run
 from stage3.samples import draw_books
 

@@ -15,7 +15,7 @@ from app import evidence_files as files
 from app import loaders
 from app.charts import evidence as charts
 from app.views import evidence_more
-from stage3.experiments.evidence import Row, difference
+from stage3.ablate.evidence import Row, difference
 
 UI = Path(__file__).parent.parent / "app" / "ui.py"
 SHIPPED = loaders.PROJECT / files.SHIPPED

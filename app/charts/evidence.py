@@ -10,12 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.charts import theme
-from stage3.experiments.evidence import difference
-from stage3.experiments.noise import CAUSES
-from stage3.experiments.terms import HELPS, HURTS, METRICS, NONE
+from stage3.ablate.evidence import difference
+from stage3.ablate.noise import CAUSES
+from stage3.ablate.terms import HELPS, HURTS, METRICS, NONE
 
 if TYPE_CHECKING:
-    from stage3.experiments.evidence import Row
+    from stage3.ablate.evidence import Row
 
 ROW = 40  # pixels a comparison takes
 TOOLS = ("zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "resetScale")

@@ -14,12 +14,12 @@ from app.charts import evidence as charts
 from app.charts import theme
 from app.charts.evidence import key_of
 from app.views import evidence_more as more
-from stage3.experiments.evidence import UNKNOWN, difference, number
-from stage3.experiments.findings import FINDINGS
-from stage3.experiments.terms import HELPS, HURTS, METRICS, NONE
+from stage3.ablate.evidence import UNKNOWN, difference, number
+from stage3.ablate.findings import FINDINGS
+from stage3.ablate.terms import HELPS, HURTS, METRICS, NONE
 
 if TYPE_CHECKING:
-    from stage3.experiments.evidence import Row
+    from stage3.ablate.evidence import Row
 
 VERDICTS: dict[str, Any] = {HELPS: "green", NONE: "gray", HURTS: "red"}
 PARTS = {

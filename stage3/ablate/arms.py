@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from stage3 import evaluation, report
+from stage3.ablate import noise
+from stage3.ablate.chunked_check import errors_and_memory
+from stage3.ablate.terms import METRICS, MSE, REVIEWED, Arm
 from stage3.batches import PageSampler
 from stage3.config import FIELDS, Config, Interrupted, NumericError, Stage3Error, spec_of
 from stage3.diagnose import diagnose
-from stage3.experiments import noise
-from stage3.experiments.chunked_check import errors_and_memory
-from stage3.experiments.terms import METRICS, MSE, REVIEWED, Arm
 from stage3.runs import Run
 from stage3.train import check_identity
 

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stage3.durable import replace_file
-from stage3.experiments.arms import Plan, record_of
-from stage3.experiments.evidence import Row, document, rows_of
-from stage3.experiments.findings import SWEEPS, arms
-from stage3.experiments.schedule import Experiment, arm_id
-from stage3.experiments.terms import (
+from stage3.ablate.arms import Plan, record_of
+from stage3.ablate.evidence import Row, document, rows_of
+from stage3.ablate.findings import SWEEPS, arms
+from stage3.ablate.schedule import Experiment, arm_id
+from stage3.ablate.terms import (
     HEALTHY,
     INTRA,
     METRICS,
@@ -31,6 +30,7 @@ from stage3.experiments.terms import (
     Arm,
     Finding,
 )
+from stage3.durable import replace_file
 from stage3.runs import Run
 
 CURVES = {

@@ -15,13 +15,13 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from stage3.ablate.arms import Plan, command_of, config_of, dataset_of, key_of, make, name_of, record_of
+from stage3.ablate.findings import arms
+from stage3.ablate.terms import Arm, Comparison, Finding
+from stage3.ablate.thinning import write_thinned
 from stage3.config import DataError, Interrupted
 from stage3.console import progress
 from stage3.dataset import Dataset
-from stage3.experiments.arms import Plan, command_of, config_of, dataset_of, key_of, make, name_of, record_of
-from stage3.experiments.findings import arms
-from stage3.experiments.terms import Arm, Comparison, Finding
-from stage3.experiments.thinning import write_thinned
 
 POLL = 0.5  # seconds between looks at a request to stop
 

@@ -2,7 +2,7 @@
 
 A finding compares arms. An arm is a change of settings on top of `REVIEWED`, the reviewed system's weights and
 temperatures with every fault fixed; each fault comes back through its ablation setting and through nothing else. So a
-difference between two arms has one cause. Nothing here trains or counts; `stage3.ablate` does.
+difference between two arms has one cause. Nothing here trains or counts; `schedule` and `tables` do.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stage3.config import ConfigError, nearest
-from stage3.experiments.terms import (
+from stage3.ablate.terms import (
     HEALTHY,
     HELPS,
     HURTS,
@@ -35,6 +34,7 @@ from stage3.experiments.terms import (
     Finding,
     Judged,
 )
+from stage3.config import ConfigError, nearest
 
 GALLERY = (R5, R1, MRR, PAGE)
 

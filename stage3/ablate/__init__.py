@@ -1,4 +1,8 @@
-"""`python -m stage3.ablate`: every finding of the loss review as an experiment that anyone can run again."""
+"""`python -m stage3.ablate`: every finding of the loss review as an experiment that anyone can run again.
+
+This file is the command. Beside it: `findings` declares the experiments in the words of `terms`, `schedule` trains
+their `arms`, and `tables` says what came out, judged by `evidence`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stage3.ablate.findings import FINDINGS, chosen
+from stage3.ablate.terms import Arm, Finding
 from stage3.config import FIELDS, ConfigError, DataError, NumericError
-from stage3.console import Parser, run, say, to_json
-from stage3.experiments.findings import FINDINGS, chosen
-from stage3.experiments.terms import Arm, Finding
+from stage3.console import Parser, say, to_json
 
 if TYPE_CHECKING:
-    from stage3.experiments.evidence import Row
-    from stage3.experiments.schedule import Experiment
+    from stage3.ablate.evidence import Row
+    from stage3.ablate.schedule import Experiment
 
 EXAMPLES = (
     "python -m stage3.ablate --findings all --seeds 5 --jobs 2                 (about a quarter of an hour)",
@@ -54,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _experiment(args: Any, tell: Callable[[str], None]) -> dict[str, Any]:
-    from stage3.experiments import schedule, tables
-    from stage3.experiments.arms import config_of, dataset_of
-    from stage3.experiments.thinning import write_thinned
+    from stage3.ablate import schedule, tables
+    from stage3.ablate.arms import config_of, dataset_of
+    from stage3.ablate.thinning import write_thinned
     from stage3.train import stopping
 
     given = {name: value for name, value in vars(args).items() if name in FIELDS}
@@ -101,7 +105,7 @@ def _about(experiment: Experiment, findings: Sequence[Finding], seeds: int, agai
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
     """The headline of every comparison, for a terminal."""
-    from stage3.experiments.evidence import difference, number
+    from stage3.ablate.evidence import difference, number
 
     for row in (r for r in rows if r.headline):
         values = f"{number(row.fixed_mean, row.metric)} against {number(row.reviewed_mean, row.metric)}"
@@ -109,9 +113,9 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _update(out: Path, target: Path, tell: Callable[[str], None]) -> Mapping[str, Any]:
+    from stage3.ablate.evidence import replaced, short_table
+    from stage3.ablate.tables import read_rows
     from stage3.durable import replace_file
-    from stage3.experiments.evidence import replaced, short_table
-    from stage3.experiments.tables import read_rows
 
     if not target.is_file():
         raise DataError(f"{target}: no such file")
@@ -124,7 +128,3 @@ def _update(out: Path, target: Path, tell: Callable[[str], None]) -> Mapping[str
         replace_file(target, after.encode("utf-8"))
     tell(f"{target}: {'table replaced' if after != before else 'the table is as it was'}")
     return {"file": str(target), "changed": after != before}
-
-
-if __name__ == "__main__":
-    run(main)
