@@ -10,18 +10,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS: list[set[str]] = [
     {"config", "console", "durable", "panels", "losses", "chunked", "metrics", "bootstrap"},
+    {"readers", "splits", "images", "crops", "backbones", "features", "batches", "model", "runs", "neighbors"},
+    {"dataset", "loading", "page_check", "objectives", "evaluation", "report", "inspection", "curves"},
     {
-        "readers", "splits", "images", "backbones", "pretrained", "tiny", "features", "feature_store",
-        "feature_build", "page_digests", "crops", "batches", "model", "optim", "runs", "checkpoints",
-        "neighbors", "layouts", "search_index",
-    },
-    {
-        "dataset", "objectives", "evaluation", "inspection", "loading", "report", "stage4", "export_plan", "exporter",
-        "projection_files", "searcher", "search_failures", "page_check", "curves",
-    },
-    {
-        "trainer", "train", "data", "evaluate", "diagnose", "embed", "search", "projection", "ablate",
-        "samples", "tiny_train", "release", "experiments",
+        "train", "data", "evaluate", "diagnose", "embed", "search", "projection", "ablate", "samples", "tiny_train",
+        "release",
     },
 ]  # fmt: skip
 FORBIDDEN = {"torchvision", "timm", "streamlit", "app", "pickle"}
