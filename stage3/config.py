@@ -160,6 +160,9 @@ class Config:
     dropout: float = _setting(
         0.5, "model", "dropout in adapters, gate and head; much, for sets of a few thousand panels", low=0.0, high=0.9
     )
+    feature_noise: float = _setting(
+        0.5, "model", "noise on features in training, in units of each one's root mean square", low=0.0, high=10.0
+    )
     panel_norm: bool = _setting(True, "model", "LayerNorm on the panel embedding")
 
     # objectives

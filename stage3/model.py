@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
 from stage3.config import Config, ConfigError
+from stage3.panels import LAYOUT_MEANING
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,17 @@ class EncoderSpec:
     gate_hidden: int = 128
     layout_hidden: int = 64
     dropout: float = 0.1
+    feature_noise: float = 0.0
     panel_norm: bool = True
     residual_leak: bool = False  # ablation
+    layout: str = LAYOUT_MEANING  # what the seven layout features mean
+
+    def __post_init__(self) -> None:
+        if self.layout != LAYOUT_MEANING:
+            raise ConfigError(
+                f"this model was trained on layout features of the meaning {self.layout!r}, which this version does "
+                f"not make (it makes {LAYOUT_MEANING!r}). Train it again."
+            )
 
     @classmethod
     def of(cls, config: Config, image_sizes: tuple[int, ...], text_size: int) -> EncoderSpec:
@@ -40,6 +50,7 @@ class EncoderSpec:
             config.gate_hidden,
             config.layout_hidden,
             config.dropout,
+            config.feature_noise,
             config.panel_norm,
             config.residual_leak,
         )
@@ -51,7 +62,7 @@ class EncoderSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EncoderSpec:
         """The inverse of `to_dict`."""
-        return cls(**{**values, "image_sizes": tuple(values["image_sizes"])})
+        return cls(**{"layout": "not recorded", **values, "image_sizes": tuple(values["image_sizes"])})
 
 
 @dataclass(frozen=True)
@@ -71,17 +82,33 @@ class PanelEmbeddings:
     gate: Tensor
 
 
-def adapter(size: int, dim: int, dropout: float) -> nn.Sequential:
-    """Two linear layers with LayerNorms from a backbone's feature to the embedding size."""
-    hidden = max(size // 2, min(size, dim // 4))
-    return nn.Sequential(
-        nn.Linear(size, hidden),
-        nn.LayerNorm(hidden),
-        nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(hidden, dim),
-        nn.LayerNorm(dim),
-    )
+class Adapter(nn.Sequential):
+    """Two linear layers with LayerNorms from a backbone's feature to the embedding size.
+
+    In training Gaussian noise is added to the feature first: a Tikhonov regulariser (Bishop 1995, "Training with noise
+    is equivalent to Tikhonov regularization") against learning a few thousand panels by heart. Its standard deviation
+    is `noise` times each row's root mean square, so that one level suits backbones of any scale.
+    """
+
+    def __init__(self, size: int, dim: int, dropout: float, noise: float) -> None:
+        hidden = max(size // 2, min(size, dim // 4))
+        super().__init__(
+            nn.Linear(size, hidden),
+            nn.LayerNorm(hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, dim),
+            nn.LayerNorm(dim),
+        )
+        self.noise = noise
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(M, size) to (M, D)."""
+        if self.training and self.noise > 0:
+            scale = self.noise * feature.square().mean(dim=1, keepdim=True).sqrt()
+            feature = feature + scale * torch.randn_like(feature)
+        out: Tensor = super().forward(feature)  # type: ignore[no-untyped-call]
+        return out
 
 
 class VisualFusion(nn.Module):
@@ -90,7 +117,7 @@ class VisualFusion(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.sizes, self.how = list(spec.image_sizes), spec.visual_fusion
-        self.adapters = nn.ModuleList(adapter(s, spec.dim, spec.dropout) for s in spec.image_sizes)
+        self.adapters = nn.ModuleList(Adapter(s, spec.dim, spec.dropout, spec.feature_noise) for s in spec.image_sizes)
         n, d = len(self.sizes), spec.dim
         self.mix: nn.Module = nn.Identity()
         if n > 1 and self.how == "attention":
@@ -123,7 +150,7 @@ class PanelEncoder(nn.Module):
         self.spec = spec
         d = spec.dim
         self.vision = VisualFusion(spec)
-        self.text = adapter(spec.text_size, d, spec.dropout)
+        self.text = Adapter(spec.text_size, d, spec.dropout, spec.feature_noise)
         self.layout = nn.Sequential(  # LayerNorm, not BatchNorm: one panel alone must work
             nn.Linear(7, spec.layout_hidden),
             nn.LayerNorm(spec.layout_hidden),

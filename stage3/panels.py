@@ -18,6 +18,9 @@ import pandas as pd
 
 from stage3.config import DataError
 
+LAYOUT_MEANING = "vlm"
+"""What the 7 layout features mean (see `PanelTable.layout`); a checkpoint records which meaning it was trained on."""
+
 # One row a panel. Boxes are shares of the page (0..1, after clamping), NaN where there is none.
 PANEL_COLUMNS: dict[str, str] = {
     "panel_id": "str",  # "{page_id}#{source_index}"
@@ -172,13 +175,13 @@ class PanelTable:
     def layout(self) -> np.ndarray:
         """(V, 7) float32 layout features; rows of panels without a box are 0.
 
-        w/h in page units, area share, position in reading order (0..1), 0, 0, centre x, centre y: the meaning that
-        the earlier trainer's vlm checkpoints know. The two zeros are its unused character and balloon counts.
+        w/h in page units, area share, place in reading order / 15, 0, 0, centre x, centre y: the `LAYOUT_MEANING` that
+        the earlier trainer's vlm checkpoints know, at its 16 panels a page. It is 15 whatever `max_panels` is, so that
+        a panel's features follow from its page alone. The two zeros are unused character and balloon counts.
         """
         p = self.panels
         x, y, w, h = (np.nan_to_num(p[c].to_numpy(dtype=np.float32)) for c in "xywh")
-        n = self.pages["n_panels"].to_numpy()[self.page_of_panel]
-        order = p["order"].to_numpy(dtype=np.float32) / np.maximum(n - 1, 1)
+        order = p["order"].to_numpy(dtype=np.float32) / 15
         zero = np.zeros_like(x)
         rows = np.stack(
             [np.minimum(w / np.maximum(h, 1e-6), 20.0), w * h, order, zero, zero, x + w / 2, y + h / 2],

@@ -54,6 +54,20 @@ BUGS = (
         "tests/test_trainer.py -k modes_are_restored",
     ),
     Bug(
+        "F1 validation seeds the global state",
+        "stage3/evaluation.py",
+        "    with frozen(model), seeded(noise_seed, torch.device(device)):\n",
+        "    torch.manual_seed(noise_seed)\n    with frozen(model):\n",
+        "tests/test_trainer.py -k global_random_state",
+    ),
+    Bug(
+        "F1 validation averages over batches",
+        "stage3/evaluation.py",
+        "                total[name][0] += value\n                total[name][1] += count\n",
+        "                total[name][0] += value / max(count, 1)\n                total[name][1] += 1\n",
+        "tests/test_trainer.py -k panels_fall_into_batches",
+    ),
+    Bug(
         "F2 target is not detached",
         "stage3/losses.py",
         "target = target.detach() if detach_target else target",
@@ -79,6 +93,13 @@ BUGS = (
         "stage3/objectives.py",
         "(i2t.value + t2i.value) / 2",
         "(i2t.value + t2i.value)",
+        "tests/test_objectives.py -k mean_of_both_directions",
+    ),
+    Bug(
+        "F3 logits are averaged with their transpose",
+        "stage3/objectives.py",
+        "both = PanelLoss((i2t.value + t2i.value) / 2, i2t.valid & t2i.valid)",
+        "both = _averaged_logits(image, text, temperature)",
         "tests/test_objectives.py -k mean_of_both_directions",
     ),
     Bug(
@@ -138,11 +159,32 @@ BUGS = (
         "tests/test_losses.py",
     ),
     Bug(
+        "F6 an epsilon stays in the logarithm",
+        "stage3/losses.py",
+        "    log_epsilon: float = 0.0,\n",
+        "    log_epsilon: float = 1e-8,\n",
+        "tests/test_losses.py -k every_temperature",
+    ),
+    Bug(
+        "S1 blocks below the diagonal are dropped",
+        "stage3/chunked.py",
+        "            if i != j:\n                softmax.accumulate(lse[j], block, dim=0)\n",
+        "",
+        "tests/test_losses.py -k chunked_supcon",
+    ),
+    Bug(
         "S2 the clip misses the head",
         "stage3/train/optim.py",
         '{"all": [everything],',
         '{"all": [encoder],',
         "tests/test_trainer.py -k clip_covers",
+    ),
+    Bug(
+        "S2 the clip comes after the step",
+        "stage3/train/trainer.py",
+        "        norm = clip(self.model, self.config)\n",
+        '        norm = clip(self.model, self.config.replace(clip_scope="none"))\n',
+        "tests/test_trainer.py -k clip_reaches_the_step",
     ),
     Bug(
         "S2 a non-finite step is taken",

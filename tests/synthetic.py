@@ -16,6 +16,7 @@ from stage3.splits import split_books
 SMALL = {
     "dim": 32,
     "dropout": 0.1,
+    "feature_noise": 0.1,
     "lr": 0.003,
     "gate_hidden": 16,
     "layout_hidden": 8,

@@ -138,6 +138,19 @@ def test_a_batch_is_the_rows_of_its_pages_and_nothing_else():
     assert torch.equal(b.present[:, 2], torch.from_numpy(data.table.has_box[expected]))
 
 
+def test_layout_features_are_the_documented_seven_and_follow_from_the_page_alone():
+    made = synthetic.table(boxless=0.3)
+    features = made.layout()
+    for row in np.flatnonzero(made.has_box)[:40]:
+        p = made.panels.iloc[row]
+        expected = [p.w / p.h, p.w * p.h, p.order / 15, 0, 0, p.x + p.w / 2, p.y + p.h / 2]
+        np.testing.assert_allclose(features[row], expected, rtol=1e-5)
+    assert not features[~made.has_box].any()
+    half = made.subset(np.arange(0, len(made.pages), 2))
+    kept = np.isin(made.page_of_panel, np.arange(0, len(made.pages), 2))
+    assert np.array_equal(half.layout(), features[kept])
+
+
 def test_pages_split_by_book_and_never_twice():
     data = synthetic.dataset(books=12)
     books = [set(data.table.pages["book_id"].iloc[data.pages(s)]) for s in ("train", "val", "test")]

@@ -126,6 +126,22 @@ def test_two_picture_backbones_fuse_and_both_get_gradient(how):
         assert adapter[0].weight.grad.abs().sum() > 0
 
 
+def test_noise_on_features_follows_their_scale_in_training_and_is_absent_from_evaluation():
+    model = encoder((40, 40), feature_noise=0.5, dropout=0.0)
+    seen: list[torch.Tensor] = []
+    for adapter in model.vision.adapters:
+        adapter[0].register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    image = torch.randn(200, 80, generator=torch.Generator().manual_seed(0))
+    image[:, 40:] *= 1000  # the second backbone's numbers are a thousand times larger
+    model.train().vision(image)
+    for given, noisy in zip(image.split(40, dim=1), seen, strict=True):
+        share = (noisy - given).square().mean().sqrt() / given.square().mean().sqrt()
+        assert float(share) == pytest.approx(0.5, rel=0.03)
+    plain = encoder((40, 40), feature_noise=0.0, dropout=0.0)
+    assert torch.equal(model.eval().vision(image), plain.vision(image))
+    assert torch.equal(plain.train().vision(image), plain.eval().vision(image))
+
+
 def test_an_unknown_fusion_is_refused_by_name():
     with pytest.raises(ConfigError, match="'sum' is not one of attention, gate, concat"):
         encoder((6, 10), visual_fusion="sum")
@@ -142,6 +158,15 @@ def test_each_present_modality_is_encoded_once_and_only_where_present():
 def test_the_spec_survives_json():
     spec = EncoderSpec((6, 10), 5, dim=16, visual_fusion="gate")
     assert EncoderSpec.from_dict(spec.to_dict()) == spec
+
+
+@pytest.mark.parametrize("recorded", ["ocr", None])
+def test_a_model_of_other_layout_features_is_refused_by_their_meaning(recorded):
+    values = EncoderSpec((6,), 5, dim=16).to_dict() | ({"layout": recorded} if recorded else {})
+    if recorded is None:
+        del values["layout"]
+    with pytest.raises(ConfigError, match=f"{recorded or 'not recorded'}.*Train it again"):
+        EncoderSpec.from_dict(values)
 
 
 def test_initial_weights_depend_on_the_seed_alone():

@@ -261,6 +261,21 @@ def test_the_clip_covers_the_head_and_the_temperatures_and_reports_the_norm_befo
     assert float(apart) > 0.012
 
 
+def test_the_clip_reaches_the_step_and_the_norm_before_it_is_logged(tmp_path):
+    run = synthetic.run(tmp_path / "r", grad_clip=0.01)
+    t = Trainer(run, synthetic.dataset(run.config))
+    at_the_step: list[float] = []
+
+    def note(*_: object) -> None:
+        grads = [p.grad.flatten() for p in t.model.parameters() if p.grad is not None]
+        at_the_step.append(float(torch.cat(grads).norm()))
+
+    t.optimizer.register_step_pre_hook(note)
+    assert t.train_step(t.data.panel_set.batch(t.data.pages("train")), 1)
+    assert at_the_step == [pytest.approx(0.01, rel=1e-3)]
+    assert t.totals.norms[0] > 0.1
+
+
 def test_only_matrices_decay(tmp_path):
     run = synthetic.run(tmp_path / "r", learn_temperature=True)
     t = Trainer(run, synthetic.dataset(run.config))

@@ -14,11 +14,13 @@ REVIEWED: dict[str, Any] = {
     "contrastive_temperature": 0.07,
     "alignment_temperature": 0.07,
     "dropout": 0.1,
+    "feature_noise": 0.0,
+    "batch_pages": 16,
     "lr": 3e-3,
     "gate_hidden": 128,
 }
-"""The reviewed system's weights, temperatures, dropout and gate, and the learning rate that went with them here;
-written into every command, whatever the package's defaults are."""
+"""The reviewed system's weights, temperatures, dropout and gate, and the learning rate and batch that went with them
+here; written into every command, whatever the package's defaults are."""
 
 R5, R1, MRR = "retrieval/mean_r5", "retrieval/mean_r1", "retrieval/mean_mrr"
 I2T, T2I = "retrieval/i2t_r1", "retrieval/t2i_r1"
