@@ -101,6 +101,7 @@ def comic(folder: Path, pages: int = 5, seed: int = 0) -> PanelTable:
             "book_id",
             "page_type",
             "image_path",
+            "image_sha256",
             "width",
             "height",
             "overall_summary",
@@ -118,7 +119,7 @@ def comic(folder: Path, pages: int = 5, seed: int = 0) -> PanelTable:
             values = (f"b/p{page}#{k}", page, k, k, *box, True, text, "", "")
             for column, value in zip(panels, values, strict=True):
                 panels[column].append(value)
-        values = (f"b/p{page}", "b", "story", str(path), *SIZE, "", "exact", 4 * page, 4)
+        values = (f"b/p{page}", "b", "story", str(path), "", *SIZE, "", "exact", 4 * page, 4)
         for column, value in zip(rows, values, strict=True):
             rows[column].append(value)
     return PanelTable.build(panels, rows, DataReport(pages_listed=pages, pages_kept=pages))

@@ -69,6 +69,9 @@ ANOMALIES = {
     "image_path_of_another_machine": "picture paths of another machine: map them with --remap OLD=NEW",
     "image_other_extension": "pictures found under another extension",
     "image_duplicate": "pictures with the same bytes as an earlier one",
+    "image:sha256": "pictures with other bytes than the manifest's sha256 says: not used",
+    "image:first_frame": "animations and multi-page files: the first frame is used",
+    "image:read_partly": "truncated pictures, read as far as they go: half their pixels may be wrong",
 }
 
 
@@ -169,7 +172,7 @@ def _by_count(item: tuple[str, int]) -> tuple[int, str]:
 
 
 def _picture_problem(code: str) -> str:
-    return "pictures whose header is refused" if code.startswith("image:") else ""
+    return "pictures that cannot be used" if code.startswith("image:") else ""
 
 
 def _splits(report: DataReport) -> list[str]:
