@@ -164,8 +164,19 @@ def table_facts(table: PanelTable) -> dict[str, object]:
         "description_share": _share(description),
         "boxless_share": _share(~table.has_box),
         "no_picture_share": _share(no_picture),
+        **_spans(table),
         "pages_by_type": {str(k): int(v) for k, v in table.pages["page_type"].value_counts().items()},
     }
+
+
+def _spans(table: PanelTable) -> dict[str, int]:
+    """Panels that cross their page from side to side, and from top to bottom.
+
+    Comics are drawn in rows: where far more panels are columns, x and y of the boxes may be swapped. No single page
+    tells; a person must look.
+    """
+    w, h = (table.panels[c].to_numpy() for c in "wh")
+    return {"wide_panels": int(((w > 0.8) & (h < 0.6)).sum()), "tall_panels": int(((h > 0.8) & (w < 0.6)).sum())}
 
 
 def _share(which: np.ndarray) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from stage3.panels import DataReport
 
 BAR = 40  # characters of the longest bar
+MANY_TALL = 20  # panels; fewer say nothing about the whole
 SHOWN = 3  # first paths shown of each reason
 
 REASONS = {
@@ -145,6 +146,12 @@ def _coverage(report: DataReport) -> list[str]:
         f"Pages with a single panel {_percent(facts, 'single_panel_share')}, "
         f"without a picture {_percent(facts, 'no_picture_share')}.",
     ]
+    wide, tall = facts.get("wide_panels", 0), facts.get("tall_panels", 0)
+    if tall >= MANY_TALL and tall > 4 * wide:
+        lines.append(
+            f"{tall:,} panels reach from top to bottom of their page and {wide:,} from side to side: x and y of the "
+            "boxes may be swapped. Look at a page; vlm boxes can be read with --box_order."
+        )
     same = facts.get("duplicate_images", {})
     if same.get("groups"):
         lines.append(f"Equal pictures: {same['pictures']:,} in {same['groups']:,} groups.")
