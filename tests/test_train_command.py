@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from stage3 import readers, train
-from stage3.config import Config, ConfigError, DataError, StorageError
+from stage3.config import Config, ConfigError, DataError, Interrupted, StorageError
 from stage3.runs import Run
 from stage3.samples import draw_books
 
@@ -285,6 +286,19 @@ def test_c11_lost_checkpoints_never_restart_a_run_in_silence(stopped):
         train.main(["--run", str(stopped)])
     assert (stopped / "metrics.jsonl").read_bytes() == logged
     assert Run.open(stopped).best() is not None
+
+
+def test_k15_a_newest_checkpoint_of_another_model_is_named_and_the_one_before_resumed(stopped, capsys):
+    run = Run.open(stopped)
+    newest = run.load_checkpoint()
+    tensors = {**newest.tensors, "model": {"w": torch.zeros(2)}}
+    run.save_checkpoint(newest.step + 1, tensors, {**newest.state, "step": newest.step + 1})
+    run.write_config(run.config.replace(max_minutes=1e-4))
+    with pytest.raises(Interrupted):
+        train.main(["--run", str(stopped)])
+    printed = capsys.readouterr().out
+    assert "its tensors are not this model's" in printed
+    assert f"resuming {stopped} after step {newest.step}" in printed
 
 
 def test_checkpoints_without_a_record_of_their_data_are_not_resumed(stopped):
