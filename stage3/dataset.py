@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -60,9 +61,13 @@ class Dataset:
     def identity(self) -> dict[str, Any]:
         """What a run records of its data, and what a resumed run must find unchanged."""
         books = self.table.pages["book_id"]
+        pictures = hashlib.sha256(self.features.image_rows.tobytes())
+        if self.features.keys is not None:
+            pictures.update(self.features.keys.images.tobytes())
         return {
             "table": self.table.fingerprint(),
             "features": self.features.fingerprint,
+            "pictures": pictures.hexdigest(),  # which panels have one, and of which bytes
             "image_sizes": list(self.features.image_sizes),
             "text_size": self.features.text_dim,
             "panels": len(self.table),

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from stage3 import losses, metrics
 from stage3.batches import IMAGE, TEXT, PanelBatch, PanelSet, generator, seeded
-from stage3.config import StorageError
+from stage3.config import ConfigError, StorageError
 from stage3.durable import replace_file
 from stage3.model import EncoderSpec
 from stage3.objectives import LOSSES, TERMS, Stage3, sums
-from stage3.runs import Run
+from stage3.runs import Loaded, Run
 
 EMBED_PAGES = 64  # pages a forward pass when embedding; fixed, so that embeddings do not depend on a setting
 
@@ -265,14 +265,24 @@ def load_model(run: Run, step: int | None = None) -> Stage3:
     """
     best = run.best()
     loaded = run.load_checkpoint(step if step is not None else best.step if best else None)
-    spec = EncoderSpec.from_dict(loaded.state["encoder"])
+    try:
+        spec = EncoderSpec.from_dict(loaded.state.get("encoder"))
+        with torch.device("meta"):  # a model of these shapes without any memory: the file must hold as much first
+            shapes = Stage3(spec, run.config)
+    except (ConfigError, ValueError) as error:
+        raise StorageError(f"{loaded.path / 'state.json'}: encoder: {error}") from None
+    check_tensors(shapes.state_dict(), loaded)
     model = Stage3.initialised(spec, run.config, seed=0)
-    problems = tensor_differences(model.state_dict(), loaded.tensors["model"])
-    if problems:
-        shown = "; ".join(problems[:10])
-        raise StorageError(f"{loaded.path}: its tensors are not this model's: {shown}")
     model.load_state_dict(loaded.tensors["model"])
     return model.eval()
+
+
+def check_tensors(ours: dict[str, Tensor], loaded: Loaded) -> None:
+    """Refuse a checkpoint whose model has other tensors, by name; StorageError lists the first ten."""
+    problems = tensor_differences(ours, loaded.tensors.get("model", {}))
+    if problems:
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise StorageError(f"{loaded.path}: its tensors are not this model's: {'; '.join(problems[:10])}{more}")
 
 
 def tensor_differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:

@@ -107,6 +107,9 @@ def open_page(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS, trunc
         max_megapixels: larger pages are refused by their header.
         truncated: read a cut file as far as it goes; the result then has `info["truncated"]`.
 
+    Returns:
+        The page; of an animation its first frame, with `info["animated"]`.
+
     Raises:
         ImageProblem: with a code: missing, unreadable, not_a_file, empty, format, corrupt, truncated, too_small,
             aspect, too_many_pixels, mode, blank.
@@ -190,6 +193,9 @@ def decode_panels(
         resample: filter of that resize.
         max_megapixels: larger pages are refused by their header.
         truncated: read a cut file as far as it goes.
+
+    Returns:
+        One crop a box; each has the page's `info`, see `open_page`.
 
     Raises:
         ImageProblem: as `open_page`.
@@ -331,8 +337,16 @@ def _decoded(image: ImageFile.ImageFile, path: Path | str, *, truncated: bool) -
         raise
     except _BROKEN as error:
         raise ImageProblem("mode", f"{path}: {image.mode} cannot become RGB: {_reason(error)}") from None
-    page.info = {"truncated": True} if cut else {}
+    page.info = {name: True for name, holds in (("truncated", cut), ("animated", _animated(image))) if holds}
     return page
+
+
+def _animated(image: ImageFile.ImageFile) -> bool:
+    """Whether more frames or pages follow the first."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except _BROKEN:  # a GIF looks for its second frame only now, and there is something that is none
+        return True
 
 
 def _keep_what_was_read(image: ImageFile.ImageFile) -> bool:

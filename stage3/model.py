@@ -5,7 +5,7 @@ V panels, D embedding size, Di picture feature size, Dt text feature size.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
 from stage3.config import Config, ConfigError
 from stage3.panels import LAYOUT_MEANING
+
+MAX_SIZE = 65_536  # of a feature, an embedding or a hidden layer
+MAX_BACKBONES = 8
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,29 @@ class EncoderSpec:
         return asdict(self) | {"image_sizes": list(self.image_sizes)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EncoderSpec:
-        """The inverse of `to_dict`."""
-        return cls(**{"layout": "not recorded", **values, "image_sizes": tuple(values["image_sizes"])})
+    def from_dict(cls, values: Any) -> EncoderSpec:
+        """The inverse of `to_dict`, for values of unknown origin: nothing that is wrong with them gets further.
+
+        Raises:
+            ValueError: an entry is missing, unknown, of another type, or a size that no encoder has.
+        """
+        known = {f.name: f.type for f in fields(cls)}
+        if not isinstance(values, dict) or set(values) != set(known):
+            given = sorted(map(str, values))[:20] if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"an encoder is described by {', '.join(known)}; found {given}")
+        sizes = values["image_sizes"]
+        if not isinstance(sizes, list) or not 1 <= len(sizes) <= MAX_BACKBONES:
+            raise ValueError(f"image_sizes: expected a list of 1 to {MAX_BACKBONES} sizes")
+        whole = {"image_sizes": sizes} | {name: [values[name]] for name, kind in known.items() if kind == "int"}
+        for name, numbers in whole.items():
+            for n in numbers:
+                if type(n) is not int or not 1 <= n <= MAX_SIZE:
+                    raise ValueError(f"{name}: {str(n)[:40]} is no size from 1 to {MAX_SIZE:,}")
+        types = {"str": str, "bool": bool, "float": int | float}
+        for name, kind in known.items():
+            if kind in types and not isinstance(values[name], types[kind]):
+                raise ValueError(f"{name}: {str(values[name])[:40]!r} is no {kind}")
+        return cls(**{**values, "image_sizes": tuple(sizes)})
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ PAGE_COLUMNS: dict[str, str] = {
     "book_id": "str",
     "page_type": "str",  # normalised label, "" when there is no labels file
     "image_path": "str",  # absolute on this machine, "" when the picture is missing
+    "image_sha256": "str",  # what its bytes must hash to, "" when the manifest does not say
     "width": "int32",  # pixels after EXIF orientation; 0 when unknown
     "height": "int32",
     "overall_summary": "str",

@@ -257,6 +257,27 @@ BUGS = (
         'value = -float(row.get("loss/total", math.nan))',
         "tests/test_trainer.py -k best_checkpoint_is_kept_or_choice_of_the_best",
     ),
+    Bug(
+        "data the manifest's sha256 is not compared",
+        "stage3/features/page_digests.py",
+        "        if sha256 and known.sha256 != sha256:\n",
+        "        if False:\n",
+        "tests/test_features.py -k i08",
+    ),
+    Bug(
+        "state a checkpoint of another model is loaded",
+        "stage3/train.py",
+        "the_run.load_checkpoint(check=trainer.check)",
+        "the_run.load_checkpoint()",
+        "tests/test_train_command.py -k another_model",
+    ),
+    Bug(
+        "state weights that are not finite are saved",
+        "stage3/train/trainer.py",
+        "        self._check_weights()\n",
+        "",
+        "tests/test_trainer.py -k not_finite_are_never_saved",
+    ),
 )
 
 

@@ -47,7 +47,7 @@ def table(
                 values += (f"line {book} {number} {i}" if has_text else "", "", "")
                 for name, value in zip(PANEL_COLUMNS, values, strict=True):
                     panels[name].append(value)
-            values = (page_id, f"book{book:03d}", "story", "", 600, 900, "", "exact", first, n)
+            values = (page_id, f"book{book:03d}", "story", "", "", 600, 900, "", "exact", first, n)
             for name, value in zip(PAGE_COLUMNS, values, strict=True):
                 page_rows[name].append(value)
     report = DataReport(pages_listed=books * pages, pages_kept=books * pages)

@@ -201,7 +201,7 @@ def test_a_checked_page_agrees_with_the_table(config):
 
 def test_a_page_id_cannot_leave_the_panels_folder(config, here):
     (here / "secret.json").write_text('{"panels": []}', encoding="utf-8")
-    for page_id in ("../../../secret", str(here / "secret"), "nope"):
+    for page_id in ("../../../secret", str(here / "secret"), "nope", "y" * 300, "a\0b"):
         check = page_check.check_page(config, page_id)
         assert check.problem is not None
         assert check.problem[0] == "no_panel_file"

@@ -217,6 +217,46 @@ def test_pickled_missing_and_unsound_weights_are_refused(models, tmp_path):
         backbones.resolve_vision(str(unsound)).encode(pictures(1))
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"hidden_sizes": [8, 16, 20, 10**9]}, "weights do not load"),
+        ({"embedding_size": 10**9}, "weights do not load"),
+        ({"depths": [1, 1, 1, 10**9]}, "depths is 1000000000"),
+        ({"model_type": "nonesuch"}, "config.json is not usable"),
+        ({"model_type": "nonesuch", "auto_map": {"AutoConfig": "evil.Config"}}, "config.json is not usable"),
+        ({"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}, ""),
+        ({"_name_or_path": "../../elsewhere"}, ""),
+    ],
+    ids=lambda v: str(v)[:40],
+)
+def test_k16_a_hostile_configuration_allocates_nothing_and_runs_nothing(models, tmp_path, change, reason):
+    hostile = copied(models, "resnet", tmp_path / "hostile")
+    values = json.loads((hostile / "config.json").read_text(encoding="utf-8")) | change
+    (hostile / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    canary = tmp_path / "canary"
+    (hostile / "evil.py").write_text(f"open({str(canary)!r}, 'w')\n", encoding="utf-8")
+    if reason:
+        with pytest.raises(DataError, match=reason):
+            backbones.resolve_vision(str(hostile)).encode(pictures(1))
+    else:  # the package's own class reads it
+        plain = backbones.resolve_vision(str(models / "resnet")).encode(pictures(1))
+        assert torch.equal(backbones.resolve_vision(str(hostile)).encode(pictures(1)), plain)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("[]", 12), ('{"max_seq_length": null}', 12), ('{"max_seq_length": 7}', 7)]
+)
+def test_a_stated_text_length_is_read_with_care(models, tmp_path, text, limit):
+    model = copied(models, "bert", tmp_path / "m")
+    (model / "sentence_bert_config.json").write_text(text, encoding="utf-8")
+    assert backbones.resolve_text(str(model)).max_tokens == limit
+    (model / "sentence_bert_config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"sentence_bert_config\.json does not read"):
+        backbones.resolve_text(str(model))
+
+
 def test_a_text_model_is_no_vision_backbone(models):
     with pytest.raises(DataError, match="no vision backbone"):
         backbones.resolve_vision(str(models / "bert"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from reader_world import (
     CLEAN,
     SIZE,
@@ -20,7 +22,10 @@ from reader_world import (
 
 from stage3 import readers
 from stage3.config import DataError
+from stage3.dataset import Dataset
 from stage3.panels import PanelTable
+from stage3.runs import Run
+from stage3.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +118,8 @@ def test_bad_panel_is_dropped_and_the_page_goes_on(case: str, tmp_path: Path, re
     assert kept["source_index"].tolist() == [1]
     np.testing.assert_allclose(kept[["x", "y", "w", "h"]].to_numpy()[0], [0.01, 0.51, 0.98, 0.48], atol=1e-6)
     assert table.report.counts[code] == 1
+    where = table.report.examples[code][0].replace("\\", "/")
+    assert "Book B/bad.json: panels[0]: " in where  # the file and the field
     assert table.report.counts["panel_dropped"] == (0 if code == "panel_type" else 1)
     assert_clean_pages_unchanged(table, reference["vlm"])
 
@@ -258,6 +265,7 @@ TEXTS: dict[str, tuple[Any, str]] = {
     "J37-objects": ({"a": "one", "b": {"c": "two"}}, "one two"),
     "J37-bool": (True, ""),
     "J37-nan": (float("nan"), ""),
+    "J37-digits": (10**3999, ""),
     "J38": ("a\ud800b", "a\ufffdb"),
     "J39": ("x" * 3_000_000, "x" * 10_000),
     "J40": ("a\x00b\u202ec\u200b", "a\x00b\u202ec\u200b"),
@@ -277,6 +285,20 @@ def test_text_of_any_shape(case: str, field: str, tmp_path: Path) -> None:
         expected = ""  # an entry of text_content says under which keys its words stand
     assert panels_of(table, page_id)[column].tolist() == [expected]
     assert table.report.counts["text_cut"] == (case == "J39")
+
+
+def test_j36_swapped_axes_cannot_be_told_on_a_page_and_are_pointed_out_on_many(tmp_path: Path) -> None:
+    rows = [panel((250 * i, 0, 250 * i + 240, 1000)) for i in range(4)]
+    columns = [panel((0, 250 * i, 1000, 250 * i + 240)) for i in range(4)]
+    said = {}
+    for name, panels in (("rows", rows), ("columns", columns)):
+        world = World(tmp_path / name)
+        for number in range(12):
+            world.bad_page({"panels": panels}, f"Book C/{number}")
+        said[name] = "\n".join(readers.report_lines(world.load().report))
+    assert "48 panels reach from top to bottom" in said["columns"]
+    assert "--box_order" in said["columns"]
+    assert "may be swapped" not in said["rows"]
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (-1, 2), ("3", 1), (float("nan"), 1), (2, 2), (1, None), (2.5, 1)])
@@ -378,6 +400,7 @@ def test_a_kept_label_outside_the_vocabulary_is_known(tmp_path: Path) -> None:
 # --- manifest ---
 
 HEADER = "canonical_id,absolute_image_path\n"
+HASHED = "canonical_id,absolute_image_path,sha256\n"
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "M01-image": ("canonical_id,path\na,b\n", r":1: no column 'absolute_image_path'"),
     "M01-id": ("id,absolute_image_path\na,b\n", r":1: no column 'canonical_id'"),
@@ -394,6 +417,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "M08": (HEADER + "x/a,b\nx/" + "y" * 140_000 + ",d\n", r":3: "),
     "M09": (HEADER + "x/a\0b,c\n", r":2: canonical_id: holds a NUL"),
     "M10": (HEADER + "x/a,b\nx/z,q\nx/a,c\n", r":4: canonical_id: 'x/a' stands on line 2 too, with another picture"),
+    "M10-book": ("canonical_id,absolute_image_path,book\nx/a,b,c\nx/a,b,d\n", r":3: .* line 2 too, with another book"),
+    "M10-sha256": (f"{HASHED}x/a,b,{'a' * 64}\nx/a,b,{'b' * 64}\n", r":3: .* line 2 too, with another sha256"),
+    "I08-short": (f"{HASHED}x/a,b,{'a' * 64}\nx/b,c,{'a' * 63}\n", r":3: sha256: 'a+' is no SHA-256"),
+    "I08-twice": ("canonical_id,absolute_image_path,sha256,sha256\na,b,,\n", r":1: column 'sha256' stands twice"),
     "M11": (HEADER + "x/a,b\nX/A.jpg,c\n", r":3: canonical_id: 'X/A.jpg' and 'x/a' on line 2 differ only in case"),
     "M11-nfd": (HEADER + "x/é,b\nx/e\u0301,c\n", r":3: canonical_id: .* on line 2"),
     "M12-up": (HEADER + "../../etc/passwd,b\n", r":2: canonical_id: .*climbs out"),
@@ -427,6 +454,7 @@ ACCEPTED: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
     "M13-long": (HEADER + "x/" + "y" * 300 + ",b\n", {"no_panel_file": 1}, {}),
     "junk": (HEADER + "__MACOSX/a,b\nx/._a,b\nx/b,c/Thumbs.db\nx/.DS_Store,d\n", {}, {"junk_row": 4}),
     "blank-lines": (HEADER + "\n\n", {}, {}),
+    "sha256-empty": (HASHED, {}, {"manifest_column_ignored": 0}),
     "extra-column": ("canonical_id,absolute_image_path,note\n", {}, {"manifest_column_ignored": 1}),
 }
 
@@ -435,7 +463,7 @@ ACCEPTED: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
 def test_manifest_oddities_that_are_read(case: str, tmp_path: Path, reference: dict[str, PanelTable]) -> None:
     start, skipped, counts = ACCEPTED[case]
     world = World(tmp_path / "w")
-    extra = "," if case == "extra-column" else ""
+    extra = "," * (start.splitlines()[0].count(",") - 1)
     rows = "".join(f'"{i}","images/{i}.png"{extra}\n' for i in CLEAN)
     (world.root / "manifest.csv").write_text(start + rows, encoding="utf-8")
     table = world.load()
@@ -459,3 +487,87 @@ def test_pages_without_panels_or_files_are_not_damage(tmp_path: Path) -> None:
     world.bad_page({"panels": []})
     world.ids.append("Book C/none")
     assert world.load(max_skip_fraction=0.0).report.skipped == {"no_panels": 1, "no_panel_file": 1}
+
+
+# --- features and training
+
+
+def trained(world: World, name: str) -> tuple[bytes, np.ndarray, PanelTable]:
+    """A small run on the world: its weights, the features of its clean pages, its table."""
+    small = {"dim": 16, "gate_hidden": 8, "layout_hidden": 8, "epochs": 2, "batch_pages": 2, "workers": 0}
+    config = world.config(**small, val_fraction=0.3, test_fraction=0.0)
+    data = Dataset.load(config, progress=False)
+    run = Run.create(world.root / name, config)
+    with run.lock():
+        Trainer(run, data).fit(lambda: False)
+    rows = np.flatnonzero(np.isin(data.table.pages["page_id"].to_numpy()[data.table.page_of_panel], CLEAN))
+    features = np.concatenate(data.features.gather(rows), axis=1)
+    return (run.checkpoints()[-1].path / "model.safetensors").read_bytes(), features, data.table
+
+
+@pytest.fixture(scope="module")
+def without_panels(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, np.ndarray]:
+    """What is trained beside a page that has no panels."""
+    world = World(tmp_path_factory.mktemp("empty") / "w")
+    world.bad_page({"panels": []})
+    return trained(world, "run")[:2]
+
+
+@pytest.mark.parametrize("case", ["no-such-page", "J01", "J08", "J10", "J11", "J12", "J17", "only-bad-panels"])
+def test_a_bad_page_trains_exactly_as_a_page_without_panels(
+    case: str, tmp_path: Path, without_panels: tuple[bytes, np.ndarray]
+) -> None:
+    world = World(tmp_path / "w")
+    if case in SKIPPED:
+        world.bad_page(SKIPPED[case][0])
+    weights, features, _ = trained(world, "run")
+    np.testing.assert_array_equal(features, without_panels[1])
+    assert weights == without_panels[0]
+
+
+def picture_bytes(**options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise(SIZE, 50).convert(options.pop("mode", "RGB")).save(buffer, **{"format": "PNG", **options})
+    return buffer.getvalue()
+
+
+PICTURES: dict[str, tuple[bytes | None, str]] = {
+    "I01": (b"", "image:empty"),
+    "I02": (b"<!DOCTYPE html><title>404</title>", "image:format"),
+    "I04": (picture_bytes()[:-500], "image:truncated"),
+    "I06": (picture_bytes(format="WEBP")[:-500], "image:truncated|image:corrupt"),
+    "I07": (picture_bytes()[:3000] + b"\1" + picture_bytes()[3001:], "image:corrupt"),
+    "I11": (picture_bytes()[:16] + (1).to_bytes(4, "big") * 2 + picture_bytes()[24:], "image:corrupt|image:too_small"),
+    "I21": (picture_bytes(mode="F", format="TIFF"), "image:mode"),
+    "I30": (None, "image:not_a_file"),
+}
+
+
+@pytest.fixture(scope="module")
+def without_picture(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, np.ndarray]:
+    """What is trained beside a page whose picture is missing."""
+    world = World(tmp_path_factory.mktemp("missing") / "w")
+    (world.root / "images" / f"{world.bad_page(vlm_page())}.png").unlink()
+    weights, features, table = trained(world, "run")
+    assert table.report.counts["image_missing"] == 1
+    return weights, features
+
+
+@pytest.mark.parametrize("case", PICTURES)
+def test_a_bad_picture_trains_exactly_as_a_missing_one(
+    case: str, tmp_path: Path, without_picture: tuple[bytes, np.ndarray]
+) -> None:
+    content, codes = PICTURES[case]
+    world = World(tmp_path / "w")
+    path = world.root / "images" / f"{world.bad_page(vlm_page())}.png"
+    path.unlink()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    weights, features, table = trained(world, "run")
+    (code,) = (c for c in codes.split("|") if table.report.counts[c])
+    assert table.report.counts[code] == 1
+    assert "bad" in table.report.examples[code][0]
+    np.testing.assert_array_equal(features, without_picture[1])
+    assert weights == without_picture[0]

@@ -144,6 +144,7 @@ def pages_with(counts: list[int], image_size: int = 24, text_size: int = 20) -> 
             "b",
             "story",
             "",
+            "",
             10,
             10,
             f'sum "{page}" \u00e9\U0001f600',

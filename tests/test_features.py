@@ -1,5 +1,6 @@
 """The feature store: computed once, found by content, whole after any interruption, the same whatever the threads."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stage3 import backbones, features
+from stage3 import backbones, features, images
 from stage3.config import Config, DataError, StorageError
-from stage3.features import store
+from stage3.features import page_digests, store
 from stage3.panels import DataReport, PanelTable
 
 SIZE = (120, 160)
@@ -102,6 +103,7 @@ def comic(folder: Path, pages: int = 5, seed: int = 0) -> PanelTable:
             "book_id",
             "page_type",
             "image_path",
+            "image_sha256",
             "width",
             "height",
             "overall_summary",
@@ -119,7 +121,7 @@ def comic(folder: Path, pages: int = 5, seed: int = 0) -> PanelTable:
             values = (f"b/p{page}#{k}", page, k, k, *box, True, text, "", "")
             for column, value in zip(panels, values, strict=True):
                 panels[column].append(value)
-        values = (f"b/p{page}", "b", "story", str(path), *SIZE, "", "exact", 4 * page, 4)
+        values = (f"b/p{page}", "b", "story", str(path), "", *SIZE, "", "exact", 4 * page, 4)
         for column, value in zip(rows, values, strict=True):
             rows[column].append(value)
     return PanelTable.build(panels, rows, DataReport(pages_listed=pages, pages_kept=pages))
@@ -226,6 +228,61 @@ def test_lost_pictures_lose_only_their_page_and_are_remembered(tmp_path, use):
     use()
     partly = features.load_or_build(table, config(tmp_path, truncated_images=True), progress=False)
     assert (partly.image_rows.reshape(6, 4)[1] >= 0).all()  # unless asked to be read as far as it goes
+
+
+def test_i08_a_changed_picture_is_lost_where_the_manifest_has_its_sha256(tmp_path, use, monkeypatch):
+    table = comic(tmp_path / "pages", pages=4)
+    for page in (0, 1, 2):
+        Image.open(tmp_path / "pages" / f"p{page}.png").save(tmp_path / "pages" / f"p{page}.png", "JPEG")
+    sha256 = [hashlib.sha256((tmp_path / "pages" / f"p{page}.png").read_bytes()).hexdigest() for page in range(4)]
+    for page in (1, 2):
+        flipped = bytearray((tmp_path / "pages" / f"p{page}.png").read_bytes())
+        flipped[-40] ^= 1
+        (tmp_path / "pages" / f"p{page}.png").write_bytes(flipped)
+    use()
+    trusting = features.load_or_build(table, config(tmp_path), progress=False)
+    assert (trusting.image_rows >= 0).all()  # a JPEG has no checksum: nothing else can tell
+    table.pages["image_sha256"] = [sha256[0], sha256[1], "", sha256[3]]
+    for _ in range(2):
+        use(Refusing(), RefusingText())
+        checked = features.load_or_build(table, config(tmp_path), progress=False)
+        assert (checked.image_rows.reshape(4, 4) >= 0).all(axis=1).tolist() == [True, False, True, True]
+        assert (checked.image_rows.reshape(4, 4) < 0).all(axis=1).tolist() == [False, True, False, False]
+        assert (checked.text_rows >= 0).sum() == 8  # its words stay
+        assert checked.report.problems == {"image:sha256": 1}
+        assert table.report.counts["image:sha256"] == 1
+        assert table.report.examples["image:sha256"] == [str(tmp_path / "pages" / "p1.png")]
+        monkeypatch.setattr(page_digests, "_digests", None)  # from then on no file is read for it again
+
+
+def test_the_sha256_costs_no_second_reading_of_a_new_file(tmp_path, use, monkeypatch):
+    table = comic(tmp_path / "pages", pages=3)
+    paths = table.pages["image_path"].tolist()
+    table.pages["image_sha256"] = [hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in paths]
+    opened = []
+    real = images.open_regular
+    monkeypatch.setattr(page_digests.images, "open_regular", lambda path: opened.append(str(path)) or real(path))
+    use()
+    assert not features.load_or_build(table, config(tmp_path), progress=False).report.problems
+    assert sorted(opened) == sorted([*paths, *paths])  # once for its digests, once to decode it
+
+
+def test_i27_first_frames_and_partial_pictures_are_counted_also_when_they_are_not_decoded_again(tmp_path, use):
+    table = comic(tmp_path / "pages", pages=4)
+    frames = [Image.open(tmp_path / "pages" / f"p{page}.png").copy() for page in (1, 0)]
+    frames[0].save(tmp_path / "pages" / "p1.png", "GIF", save_all=True, append_images=frames[1:])
+    whole = (tmp_path / "pages" / "p2.png").read_bytes()
+    (tmp_path / "pages" / "p2.png").write_bytes(whole[: len(whole) // 2])
+    for backbone in (CountingVision, Refusing):
+        use(backbone(), CountingText())
+        built = features.load_or_build(table, config(tmp_path, truncated_images=True), progress=False)
+        assert built.report.problems == {"image:first_frame": 1, "image:read_partly": 1}
+        assert "p1.png" in table.report.examples["image:first_frame"][0]
+        assert "p2.png" in table.report.examples["image:read_partly"][0]
+        assert (built.image_rows >= 0).all()
+    use()
+    whole_only = features.load_or_build(table, config(tmp_path), progress=False)
+    assert whole_only.report.problems == {"image:first_frame": 1, "image:truncated": 1}
 
 
 def test_joined_backbones_fill_one_store_each(tmp_path, use):

@@ -17,7 +17,8 @@ FLOORS: list[set[str]] = [
         "release",
     },
 ]  # fmt: skip
-FORBIDDEN = {"torchvision", "timm", "streamlit", "app", "pickle"}
+FORBIDDEN = {"torchvision", "timm", "streamlit", "app"}
+PICKLES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 
 
 def modules() -> dict[str, list[Path]]:
@@ -95,6 +96,23 @@ def test_help_is_quick_because_it_loads_no_torch(verb):
     assert done.returncode == 0, done.stderr
     assert f"python -m stage3.{verb}" in done.stdout
     assert "examples:" in done.stdout
+
+
+def test_nothing_that_a_file_could_hold_is_ever_run():
+    """No pickle anywhere: whatever reads one is named here, whichever library it comes from."""
+    named = {"eval", "exec", "torch.load", "torch.save", "torch.jit.load"}
+    for path in sorted([*(ROOT / "stage3").rglob("*.py"), *(ROOT / "app").rglob("*.py")]):
+        assert not {n.split(".")[0] for n in imports(path)} & PICKLES, path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert called not in named, f"{path}:{node.lineno}: {called}"
+            assert not called.endswith((".read_pickle", ".to_pickle")), f"{path}:{node.lineno}: {called}"
+            assert called != "np.load" or given.get("allow_pickle") == "False", f"{path}:{node.lineno}"
+            assert given.get("allow_pickle", "False") == "False", f"{path}:{node.lineno}"
+            assert given.get("trust_remote_code", "False") == "False", f"{path}:{node.lineno}"
 
 
 def test_nothing_loosens_pillow_for_the_whole_process():

@@ -89,6 +89,9 @@ REFUSED: dict[str, tuple[bytes, set[str]]] = {
     "I03-psd": (b"8BPS\0\1" + bytes(64), {"format"}),
     "I13": (png(0, 60, 8, 2, b""), {"corrupt", "too_small"}),
     "I11": (png(1, 1, 8, 2, b"\0abc"), {"too_small"}),
+    "I12-one": (png(1, 65535, 1, 0, b"\0\0" * 65535), {"too_small"}),
+    "I10-120": (png(12_000, 10_000, 8, 2, b""), {"too_many_pixels"}),  # 120 megapixels, the default cap is 100
+    "I10-179": (png(17_900, 10_000, 8, 2, b""), {"too_many_pixels"}),
     "I12": (png(4, 65535, 1, 0, b"\0\0" * 65535), {"aspect"}),
     "I29": (text_bomb(), {"corrupt"}),
     "head-only": (content("PNG")[:16], {"corrupt"}),
@@ -266,6 +269,30 @@ def test_i27_i28_the_first_frame_counts(name: str, format: str, tmp_path: Path) 
     frames = [Image.new("RGB", (16, 16), c) for c in ((255, 0, 0), (0, 255, 0))]
     frames[0].save(tmp_path / name, format, save_all=True, append_images=frames[1:])
     np.testing.assert_allclose(pixels(tmp_path / name).mean((0, 1)), [255, 0, 0], atol=3)
+    assert images.open_page(tmp_path / name).info == {"animated": True}
+    (part,) = images.decode_panels(tmp_path / name, [(0, 0, 0.5, 1)], short_side=4, size=(4, 4))
+    assert part.info == {"animated": True}
+    frames[0].save(tmp_path / name, format)
+    assert images.open_page(tmp_path / name).info == {}
+
+
+def test_i27_a_gif_that_breaks_behind_its_first_frame_is_read_and_said_to_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "x.gif"
+    frames = [Image.fromarray(NOISE), Image.fromarray(255 - NOISE)]
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
+    path.write_bytes(path.read_bytes()[:-1500])
+    assert images.open_page(path).info == {"animated": True}
+
+
+def test_i33_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "x.png", NOISE)
+
+    def denied(*_: Any) -> int:  # a mode of 000 stops nobody who tests as root
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", denied)
+    assert refused(path) == "unreadable"
+    assert images.file_digest(path) == ""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such files on Windows")
@@ -294,6 +321,8 @@ def test_truncated_pictures_can_be_read_as_far_as_they_go(format: str, tmp_path:
     assert refused(path) in {"truncated", "corrupt"}
     image = images.open_page(path, truncated=True)
     assert image.info["truncated"] is True
+    (part,) = images.decode_panels(path, [(0, 0, 1, 1)], short_side=30, truncated=True)
+    assert part.info == {"truncated": True}
     rows = slice(-100, None) if format == "BMP" else slice(0, 100)  # a BMP begins at the bottom
     np.testing.assert_array_equal(np.asarray(image)[rows], whole[rows])
     assert not images.open_page(write(tmp_path / "y.png", NOISE), truncated=True).info

@@ -30,7 +30,7 @@ def table_of(counts, books):
     panels = {c: [] for c in PANEL_COLUMNS}
     first = 0
     for i, (n, book) in enumerate(zip(counts, books, strict=True)):
-        values = (f"{book}\\scans/p{i:03d}.jpg", book, "story", "", 0, 0, "", "exact", first, n)
+        values = (f"{book}\\scans/p{i:03d}.jpg", book, "story", "", "", 0, 0, "", "exact", first, n)
         for name, value in zip(PAGE_COLUMNS, values, strict=True):
             pages[name].append(value)
         for k in range(n):

@@ -209,6 +209,14 @@ def test_a_book_column_wins(world: World) -> None:
     assert world.load().pages["book_id"].tolist() == ["Book A", "Zed", "Book A", "Book B", "Book B", "Book B"]
 
 
+def test_i08_the_sha256_of_the_manifest_reaches_the_table(world: World) -> None:
+    rows = "".join(f'"{i}",images/x.png,{"AB" * 32 if n == 1 else ""}\n' for n, i in enumerate(CLEAN))
+    (world.root / "manifest.csv").write_text("canonical_id,absolute_image_path,sha256\n" + rows, encoding="utf-8")
+    table = world.load()
+    assert table.pages["image_sha256"].tolist() == ["", "ab" * 32, "", "", "", ""]
+    assert table.report.counts["manifest_column_ignored"] == 0
+
+
 # --- styles ---
 
 
@@ -302,6 +310,28 @@ def test_bad_entries_of_an_aligned_file_change_nothing_else(tmp_path: Path) -> N
     assert_clean_pages_unchanged(mixed, clean)
     assert mixed.report.counts["entry_without_id"] == 5
     assert mixed.report.skipped == {"no_panel_file": 1, "panels_type": 1, "no_usable_panel": 1}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ('{"canonical_id": ID, "panels": [], "panels": []}', "json_duplicate_key"),
+        ('{"canonical_id": ID, "panels": [{"text": "a", "text": "b"}]}', "json_duplicate_key"),
+        ('{"canonical_id": ID, "panels": [], "image_width": ' + "9" * 5000 + "}", "json_number"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [2**20, 7])
+def test_j11_j12_an_item_that_is_refused_loses_its_page_only(
+    bad: str, reason: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stage3.readers.jsonfile.CHUNK", chunk)
+    pages = [json.dumps(aligned_page(i, [rcnn(5, 5, 90, 140, i)])) for i in CLEAN[1:]]
+    clean = readers.load(aligned_world(tmp_path / "a", f"[{','.join(pages)}]"))
+    pages.insert(2, bad.replace("ID", json.dumps(CLEAN[0])))
+    mixed = readers.load(aligned_world(tmp_path / "b", f"[{','.join(pages)}]"))
+    assert_clean_pages_unchanged(mixed, clean)
+    assert mixed.report.skipped == {reason: 1}
+    assert "aligned.json[2]: " in mixed.report.examples[f"page:{reason}"][0]
 
 
 def test_an_id_twice_in_an_aligned_file_is_ambiguous(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The run directory: what opens, who writes, what survives, and which checkpoint files are refused."""
 
+import importlib
 import io
 import json
 import math
@@ -9,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -437,6 +440,106 @@ def test_nothing_that_is_a_pickle_is_opened(run, tmp_path):
         forge(run, {"model.pt": data})
         with pytest.raises(StorageError, match=r"'model.pt' is no file of a checkpoint"):
             run.load_checkpoint(5)
+    assert not canary.exists()
+
+
+class Calls:
+    """Unpickled, it calls a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def legacy(value) -> bytes:
+    data = io.BytesIO()
+    torch.save(value, data, _use_new_zipfile_serialization=False)
+    return data.getvalue()
+
+
+def archive(*members: tuple[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members:
+            file.writestr(name, content)
+    return data.getvalue()
+
+
+def tarred(name: str, content: bytes) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as file:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        file.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+def scripted() -> bytes:
+    data = io.BytesIO()
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)), data)
+    return data.getvalue()
+
+
+def hostile(canary: Path) -> dict[str, bytes]:
+    touch = f"open({str(canary)!r}, 'w')"
+    shell = f"touch {canary}"
+    calls = {
+        "K01": Calls(os.system, shell),
+        "K02": Calls(eval, touch),
+        "K03": Calls(subprocess.call, ["touch", str(canary)]),
+        "K04": Calls(importlib.import_module, "this"),
+        "K05": Calls(getattr, Calls(importlib.import_module, "os"), "system"),
+    }
+    plain = {case: pickle.dumps(call) for case, call in calls.items()}
+    return {
+        **plain,
+        **{f"{case}-legacy": legacy({"w": torch.ones(2), "x": call}) for case, call in calls.items()},
+        "K06": tarred("pickle", plain["K01"]),
+        "K07": warnings_aside(scripted),
+        "K10": pickle.dumps(Calls(bytearray, 2**31)),
+        "K11": archive(("archive/data.pkl", plain["K01"]), ("archive/data/0", bytes(2**24))),
+        "K12": legacy(torch.as_strided(torch.zeros(1), (2**20, 2**20), (0, 0))),
+    }
+
+
+def warnings_aside(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        return make()
+
+
+def test_k01_to_k12_hostile_files_are_refused_under_every_name_and_nothing_runs(run, tmp_path):
+    canary = tmp_path / "canary"
+    run.save_checkpoint(4, tensors(), {})
+    before = set(sys.modules)
+    cases = hostile(canary)
+    assert max(len(data) for case, data in cases.items() if case in ("K10", "K12")) < 1000
+    for case, data in cases.items():
+        for name, reason in (
+            ("model.safetensors", "model.safetensors"),
+            ("model.pt", "is no file"),
+            ("x.pkl", "is no"),
+        ):
+            forge(run, {name: data})
+            with pytest.raises(StorageError, match=reason):
+                run.load_checkpoint(5)
+            loaded = run.load_checkpoint()
+            assert loaded.step == 4, case
+            assert len(loaded.damaged) == 1
+    assert not canary.exists()
+    assert "this" not in set(sys.modules) - before
+
+
+def test_k08_a_pickled_metadata_file_beside_a_checkpoint_is_never_opened(run, tmp_path):
+    canary = tmp_path / "canary"
+    forge(run, {".metadata": pickle.dumps(Calls(os.system, f"touch {canary}")), "__0_0.distcp": b"x"})
+    with pytest.raises(StorageError, match="is no file of a checkpoint"):
+        run.load_checkpoint(5)
+    folder = run.save_checkpoint(5, tensors(), {})
+    (folder / ".metadata").write_bytes(pickle.dumps(Calls(os.system, f"touch {canary}")))
+    assert run.load_checkpoint().step == 5
     assert not canary.exists()
 
 

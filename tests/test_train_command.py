@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from stage3 import train
-from stage3.config import ConfigError, DataError
+from stage3 import readers, train
+from stage3.config import Config, ConfigError, DataError, Interrupted, StorageError
 from stage3.runs import Run
 from stage3.samples import draw_books
 
@@ -186,11 +188,135 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, argv, message):
     process = start(tmp_path / "r", argv)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 2, (out, errors)
+    assert not (tmp_path / "r").exists()
     assert "Traceback" not in errors
     lines = errors.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert any(part in lines[0] for part in message.split("|"))
+
+
+def pages(folder: Path, comics: Path, manifest: str) -> list[str]:
+    """Flags for the comics' panels under another manifest."""
+    file = folder / "pages.csv"
+    file.write_text(manifest, encoding="utf-8")
+    return ["--data", str(comics), "--manifest", str(file), "--cache_dir", str(folder / "cache"), *QUICK]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("canonical_id;absolute_image_path\na;b\n", r"pages\.csv:1: columns are separated by"),
+        ("canonical_id,absolute_image_path\n", "lists no page"),
+        ("canonical_id,absolute_image_path\n/etc/passwd,b\n", r"pages\.csv:2: canonical_id"),
+        ("canonical_id,absolute_image_path\nnowhere/1,b\n", "nothing is left to train on"),
+    ],
+)
+def test_refused_data_leaves_no_run_behind(tmp_path, comics, manifest, message):
+    run = tmp_path / "runs" / "r"
+    with pytest.raises(DataError, match=message):
+        train.main(["--run", str(run), *pages(tmp_path, comics, manifest)])
+    assert not run.parent.exists()
+
+
+def test_more_than_a_hundredth_of_damaged_pages_refuse_the_run(tmp_path, comics, cache):
+    damaged = tmp_path / "set"
+    shutil.copytree(comics, damaged)
+    files = sorted((damaged / "panels").rglob("*.json"))
+    files[3].write_bytes(b"{")
+    flags = ["--data", str(damaged), "--cache_dir", str(cache), *QUICK]
+    with pytest.raises(DataError, match=r"1 of 23 pages are damaged.*json_syntax.*repair them or"):
+        train.main(["--run", str(tmp_path / "r"), *flags])
+    assert train.main(["--run", str(tmp_path / "r"), *flags, "--max_skip_fraction", "0.05"]) == 0
+    report = json.loads((tmp_path / "r" / "data_report.json").read_text(encoding="utf-8"))
+    assert report["pages_listed"] == report["pages_kept"] + sum(report["skipped"].values())
+    assert files[3].name in report["examples"]["page:json_syntax"][0]
+
+
+def test_a_run_that_never_began_may_change_its_settings(tmp_path, args):
+    run = tmp_path / "r"
+    with pytest.raises(ConfigError, match=r"has no config\.json"):
+        train.main(["--run", str(run), *args, "--vision_backbone", str(tmp_path)])
+    assert Run.open(run).status.state == "failed"
+    assert train.main(["--run", str(run), "--vision_backbone", "tiny"]) == 0
+    assert Run.open(run).config.vision_backbone == "tiny"
+
+
+def test_c13_a_run_inside_the_panels_is_refused(tmp_path, comics, args):
+    run = comics / "panels" / "runs" / "r"
+    with pytest.raises(ConfigError, match="lies inside the panels"):
+        train.main(["--run", str(run), *args])
+    assert not run.parent.exists()
+
+
+def test_c05_c06_c14_what_is_hardly_meant_is_said(tmp_path, args, capsys):
+    file = tmp_path / "c.yaml"
+    file.write_text("lr: 0.002\ndim: 32\n", encoding="utf-8")
+    run = tmp_path / "r"
+    more = ["--config", str(file), "--lr", "0.003", "--max_panels", "1"]
+    assert train.main(["--run", str(run), *args, *more]) == 0
+    printed, logged = capsys.readouterr().out, (run / "train.log").read_text(encoding="utf-8")
+    for line in (f"lr: 0.003 from the command line wins over 0.002 of {file}", "max_panels 1: no panel has page mates"):
+        assert line in printed
+        assert line in logged
+    assert "dim:" not in printed  # both say the same
+    many = train.cautions(Config(workers=64))
+    assert bool(many) == (4 * os.cpu_count() < 64)
+    assert train.cautions(Config(workers=1)) == []
+
+
+@pytest.fixture
+def stopped(tmp_path, args) -> Path:
+    """A run that was stopped after a few steps of many, behind its first best checkpoint."""
+    run = tmp_path / "stopped"
+    process = start(run, [*args, "--epochs", "200", "--checkpoint_steps", "1"])
+    wait_for_step(run, 6, process)
+    while not (run / "best.json").exists():
+        time.sleep(0.02)
+    Run.open(run).request_stop()
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    return run
+
+
+def test_c11_lost_checkpoints_never_restart_a_run_in_silence(stopped):
+    shutil.rmtree(stopped / "checkpoints")
+    logged = (stopped / "metrics.jsonl").read_bytes()
+    with pytest.raises(StorageError, match="its folder checkpoints/ is gone"):
+        train.main(["--run", str(stopped)])
+    assert (stopped / "metrics.jsonl").read_bytes() == logged
+    assert Run.open(stopped).best() is not None
+
+
+def test_k15_a_newest_checkpoint_of_another_model_is_named_and_the_one_before_resumed(stopped, capsys):
+    run = Run.open(stopped)
+    newest = run.load_checkpoint()
+    tensors = {**newest.tensors, "model": {"w": torch.zeros(2)}}
+    run.save_checkpoint(newest.step + 1, tensors, {**newest.state, "step": newest.step + 1})
+    run.write_config(run.config.replace(max_minutes=1e-4))
+    with pytest.raises(Interrupted):
+        train.main(["--run", str(stopped)])
+    printed = capsys.readouterr().out
+    assert "its tensors are not this model's" in printed
+    assert f"resuming {stopped} after step {newest.step}" in printed
+
+
+def test_checkpoints_without_a_record_of_their_data_are_not_resumed(stopped):
+    (stopped / "data.json").unlink()
+    with pytest.raises(StorageError, match=r"data\.json is gone"):
+        train.main(["--run", str(stopped)])
+    assert not (stopped / "data.json").exists()
+
+
+def test_c12_a_picture_that_changed_or_went_is_other_data(stopped):
+    picture = Path(readers.load(Run.open(stopped).config).pages["image_path"][0])
+    aside = picture.with_name("aside")
+    picture.rename(aside)
+    try:
+        with pytest.raises(DataError, match=r"was trained on other data \(pictures: "):
+            train.main(["--run", str(stopped)])
+    finally:
+        aside.rename(picture)
 
 
 def test_json_is_one_object(tmp_path, args):

@@ -218,6 +218,151 @@ def test_non_finite_steps_are_skipped_counted_named_and_end_the_run_at_three(tmp
     assert run.load_checkpoint().step < 6
 
 
+def test_weights_that_are_not_finite_are_never_saved_and_never_push_out_a_good_checkpoint(tmp_path):
+    run = synthetic.run(tmp_path / "r", epochs=30, keep_checkpoints=1)
+    t = Trainer(run, synthetic.dataset(run.config))
+
+    def break_it(step: int) -> None:
+        if step == 7:
+            with torch.no_grad():
+                t.model.encoder.residual_weight.fill_(math.inf)
+
+    t.on_step = break_it
+    with run.lock(), pytest.raises(NumericError, match=r"not finite after step|3 steps in a row") as caught:
+        t.fit(never)
+    assert caught.value.exit_code == 3
+    t.step = t.saved_step + 1
+    with pytest.raises(NumericError, match=r"the first is encoder\.residual_weight"):
+        t.checkpoint()
+    loaded = run.load_checkpoint()
+    assert (loaded.step <= 7, loaded.damaged) == (True, [])
+
+
+def saved_as(t: Trainer, change) -> None:
+    """One more checkpoint, like the newest but for a change to its tensors and its state."""
+    newest = t.run.load_checkpoint()
+    tensors = {group: dict(members) for group, members in newest.tensors.items()}
+    state = {**newest.state, "step": newest.step + 1}
+    change(tensors["model"], tensors["optimizer"], state)
+    t.run.save_checkpoint(newest.step + 1, tensors, state)
+
+
+def renamed(model, *_):
+    model["encoder.vision.other"] = model.pop("encoder.residual_weight")
+
+
+def of_another_size(model, *_):
+    model["encoder.text.0.weight"] = torch.zeros(3, 3)
+
+
+def of_another_type(model, *_):
+    model["encoder.residual_weight"] = model["encoder.residual_weight"].double()
+
+
+def lacking_all(model, *_):
+    model.clear()
+
+
+def optimizer_of_another(_, optimizer, __):
+    optimizer["exp_avg/encoder.residual_weight"] = torch.zeros(7)
+
+
+def optimizer_halved(_, optimizer, __):
+    del optimizer["exp_avg_sq/encoder.residual_weight"]
+
+
+def optimizer_infinite(_, optimizer, __):
+    optimizer["exp_avg/encoder.residual_weight"] = torch.tensor(math.inf)
+
+
+def without_scaler(*arguments):
+    del arguments[-1]["scaler"]
+
+
+def with_a_step_elsewhere(*arguments):
+    arguments[-1]["step"] += 5
+
+
+def with_a_strange_best(*arguments):
+    arguments[-1]["best"] = {"step": 1, "value": 0.5, "metric": "x", "path": "/etc/passwd"}
+
+
+def with_text_for_pending(*arguments):
+    arguments[-1]["pending"] = "x"
+
+
+def with_a_huge_encoder(*arguments):
+    arguments[-1]["encoder"]["dim"] = 10**9
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (renamed, r"encoder\.residual_weight is missing; encoder\.vision\.other is not known"),
+        (of_another_size, r"encoder\.text\.0\.weight is \(3, 3\)"),
+        (of_another_type, r"residual_weight is \(\) torch\.float64, expected \(\) torch\.float32"),
+        (lacking_all, r"(\S+ is missing; ){9}\S+ is missing and \d+ more"),
+        (optimizer_of_another, "optimizer state 'exp_avg/encoder.residual_weight' of shape"),
+        (optimizer_halved, "lacks exp_avg_sq"),
+        (optimizer_infinite, "optimizer state 'exp_avg/encoder.residual_weight'"),
+        (without_scaler, "scaler: nothing where dict is needed"),
+        (with_a_step_elsewhere, "in the folder of step"),
+        (with_a_strange_best, "best: entry 'path'"),
+        (with_text_for_pending, "pending: str where dict is needed"),
+        (with_a_huge_encoder, "dim 1000000000, this run has 32"),
+    ],
+    ids=lambda v: getattr(v, "__name__", ""),
+)
+def test_k15_a_checkpoint_of_another_model_is_named_and_the_one_before_used(tmp_path, change, reason):
+    t = trained(tmp_path / "r", epochs=1)
+    good = t.run.checkpoints()[-1].step
+    saved_as(t, change)
+    again = Trainer(t.run, t.data)
+    with pytest.raises(StorageError, match=reason):
+        again.resume(t.run.load_checkpoint(good + 1))
+    loaded = t.run.load_checkpoint(check=again.check)
+    assert loaded.step == good
+    assert len(loaded.damaged) == 1
+    again.resume(loaded)
+    assert same(again.model.state_dict(), t.model.state_dict())
+
+
+HOSTILE_SPECS = [
+    {"dim": 10**9},
+    {"dim": 4096},
+    {"text_size": 65536},
+    {"image_sizes": [65536] * 8},
+    {"image_sizes": [10**9]},
+    {"image_sizes": []},
+    {"image_sizes": "24"},
+    {"image_sizes": [True]},
+    {"gate_hidden": -1},
+    {"layout_hidden": 0},
+    {"dropout": 2},
+    {"dropout": "0.1"},
+    {"panel_norm": "/etc/passwd"},
+    {"visual_fusion": ["concat"]},
+    {"auto_map": {"AutoModel": "evil.Model"}},
+]
+
+
+@pytest.mark.parametrize("change", [*HOSTILE_SPECS, None, "not one"], ids=str)
+def test_k16_an_encoder_that_the_file_does_not_hold_is_refused_before_it_is_made(tmp_path, monkeypatch, change):
+    run = synthetic.run(tmp_path / "r")
+    t = Trainer(run, synthetic.dataset(run.config))
+    t.checkpoint()
+    assert same(evaluation.load_model(run).state_dict(), t.model.state_dict())
+
+    def hostile(*arguments):
+        spec = arguments[-1]["encoder"]
+        arguments[-1]["encoder"] = {**spec, **change} if isinstance(change, dict) else change
+
+    saved_as(t, hostile)
+    monkeypatch.setattr(Stage3, "initialised", None)  # nothing is allocated
+    with pytest.raises(StorageError, match=r"encoder: |its tensors are not this model's"):
+        evaluation.load_model(run)
+
+
 @pytest.mark.parametrize("weights", [(1, 0.5, 0.3), (0.2, 3, 0), (0, 0, 2), (0, 1, 0)])
 def test_the_total_is_the_weighted_sum_in_training_and_validation(tmp_path, weights):
     names = ("contrastive_weight", "reconstruction_weight", "alignment_weight")

@@ -238,7 +238,7 @@ def _why(reason: str, detail: str) -> str:
 
 def _anomalies(report: DataReport) -> None:
     rows = [
-        (code, n, ANOMALIES.get(code, "pictures whose header is refused" if code.startswith("image:") else ""))
+        (code, n, ANOMALIES.get(code, "pictures that cannot be used" if code.startswith("image:") else ""))
         for code, n in report.counts.most_common()
         if n and not code.startswith("page:")
     ]

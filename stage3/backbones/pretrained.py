@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,7 @@ PREPROCESSING = {  # files besides the weights that change what comes out
 POOLING = "1"  # a new number for a new way of pooling
 UNUSED = ("pooler.", "lm_head.", "classifier.", "cls.")  # of a text model: mean pooling reads none of these
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_LAYERS = 1000  # of a backbone; the deepest known have about 200
 LONGEST = 512  # tokens, for tokenizers that state no limit
 
 
@@ -117,9 +118,14 @@ class _Pretrained:
         from transformers import AutoConfig
 
         try:
-            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._refuse(f"its config.json is not usable: {error}") from None
+        # Sizes are compared with the weights before anything is allocated; layers are made one by one before that.
+        for name, n in _whole_numbers(config.to_dict()):
+            if n > MAX_LAYERS and ("layer" in name or "depth" in name):
+                raise self._refuse(f"its config.json is not usable: {name} is {n}, more than {MAX_LAYERS} layers")
+        return config
 
     @cached_property
     def model(self) -> nn.Module:
@@ -235,11 +241,21 @@ class PretrainedText(_Pretrained, TextBackbone):
         if not self.size or not hasattr(config, "vocab_size"):
             raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is no text backbone")
         limits = [getattr(config, "max_position_embeddings", 0) - _position_offset(config)]
-        stated = self.folder / "sentence_bert_config.json"
-        if stated.is_file():
-            limits.append(json.loads(stated.read_text(encoding="utf-8")).get("max_seq_length") or 0)
+        limits.append(self._stated_limit())
         limits.append(int(min(self.tokenizer.model_max_length, 10**9)))
         self.max_tokens = min([n for n in limits if 0 < n < 10**6], default=LONGEST)
+
+    def _stated_limit(self) -> int:
+        """The longest text in tokens that sentence-transformers' own file states, 0 when it states none."""
+        path = self.folder / "sentence_bert_config.json"
+        if not path.is_file():
+            return 0
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise self._refuse(f"{path.name} does not read: {error}") from None
+        limit = values.get("max_seq_length") if isinstance(values, dict) else None
+        return limit if isinstance(limit, int) else 0
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -271,6 +287,18 @@ class PretrainedText(_Pretrained, TextBackbone):
 
     def _needed(self, key: str) -> bool:
         return not key.startswith(UNUSED)
+
+
+def _whole_numbers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    """Every whole number of a configuration with the name that it stands under."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _whole_numbers(inner, str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _whole_numbers(inner, name)
+    elif isinstance(value, int):
+        yield name, value
 
 
 def _position_offset(config: Any) -> int:

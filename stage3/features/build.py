@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from stage3.panels import PanelTable
 
 EXAMPLES = 20  # paths kept of each kind of problem
 CROP_VERSION = b"crop-1"  # how a box becomes pixels; a new number makes every crop new
+REMARKS = {"truncated": "read_partly", "animated": "first_frame"}  # of a decoded page's info: the code it counts under
 SHARD_PAGES = 1024  # pages whose files are hashed, then decoded while the system still has them in memory
 
 
@@ -81,21 +83,24 @@ def extract_crops(
     first = table.pages["first_panel"].to_numpy(dtype=np.int64)
     count = table.pages["n_panels"].to_numpy(dtype=np.int64)
     paths = table.pages["image_path"].tolist()
+    hashes = table.pages["image_sha256"].tolist()
     with _pool(config.workers) as pool, _bar("pictures", int(has_box.sum()), progress) as advance:
         try:
             for start in range(0, len(paths), SHARD_PAGES):
                 pages = range(start, min(start + SHARD_PAGES, len(paths)))
-                known = list(ordered(pool, digests.look, (paths[p] for p in pages), config.workers))
+                known = list(ordered(pool, lambda p: digests.look(paths[p], hashes[p]), pages, config.workers))
                 jobs: list[tuple[int, Array]] = []
-                for page, (digest, problem) in zip(pages, known, strict=True):
+                for page, file in zip(pages, known, strict=True):
                     panels = np.arange(first[page], first[page] + count[page])
                     panels = panels[has_box[panels]]
-                    if problem and len(panels):
-                        report.note(problem, paths[page] or str(table.pages["page_id"].iloc[page]))
+                    if file.problem and len(panels):
+                        report.note(file.problem, paths[page] or str(table.pages["page_id"].iloc[page]))
                         advance(len(panels))
                     elif len(panels):
+                        for remark in file.remarks:
+                            report.note(remark, paths[page])
                         crops.keys[panels] = as_keys(
-                            [key_of(CROP_VERSION, digests.reading, digest, boxes[p].tobytes()) for p in panels]
+                            [key_of(CROP_VERSION, digests.reading, file.digest, boxes[p].tobytes()) for p in panels]
                         )
                         crops.wanted[panels] = True
                         jobs.append((page, panels))
@@ -107,6 +112,14 @@ def extract_crops(
                 store.seal()
             digests.save()
     return crops
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Crops of a page as its backbone wants them, and codes of what is worth a remark about the page."""
+
+    prepared: list[Any]
+    remarks: tuple[str, ...]
 
 
 class _Shard:
@@ -149,7 +162,7 @@ class _Shard:
                 todo.append((page, its_panels, chosen, chosen + at))
             at += len(its_panels)
 
-        def decode(job: tuple[int, Array, Array, Array]) -> tuple[int, Array, list[Any] | images.ImageProblem]:
+        def decode(job: tuple[int, Array, Array, Array]) -> tuple[int, Array, _Decoded | images.ImageProblem]:
             page, its_panels, chosen, mine = job
             try:
                 return page, mine, self._decode(paths[page], boxes[its_panels], chosen)
@@ -162,7 +175,10 @@ class _Shard:
                 self.report.note(f"image:{result.code}", paths[page])
                 self.advance(len(mine))
                 continue
-            for row, prepared in zip(mine, result, strict=True):
+            if result.remarks and digests.remark(paths[page], result.remarks):
+                for remark in result.remarks:
+                    self.report.note(f"image:{remark}", paths[page])
+            for row, prepared in zip(mine, result.prepared, strict=True):
                 if (
                     batch
                     and position[row] // self.config.feature_batch != position[batch[0][0]] // self.config.feature_batch
@@ -172,7 +188,7 @@ class _Shard:
                 batch.append((int(row), prepared))
         self._encode(batch, panels, lacking)
 
-    def _decode(self, path: str, boxes: Array, chosen: Array) -> list[Any]:
+    def _decode(self, path: str, boxes: Array, chosen: Array) -> _Decoded:
         # Every box of the page is named, needed or not: the resolution that a page is decoded at depends on the
         # smallest, and must not depend on what happens to be stored already.
         found = images.decode_panels(
@@ -182,7 +198,8 @@ class _Shard:
             max_megapixels=self.config.max_megapixels,
             truncated=self.config.truncated_images,
         )
-        return [self.backbone.prepare(found[i]) for i in chosen]
+        remarks = tuple(remark for name, remark in REMARKS.items() if found[0].info.get(name))
+        return _Decoded([self.backbone.prepare(found[i]) for i in chosen], remarks)
 
     def _encode(self, batch: Sequence[tuple[int, Any]], panels: Array, lacking: Array) -> None:
         parts = self.backbone.parts

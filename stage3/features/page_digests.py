@@ -1,4 +1,8 @@
-"""What each page file holds, by path, size and time of change, so that unchanged files are not read again."""
+"""What each page file holds, by path, size and time of change, so that unchanged files are not read again.
+
+Every page file is read once here for the key of its crops. Where the manifest gives its sha256, that is taken in the
+same pass, so checking it costs no second one, and none at all on later runs.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,60 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
 
 import pandas as pd
 
+from stage3 import images
 from stage3.config import Config, StorageError
 
-COLUMNS = {"path": "str", "size": "int64", "mtime_ns": "int64", "digest": "str", "problem": "str", "reading": "str"}
+COLUMNS = {
+    "path": "str",
+    "size": "int64",
+    "mtime_ns": "int64",
+    "digest": "str",
+    "sha256": "str",  # "" where nobody has asked for it
+    "problem": "str",
+    "remarks": "str",
+    "reading": "str",
+}
 CHUNK = 2**20
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A row of `COLUMNS` but its path; `problem` and `remarks` hold under the image settings `reading`."""
+
+    size: int
+    mtime_ns: int
+    digest: str
+    sha256: str = ""
+    problem: str = ""
+    remarks: str = ""
+    reading: str = ""
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """What is known of a page file.
+
+    Attributes:
+        digest: of its bytes; empty when there is a problem.
+        problem: code of why it cannot be used: missing, unreadable, other bytes than the manifest says, or known not
+            to decode; "" when nothing is known against it.
+        remarks: codes of what was seen when it was decoded.
+    """
+
+    digest: bytes = b""
+    problem: str = ""
+    remarks: tuple[str, ...] = ()
+
+
 class PageDigests:
-    """Digest of every page file, and which files could not be decoded under which image settings.
+    """Digest of every page file, and what decoding it under the image settings showed.
 
     Attributes:
         reading: the image settings that change pixels, as part of every crop's key.
@@ -29,11 +74,11 @@ class PageDigests:
         self.reading = b"partial" if config.truncated_images else b"whole"
         self._limits = f"{self.reading.decode()} {config.max_megapixels:g} Mpx"
         known = self._load()
-        self._rows: dict[str, tuple[int, int, str, str, str]] = {
-            str(p): (int(s), int(m), str(d), str(q), str(r))
-            for p, s, m, d, q, r in known.itertuples(index=False, name=None)
+        self._rows: dict[str, _Known] = {
+            str(path): _Known(int(size), int(mtime), *map(str, rest))
+            for path, size, mtime, *rest in known.itertuples(index=False, name=None)
         }
-        self._changed: dict[str, tuple[int, int, str, str, str]] = {}
+        self._changed: dict[str, _Known] = {}
         self._saved = time.monotonic()
 
     def _load(self) -> pd.DataFrame:
@@ -44,45 +89,61 @@ class PageDigests:
             return empty
         return frame[list(COLUMNS)] if set(COLUMNS) <= set(frame.columns) else empty
 
-    def look(self, path: str) -> tuple[bytes, str]:
-        """The digest of a page file, and a problem's code when the file is missing or known not to decode."""
+    def look(self, path: str, sha256: str = "") -> PageFile:
+        """What is known of a page file, read only when it is new or has changed.
+
+        Args:
+            path: the file, "" when it is missing.
+            sha256: what its bytes must hash to; "" accepts any.
+        """
         if not path:
-            return b"", "image:missing"
+            return PageFile(problem="image:missing")
         try:
             stat = Path(path).stat()
             if not S_ISREG(stat.st_mode):  # reading a pipe or a device could wait for ever
-                return b"", "image:not_a_file"
+                return PageFile(problem="image:not_a_file")
             known = self._rows.get(path)
-            if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
-                known = (stat.st_size, stat.st_mtime_ns, self._digest(path), "", "")
-                self._changed[path] = known
-                self._rows[path] = known
+            if known is None or (known.size, known.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+                known = self._keep(path, _Known(stat.st_size, stat.st_mtime_ns, *_digests(path, sha256 != "")))
+            elif sha256 and not known.sha256:  # read before its manifest had the column
+                known = self._keep(path, replace(known, sha256=_digests(path, True)[1]))
         except FileNotFoundError:
-            return b"", "image:missing"
+            return PageFile(problem="image:missing")
         except OSError:
-            return b"", "image:unreadable"
-        problem = known[3] if known[4] == self._limits else ""
-        return bytes.fromhex(known[2]), f"image:{problem}" if problem else ""
-
-    @staticmethod
-    def _digest(path: str) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        with Path(path).open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return PageFile(problem="image:unreadable")
+        except images.ImageProblem as problem:  # replaced in between
+            return PageFile(problem=f"image:{problem.code}")
+        if sha256 and known.sha256 != sha256:
+            return PageFile(problem="image:sha256")
+        if known.reading != self._limits:
+            return PageFile(bytes.fromhex(known.digest))
+        if known.problem:
+            return PageFile(problem=f"image:{known.problem}")
+        return PageFile(bytes.fromhex(known.digest), remarks=tuple(f"image:{r}" for r in known.remarks.split()))
 
     def lost(self, path: str, problem: str) -> None:
         """Remember that a file does not decode, so that the next run need not try."""
-        size, mtime, digest, _, _ = self._rows[path]
-        self._changed[path] = self._rows[path] = (size, mtime, digest, problem, self._limits)
+        self._keep(path, replace(self._rows[path], problem=problem, remarks="", reading=self._limits))
+
+    def remark(self, path: str, remarks: Iterable[str]) -> bool:
+        """Remember what decoding a file showed, so that later runs, which do not decode it, can say it too.
+
+        Returns whether it is news: `look` has not said it yet.
+        """
+        before = self._rows[path]
+        after = self._keep(path, replace(before, problem="", remarks=" ".join(remarks), reading=self._limits))
+        return after != before
+
+    def _keep(self, path: str, row: _Known) -> _Known:
+        self._changed[path] = self._rows[path] = row
+        return row
 
     def save(self, every: float = 0.0) -> None:
         """Join what was learned with what other processes learned, unless that was done `every` seconds ago."""
         if not self._changed or time.monotonic() - self._saved < every:
             return
         merged = {row[0]: row for row in self._load().itertuples(index=False, name=None)}
-        merged.update({path: (path, *row) for path, row in self._changed.items()})
+        merged.update({path: (path, *astuple(row)) for path, row in self._changed.items()})
         frame = pd.DataFrame(list(merged.values()), columns=list(COLUMNS)).astype(COLUMNS)
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
@@ -98,3 +159,14 @@ class PageDigests:
                 beside.unlink()
             raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         self._changed, self._saved = {}, time.monotonic()
+
+
+def _digests(path: str, with_sha256: bool) -> tuple[str, str]:
+    """The digest of a file's bytes and, from the same pass, their SHA-256 ("" when it is not wanted)."""
+    digest, sha256 = hashlib.blake2b(digest_size=16), hashlib.sha256()
+    with images.open_regular(path) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            if with_sha256:
+                sha256.update(chunk)
+    return digest.hexdigest(), sha256.hexdigest() if with_sha256 else ""

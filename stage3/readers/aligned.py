@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stage3.readers.jsonfile import iterate_list
+from stage3.readers.jsonfile import DamagedItem, iterate_list
 from stage3.readers.rules import RawPage, RawPanel, four
 from stage3.readers.shape import panel_list
 from stage3.readers.source import DataSource
@@ -20,12 +20,17 @@ from stage3.readers.source import DataSource
 def items(path: Path) -> Iterator[tuple[str, Any]]:
     """(canonical id, page) of every page in the file; "" where a page has none."""
     for item in iterate_list(path):
+        if isinstance(item, DamagedItem):
+            yield item.page_id, item
+            continue
         page_id = item.get("canonical_id") if isinstance(item, dict) else None
         yield page_id if isinstance(page_id, str) else "", item
 
 
 def page(value: Any, source: DataSource, note: Any) -> RawPage:
     """One page of the list in the common form; see `stage3.readers`."""
+    if isinstance(value, DamagedItem):
+        raise value.problem
     panels = [_panel(p) if isinstance(p, dict) else None for p in panel_list(value, note)]
     size = (value.get("image_width"), value.get("image_height"))
     return RawPage(panels, size=size, summary=value.get("overall_summary"), order="layout")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +29,14 @@ class _DuplicateKey(ValueError):
     pass
 
 
+@dataclass(frozen=True)
+class DamagedItem:
+    """An item of a list that is refused by itself; the items around it are well."""
+
+    page_id: str
+    problem: PageProblem
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys are all different; json.loads alone keeps the last of equal keys without a word."""
     made = dict(pairs)
@@ -39,6 +48,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_FORGIVING = json.JSONDecoder(parse_int=float)  # only to find where an item ends that `_DECODER` refuses
 
 
 def read_json(path: Path | str) -> Any:
@@ -75,16 +85,23 @@ def parse(data: bytes) -> Any:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise PageProblem("json_syntax", f"line {error.lineno}: {error.msg}") from None
-    except _DuplicateKey as error:
-        raise PageProblem("json_duplicate_key", f"key {str(error)[:80]!r} twice in one object") from None
     except RecursionError:
         raise PageProblem("json_too_deep", "nested too deeply") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise PageProblem("json_number", str(error)[:120]) from None
+    except ValueError as error:
+        raise _problem(error) from None
+
+
+def _problem(error: ValueError) -> PageProblem:
+    """Of what the decoder refuses although it is JSON: a key twice, or an integer of thousands of digits."""
+    if isinstance(error, _DuplicateKey):
+        return PageProblem("json_duplicate_key", f"key {str(error)[:80]!r} twice in one object")
+    return PageProblem("json_number", str(error)[:120])
 
 
 def iterate_list(path: Path) -> Iterator[Any]:
     """The items of one large JSON list, one at a time, so that the file is never whole in memory.
+
+    An item with a key twice or an absurd number comes as a `DamagedItem`.
 
     Raises:
         DataError: the file is not a JSON list, or an item is broken or over the size of a page (nothing behind it
@@ -95,6 +112,18 @@ def iterate_list(path: Path) -> Iterator[Any]:
             yield from _items(file, path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8: {error.reason}") from None
+
+
+def _decoded(text: str, start: int) -> tuple[Any, int]:
+    """The item that begins at `start`, and where it ends."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        item, end = _FORGIVING.raw_decode(text, start)
+        page_id = item.get("canonical_id") if isinstance(item, dict) else None
+        return DamagedItem(page_id if isinstance(page_id, str) else "", _problem(error)), end
 
 
 def _items(file: TextIO, path: Path) -> Iterator[Any]:
@@ -110,15 +139,15 @@ def _items(file: TextIO, path: Path) -> Iterator[Any]:
         problem = "the list is not closed"
         if start < len(buffer):
             try:
-                item, end = _DECODER.raw_decode(buffer, start)
+                item, end = _decoded(buffer, start)
                 if end < len(buffer) or ended:  # a number at the end of the buffer might go on
                     yield item
                     start, number = end, number + 1
                     continue
             except json.JSONDecodeError as error:
                 problem = error.msg  # broken, or cut by the end of the buffer
-            except (RecursionError, ValueError) as error:
-                raise DataError(f"{path}: page {number} of the list: {str(error)[:80]!r} twice or too large") from None
+            except RecursionError:
+                raise DataError(f"{path}: page {number} of the list is nested too deeply") from None
         if ended:
             raise DataError(f"{path}: page {number} of the list: {problem}")
         if len(buffer) - start > MAX_BYTES:

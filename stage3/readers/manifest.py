@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from stage3.panels import DataReport
 from stage3.readers.names import chunks, exact_key, normal_key
 
 COLUMNS = ("canonical_id", "absolute_image_path")
-OPTIONAL = ("book",)
+OPTIONAL = ("book", "sha256")
 MAX_FIELD = 131072  # csv's own default, checked here because that one is a setting of the whole process
 BATCH = 65536
 JUNK_NAMES = frozenset({"thumbs.db", ".ds_store"})
@@ -35,19 +35,26 @@ class Manifest:
         ids: (N,) canonical ids.
         images: (N,) picture paths as written.
         books: (N,) book of each page.
+        sha256: (N,) what the picture's bytes must hash to, in lower case; "" where the manifest does not say.
     """
 
     path: Path
     ids: pa.Array
     images: pa.Array
     books: pa.Array
+    sha256: pa.Array
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def head(self, n: int) -> Manifest:
         """The first n pages."""
-        return Manifest(self.path, self.ids.slice(0, n), self.images.slice(0, n), self.books.slice(0, n))
+        return Manifest(self.path, *(column.slice(0, n) for column in self.columns))
+
+    @property
+    def columns(self) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
+        """Ids, images, books, hashes."""
+        return self.ids, self.images, self.books, self.sha256
 
 
 def read_manifest(path: Path, report: DataReport) -> Manifest:
@@ -57,14 +64,15 @@ def read_manifest(path: Path, report: DataReport) -> Manifest:
     drive, "..") refuses the whole file, as do two rows that contradict each other.
 
     Raises:
-        DataError: naming file and line: wrong header, quoting, row length, encoding, NUL, unsafe or contradicting ids.
+        DataError: naming file and line: wrong header, quoting, row length, encoding, NUL, unsafe or contradicting ids,
+            a sha256 that is none.
     """
-    columns: list[list[pa.Array]] = [[], [], []]
+    columns: list[list[pa.Array]] = [[], [], [], []]
     lines: list[np.ndarray] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for ids, images, books, at in _batches(_rows(file, path, report)):
-                for column, values in zip(columns, (ids, images, books), strict=True):
+            for *batch, at in _batches(_rows(file, path, report)):
+                for column, values in zip(columns, batch, strict=True):
                     column.append(pa.array(values, pa.large_string()))
                 lines.append(np.asarray(at, np.int32))
     except UnicodeDecodeError as error:
@@ -75,23 +83,21 @@ def read_manifest(path: Path, report: DataReport) -> Manifest:
     return _without_repeats(made, np.concatenate(lines), report)
 
 
-def _batches(
-    rows: Iterator[tuple[str, str, str, int]],
-) -> Iterator[tuple[list[str], list[str], list[str], list[int]]]:
+def _batches(rows: Iterator[tuple[str, str, str, str, int]]) -> Iterator[list[list[Any]]]:
     """Rows as columns, `BATCH` at a time."""
     while batch := list(itertools.islice(rows, BATCH)):
-        yield ([r[0] for r in batch], [r[1] for r in batch], [r[2] for r in batch], [r[3] for r in batch])
+        yield [list(column) for column in zip(*batch, strict=True)]
 
 
-def _rows(file: TextIO, path: Path, report: DataReport) -> Iterator[tuple[str, str, str, int]]:
-    """(id, image, book, line) of every row that names a page."""
+def _rows(file: TextIO, path: Path, report: DataReport) -> Iterator[tuple[str, str, str, str, int]]:
+    """(id, image, book, sha256, line) of every row that names a page."""
     reader = csv.reader(file, strict=True)
     line = 1  # where the row being read begins; behind an unclosed quote the reader is many lines further
     try:
         header = _header(next(reader, []), path, report)
         width = len(header)
         at_id, at_image = header.index("canonical_id"), header.index("absolute_image_path")
-        at_book = header.index("book") if "book" in header else -1
+        at_book, at_sha256 = (header.index(name) if name in header else -1 for name in OPTIONAL)
         line = reader.line_num + 1
         for row in reader:
             here, line = line, reader.line_num + 1
@@ -111,7 +117,9 @@ def _rows(file: TextIO, path: Path, report: DataReport) -> Iterator[tuple[str, s
                 report.pages_listed += 1
                 report.skip("id_invalid", f"{path}:{here}: canonical_id: {page_id!r} names no page")
             else:
-                yield page_id, image, (row[at_book].strip() if at_book >= 0 else "") or book_of(page_id, report), here
+                book = (row[at_book].strip() if at_book >= 0 else "") or book_of(page_id, report)
+                sha256 = _sha256(row[at_sha256], f"{path}:{here}") if at_sha256 >= 0 else ""
+                yield page_id, image, book, sha256, here
     except csv.Error as error:
         raise DataError(f"{path}:{line}: {error}. Check the quotes of this row.") from None
 
@@ -136,6 +144,16 @@ def _header(header: list[str], path: Path, report: DataReport) -> list[str]:
         if name not in (*COLUMNS, *OPTIONAL):
             report.note("manifest_column_ignored", f"{path}:1: {name}")
     return names
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def _sha256(written: str, where: str) -> str:
+    value = written.strip().lower()
+    if value and not _SHA256.fullmatch(value):
+        raise DataError(f"{where}: sha256: {written[:80]!r} is no SHA-256: 64 hexadecimal digits, or nothing")
+    return value
 
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -186,7 +204,7 @@ def book_of(page_id: str, report: DataReport) -> str:
 
 
 def _without_repeats(manifest: Manifest, lines: np.ndarray, report: DataReport) -> Manifest:
-    """Drop rows that repeat an id and its path; refuse ids that contradict each other.
+    """Drop rows that repeat an id and all it says; refuse ids that contradict each other.
 
     Ids count as the same when they differ only in case, separators, Unicode form or picture extension, because then
     the same panel file would serve both.
@@ -205,7 +223,7 @@ def _without_repeats(manifest: Manifest, lines: np.ndarray, report: DataReport) 
             keep[row] = False
             report.note("repeated_row", f"{manifest.path}:{lines[row]}: {manifest.ids[int(row)]}")
         kept = pa.array(keep)
-        manifest = Manifest(manifest.path, *(c.filter(kept) for c in (manifest.ids, manifest.images, manifest.books)))
+        manifest = Manifest(manifest.path, *(column.filter(kept) for column in manifest.columns))
     report.pages_listed += len(manifest)
     return manifest
 
@@ -218,8 +236,9 @@ def _check_repeat(manifest: Manifest, lines: np.ndarray, a: int, b: int) -> None
             f"{where} and {ids[0]!r} on line {lines[a]} differ only in case, separators or extension, "
             "so one panel file would serve both. Rename or remove one."
         )
-    if manifest.images[a].as_py() != manifest.images[b].as_py():
-        raise DataError(f"{where} stands on line {lines[a]} too, with another picture. Remove one of the two rows.")
+    for what, column in (("picture", manifest.images), ("book", manifest.books), ("sha256", manifest.sha256)):
+        if column[a].as_py() != column[b].as_py():
+            raise DataError(f"{where} stands on line {lines[a]} too, with another {what}. Remove one of the two rows.")
 
 
 def _all(column: pa.Array) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from stage3.panels import DataReport
 
 BAR = 40  # characters of the longest bar
+MANY_TALL = 20  # panels; fewer say nothing about the whole
 SHOWN = 3  # first paths shown of each reason
 
 REASONS = {
@@ -69,6 +70,9 @@ ANOMALIES = {
     "image_path_of_another_machine": "picture paths of another machine: map them with --remap OLD=NEW",
     "image_other_extension": "pictures found under another extension",
     "image_duplicate": "pictures with the same bytes as an earlier one",
+    "image:sha256": "pictures with other bytes than the manifest's sha256 says: not used",
+    "image:first_frame": "animations and multi-page files: the first frame is used",
+    "image:read_partly": "truncated pictures, read as far as they go: half their pixels may be wrong",
 }
 
 
@@ -142,6 +146,12 @@ def _coverage(report: DataReport) -> list[str]:
         f"Pages with a single panel {_percent(facts, 'single_panel_share')}, "
         f"without a picture {_percent(facts, 'no_picture_share')}.",
     ]
+    wide, tall = facts.get("wide_panels", 0), facts.get("tall_panels", 0)
+    if tall >= MANY_TALL and tall > 4 * wide:
+        lines.append(
+            f"{tall:,} panels reach from top to bottom of their page and {wide:,} from side to side: x and y of the "
+            "boxes may be swapped. Look at a page; vlm boxes can be read with --box_order."
+        )
     same = facts.get("duplicate_images", {})
     if same.get("groups"):
         lines.append(f"Equal pictures: {same['pictures']:,} in {same['groups']:,} groups.")
@@ -169,7 +179,7 @@ def _by_count(item: tuple[str, int]) -> tuple[int, str]:
 
 
 def _picture_problem(code: str) -> str:
-    return "pictures whose header is refused" if code.startswith("image:") else ""
+    return "pictures that cannot be used" if code.startswith("image:") else ""
 
 
 def _splits(report: DataReport) -> list[str]:

@@ -205,6 +205,7 @@ def _add_page(made: Build, row: int, how: int, path: str, parsed: Callable[[], A
             "book_id": made.manifest.books[row].as_py(),
             "page_type": label,
             "image_path": picture.path,
+            "image_sha256": made.manifest.sha256[row].as_py(),
             "width": size[0],
             "height": size[1],
             "overall_summary": flatten(raw.summary)[:10_000],

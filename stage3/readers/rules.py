@@ -206,7 +206,8 @@ def flatten(value: Any, depth: int = 0) -> str:
     if isinstance(value, int | float):
         if isinstance(value, float) and not math.isfinite(value):
             return ""
-        return str(value) if abs(value) < 1e15 else f"{number(value) or 0.0:g}"
+        made = number(value)  # None for an integer of hundreds of digits, which says nothing
+        return "" if made is None else str(value) if abs(value) < 1e15 else f"{made:g}"
     if isinstance(value, dict):
         known = [value[k] for k in _TEXT_KEYS if k in value]
         value = known[:1] or list(value.values())

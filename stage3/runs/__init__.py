@@ -18,7 +18,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -311,16 +311,17 @@ class Run:
         """Every visible checkpoint, ascending, unread. Damaged ones count, so that no run silently restarts."""
         return self._folder.visible()
 
-    def load_checkpoint(self, step: int | None = None) -> Loaded:
+    def load_checkpoint(self, step: int | None = None, check: Callable[[Loaded], None] | None = None) -> Loaded:
         """A checkpoint whose files all have the length and SHA-256 of its manifest.
 
         Args:
             step: which; None takes the newest whole one and names the damaged ones it passed over in `Loaded.damaged`.
+            check: raises StorageError for content that is of no use to the caller, which then counts as damaged.
 
         Raises:
             StorageError: no such checkpoint, or a damaged file, or NaN among the weights; the file is named.
         """
-        return self._folder.load(step)
+        return self._folder.load(step, check)
 
     def fingerprint(self, step: int) -> str:
         """SHA-256 of a checkpoint's manifest: it changes when a bit of the checkpoint does."""

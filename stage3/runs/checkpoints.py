@@ -14,7 +14,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,14 +153,14 @@ class CheckpointFolder:
 
     # --- loading
 
-    def load(self, step: int | None = None) -> Loaded:
-        """Load one step, or the newest that is whole. See `Run.load_checkpoint`."""
+    def load(self, step: int | None = None, check: Callable[[Loaded], None] | None = None) -> Loaded:
+        """Load one step, or the newest that is whole and passes `check`. See `Run.load_checkpoint`."""
         if step is not None:
-            return load(self.at(step))
+            return _checked(self.at(step), check)
         damaged: list[str] = []
         for checkpoint in reversed(self.visible()):
             try:
-                loaded = load(checkpoint)
+                loaded = _checked(checkpoint, check)
             except StorageError as error:
                 damaged.append(str(error))
                 continue
@@ -255,6 +255,13 @@ def load(checkpoint: Checkpoint) -> Loaded:
             state = parse_object(data, path)
     check_finite(tensors.get("model", {}), checkpoint.path / "model.safetensors")
     return Loaded(checkpoint.step, tensors, state, checkpoint.path)
+
+
+def _checked(checkpoint: Checkpoint, check: Callable[[Loaded], None] | None) -> Loaded:
+    loaded = load(checkpoint)
+    if check is not None:
+        check(loaded)
+    return loaded
 
 
 def damage(checkpoint: Checkpoint) -> str:

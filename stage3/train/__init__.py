@@ -5,6 +5,7 @@ This file is the command. Beside it: `trainer` is the loop, and `optim` has the 
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from stage3.config import (
     DataError,
     Interrupted,
     Stage3Error,
+    StorageError,
+    coerce,
     differences,
     read_yaml,
     spec_of,
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     the_run, resumed = open_or_create(args)
     tell = (lambda _: None) if args.json else say
     with the_run.lock(), stopping() as stop:
+        for line in [*overruled(args), *cautions(the_run.config)]:
+            _both(the_run, line, tell)
         if the_run.status.state == "finished":
             tell(f"{the_run.path} is finished; its result is below. Train a new run to change settings.")
         else:
@@ -69,20 +74,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def open_or_create(args: Any) -> tuple[Run, bool]:
     """The run to train and whether it was there before.
 
+    A new run is made only once its data has been read, so that refused input leaves nothing behind.
+
     Raises:
-        ConfigError: a run that exists is asked to change a setting that reaches its weights.
+        ConfigError: a run that has begun is asked to change a setting that reaches its weights.
+        DataError: the data of a new run cannot be used.
     """
     path = Path(args.run)
     if not Run.exists(path):
+        from stage3 import readers
+
         config = settings_from(args, config=args.config)
         check_places(path, config)
+        readers.load(config)
         return Run.create(path, config), False
     existing = Run.open(path)
     asked = {name: value for name, value in vars(args).items() if name in FIELDS}
     layers = [(existing.config.to_dict(), str(path)), (read_yaml(Path(args.config)) if args.config else {}, "--config")]
     wanted = Config.layered(*layers, (asked, "command line"))
     changed = differences(existing.config, wanted)
-    fixed = {name: values for name, values in changed.items() if not spec_of(name).resume_free}
+    began = (path / "data.json").exists() or bool(existing.checkpoints())
+    fixed = {name: values for name, values in changed.items() if began and not spec_of(name).resume_free}
     if fixed:
         listed = "; ".join(f"{name} is {old}, asked for {new}" for name, (old, new) in fixed.items())
         raise ConfigError(f"{path} was started with other settings: {listed}. Resume without them, or name a new run.")
@@ -92,11 +104,33 @@ def open_or_create(args: Any) -> tuple[Run, bool]:
 
 
 def check_places(path: Path, config: Config) -> None:
-    """Refuse a run inside the panels or pictures that it reads: the next scan would meet its files."""
-    for name in ("panels",):
-        folder = getattr(config, name)
-        if folder and path.resolve().is_relative_to(Path(folder).resolve()):
-            raise ConfigError(f"--run {path} lies inside --{name} {folder}. Choose a folder outside the data.")
+    """Refuse a run inside the panels that it reads: the next scan would meet its files."""
+    from stage3 import readers
+
+    folder = readers.source_of(config).panels
+    if path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"--run {path} lies inside the panels {folder}. Choose a folder outside the data.")
+
+
+def overruled(args: Any) -> list[str]:
+    """Settings that the file and the command line give differently, in words: the command line wins."""
+    lines = []
+    for name, value in read_yaml(Path(args.config)).items() if args.config else ():
+        given = vars(args).get(name)
+        if given is not None and coerce(FIELDS[name], value) != coerce(FIELDS[name], given):
+            lines.append(f"{name}: {given} from the command line wins over {value} of {args.config}")
+    return lines
+
+
+def cautions(config: Config) -> list[str]:
+    """What is allowed and hardly meant."""
+    lines = []
+    if config.max_panels == 1:
+        lines.append("max_panels 1: no panel has page mates, so nothing is contrasted or reconstructed")
+    cores = os.cpu_count() or 1
+    if config.workers > 4 * cores:
+        lines.append(f"workers {config.workers}: more than four threads for each of {cores} cores only wait")
+    return lines
 
 
 @contextmanager
@@ -163,8 +197,13 @@ def prepare(the_run: Run, *, resumed: bool, inexact: bool, tell: Any) -> Trainer
     if not len(data.pages("train")):
         raise DataError("no page is left to train on after the split by book. Lower val_fraction and test_fraction.")
     trainer = Trainer(the_run, data, say=lambda line: _both(the_run, line, tell))
+    if resumed and not the_run.checkpoints() and the_run.best():
+        raise StorageError(
+            f"{the_run.path} chose a best checkpoint, and there is none: its folder checkpoints/ is gone. "
+            "Bring it back, or train a new run; this one is not begun again in silence."
+        )
     if resumed and the_run.checkpoints():
-        loaded = the_run.load_checkpoint()
+        loaded = the_run.load_checkpoint(check=trainer.check)
         for damage in loaded.damaged:
             _both(the_run, f"damaged checkpoint passed over: {damage}", tell)
         trainer.resume(loaded, inexact=inexact)
@@ -195,6 +234,11 @@ def check_identity(the_run: Run, data: Dataset) -> None:
     """Record what the run is trained on, or refuse to go on when that has changed."""
     now = data.identity()
     if not (the_run.path / "data.json").exists():
+        if the_run.checkpoints():
+            raise StorageError(
+                f"{the_run.path / 'data.json'} is gone: nothing says on which data the checkpoints were trained. "
+                "Bring it back, or train a new run."
+            )
         the_run.write_json("data", now)
         return
     before = the_run.read_json("data")

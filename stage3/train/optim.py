@@ -10,6 +10,8 @@ from torch.optim import AdamW
 
 from stage3.config import Config, StorageError
 
+ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
+
 
 def make_optimizer(model: nn.Module, config: Config) -> AdamW:
     """AdamW over everything learned; norms, biases and scalars (tensors below two dimensions) do not decay."""
@@ -70,11 +72,12 @@ def optimizer_tensors(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
     return tensors
 
 
-def restore_optimizer(model: nn.Module, optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave.
+def check_optimizer(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Refuse optimizer state that is not this model's.
 
     Raises:
-        StorageError: the tensors name parameters this model does not have.
+        StorageError: a tensor names a parameter that this model does not have, or is no moment of it; or one of a
+            parameter's three tensors is missing.
     """
     parameters = dict(model.named_parameters())
     for full_name, value in tensors.items():
@@ -83,6 +86,24 @@ def restore_optimizer(model: nn.Module, optimizer: AdamW, tensors: dict[str, Ten
             raise StorageError(
                 f"optimizer state for {name!r}, which this model does not have: another model's checkpoint"
             )
+        shape = torch.Size() if key == "step" else parameters[name].shape
+        if key not in ADAMW or value.shape != shape or not bool(value.isfinite().all()):
+            raise StorageError(f"optimizer state {full_name!r} of shape {tuple(value.shape)} is none of this model's")
+        missing = [k for k in ADAMW if f"{k}/{name}" not in tensors]
+        if missing:
+            raise StorageError(f"optimizer state for {name!r} lacks {', '.join(missing)}")
+
+
+def restore_optimizer(model: nn.Module, optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave.
+
+    Raises:
+        StorageError: the tensors are not this model's.
+    """
+    check_optimizer(model, tensors)
+    parameters = dict(model.named_parameters())
+    for full_name, value in tensors.items():
+        key, _, name = full_name.partition("/")
         parameter = parameters[name]
         # AdamW keeps its step count on the CPU and the moments beside the parameter
         device = torch.device("cpu") if key == "step" else parameter.device

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from stage3.model import EncoderSpec
 from stage3.objectives import Stage3, Step, sums
 from stage3.runs import Best, Loaded, Run
 from stage3.train.optim import (
+    check_optimizer,
     clip,
     learning_rate,
     make_optimizer,
@@ -34,6 +36,17 @@ from stage3.train.optim import (
 MAX_SKIPPED_IN_A_ROW = 3
 STATUS_SECONDS = 0.2  # replacing a file at every step would cost a tenth of a small run
 LOWER_IS_BETTER = ("loss/total",)
+STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
+    "step": (int,),
+    "encoder": (dict,),
+    "best": (dict, NoneType),
+    "validations_since_best": (int,),
+    "skipped_in_a_row": (int,),
+    "scaler": (dict,),
+    "threads": (int,),
+    "device": (str,),
+    "pending": (dict,),
+}
 
 
 @dataclass
@@ -237,9 +250,14 @@ class Trainer:
     # --- checkpoints
 
     def checkpoint(self) -> None:
-        """Save weights, optimizer and position; then point at the best and prune, in this order."""
+        """Save weights, optimizer and position; then point at the best and prune, in this order.
+
+        Raises:
+            NumericError: the weights are not finite; nothing is saved, so no good checkpoint makes room for them.
+        """
         if self.saved_step == self.step:
             return
+        self._check_weights()
         state = {
             "step": self.step,
             "encoder": self.model.encoder.spec.to_dict(),
@@ -263,12 +281,47 @@ class Trainer:
         self.run.prune(self.config.keep_checkpoints)
         self.saved_step = self.step
 
+    def _check_weights(self) -> None:
+        bad = [name for name, t in self.model.state_dict().items() if not bool(torch.isfinite(t).all())]
+        if bad:
+            raise NumericError(
+                f"{len(bad)} tensors of the model are not finite after step {self.step}, the first is {bad[0]}. "
+                "Lower lr or weight_decay; the last good checkpoint is kept."
+            )
+
+    def check(self, loaded: Loaded) -> None:
+        """Refuse a checkpoint that this run cannot go on from, whatever its manifest vouches for.
+
+        Raises:
+            StorageError: another encoder, other tensors, or a state that lacks an entry; they are named.
+        """
+        state, where = loaded.state, loaded.path / "state.json"
+        for name, kinds in STATE.items():
+            if name not in state or not isinstance(state[name], kinds):
+                found = type(state[name]).__name__ if name in state else "nothing"
+                raise StorageError(f"{where}: {name}: {found} where {' or '.join(k.__name__ for k in kinds)} is needed")
+        if state["step"] != loaded.step:
+            raise StorageError(f"{where}: step: {state['step']} in the folder of step {loaded.step}")
+        for name, made, own in (("best", Best, set()), ("pending", Totals, {"started"})):
+            wrong = set(state[name]) ^ ({f.name for f in fields(made)} - own) if state[name] is not None else set()
+            if wrong:
+                raise StorageError(f"{where}: {name}: entry {min(wrong)!r} is missing or unknown")
+        ours = self.model.encoder.spec.to_dict()
+        differ = [name for name in {**ours, **state["encoder"]} if ours.get(name) != state["encoder"].get(name)]
+        if differ:
+            shown = ", ".join(f"{n} {state['encoder'].get(n)}, this run has {ours.get(n)}" for n in differ[:10])
+            raise StorageError(f"{where}: encoder: another model's checkpoint ({shown})")
+        evaluation.check_tensors(self.model.state_dict(), loaded)
+        check_optimizer(self.model, loaded.tensors.get("optimizer", {}))
+
     def resume(self, loaded: Loaded, *, inexact: bool = False) -> None:
         """Continue from a checkpoint, and cut the metrics back to it.
 
         Raises:
-            StorageError: it was made with other threads or on another device, where bits differ, unless `inexact`.
+            StorageError: it is not this run's, or was made with other threads or on another device, where bits differ,
+                unless `inexact`.
         """
+        self.check(loaded)
         state = loaded.state
         here = {"threads": torch.get_num_threads(), "device": self.device.type}
         changed = [f"{k} {state[k]} then, {v} now" for k, v in here.items() if state[k] != v]
