@@ -91,7 +91,8 @@ def extract_crops(
                     panels = np.arange(first[page], first[page] + count[page])
                     panels = panels[has_box[panels]]
                     if problem and len(panels):
-                        report.note(problem, paths[page] or str(table.pages["page_id"].iloc[page]))
+                        if paths[page]:  # without a path the table has counted the page already
+                            report.note(problem, paths[page])
                         advance(len(panels))
                     elif len(panels):
                         crops.keys[panels] = as_keys(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stage3.config import DataError
-from stage3.console import Parser, progress, run, say, to_json
+from stage3.console import Parser, counted, progress, run, say, to_json
 from stage3.layouts import aligned, clusters, hull, inside, pca, placed, stratified, umap_layout
 from stage3.neighbors import TRUST_K, Array, exact_neighbours, neighbour_overlap, own_rows, shared, trust
 from stage3.projection_files import (
@@ -244,14 +244,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         step = chosen_step(the_run, args.step)
         path, work = projection_path(the_run, step, parameters), _map_work(the_run, step, parameters)
     there = path.is_file()
-    with progress("projection", 5) as bar:
+    with progress("projection, stages", 5) as bar:
         make(path, _shown(work, bar.advance))
     summary = summary_of(path, load(path))
     if args.json:
         say(to_json(summary))
         return 0
-    what = f"{summary['epochs']} epochs" if args.drift else f"{summary['clusters']} clusters"
-    say(f"{summary['panels']:,} panels, {what}, {'there already' if there else 'made now'}: {path}")
+    what = counted(summary["epochs"], "epoch") if args.drift else counted(summary["clusters"], "cluster")
+    say(f"{counted(summary['panels'], 'panel')}, {what}, {'there already' if there else 'made now'}: {path}")
     if not args.drift:
         say(f"mean trust {summary['trust']:.3f}: the share of 15 neighbours that the map keeps")
     return 0

@@ -482,6 +482,8 @@ def test_a_page_range_is_two_numbers(text):
     with pytest.raises(ConfigError, match="A:B"):
         verb.page_range(text, 300)
     assert verb.page_range("100:", 300) == (100, 300)
+    with pytest.raises(ConfigError, match="starts after the last row; the store has 300 pages"):
+        verb.page_range("300:", 300)
     assert verb.page_range(":1000", 300) == (0, 300)
 
 

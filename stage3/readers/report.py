@@ -70,6 +70,12 @@ ANOMALIES = {
     "image_other_extension": "pictures found under another extension",
     "image_duplicate": "pictures with the same bytes as an earlier one",
 }
+PICTURES = {
+    "missing": "pictures that are not there: their pages go without",
+    "empty": "picture files of no bytes: their pages go without",
+    "truncated": "pictures that end too early: their pages go without; --truncated_images reads what is there",
+    "too_many_pixels": "pictures above max_megapixels: their pages go without",
+}
 
 
 def report_lines(report: DataReport) -> list[str]:
@@ -142,6 +148,8 @@ def _coverage(report: DataReport) -> list[str]:
         f"Pages with a single panel {_percent(facts, 'single_panel_share')}, "
         f"without a picture {_percent(facts, 'no_picture_share')}.",
     ]
+    if facts.get("no_picture_share") == 1:
+        lines.append("No page has a picture: only texts and layout would be trained on. Is a --remap OLD=NEW missing?")
     same = facts.get("duplicate_images", {})
     if same.get("groups"):
         lines.append(f"Equal pictures: {same['pictures']:,} in {same['groups']:,} groups.")
@@ -169,7 +177,10 @@ def _by_count(item: tuple[str, int]) -> tuple[int, str]:
 
 
 def _picture_problem(code: str) -> str:
-    return "pictures whose header is refused" if code.startswith("image:") else ""
+    """What a code of `images.ImageProblem` means, as the table and the features count them."""
+    if not code.startswith("image:"):
+        return ""
+    return PICTURES.get(code.removeprefix("image:"), "pictures that cannot be used: their pages go without")
 
 
 def _splits(report: DataReport) -> list[str]:
