@@ -159,8 +159,11 @@ class Progress:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Progress]:
-    """A rich bar with an ETA on a terminal; elsewhere a plain line about every ten seconds."""
+def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
+    """A rich bar with an ETA on a terminal; elsewhere a plain line about every ten seconds.
+
+    `done` is what an earlier attempt left: it counts as progress, and not towards the speed.
+    """
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -168,7 +171,7 @@ def progress(what: str, total: int) -> Iterator[Progress]:
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=total)
+            task = bar.add_task(what, total=total, completed=done)
 
             def tick(n: int = 1) -> None:
                 bar.advance(task, n)
@@ -176,7 +179,7 @@ def progress(what: str, total: int) -> Iterator[Progress]:
             yield Progress(tick)
         return
     start = last = time.monotonic()
-    done = 0
+    before = done
 
     def advance(n: int = 1) -> None:
         nonlocal done, last
@@ -184,7 +187,7 @@ def progress(what: str, total: int) -> Iterator[Progress]:
         now = time.monotonic()
         if now - last >= 10:
             last = now
-            left = (now - start) / max(done, 1) * (total - done)
+            left = (now - start) / max(done - before, 1) * (total - done)
             sys.stderr.write(f"{what}: {done:,} of {total:,}, about {left:.0f} s left\n")
             sys.stderr.flush()
 

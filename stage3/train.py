@@ -109,26 +109,48 @@ def check_places(path: Path, config: Config) -> None:
             raise ConfigError(f"--run {path} lies inside --{name} {folder}. Choose a folder outside the data.")
 
 
+class Stop:
+    """Whether somebody asked to stop; work without steps runs `at_once()`, where asking ends it."""
+
+    def __init__(self) -> None:
+        self.asked = self.now = False
+
+    def __call__(self) -> bool:
+        """Whether to stop at the next step."""
+        return self.asked
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A signal in here raises Interrupted: what is done so far has been kept, and nothing waits for a step."""
+        self.now = True
+        try:
+            yield
+        finally:
+            self.now = False
+
+
 @contextmanager
-def stopping() -> Iterator[Any]:
+def stopping() -> Iterator[Stop]:
     """A `stop()` that turns true at SIGINT or SIGTERM, so that training ends at the next step with a checkpoint."""
-    asked: list[int] = []
+    stop = Stop()
 
     def note(number: int, _: Any) -> None:
-        if asked and number == signal.SIGINT:
+        if stop.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append(number)
+        stop.asked = True
+        if stop.now:
+            raise Interrupted("stopped before the first step; the same command goes on from what is done")
 
     handled = [signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
     before = {number: signal.signal(number, note) for number in handled}
     try:
-        yield lambda: bool(asked)
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Any, tell: Any) -> None:
+def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Stop, tell: Any) -> None:
     """Prepare data and model, resume if there is something to resume, and train to the end.
 
     The run's status says how it ended, whatever happens.
@@ -136,9 +158,9 @@ def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Any, tell: Any) -
     the_run.clear_stop()
     the_run.set_status("running", message="reading the data")
     try:
-        trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell)
-        with progress(f"training {the_run.name}, steps", trainer.total_steps) as bar:
-            bar.advance(trainer.step)
+        with stop.at_once():  # features may take hours
+            trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell)
+        with progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar:
             trainer.on_step = lambda _: bar.advance(1)
             trainer.fit(stop)
     except Interrupted as error:

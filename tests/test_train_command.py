@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stage3 import train
-from stage3.config import ConfigError, DataError
+from stage3.config import ConfigError, DataError, Interrupted
 from stage3.runs import Run
 from stage3.samples import draw_books
 
@@ -304,3 +304,21 @@ def test_output_into_a_file_is_utf8_whatever_the_code_page(tmp_path, args):
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr.decode("utf-8")
     assert "image→text" in ended.stdout.decode("utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals reach a child differently on Windows")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_does_not_wait_for_all_features(tmp_path, args, monkeypatch, how):
+    run = tmp_path / "r"
+
+    def slow(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), how)
+        raise AssertionError("the work went on")
+
+    monkeypatch.setattr("stage3.dataset.load_or_build", slow)
+    with pytest.raises(Interrupted) as caught:
+        train.main(["--run", str(run), *args])
+    assert caught.value.exit_code == 75
+    assert (Run.open(run).status.state, Run.open(run).status.exit_code) == ("stopped", 75)
+    monkeypatch.undo()
+    assert train.main(["--run", str(run)]) == 0
