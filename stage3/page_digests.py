@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import time
 from pathlib import Path
@@ -11,9 +12,19 @@ from stat import S_ISREG
 
 import pandas as pd
 
+from stage3 import images
 from stage3.config import Config, StorageError
 
-COLUMNS = {"path": "str", "size": "int64", "mtime_ns": "int64", "digest": "str", "problem": "str", "reading": "str"}
+COLUMNS = {
+    "path": "str",
+    "size": "int64",
+    "mtime_ns": "int64",
+    "digest": "str",
+    "problem": "str",
+    "reading": "str",
+    "pixels": "int64",
+}
+Row = tuple[int, int, str, str, str, int]  # without the path
 CHUNK = 2**20
 
 
@@ -29,11 +40,12 @@ class PageDigests:
         self.reading = b"partial" if config.truncated_images else b"whole"
         self._limits = f"{self.reading.decode()} {config.max_megapixels:g} Mpx"
         known = self._load()
-        self._rows: dict[str, tuple[int, int, str, str, str]] = {
-            str(p): (int(s), int(m), str(d), str(q), str(r))
-            for p, s, m, d, q, r in known.itertuples(index=False, name=None)
+        self._most_pixels = config.max_megapixels * 1e6
+        self._rows: dict[str, Row] = {
+            str(p): (int(s), int(m), str(d), str(q), str(r), int(n))
+            for p, s, m, d, q, r, n in known.itertuples(index=False, name=None)
         }
-        self._changed: dict[str, tuple[int, int, str, str, str]] = {}
+        self._changed: dict[str, Row] = {}
         self._saved = time.monotonic()
 
     def _load(self) -> pd.DataFrame:
@@ -54,7 +66,7 @@ class PageDigests:
                 return b"", "image:not_a_file"
             known = self._rows.get(path)
             if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
-                known = (stat.st_size, stat.st_mtime_ns, self._digest(path), "", "")
+                known = (stat.st_size, stat.st_mtime_ns, self._digest(path), "", "", _pixels(path))
                 self._changed[path] = known
                 self._rows[path] = known
         except FileNotFoundError:
@@ -62,6 +74,8 @@ class PageDigests:
         except OSError:
             return b"", "image:unreadable"
         problem = known[3] if known[4] == self._limits else ""
+        if known[5] > self._most_pixels:  # also where an earlier, higher limit let its crops into the store
+            problem = "too_many_pixels"
         return bytes.fromhex(known[2]), f"image:{problem}" if problem else ""
 
     @staticmethod
@@ -74,8 +88,8 @@ class PageDigests:
 
     def lost(self, path: str, problem: str) -> None:
         """Remember that a file does not decode, so that the next run need not try."""
-        size, mtime, digest, _, _ = self._rows[path]
-        self._changed[path] = self._rows[path] = (size, mtime, digest, problem, self._limits)
+        size, mtime, digest, _, _, pixels = self._rows[path]
+        self._changed[path] = self._rows[path] = (size, mtime, digest, problem, self._limits, pixels)
 
     def save(self, every: float = 0.0) -> None:
         """Join what was learned with what other processes learned, unless that was done `every` seconds ago."""
@@ -98,3 +112,12 @@ class PageDigests:
                 beside.unlink()
             raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         self._changed, self._saved = {}, time.monotonic()
+
+
+def _pixels(path: str) -> int:
+    """Pixels of a picture by its header; 0 where that does not read, since decoding will say why."""
+    try:
+        width, height = images.page_size(path, max_megapixels=math.inf)
+    except images.ImageProblem:
+        return 0
+    return width * height
