@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -51,6 +52,12 @@ class InUse(StorageError):
     exit_code = 2
 
 
+class NotThere(StorageError):
+    """A checkpoint was asked for that the run does not have; nothing is damaged."""
+
+    exit_code = 2
+
+
 class Interrupted(Stage3Error):
     """The work was stopped on request; the same command resumes it."""
 
@@ -67,6 +74,7 @@ class Spec:
     high: float | None = None
     low_open: bool = False
     choices: tuple[str, ...] = ()
+    pattern: str = ""  # what a text, or each text of a list, has to match
     ablation: bool = False
     resume_free: bool = False  # may change when a run is resumed: it does not reach the weights
 
@@ -112,7 +120,13 @@ class Config:
     panels: str = _setting("", "data", "folder of one JSON a page, or the aligned style's one file", resume_free=True)
     panel_format: str = _setting("vlm", "data", "style of the panel files", choices=PANEL_FORMATS)
     labels: str = _setting("", "data", "JSON of page labels, flat or by book; empty keeps every page", resume_free=True)
-    remap: tuple[str, ...] = _setting((), "data", "OLD=NEW path prefixes of the manifest", resume_free=True)
+    remap: tuple[str, ...] = _setting(
+        (),
+        "data",
+        r"OLD=NEW path prefixes of the manifest, comma-separated, such as E:\comics=/data/comics",
+        resume_free=True,
+        pattern="[^=]+=.*",
+    )
     box_order: str = _setting("yxyx", "data", "corner order of vlm boxes", choices=("yxyx", "xyxy"))
     keep_labels: tuple[str, ...] = _setting(
         ("story", "narrative"), "data", "page labels that are trained on, comma-separated"
@@ -157,11 +171,9 @@ class Config:
     )
     gate_hidden: int = _setting(64, "model", "width of the fusion gate", low=4, high=4096)
     layout_hidden: int = _setting(64, "model", "width of the layout encoder", low=4, high=4096)
-    dropout: float = _setting(
-        0.5, "model", "dropout in adapters, gate and head; much, for sets of a few thousand panels", low=0.0, high=0.9
-    )
+    dropout: float = _setting(0.2, "model", "dropout in adapters, gate and head", low=0.0, high=0.9)
     feature_noise: float = _setting(
-        0.5, "model", "noise on features in training, in units of each one's root mean square", low=0.0, high=10.0
+        1.0, "model", "noise on features in training, in units of each one's root mean square", low=0.0, high=10.0
     )
     panel_norm: bool = _setting(True, "model", "LayerNorm on the panel embedding")
 
@@ -177,9 +189,9 @@ class Config:
     normalize_target: bool = _setting(False, "objectives", "layer-normalise (no affine) the reconstruction target")
 
     # training
-    epochs: int = _setting(20, "training", "passes over the training pages", low=1, high=10000)
-    batch_pages: int = _setting(16, "training", "pages a batch", low=2, high=4096)
-    lr: float = _setting(6e-3, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
+    epochs: int = _setting(30, "training", "passes over the training pages", low=1, high=10000)
+    batch_pages: int = _setting(32, "training", "pages a batch", low=2, high=4096)
+    lr: float = _setting(1e-2, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
     weight_decay: float = _setting(0.01, "training", "decay of matrices (not norms, biases, scalars)", low=0, high=10)
     warmup: float = _setting(0.1, "training", "share of the steps that warm up", low=0.0, high=0.9)
     grad_clip: float = _setting(
@@ -221,10 +233,12 @@ class Config:
     embed_every: int = _setting(
         0, "run", "epochs between saved embeddings for drift maps; 0 saves none", low=0, resume_free=True
     )
-    device: str = _setting("auto", "run", "auto, cpu, cuda or cuda:N", resume_free=False)
-    precision: str = _setting("float32", "run", "autocast on a GPU", choices=("float32", "bf16", "fp16"))
+    device: str = _setting("auto", "run", "auto, cpu, cuda or cuda:N", pattern=r"auto|cpu|cuda(:\d{1,3})?")
+    precision: str = _setting("float32", "run", "number format of autocast", choices=("float32", "bf16", "fp16"))
     threads: int = _setting(1, "run", "CPU threads of torch; part of exact resumption", low=1, high=256)
-    max_minutes: float = _setting(0.0, "run", "stop cleanly after so long; 0 never", low=0, resume_free=True)
+    max_minutes: float = _setting(
+        0.0, "run", "minutes after which the run stops cleanly; 0 never", low=0, resume_free=True
+    )
 
     # ablations: the reviewed system's faults, by name
     detach_target: bool = _setting(True, "ablations", "stop the gradient at the reconstruction target")
@@ -291,6 +305,7 @@ class Config:
             check_names(values, source)
             coerced = {k: coerce(FIELDS[k], v) for k, v in values.items()}
             both = coerced.pop("temperature", None)
+            _check(FIELDS["temperature"], both)  # under the name that was given
             for name in ("contrastive_temperature", "alignment_temperature") if both is not None else ():
                 if coerced.setdefault(name, both) != both:
                     raise ConfigError(
@@ -320,6 +335,11 @@ def spec_of(name: str) -> Spec:
     return spec
 
 
+def check_value(name: str, value: Any) -> None:
+    """Refuse a value that a setting of that name may not have, for flags that are no setting of their own."""
+    _check(FIELDS[name], value)
+
+
 def differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
     """Settings that differ, as {name: (ours, theirs)}."""
     a, b = ours.to_dict(), theirs.to_dict()
@@ -341,10 +361,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, read safely; errors name the file."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder, where a YAML file of settings is needed")
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if loaded is None:
@@ -410,6 +434,9 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
         raise ConfigError(
             f"{field.name}: {value!r} is not one of {', '.join(spec.choices)}.{nearest(value, spec.choices)}"
         )
+    for text in (value if isinstance(value, tuple) else (value,)) if spec.pattern else ():
+        if not re.fullmatch(spec.pattern, text, re.DOTALL):
+            raise ConfigError(f"{field.name}: expected {spec.help}, got {text!r}")
     if value is None or (spec.low is None and spec.high is None):
         return
     too_low = spec.low is not None and (value < spec.low or (spec.low_open and value == spec.low))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -17,6 +18,7 @@ from stage3.config import (
     GROUPS,
     Config,
     ConfigError,
+    Interrupted,
     Stage3Error,
     describe,
     nearest,
@@ -47,6 +49,7 @@ class Parser(argparse.ArgumentParser):
             default = FIELDS[name].default
             boolean = isinstance(default, bool)
             shown = ",".join(default) if isinstance(default, tuple) else default
+            shown = str(shown).lower() if boolean or shown is None else shown  # as one would type it
             accepts = "" if boolean or describe(spec) == spec.help else f" ({describe(spec)})"
             groups[spec.group].add_argument(
                 f"--{name}",
@@ -90,9 +93,18 @@ def settings_from(namespace: argparse.Namespace, *, config: str | None = None) -
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-    """Run a verb's `main` and end the process with its exit code; known errors become one line on stderr."""
+    """Run a verb's `main` and end the process with its exit code; known errors become one line on stderr.
+
+    What is printed is UTF-8 also where it goes into a file or a pipe (Windows would take a code page that lacks "→").
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     try:
         code = main(None)
+    except Interrupted as stopped:  # as asked: no error
+        sys.stderr.write(f"{clean(str(stopped))}\n")
+        code = stopped.exit_code
     except Stage3Error as error:
         sys.stderr.write(f"error: {clean(str(error))}\n")
         code = error.exit_code
@@ -113,6 +125,15 @@ def say(text: str = "") -> None:
 def clean(text: str) -> str:
     """Text safe for a terminal: control characters (but newline and tab) become U+FFFD."""
     return "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in text)
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "page"), counted(2100, "page")
+    ('1 page', '2,100 pages')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def to_json(value: Any) -> str:
@@ -138,8 +159,11 @@ class Progress:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Progress]:
-    """A rich bar with an ETA on a terminal; elsewhere a plain line about every ten seconds."""
+def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
+    """A rich bar with an ETA on a terminal; elsewhere a plain line about every ten seconds.
+
+    `done` is what an earlier attempt left: it counts as progress, and not towards the speed.
+    """
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -147,7 +171,7 @@ def progress(what: str, total: int) -> Iterator[Progress]:
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=total)
+            task = bar.add_task(what, total=total, completed=done)
 
             def tick(n: int = 1) -> None:
                 bar.advance(task, n)
@@ -155,7 +179,7 @@ def progress(what: str, total: int) -> Iterator[Progress]:
             yield Progress(tick)
         return
     start = last = time.monotonic()
-    done = 0
+    before = done
 
     def advance(n: int = 1) -> None:
         nonlocal done, last
@@ -163,7 +187,7 @@ def progress(what: str, total: int) -> Iterator[Progress]:
         now = time.monotonic()
         if now - last >= 10:
             last = now
-            left = (now - start) / max(done, 1) * (total - done)
+            left = (now - start) / max(done - before, 1) * (total - done)
             sys.stderr.write(f"{what}: {done:,} of {total:,}, about {left:.0f} s left\n")
             sys.stderr.flush()
 

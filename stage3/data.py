@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "python -m stage3.data check --data data/samples --json > report.json",
         ],
     )
-    parser.add_argument("action", help="check: read everything and report")
+    parser.add_argument("action", metavar="check", help="read everything and report")
     parser.add_settings(SETTINGS)
     parser.add_argument("--config", help="YAML file of settings; flags win over it")
     parser.add_argument("--json", action="store_true", help="print the whole report as one line of JSON")

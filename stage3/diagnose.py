@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage3.config import FIELDS, ConfigError, DataError
-from stage3.console import Parser, run, say, to_json
+from stage3.console import Parser, counted, run, say, to_json
 from stage3.loading import DATA_SETTINGS, load_data
 from stage3.runs import Run
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VERDICTS = {
-    "healthy": "panels differ, also within a page, and page mates are closer than others",
+    "healthy": "panels differ, also within a page, and page mates, or picture and text, find each other",
     "no signal": "nothing has collapsed, but page mates are no closer than chance: untrained or badly trained",
     "page-collapsed": "the panels of a page have become one point: pages differ, panels within them do not",
     "collapsed": "all panels have become (nearly) the same",
@@ -163,6 +163,8 @@ def _judge(n: Mapping[str, float]) -> tuple[str, list[str]]:
         reasons.append(f"page gap {gap:.3f}{against}; panels of a page spread {100 * share:.0f} % as wide as others")
     aligned, said = _retrieval(n)
     reasons = [words, *([said] if said else []), *reasons]
+    if near is None:  # too few pages for neighbours: whether page mates are closer at all still shows
+        near = not n["collapse/page_gap"] <= 0
     return ("no signal" if near is False and aligned is not True else "healthy"), reasons
 
 
@@ -242,7 +244,8 @@ def _of_store(path: Path) -> tuple[Diagnosis, dict[str, Any]]:
 def diagnosis_lines(found: Diagnosis, about: Mapping[str, Any]) -> Iterator[str]:
     """The verdict for a person, line by line."""
     n = found.numbers
-    yield f"{about['of']}, {about['split']} pages: {n['panels']:,.0f} panels of {n.get('pages', math.nan):,.0f} pages"
+    of = f" of {counted(int(n['pages']), 'page')}" if "pages" in n else ""
+    yield f"{about['of']}, {about['split']} pages: {counted(int(n['panels']), 'panel')}{of}"
     yield f"{found.verdict.upper()}: {VERDICTS[found.verdict]}"
     for reason in found.reasons:
         yield f"  - {reason}"

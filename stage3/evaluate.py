@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stage3.config import FIELDS, ConfigError, nearest
-from stage3.console import Parser, run, say, to_json
+from stage3.console import Parser, counted, run, say, to_json
 from stage3.loading import DATA_SETTINGS, load_data
 from stage3.runs import Run
 
@@ -100,7 +100,8 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     chosen = f" (best by {report['selected_by']})" if report["selected_by"] else ""
     yield f"{report['run']}, checkpoint of step {report['step']}{chosen}"
     yield (
-        f"{report['split']} split: {report['books']:,} books, {report['pages']:,} pages, {report['panels']:,} panels; "
+        f"{report['split']} split: {counted(report['books'], 'book')}, {counted(report['pages'], 'page')}, "
+        f"{counted(report['panels'], 'panel')}; "
         f"gallery of {report['gallery']:,} panels with picture and text"
     )
     for note in report["notes"]:

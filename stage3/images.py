@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import stat
 import struct
@@ -151,6 +152,16 @@ def page_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tu
         image = _opened(file, path, max_megapixels)
         width, height = image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def header_pixels(file: BinaryIO, path: Path | str) -> int:
+    """Pixels of an open picture by its header, however many; 0 where that does not read: decoding will say why."""
+    file.seek(0)
+    try:
+        width, height = _opened(file, path, math.inf).size
+    except ImageProblem:
+        return 0
+    return width * height
 
 
 def crop(image: Image.Image, box: Box) -> Image.Image:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stage3 import console
 from stage3.config import FIELDS, GROUPS, Config, ConfigError, describe, differences, read_yaml, spec_of
 from stage3.console import Parser, clean, settings_from, to_json
 
@@ -68,10 +70,11 @@ def test_every_setting_says_what_it_is_and_has_a_valid_default(name):
     + [(n, v) for n in ("contrastive_weight", "reconstruction_weight", "alignment_weight") for v in BAD_WEIGHTS]
     + [("lr", 0), ("lr", math.nan), ("lr", 1e9), ("batch_pages", 0), ("batch_pages", 1), ("max_panels", 0)]
     + [("workers", -1), ("epochs", 0), ("epochs", 1.5), ("epochs", True), ("grad_clip", 0), ("seed", -1)]
+    + [("device", "cudda"), ("device", "cuda:"), ("device", ""), ("remap", "foo"), ("remap", ["=x"])]
     + [("detach_target", "perhaps"), ("sampler", "balanced"), ("visual_fusion", None), ("data", 3), ("remap", 5)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(name, value):
-    with pytest.raises(ConfigError, match=name):
+    with pytest.raises(ConfigError, match=f"^{name}: "):
         Config.from_mapping({name: value})
 
 
@@ -141,6 +144,8 @@ def test_yaml_that_builds_objects_is_refused(tmp_path):
         read_yaml(file)
     with pytest.raises(ConfigError, match="no such file"):
         read_yaml(tmp_path / "missing.yaml")
+    with pytest.raises(ConfigError, match="a folder, where a YAML file"):
+        read_yaml(tmp_path)
 
 
 @given(
@@ -163,6 +168,8 @@ def test_help_names_every_setting_with_its_range():
     text = " ".join(parser.format_help().split())
     assert all(f"--{name}" in text for name in FIELDS)
     assert "from 0.005 to 1" in text
+    assert "None" not in text  # defaults are shown as they are typed
+    assert not re.search(r"default (True|False)", text)
     assert "python -m stage3.train --run runs/a" in text
 
 
@@ -174,3 +181,11 @@ def test_json_is_strict_and_text_is_safe_for_a_terminal():
 def test_a_config_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().lr = 1.0  # type: ignore[misc]
+
+
+def test_the_time_left_is_told_by_what_this_attempt_did(monkeypatch, capsys):
+    clock = iter((0.0, 20.0))
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with console.progress("steps", 1000, done=900) as bar:
+        bar.advance(10)
+    assert capsys.readouterr().err == "steps: 910 of 1,000, about 180 s left\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from reader_world import CLEAN, World
 
 from stage3 import data
 from stage3.config import ConfigError, DataError
+from stage3.panels import DataReport
+from stage3.readers import report_lines
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def test_one_book_is_said_not_thrown(world: World, capsys: pytest.CaptureFixture
 
 def test_nothing_left_to_train_on_ends_with_2(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.ids = ["Book C/none"]
-    with pytest.raises(DataError, match="nothing is left to train on: 1 pages listed") as caught:
+    with pytest.raises(DataError, match="nothing is left to train on: 1 page listed") as caught:
         data.main(flags(world))
     assert caught.value.exit_code == 2
     assert "left out: no_panel_file" in capsys.readouterr().out
@@ -117,3 +120,43 @@ def test_as_a_process_errors_are_one_line_and_help_is_light() -> None:
     assert helped.returncode == 0, helped.stderr
     assert "--panel_format" in helped.stdout
     assert "python -m stage3.data check --data data/samples" in helped.stdout
+
+
+def test_a_kept_label_that_no_page_has_is_answered_with_those_there_are(world: World) -> None:
+    labels = world.root / "labels.json"
+    labels.write_text(json.dumps({**dict.fromkeys(world.ids, "story"), world.ids[0]: "cover"}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"story 5, cover 1; name those to train on with --keep_labels"):
+        data.main(flags(world, "--labels", str(labels), "--keep_labels", "sotry"))
+
+
+def test_paths_of_another_machine_are_said_where_they_cannot_be_overlooked(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = world.config()
+    manifest = Path(config.manifest)
+    rows = [f"{page},E:\\comics\\{n}.png" for n, page in enumerate(world.ids)]
+    manifest.write_text("\n".join(["canonical_id,absolute_image_path", *rows]) + "\n", encoding="utf-8")
+    assert (
+        data.main(["check", "--manifest", str(manifest), "--panels", config.panels, "--cache_dir", config.cache_dir])
+        == 0
+    )
+    assert "No page has a picture: only texts and layout would be trained on." in capsys.readouterr().out
+
+
+def test_every_reason_why_a_picture_is_lost_is_in_words() -> None:
+    report = DataReport()
+    for code in ("missing", "empty", "truncated", "too_many_pixels", "corrupt"):
+        report.note(f"image:{code}", "p1.png")
+    lines = [line for line in report_lines(report) if "image:" in line]
+    assert len({line.split("  ")[-1] for line in lines}) == len(lines) == 5
+    assert all("their pages go without" in line for line in lines)
+
+
+def test_what_a_killed_reader_left_is_cleared_by_the_next(world: World) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    tables = Path(world.config().cache_dir) / "tables"
+    for name in (f".abc.{dead.pid}", f".abc.{dead.pid}.old", f".abc.{os.getpid()}"):
+        (tables / name).mkdir(parents=True)
+    assert data.main(flags(world)) == 0
+    assert [p.name for p in tables.glob(".*")] == [f".abc.{os.getpid()}"]  # that one is being written

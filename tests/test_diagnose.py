@@ -99,14 +99,14 @@ def test_the_healthy_set_is_closer_within_pages_than_a_collapsed_one():
         (lambda c, o: c.new_ones(6, 16), "collapsed"),
         (lambda c, o: c, "page-collapsed"),
         (lambda c, o: c + 0.5 * o, "healthy"),
-        (lambda c, o: o, "healthy"),
+        (lambda c, o: o, "no signal"),  # page mates are not even closer: nothing supports "healthy"
     ],
 )
 def test_two_pages_are_judged_without_blaming_their_low_rank(make, expected):
     panel = make(normal(2, 16).repeat_interleave(3, 0), normal(6, 16, seed=1))
     found = diagnose(panel, pages_of(panel, 3))
     assert found.verdict == expected
-    assert expected != "healthy" or any("too few" in reason for reason in found.reasons)
+    assert expected not in ("healthy", "no signal") or any("too few" in reason for reason in found.reasons)
 
 
 @pytest.mark.parametrize("panels", [1, 2])
@@ -218,3 +218,15 @@ def test_one_of_run_and_embeddings_is_needed():
     for argv in ([], ["--run", "a", "--embeddings", "b"]):
         with pytest.raises(ConfigError, match="either --run"):
             verb.main(argv)
+
+
+def test_page_mates_are_not_called_closer_where_they_are_not():
+    """Too few pages for neighbours to tell; that page mates are no closer than others is known all the same."""
+    pages = torch.arange(6).repeat_interleave(4)
+    own = normal(24, 32)
+    apart = own - 0.3 * torch.stack([own[pages == p].sum(0) - own[i] for i, p in enumerate(pages)])  # repelled
+    found = diagnose(apart, pages)
+    assert found.numbers["collapse/page_gap"] < 0
+    assert (found.verdict, found.exit_code) == ("no signal", 0)
+    closer = own + 2 * normal(6, 32)[pages]
+    assert diagnose(closer, pages).verdict == "healthy"

@@ -448,7 +448,7 @@ def test_the_command_exports_verifies_and_tells_a_program(made, tmp_path, monkey
     assert (told["pages"], told["written"], told["damages"]) == (252, 3, [])
     assert told["checkpoint"] == run.fingerprint(run.best().step)
     assert verb.main(["--run", str(run.path), "--out", out]) == 0
-    assert "complete: all 3 chunks" in capsys.readouterr().out
+    assert "complete: 3 chunks as written" in capsys.readouterr().out
     (tmp_path / "x.zarr" / "panel_masks" / "2.0").unlink()
     with pytest.raises(StorageError, match="1 damaged"):
         verb.main(["--out", out, "--verify"])
@@ -484,6 +484,8 @@ def test_a_page_range_is_two_numbers(text):
     with pytest.raises(ConfigError, match="A:B"):
         verb.page_range(text, 300)
     assert verb.page_range("100:", 300) == (100, 300)
+    with pytest.raises(ConfigError, match="starts after the last row; the store has 300 pages"):
+        verb.page_range("300:", 300)
     assert verb.page_range(":1000", 300) == (0, 300)
 
 

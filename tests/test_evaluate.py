@@ -245,5 +245,7 @@ def test_other_data_given_by_flags_replaces_every_place_of_the_runs_own(made):
     assert (config.data, config.manifest, config.panels, config.limit_pages) == ("d", "", "", 0)
     assert config.panel_format == "vlm"
     assert loading.config_for(run, {"cache_dir": "c"}).manifest == "m"
+    trained_elsewhere = type(run)(run.path, run.config.replace(device="cuda:7"))
+    assert loading.config_for(trained_elsewhere, {}).device == "auto"  # read on the machine that reads
     with pytest.raises(ConfigError, match="--data FOLDER"):
         loading.load_data(made[0])

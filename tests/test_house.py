@@ -1,8 +1,11 @@
 """The house: a module imports only from floors below its own, and never what the project must not need."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,22 @@ def test_the_readme_shows_every_module_of_the_house():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     missing = [name for name in modules() if f"`{name}`" not in readme and f"`{name}/`" not in readme]
     assert not missing
+
+
+@pytest.mark.parametrize("folder", ["stage3", "app", "benchmarks"])
+def test_what_is_imported_is_declared(folder):
+    """Not only brought along by something else that is."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {"stage3": ["app"], "app": ["app", "test"], "benchmarks": ["app", "test"]}[folder]
+    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    declared = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower().replace("_", "-") for line in wanted}
+    known = packages_distributions()
+    for path in (ROOT / folder).rglob("*.py"):
+        for name in (
+            {n.split(".")[0] for n in imports(path)} - sys.stdlib_module_names - {"stage3", "app", "benchmarks"}
+        ):
+            its = {d.lower().replace("_", "-") for d in known.get(name, [])}
+            assert not its or its & declared, f"{path} imports {name}"
 
 
 VERBS = ["train", "data", "evaluate", "diagnose", "embed", "search", "projection", "ablate", "samples"]

@@ -304,3 +304,9 @@ def test_importing_the_module_does_not_import_umap_or_sklearn():
     code = "import sys, stage3.projection; print('umap' in sys.modules or 'sklearn' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"
+
+
+def test_a_map_without_its_packages_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(projection, "find_spec", lambda name: None if name == "umap" else object())
+    with pytest.raises(ConfigError, match="a map needs umap-learn: pip install umap-learn"):
+        projection.check_installed()

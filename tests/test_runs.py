@@ -326,12 +326,14 @@ def test_what_json_would_change_is_refused_before_anything_is_written(run):
 
 
 def test_a_step_that_is_not_there_lists_those_that_are(run):
-    with pytest.raises(StorageError, match="there is no checkpoint"):
+    with pytest.raises(StorageError, match="there is no checkpoint yet") as caught:
         run.load_checkpoint()
+    assert caught.value.exit_code == 2  # asked too early; nothing is damaged
     for step in (3, 100000000):
         run.save_checkpoint(step, tensors(), {})
-    with pytest.raises(StorageError, match="no checkpoint of step 4; there are: 3, 100000000"):
+    with pytest.raises(StorageError, match="no checkpoint of step 4; there are: 3, 100000000") as caught:
         run.load_checkpoint(4)
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

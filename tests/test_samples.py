@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stage3.config import StorageError
 from stage3.samples import draw_books, world
 from stage3.samples.__main__ import main
 from stage3.samples.facts import VOCABULARIES, read
@@ -255,11 +256,17 @@ def test_the_command_reports_and_refuses(tmp_path, capsys):
     assert main([str(out), "--books", "1", "--seed", "0"]) == 2
     assert "not empty" in capsys.readouterr().err
     assert main([str(tmp_path / "x"), "--books", "0", "--seed", "0"]) == 2
+    capsys.readouterr()
+    assert main([str(tmp_path / "x"), "--books", "1", "--sed", "0"]) == 2
+    assert "usage" not in (said := capsys.readouterr().err)  # one line, as every other command
+    assert said.startswith("error: ")
+    with pytest.raises(StorageError, match="xxx: "):
+        main([str(tmp_path / ("x" * 300)), "--books", "1", "--seed", "0"])
     assert not (tmp_path / "x").exists()
 
 
 def test_the_command_prints_what_it_drew(tmp_path, capsys):
     assert main([str(tmp_path / "y"), "--books", "1", "--seed", "0", "--pages", "2"]) == 0
     said = capsys.readouterr().out
-    assert "Drew 1 books, 2 pages" in said
+    assert "Drew 1 book, 2 pages (1 cover, 0 advertisements)" in said
     assert str(tmp_path / "y") in said

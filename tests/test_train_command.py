@@ -117,6 +117,7 @@ def test_a_stopped_or_killed_command_resumes_to_the_same_bytes(tmp_path, args, h
     assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 75)
     if how != signal.SIGKILL:
         assert "the same command resumes it" in errors
+        assert "error" not in errors  # it did as it was told
         assert Run.open(parts).status.state == "stopped"
     else:
         assert not Run.open(parts).is_live  # its status still says running; the lock died with it
@@ -178,7 +179,11 @@ def test_a_run_refuses_other_data(tmp_path, comics, args):
     ("argv", "message"),
     [
         (["--temprature", "0.1"], "Did you mean 'temperature'"),
-        (["--temperature", "0"], "contrastive_temperature|temperature: 0.0 is out of range"),
+        (["--temperature", "0"], "error: temperature: 0.0 is out of range"),
+        (["--temperature", "nan"], "error: temperature: nan is not a valid value"),
+        (["--device", "cudda"], "device: expected auto, cpu, cuda or cuda:N, got 'cudda'"),
+        (["--device", "cuda:99", "--data", "data/samples"], "device: cuda:99 is not on this machine"),
+        (["--config", "tests"], "tests: a folder"),
         (["--contrastive_weight", "-1"], "contrastive_weight: -1.0 is out of range"),
         (["--config", "missing.yaml"], "missing.yaml: no such file"),
         (["--data", "nowhere"], "nowhere"),
@@ -361,3 +366,85 @@ def test_the_environment_is_recorded_without_paths_or_names(tmp_path, args):
     assert "torch" in text
     assert str(Path.home()) not in text
     assert os.environ.get("USER", "no-such-user-name") not in text or os.environ.get("USER") == "root"
+
+
+def test_a_run_that_never_got_to_a_checkpoint_takes_better_flags(tmp_path, args):
+    run = tmp_path / "r"
+    with pytest.raises(DataError, match="nothing is left"):
+        train.main(["--run", str(run), *args, "--keep_labels", "sotry"])
+    assert train.main(["--run", str(run), *args, "--keep_labels", "story,narrative", "--lr", "0.01"]) == 0
+    fresh = tmp_path / "fresh"
+    assert train.main(["--run", str(fresh), *args, "--lr", "0.01"]) == 0
+    assert weights(run) == weights(fresh)
+    assert (Run.open(run).path / "config.yaml").read_bytes() == (fresh / "config.yaml").read_bytes()
+
+
+def test_a_refused_command_changes_no_setting_of_a_run_that_is_being_trained(tmp_path, args):
+    run = tmp_path / "r"
+    process = start(run, [*args, "--epochs", "200"])
+    wait_for_step(run, 1, process)
+    before = (run / "config.yaml").read_bytes()
+    second = start(run, ["--patience", "7"])
+    second.communicate(timeout=60)
+    process.kill()
+    process.communicate(timeout=60)
+    assert second.returncode == 2
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_other_threads_are_refused_with_the_flag_that_allows_them(tmp_path, args):
+    run = tmp_path / "r"
+    process = start(run, [*args, "--epochs", "200"])
+    wait_for_step(run, 1, process)
+    Run.open(run).request_stop()
+    process.communicate(timeout=60)
+    with pytest.raises(ConfigError, match=r"threads is 1, asked for 2.*--allow_inexact_resume"):
+        train.main(["--run", str(run), "--threads", "2"])
+    process = start(run, ["--threads", "2", "--allow_inexact_resume"])
+    wait_for_step(run, Run.open(run).status.step + 1, process)
+    Run.open(run).request_stop()
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert Run.open(run).load_checkpoint().state["threads"] == 2
+
+
+def test_training_says_what_its_features_cost_and_lost(tmp_path, args, capsys):
+    assert train.main(["--run", str(tmp_path / "r"), *args]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("features: "))
+    assert "truncated" in line
+    assert line in (tmp_path / "r" / "train.log").read_text(encoding="utf-8")
+
+
+def test_without_a_picture_in_validation_the_last_checkpoint_is_used_and_why(tmp_path, comics, args, capsys):
+    manifest = tmp_path / "pages.csv"
+    lines = (comics / "manifest.csv").read_text(encoding="utf-8").splitlines()
+    rows = [lines[0], *(f"{line.split(',')[0]},E:\\comics\\{n}.png" for n, line in enumerate(lines[1:]))]
+    manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert train.main(["--run", str(tmp_path / "r"), *args, "--manifest", str(manifest)]) == 0
+    assert "was measured (no validation panel has picture and text)" in capsys.readouterr().out
+
+
+def test_output_into_a_file_is_utf8_whatever_the_code_page(tmp_path, args):
+    command = [sys.executable, "-m", "stage3.train", "--run", str(tmp_path / "r"), *args]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}  # what Windows takes for files and pipes
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr.decode("utf-8")
+    assert "image→text" in ended.stdout.decode("utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals reach a child differently on Windows")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_does_not_wait_for_all_features(tmp_path, args, monkeypatch, how):
+    run = tmp_path / "r"
+
+    def slow(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), how)
+        raise AssertionError("the work went on")
+
+    monkeypatch.setattr("stage3.dataset.load_or_build", slow)
+    with pytest.raises(Interrupted) as caught:
+        train.main(["--run", str(run), *args])
+    assert caught.value.exit_code == 75
+    assert (Run.open(run).status.state, Run.open(run).status.exit_code) == ("stopped", 75)
+    monkeypatch.undo()
+    assert train.main(["--run", str(run)]) == 0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stage3.config import FIELDS, ConfigError, DataError, StorageError, nearest
-from stage3.console import Parser, progress, say, to_json
+from stage3.console import Parser, counted, progress, say, to_json
 from stage3.loading import DATA_SETTINGS, check_features, load_data
 from stage3.runs import Run
 
@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(to_json(result))
     if result.get("damages"):
         many = len(result["damages"])
-        raise StorageError(f"{args.out}: {many} damaged parts. Run the command that wrote it again to repair it.")
+        raise StorageError(
+            f"{args.out}: {counted(many, 'damaged part')}. Run the command that wrote it again to repair it."
+        )
     return 0
 
 
@@ -77,7 +79,7 @@ def export(args: Any, tell: Callable[[str], None]) -> dict[str, Any]:
     check_features(the_run, model.encoder.spec, data)
     job = Export.of(the_run, step, model, data, args.out, args.split, device)
     shard = page_range(args.pages, len(job.pages)) if args.pages else None
-    tell(f"exporting {the_run.path}, step {step}, {len(job.pages):,} pages, to {job.places.zarr}")
+    tell(f"exporting {the_run.path}, step {step}, {counted(len(job.pages), 'page')}, to {job.places.zarr}")
     total = shard[1] - shard[0] if shard else len(job.pages)
     with stopping() as stop, progress("embedding pages", total) as bar:
         found = run_export(job, shard=shard, stop=stop, on_pages=bar.advance)
@@ -91,22 +93,25 @@ def page_range(text: str, pages: int) -> tuple[int, int]:
     first, colon, end = text.partition(":")
     if not colon or not (first or "0").isdecimal() or not (end or "0").isdecimal():
         raise ConfigError(f"pages: {text!r} is not A:B, such as 0:1000")
+    if int(first or 0) >= pages:
+        raise ConfigError(f"pages: {text!r} starts after the last row; the store has {counted(pages, 'page')}")
     return int(first or 0), min(int(end or pages), pages)
 
 
 def summary_lines(found: Mapping[str, Any], places: Any) -> Iterator[str]:
     """What was written, in words."""
     if found["panels_cut"]:
-        cut = f"{found['panels_cut']:,} panels on {found['pages_cut']:,} pages"
-        yield f"{cut} are left out: Stage 4 holds 16 panels a page"
+        cut = f"{counted(found['panels_cut'], 'panel')} on {counted(found['pages_cut'], 'page')}"
+        yield f"left out: {cut}; Stage 4 holds 16 panels a page"
     if not found["finished"]:
-        yield f"{found['written']} chunks written, {found['kept']} were there; run without --pages to finish the store"
+        written = f"{counted(found['written'], 'chunk')} written, {found['kept']} were there"
+        yield f"{written}; run without --pages to finish the store"
         return
     if not found["written"]:
-        yield f"{places.zarr} is complete: all {found['chunks']} chunks are as they were written"
+        yield f"{places.zarr} is complete: {counted(found['chunks'], 'chunk')} as written"
     else:
-        yield f"{places.zarr}: {found['pages']:,} pages, {found['panels']:,} panels"
-        yield f"{found['written']} chunks written, {found['kept']} kept from an earlier attempt"
+        yield f"{places.zarr}: {counted(found['pages'], 'page')}, {counted(found['panels'], 'panel')}"
+        yield f"{counted(found['written'], 'chunk')} written, {found['kept']} kept from an earlier attempt"
     yield f"beside it: {places.metadata.name} (pages in row order), {places.sidecar.name} (a row a panel)"
 
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from stage3.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
-from stage3.config import Config, DataError
+from stage3.config import Config, ConfigError, DataError, check_value
 from stage3.features.build import EXAMPLES, extract_crops, extract_texts
 from stage3.features.store import SUFFIX, Array, VectorStore, write_segment
 from stage3.panels import PanelTable
@@ -241,7 +241,7 @@ def load_or_build(
         StorageError: the store cannot be written.
     """
     start = time.monotonic()
-    device = _device(config.device)
+    device = usable_device(config.device)
     vision = resolve_vision(config.vision_backbone, device, config.precision)
     text = resolve_text(config.text_backbone, device, config.precision)
     report = FeatureReport()
@@ -301,12 +301,22 @@ def export(features: FeatureSet, folder: Path) -> list[Path]:
     return written
 
 
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
+def usable_device(name: str) -> str:
+    """The device of a setting as torch calls it; `auto` is the first GPU, else the CPU.
+
+    Raises:
+        ConfigError: no device is called so, or this machine lacks it.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    check_value("device", name)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if gpus else "cpu"
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= gpus:
+        seen = f"{gpus} GPU{'' if gpus == 1 else 's'}" if gpus else "no GPU"
+        raise ConfigError(f"device: {name} is not on this machine: torch finds {seen}. Give --device cpu or auto.")
+    return name
 
 
 def _store(

@@ -94,7 +94,8 @@ def extract_crops(
                     panels = np.arange(first[page], first[page] + count[page])
                     panels = panels[has_box[panels]]
                     if file.problem and len(panels):
-                        report.note(file.problem, paths[page] or str(table.pages["page_id"].iloc[page]))
+                        if paths[page]:  # without a path the table has counted the page already
+                            report.note(file.problem, paths[page])
                         advance(len(panels))
                     elif len(panels):
                         for remark in file.remarks:

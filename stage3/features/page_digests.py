@@ -24,6 +24,7 @@ COLUMNS = {
     "path": "str",
     "size": "int64",
     "mtime_ns": "int64",
+    "pixels": "int64",  # by the header, 0 where that does not read
     "digest": "str",
     "sha256": "str",  # "" where nobody has asked for it
     "problem": "str",
@@ -39,6 +40,7 @@ class _Known:
 
     size: int
     mtime_ns: int
+    pixels: int
     digest: str
     sha256: str = ""
     problem: str = ""
@@ -73,10 +75,11 @@ class PageDigests:
         self.path = root / "pages.parquet"
         self.reading = b"partial" if config.truncated_images else b"whole"
         self._limits = f"{self.reading.decode()} {config.max_megapixels:g} Mpx"
+        self._most_pixels = config.max_megapixels * 1e6
         known = self._load()
         self._rows: dict[str, _Known] = {
-            str(path): _Known(int(size), int(mtime), *map(str, rest))
-            for path, size, mtime, *rest in known.itertuples(index=False, name=None)
+            path: _Known(int(size), int(mtime), int(pixels), *map(str, rest))
+            for path, size, mtime, pixels, *rest in known.itertuples(index=False, name=None)
         }
         self._changed: dict[str, _Known] = {}
         self._saved = time.monotonic()
@@ -104,9 +107,10 @@ class PageDigests:
                 return PageFile(problem="image:not_a_file")
             known = self._rows.get(path)
             if known is None or (known.size, known.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
-                known = self._keep(path, _Known(stat.st_size, stat.st_mtime_ns, *_digests(path, sha256 != "")))
+                pixels, *digests = _digests(path, sha256 != "")
+                known = self._keep(path, _Known(stat.st_size, stat.st_mtime_ns, pixels, *digests))
             elif sha256 and not known.sha256:  # read before its manifest had the column
-                known = self._keep(path, replace(known, sha256=_digests(path, True)[1]))
+                known = self._keep(path, replace(known, sha256=_digests(path, True)[2]))
         except FileNotFoundError:
             return PageFile(problem="image:missing")
         except OSError:
@@ -115,6 +119,8 @@ class PageDigests:
             return PageFile(problem=f"image:{problem.code}")
         if sha256 and known.sha256 != sha256:
             return PageFile(problem="image:sha256")
+        if known.pixels > self._most_pixels:  # also where an earlier, higher limit let its crops into the store
+            return PageFile(problem="image:too_many_pixels")
         if known.reading != self._limits:
             return PageFile(bytes.fromhex(known.digest))
         if known.problem:
@@ -161,12 +167,13 @@ class PageDigests:
         self._changed, self._saved = {}, time.monotonic()
 
 
-def _digests(path: str, with_sha256: bool) -> tuple[str, str]:
-    """The digest of a file's bytes and, from the same pass, their SHA-256 ("" when it is not wanted)."""
+def _digests(path: str, with_sha256: bool) -> tuple[int, str, str]:
+    """Pixels of a picture, the digest of its bytes and, from the same pass, their SHA-256 ("" when not wanted)."""
     digest, sha256 = hashlib.blake2b(digest_size=16), hashlib.sha256()
     with images.open_regular(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             if with_sha256:
                 sha256.update(chunk)
-    return digest.hexdigest(), sha256.hexdigest() if with_sha256 else ""
+        pixels = images.header_pixels(file, path)
+    return pixels, digest.hexdigest(), sha256.hexdigest() if with_sha256 else ""

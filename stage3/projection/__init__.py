@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stage3.config import DataError
-from stage3.console import Parser, progress, say, to_json
+from stage3.config import ConfigError, DataError
+from stage3.console import Parser, counted, progress, say, to_json
 from stage3.neighbors import TRUST_K, Array, exact_neighbours, own_rows, shared, trust
 from stage3.projection.files import (
     Parameters,
@@ -218,17 +219,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         step = chosen_step(the_run, args.step)
         path, work = projection_path(the_run, step, parameters), _map_work(the_run, step, parameters)
     there = path.is_file()
-    with progress("projection", 5) as bar:
+    if not there:
+        check_installed()
+    with progress("projection, stages", 5) as bar:
         make(path, _shown(work, bar.advance))
     summary = summary_of(path, load(path))
     if args.json:
         say(to_json(summary))
         return 0
-    what = f"{summary['epochs']} epochs" if args.drift else f"{summary['clusters']} clusters"
-    say(f"{summary['panels']:,} panels, {what}, {'there already' if there else 'made now'}: {path}")
+    what = counted(summary["epochs"], "epoch") if args.drift else counted(summary["clusters"], "cluster")
+    say(f"{counted(summary['panels'], 'panel')}, {what}, {'there already' if there else 'made now'}: {path}")
     if not args.drift:
         say(f"mean trust {summary['trust']:.3f}: the share of 15 neighbours that the map keeps")
     return 0
+
+
+def check_installed() -> None:
+    """Refuse to make a map without the packages for it, which come with the explorer."""
+    wanted = {"umap": "umap-learn", "sklearn": "scikit-learn"}
+    missing = [package for module, package in wanted.items() if find_spec(module) is None]
+    if missing:
+        raise ConfigError(f"a map needs {' and '.join(missing)}: pip install {' '.join(missing)}, or stage3[app]")
 
 
 def _shown(work: Callable[[Tell], Any], advance: Callable[[int], None]) -> Callable[[Tell], Any]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stage3.config import ConfigError, DataError, Stage3Error, StorageError
+from stage3.config import ConfigError, DataError, NotThere, Stage3Error, StorageError
 from stage3.console import to_json
 from stage3.durable import Lock, make_folder, read_file, read_json, replace_file, this_process
 from stage3.runs import Run
@@ -84,7 +84,7 @@ def chosen_step(the_run: Run, step: int | None = None) -> int:
     """The step a map is made of: the one asked for, else the best, else the newest.
 
     Raises:
-        StorageError: the run has no checkpoint yet.
+        NotThere: the run has no checkpoint yet.
     """
     if step is not None:
         return step
@@ -93,7 +93,7 @@ def chosen_step(the_run: Run, step: int | None = None) -> int:
     if best is not None and any(c.step == best.step for c in there):
         return best.step
     if not there:
-        raise StorageError(f"{the_run.path}: there is no checkpoint yet. Let it train for an epoch first.")
+        raise NotThere(f"{the_run.path}: there is no checkpoint yet. Let it train for an epoch first.")
     return there[-1].step
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from stage3.config import Config, DataError, StorageError
+from stage3.console import counted
+from stage3.durable import pid_alive
 from stage3.panels import DataReport, PanelTable
 from stage3.readers.formats import READERS
 from stage3.readers.names import Listing, scan
@@ -112,6 +114,7 @@ def _mtime(folder: str) -> int:
 def _make(config: Config, source: DataSource, listing: Listing | None, scanned: DataReport, folder: Path) -> None:
     """Build in a folder of its own and put it in place whole, so that no reader ever sees half a table."""
     work = folder.with_name(f".{folder.name}.{os.getpid()}")
+    _clear_dead(folder.parent)
     try:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -132,6 +135,14 @@ def _make(config: Config, source: DataSource, listing: Listing | None, scanned: 
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _clear_dead(tables: Path) -> None:
+    """Remove what processes left that were killed while they built a table."""
+    for entry in tables.glob(".*"):
+        pid = entry.name.removesuffix(".old").rpartition(".")[2]
+        if pid.isdecimal() and not pid_alive(int(pid)):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _put_in_place(work: Path, folder: Path) -> None:
@@ -227,4 +238,9 @@ def nothing_left(report: DataReport) -> str:
         return ""
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in report.skipped.most_common(5)) or "no page is listed"
     first = next((f"; first {e[0]}" for c, e in report.examples.items() if c.startswith("page:") and e), "")
-    return f"nothing is left to train on: {report.pages_listed:,} pages listed, none kept ({reasons}{first})"
+    remedy = ""
+    if next(iter(report.skipped.most_common(1)), ("", 0))[0] == "label":
+        names = ", ".join(f"{name} {n:,}" for name, n in report.facts.get("labels", {}).items())
+        remedy = f". Labels that there are: {names}; name those to train on with --keep_labels"
+    listed = counted(report.pages_listed, "page")
+    return f"nothing is left to train on: {listed} listed, none kept ({reasons}{first}){remedy}"

@@ -74,6 +74,12 @@ ANOMALIES = {
     "image:first_frame": "animations and multi-page files: the first frame is used",
     "image:read_partly": "truncated pictures, read as far as they go: half their pixels may be wrong",
 }
+PICTURES = {
+    "missing": "pictures that are not there: their pages go without",
+    "empty": "picture files of no bytes: their pages go without",
+    "truncated": "pictures that end too early: their pages go without; --truncated_images reads what is there",
+    "too_many_pixels": "pictures above max_megapixels: their pages go without",
+}
 
 
 def report_lines(report: DataReport) -> list[str]:
@@ -152,6 +158,8 @@ def _coverage(report: DataReport) -> list[str]:
             f"{tall:,} panels reach from top to bottom of their page and {wide:,} from side to side: x and y of the "
             "boxes may be swapped. Look at a page; vlm boxes can be read with --box_order."
         )
+    if facts.get("no_picture_share") == 1:
+        lines.append("No page has a picture: only texts and layout would be trained on. Is a --remap OLD=NEW missing?")
     same = facts.get("duplicate_images", {})
     if same.get("groups"):
         lines.append(f"Equal pictures: {same['pictures']:,} in {same['groups']:,} groups.")
@@ -179,7 +187,10 @@ def _by_count(item: tuple[str, int]) -> tuple[int, str]:
 
 
 def _picture_problem(code: str) -> str:
-    return "pictures that cannot be used" if code.startswith("image:") else ""
+    """What a code of `images.ImageProblem` means, as the table and the features count them."""
+    if not code.startswith("image:"):
+        return ""
+    return PICTURES.get(code.removeprefix("image:"), "pictures that cannot be used: their pages go without")
 
 
 def _splits(report: DataReport) -> list[str]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stage3.config import StorageError
+from stage3.config import NotThere, StorageError
 from stage3.durable import (
     MAX_JSON,
     TMP,
@@ -143,13 +143,13 @@ class CheckpointFolder:
         return [Checkpoint(step, found[step]) for step in sorted(found)]
 
     def at(self, step: int) -> Checkpoint:
-        """The checkpoint of one step; StorageError lists the steps there are."""
+        """The checkpoint of one step; NotThere lists the steps there are."""
         there = self.visible()
         for checkpoint in there:
             if checkpoint.step == step:
                 return checkpoint
         steps = ", ".join(str(c.step) for c in there) or "none"
-        raise StorageError(f"{self.path}: no checkpoint of step {step}; there are: {steps}")
+        raise NotThere(f"{self.path}: no checkpoint of step {step}; there are: {steps}")
 
     # --- loading
 
@@ -167,7 +167,7 @@ class CheckpointFolder:
             return Loaded(loaded.step, loaded.tensors, loaded.state, loaded.path, damaged)
         if damaged:
             raise StorageError(f"{self.path}: no checkpoint is whole: " + "; ".join(damaged))
-        raise StorageError(f"{self.path}: there is no checkpoint")
+        raise NotThere(f"{self.path.parent}: there is no checkpoint yet. Let it train for an epoch first.")
 
     # --- retention
 

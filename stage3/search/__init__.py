@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage3.config import FIELDS, ConfigError, DataError, nearest
-from stage3.console import Parser, say, to_json
+from stage3.console import Parser, counted, say, to_json
 from stage3.loading import DATA_SETTINGS, load_data
 from stage3.runs import Run
 
@@ -155,7 +155,7 @@ def _one(searcher: Searcher, query: Query, target: Space, top: int, filters: Fil
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The findings for a person, line by line."""
     for search in found["searches"]:
-        yield f"{search['query']}, among {search['gallery']:,} panels"
+        yield f"{search['query']}, among {counted(search['gallery'], 'panel')}"
         yield f"compared: {search['compared']}"
         if search["partner_rank"] is not None:
             yield f"true partner: rank {search['partner_rank']:g} of {search['gallery']:,}"

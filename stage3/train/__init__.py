@@ -25,17 +25,18 @@ from stage3.config import (
     read_yaml,
     spec_of,
 )
-from stage3.console import Parser, progress, say, settings_from, to_json
+from stage3.console import Parser, counted, progress, say, settings_from, to_json
 from stage3.runs import Run
 
 if TYPE_CHECKING:
     from stage3.dataset import Dataset
     from stage3.train.trainer import Trainer
 
+INEXACT = ("threads", "device")  # settings that change bits alone: --allow_inexact_resume
 EXAMPLES = (
     "python -m stage3.train --run runs/first --data data/samples",
     "python -m stage3.train --run runs/first                                   (goes on after a stop)",
-    "python -m stage3.train --run runs/strong --data data/samples --alignment_weight 1 --temperature 0.05",
+    "python -m stage3.train --run runs/strong --data data/samples --alignment_weight 3 --temperature 0.05",
     "python -m stage3.train --run runs/copy --config runs/first/config.yaml --seed 1",
     "python -m stage3.train --run runs/mine --manifest pages.csv --panels json/ --panel_format ocr",
 )
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     the_run, resumed = open_or_create(args)
     tell = (lambda _: None) if args.json else say
     with the_run.lock(), stopping() as stop:
+        if resumed:
+            change_settings(the_run, args)
         for line in [*overruled(args), *cautions(the_run.config)]:
             _both(the_run, line, tell)
         if the_run.status.state == "finished":
@@ -77,7 +80,6 @@ def open_or_create(args: Any) -> tuple[Run, bool]:
     A new run is made only once its data has been read, so that refused input leaves nothing behind.
 
     Raises:
-        ConfigError: a run that has begun is asked to change a setting that reaches its weights.
         DataError: the data of a new run cannot be used.
     """
     path = Path(args.run)
@@ -88,19 +90,37 @@ def open_or_create(args: Any) -> tuple[Run, bool]:
         check_places(path, config)
         readers.load(config)
         return Run.create(path, config), False
-    existing = Run.open(path)
+    return Run.open(path), True
+
+
+def change_settings(the_run: Run, args: Any) -> None:
+    """Take the settings that a run which was there before is asked to change; its lock is held.
+
+    Before the first checkpoint nothing is trained yet, so that all of them may change: a first try that was refused is
+    mended by the same command with better flags.
+
+    Raises:
+        ConfigError: a run that has begun is asked to change a setting that reaches its weights.
+    """
     asked = {name: value for name, value in vars(args).items() if name in FIELDS}
-    layers = [(existing.config.to_dict(), str(path)), (read_yaml(Path(args.config)) if args.config else {}, "--config")]
-    wanted = Config.layered(*layers, (asked, "command line"))
-    changed = differences(existing.config, wanted)
-    began = (path / "data.json").exists() or bool(existing.checkpoints())
-    fixed = {name: values for name, values in changed.items() if began and not spec_of(name).resume_free}
-    if fixed:
+    file = (read_yaml(Path(args.config)), args.config) if args.config else ({}, "")
+    wanted = Config.layered((the_run.config.to_dict(), str(the_run.path)), file, (asked, "command line"))
+    changed = differences(the_run.config, wanted)
+    free = INEXACT if args.allow_inexact_resume else ()
+    fixed = {n: values for n, values in changed.items() if not spec_of(n).resume_free and n not in free}
+    if fixed and has_begun(the_run):
         listed = "; ".join(f"{name} is {old}, asked for {new}" for name, (old, new) in fixed.items())
-        raise ConfigError(f"{path} was started with other settings: {listed}. Resume without them, or name a new run.")
+        remedy = "Resume without them, or name a new run."
+        if set(fixed) <= set(INEXACT):
+            remedy = "Resume without them, name a new run, or give --allow_inexact_resume for other bits."
+        raise ConfigError(f"{the_run.path} was started with other settings: {listed}. {remedy}")
     if changed:
-        existing.write_config(wanted)
-    return existing, True
+        the_run.write_config(wanted)
+
+
+def has_begun(the_run: Run) -> bool:
+    """Whether anything was trained: a checkpoint is there, or one was chosen as the best and has been lost."""
+    return bool(the_run.checkpoints() or the_run.best())
 
 
 def check_places(path: Path, config: Config) -> None:
@@ -133,26 +153,48 @@ def cautions(config: Config) -> list[str]:
     return lines
 
 
+class Stop:
+    """Whether somebody asked to stop; work without steps runs `at_once()`, where asking ends it."""
+
+    def __init__(self) -> None:
+        self.asked = self.now = False
+
+    def __call__(self) -> bool:
+        """Whether to stop at the next step."""
+        return self.asked
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A signal in here raises Interrupted: what is done so far has been kept, and nothing waits for a step."""
+        self.now = True
+        try:
+            yield
+        finally:
+            self.now = False
+
+
 @contextmanager
-def stopping() -> Iterator[Any]:
+def stopping() -> Iterator[Stop]:
     """A `stop()` that turns true at SIGINT or SIGTERM, so that training ends at the next step with a checkpoint."""
-    asked: list[int] = []
+    stop = Stop()
 
     def note(number: int, _: Any) -> None:
-        if asked and number == signal.SIGINT:
+        if stop.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append(number)
+        stop.asked = True
+        if stop.now:
+            raise Interrupted("stopped before the first step; the same command goes on from what is done")
 
     handled = [signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
     before = {number: signal.signal(number, note) for number in handled}
     try:
-        yield lambda: bool(asked)
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Any, tell: Any) -> None:
+def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Stop, tell: Any) -> None:
     """Prepare data and model, resume if there is something to resume, and train to the end.
 
     The run's status says how it ended, whatever happens.
@@ -160,9 +202,9 @@ def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Any, tell: Any) -
     the_run.clear_stop()
     the_run.set_status("running", message="reading the data")
     try:
-        trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell)
-        with progress(f"training {the_run.name}", trainer.total_steps) as bar:
-            bar.advance(trainer.step)
+        with stop.at_once():  # features may take hours
+            trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell)
+        with progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar:
             trainer.on_step = lambda _: bar.advance(1)
             trainer.fit(stop)
     except Interrupted as error:
@@ -186,12 +228,14 @@ def prepare(the_run: Run, *, resumed: bool, inexact: bool, tell: Any) -> Trainer
 
     from stage3.dataset import Dataset
     from stage3.readers.report import report_lines
-    from stage3.train.trainer import Trainer
+    from stage3.train.trainer import Trainer, resolve_device
 
     torch.set_num_threads(the_run.config.threads)
+    resolve_device(the_run.config.device)  # a missing GPU is said before minutes of features
     data = Dataset.load(the_run.config)
     for line in report_lines(data.table.report):
         tell(line)
+    _both(the_run, data.features.report.sentence(), tell)
     the_run.write_json("data_report", data.table.report.to_dict())
     check_identity(the_run, data)
     if not len(data.pages("train")):
@@ -224,23 +268,24 @@ def start_line(the_run: Run, data: Dataset, trainer: Trainer) -> str:
     """What is about to be trained, in one line."""
     parameters = sum(p.numel() for p in trainer.model.parameters())
     sizes = {name: len(data.pages(name)) for name in ("train", "val", "test")}
+    steps = counted(trainer.total_steps, "step")
     return (
-        f"training {the_run.path}: {parameters:,} parameters, {sizes['train']} pages to train, "
-        f"{sizes['val']} to choose, {sizes['test']} held out; {trainer.total_steps} steps on {trainer.device}"
+        f"training {the_run.path}: {parameters:,} parameters, {counted(sizes['train'], 'page')} to train, "
+        f"{sizes['val']} to choose, {sizes['test']} held out; {steps} on {trainer.device}"
     )
 
 
 def check_identity(the_run: Run, data: Dataset) -> None:
-    """Record what the run is trained on, or refuse to go on when that has changed."""
+    """Record what the run is trained on, or refuse to go on with what has begun when that has changed."""
     now = data.identity()
-    if not (the_run.path / "data.json").exists():
-        if the_run.checkpoints():
-            raise StorageError(
-                f"{the_run.path / 'data.json'} is gone: nothing says on which data the checkpoints were trained. "
-                "Bring it back, or train a new run."
-            )
+    if not has_begun(the_run):
         the_run.write_json("data", now)
         return
+    if not (the_run.path / "data.json").exists():
+        raise StorageError(
+            f"{the_run.path / 'data.json'} is gone: nothing says on which data the checkpoints were trained. "
+            "Bring it back, or train a new run."
+        )
     before = the_run.read_json("data")
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:

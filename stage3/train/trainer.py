@@ -20,6 +20,7 @@ from stage3 import evaluation
 from stage3.batches import PageSampler, PanelBatch, derived_seed, fixed_batches, generator, seeded, steps_from
 from stage3.config import Config, Interrupted, NumericError, StorageError
 from stage3.dataset import Dataset
+from stage3.features import usable_device
 from stage3.model import EncoderSpec
 from stage3.objectives import Stage3, Step, sums
 from stage3.runs import Best, Loaded, Run
@@ -82,8 +83,8 @@ class Totals:
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """`auto` is the first GPU, else the CPU; ConfigError for one that is not on this machine."""
+    return torch.device(usable_device(name))
 
 
 class Trainer:
@@ -347,7 +348,8 @@ class Trainer:
     def _finish_best(self) -> None:
         """Without a validation metric the last checkpoint is the one to use; say so instead of inventing a value."""
         if self.best is None:
-            self.say(f"no {self.config.select_by} was measured (no validation books?): the last checkpoint is used")
+            why = "no validation panel has picture and text" if len(self.val_pages) else "no book is left to choose by"
+            self.say(f"no {self.config.select_by} was measured ({why}): the last checkpoint is used")
 
 
 def validation_line(row: dict[str, Any], config: Config, total_steps: int) -> str:
