@@ -12,7 +12,7 @@ from stage3.batches import PanelBatch
 from stage3.config import Interrupted, NumericError, StorageError
 from stage3.objectives import TERMS, Stage3
 from stage3.train.optim import clip, learning_rate, make_optimizer
-from stage3.train.trainer import Totals, Trainer
+from stage3.train.trainer import Outcome, Totals, Trainer
 from tests import synthetic
 
 CLOCKS = ("seconds", "panels_per_second")
@@ -169,11 +169,11 @@ def test_a_batch_without_signal_changes_no_weight_and_no_optimizer_state(tmp_pat
     run = synthetic.run(tmp_path / "r")
     t = Trainer(run, synthetic.dataset(run.config, single=0.6, textless=0.7))
     for step in (1, 2):  # momentum and decay are under way
-        assert t.train_step(t.data.panel_set.batch(t.data.pages("train")), step)
+        assert t.train_step(t.data.panel_set.batch(t.data.pages("train")), step) is Outcome.DONE
     weights = copy_of(t.model)
     moments = {k: v.clone() for k, v in _moments(t).items()}
     t.totals = Totals()
-    assert t.train_step(without_signal(t), 3)
+    assert t.train_step(without_signal(t), 3) is Outcome.DONE
     assert same(weights, t.model.state_dict())
     assert same(moments, _moments(t))
     assert t.totals.silent == 1
@@ -363,6 +363,34 @@ def test_k16_an_encoder_that_the_file_does_not_hold_is_refused_before_it_is_made
         evaluation.load_model(run)
 
 
+def test_finding_the_loss_scale_of_fp16_is_no_numeric_failure(tmp_path):
+    run = synthetic.run(tmp_path / "r", precision="fp16", epochs=10)
+    t = Trainer(run, synthetic.dataset(run.config))
+    t.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)  # eight halvings from where float16 begins to hold
+    with run.lock():
+        t.fit(never)
+    row = [r for r in rows(run) if r["split"] == "train"]
+    assert 3 < sum(r["skipped_steps"] for r in row) < len(row) / 2
+    assert "loss scale" in (run.path / "train.log").read_text(encoding="utf-8")
+    assert t.step == t.total_steps
+
+
+def test_a_loss_that_is_not_finite_ends_a_run_in_fp16_too(tmp_path, monkeypatch):
+    run = synthetic.run(tmp_path / "r", precision="fp16")
+    t = Trainer(run, synthetic.dataset(run.config))
+    real = t.data.panel_set.batch
+
+    def poisoned(pages):
+        batch = real(pages)
+        batch.image[:] = math.nan
+        return batch
+
+    monkeypatch.setattr(type(t.data.panel_set), "batch", lambda _, pages: poisoned(pages))
+    with run.lock(), pytest.raises(NumericError, match="3 steps in a row"):
+        t.fit(never)
+    assert t.step == 3
+
+
 @pytest.mark.parametrize("weights", [(1, 0.5, 0.3), (0.2, 3, 0), (0, 0, 2), (0, 1, 0)])
 def test_the_total_is_the_weighted_sum_in_training_and_validation(tmp_path, weights):
     names = ("contrastive_weight", "reconstruction_weight", "alignment_weight")
@@ -382,7 +410,7 @@ def test_a_weight_of_zero_keeps_a_broken_term_out_of_the_total(tmp_path):
     with torch.no_grad():
         for p in t.model.reconstruction_head.parameters():
             p.fill_(math.nan)
-    assert t.train_step(t.data.panel_set.batch(t.data.pages("train")), 1)
+    assert t.train_step(t.data.panel_set.batch(t.data.pages("train")), 1) is Outcome.DONE
     assert all(torch.isfinite(p).all() for p in t.model.encoder.parameters())
 
 
@@ -416,7 +444,7 @@ def test_the_clip_reaches_the_step_and_the_norm_before_it_is_logged(tmp_path):
         at_the_step.append(float(torch.cat(grads).norm()))
 
     t.optimizer.register_step_pre_hook(note)
-    assert t.train_step(t.data.panel_set.batch(t.data.pages("train")), 1)
+    assert t.train_step(t.data.panel_set.batch(t.data.pages("train")), 1) is Outcome.DONE
     assert at_the_step == [pytest.approx(0.01, rel=1e-3)]
     assert t.totals.norms[0] > 0.1
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from types import NoneType
 from typing import Any
 
@@ -48,6 +49,14 @@ STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
     "device": (str,),
     "pending": (dict,),
 }
+
+
+class Outcome(Enum):
+    """What became of a training step."""
+
+    DONE = "done"
+    RESCALED = "gradients overflowed float16 at this loss scale, which is halved"  # how fp16 finds its scale
+    NOT_FINITE = "loss or gradient not finite"
 
 
 @dataclass
@@ -115,8 +124,8 @@ class Trainer:
 
     # --- one step
 
-    def train_step(self, batch: PanelBatch, step: int) -> bool:
-        """One optimizer step over everything learned; False when it was skipped as non-finite.
+    def train_step(self, batch: PanelBatch, step: int) -> Outcome:
+        """One optimizer step over everything learned, or the reason why it was skipped.
 
         A batch without any signal changes no weight and no optimizer state.
         """
@@ -127,21 +136,22 @@ class Trainer:
                 found = self.model(batch.to(self.device), mask)
             if not found.has_signal:
                 self.totals.add(found)
-                return True
+                return Outcome.DONE
             self.optimizer.zero_grad(set_to_none=True)
             total = found.total
             self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
         norm = clip(self.model, self.config)
         if not (math.isfinite(norm) and bool(torch.isfinite(total))):
+            too_large = bool(torch.isfinite(total)) and self.scaler.is_enabled() and self.scaler.get_scale() > 1
             self.scaler.update()
-            return False
+            return Outcome.RESCALED if too_large else Outcome.NOT_FINITE
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.totals.add(found)
         self.totals.norms.append(norm)
-        return True
+        return Outcome.DONE
 
     def _dtype(self) -> torch.dtype:
         return torch.float16 if self.config.precision == "fp16" else torch.bfloat16
@@ -165,9 +175,9 @@ class Trainer:
             if self._should_stop(stop):
                 self.checkpoint()
                 raise Interrupted(f"stopped after step {self.step} of {self.total_steps}; the same command resumes it")
-            finite = self.train_step(self.data.panel_set.batch(pages), step)
+            outcome = self.train_step(self.data.panel_set.batch(pages), step)
             self.step = step
-            self._count_skip(finite, pages)
+            self._count_skip(outcome, pages)
             self._after_step(step, epoch)
             self.on_step(step)
         self.checkpoint()
@@ -177,14 +187,17 @@ class Trainer:
         limit = self.config.max_minutes
         return stop() or self.run.stop_requested or (limit > 0 and time.monotonic() - self.began > 60 * limit)
 
-    def _count_skip(self, finite: bool, pages: np.ndarray) -> None:
-        if finite:
+    def _count_skip(self, outcome: Outcome, pages: np.ndarray) -> None:
+        if outcome is Outcome.DONE:
             self.skipped_in_a_row = 0
             return
         self.totals.skipped += 1
+        if outcome is Outcome.RESCALED:
+            self.run.log(f"step {self.step} skipped: {outcome.value}, now {self.scaler.get_scale():g}")
+            return
         self.skipped_in_a_row += 1
         ids = self.data.table.pages["page_id"].iloc[pages].tolist()
-        self.run.log(f"step {self.step} skipped: loss or gradient not finite; pages {', '.join(ids)}")
+        self.run.log(f"step {self.step} skipped: {outcome.value}; pages {', '.join(ids)}")
         if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise NumericError(
                 f"{self.skipped_in_a_row} steps in a row were not finite, the last is step {self.step} "
