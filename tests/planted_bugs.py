@@ -266,7 +266,7 @@ BUGS = (
     ),
     Bug(
         "state a checkpoint of another model is loaded",
-        "stage3/train.py",
+        "stage3/train/__init__.py",
         "the_run.load_checkpoint(check=trainer.check)",
         "the_run.load_checkpoint()",
         "tests/test_train_command.py -k another_model",

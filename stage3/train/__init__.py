@@ -80,14 +80,16 @@ def open_or_create(args: Any) -> tuple[Run, bool]:
     A new run is made only once its data has been read, so that refused input leaves nothing behind.
 
     Raises:
-        DataError: the data of a new run cannot be used.
+        ConfigError, DataError: the settings or the data of a new run cannot be used on this machine.
     """
     path = Path(args.run)
     if not Run.exists(path):
         from stage3 import readers
+        from stage3.train.trainer import resolve_device
 
         config = settings_from(args, config=args.config)
         check_places(path, config)
+        resolve_device(config.device)
         readers.load(config)
         return Run.create(path, config), False
     return Run.open(path), True
