@@ -106,6 +106,7 @@ def page(address: str, width: int = 1440, height: int = 900, theme: Any = "light
 def settled(tab: Any, seconds: float = 60.0) -> None:
     """Wait until the view is drawn: no spinner, no placeholder, nothing running."""
     tab.wait_for_selector(".st-key-view-heading, .st-key-empty-state", timeout=seconds * 1000)
+    tab.wait_for_selector('.stApp[data-test-script-state="notRunning"]', timeout=seconds * 1000)
     busy = '[data-testid="stSkeleton"], [data-testid="stSpinner"], [data-testid="stStatusWidget"]'
     tab.wait_for_function(f"document.querySelectorAll('{busy}').length === 0", timeout=seconds * 1000)
     drawn = "[...document.querySelectorAll('.stPlotlyChart')].every(c => c.querySelector('.main-svg'))"
