@@ -131,13 +131,17 @@ def resolve_step(run: Run, step: int | None) -> int:
 
 def metrics(run: Run) -> pd.DataFrame:
     """`Run.metrics()`, read again only when the file has grown."""
-    path = run.path / "metrics.jsonl"
+    key = metrics_key(run)
+    return run.metrics() if key is None else _metrics.get(key, run.metrics)
+
+
+def metrics_key(run: Run) -> tuple[Any, ...] | None:
+    """A key for anything computed from a run's metrics; another one when the file has grown, None without a file."""
     try:
-        info = path.stat()
-        key = (str(run.path.resolve()), info.st_size, info.st_mtime_ns)
+        info = (run.path / "metrics.jsonl").stat()
+        return (str(run.path.resolve()), info.st_size, info.st_mtime_ns)
     except OSError:
-        return run.metrics()
-    return _metrics.get(key, run.metrics)
+        return None
 
 
 def config_here(config: Config) -> Config:
@@ -275,9 +279,8 @@ def result(run: Run) -> dict[str, float]:
 
 def warm_up() -> None:
     """Import what every view needs and read the default run's panels; what fails here is said by the view that asks."""
-    # Streamlit collects garbage after every action: walking the 300,000 objects of torch, pandas and plotly each time
-    # took more CPU than the action itself, and collecting while they are imported half a second of the first view.
-    # They live as long as the server, so the collector need not look at them, now or later.
+    # Walking the 400,000 objects of torch, pandas and plotly stops all sessions, and collecting while they are imported
+    # took half a second of the first view. They live as long as the server, so the collector need not look at them.
     gc.disable()
     try:
         import plotly.graph_objects  # noqa: F401
