@@ -241,7 +241,9 @@ def panel_frame(run: Run, step: int | None = None) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         from stage3 import inspection
 
-        return inspection.panel_frame(open_dataset(run), load_model(run, step), embedded(run, step))
+        data, model, made = open_dataset(run), load_model(run, step), embedded(run, step)
+        measured = inspection.kept_columns(run, resolve_step(run, step), data, model, made)
+        return inspection.panel_frame(data, model, made, measured)
 
     return _frames.get(checkpoint_key(run, step), make)
 

@@ -113,11 +113,11 @@ def _card(title: str, key: str, about: str = "") -> st.delta_generator.DeltaGene
 def _draw(title: str, key: str, sources: list[Source], metrics: dict[str, str], how: How, **more: Any) -> None:
     about = str(more.pop("about", ""))
     with _card(title, key, about):
-        key = (title, *metrics.items(), how, *more.items(), *((s.name, s.stamp) for s in sources))
+        shown = (title, *metrics.items(), how, *more.items(), *((s.name, s.stamp) for s in sources))
         if any(s.stamp is None for s in sources):
             figure = chart(sources, metrics, how, **more)
         else:
-            figure = theme.kept(key, lambda: chart(sources, metrics, how, **more))
+            figure = theme.kept(shown, lambda: chart(sources, metrics, how, **more))
         if not figure.data:
             shell.line("This run has no such measurement.")
             return
