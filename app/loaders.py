@@ -6,8 +6,10 @@ shared: copy a frame before changing it. No function here needs a session, so th
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -243,7 +245,9 @@ def panel_frame(run: Run, step: int | None = None) -> pd.DataFrame:
 
         data, model, made = open_dataset(run), load_model(run, step), embedded(run, step)
         measured = inspection.kept_columns(run, resolve_step(run, step), data, model, made)
-        return inspection.panel_frame(data, model, made, measured)
+        frame = inspection.panel_frame(data, model, made, measured)
+        give_back()
+        return frame
 
     return _frames.get(checkpoint_key(run, step), make)
 
@@ -265,7 +269,9 @@ def diagnosis(run: Run, step: int | None = None) -> Diagnosis:
             if len(chosen):
                 everything = inspection.take(everything, inspection.gallery_sample(chosen, everything))
                 break
-        return diagnose(everything.panel, everything.page_ids, evaluation.retrieval_metrics(everything))
+        found = diagnose(everything.panel, everything.page_ids, evaluation.retrieval_metrics(everything))
+        give_back()
+        return found
 
     found: Diagnosis = _other.get(("diagnosis", *checkpoint_key(run, step)), make)
     return found
@@ -299,6 +305,16 @@ def warm_up() -> None:
 def remember(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
     """Keep a view's own small result by key, such as ("neighbours", *checkpoint_key(run, step), 10)."""
     return _other.get(key, make)
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system after heavy work: the C library keeps what lies between pieces in use.
+
+    After embedding 100,000 panels that were 156 of 703 MB.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _one_thread() -> None:
