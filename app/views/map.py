@@ -172,7 +172,8 @@ def shown_map(
     rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()
 
     def join() -> pd.DataFrame:
-        joined = frame.loc[rows]
+        # where every panel is on the map, the frame is shared, not copied
+        joined = frame if np.array_equal(frame.index.to_numpy(), rows) else frame.loc[rows]
         extra = ("cluster_id", "trust")
         return joined.assign(**{c: stored[c].to_numpy() for c in extra}) if stored is not None else joined
 
