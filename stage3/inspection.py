@@ -136,7 +136,7 @@ def _read_columns(path: Path, size: int) -> dict[str, np.ndarray]:
     data = read_file(path, 4 * size * 64 + 2**20)
     try:
         found = load(data)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:  # also types numpy lacks
         raise StorageError(f"{path}: damaged ({error})") from None
     seal = found.pop(SEAL, np.zeros(0, np.uint8))
     right = all(values.shape == (size,) and values.dtype == np.float32 for values in found.values())

@@ -8,6 +8,8 @@ import app_support
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
 from app import loaders, mapjobs
@@ -131,7 +133,7 @@ def test_kept_columns_are_those_that_were_measured_and_are_not_measured_again(op
     pd.testing.assert_frame_equal(*frames)
 
 
-@pytest.mark.parametrize("harm", ["a bit", "cut", "empty", "other columns"])
+@pytest.mark.parametrize("harm", ["a bit", "cut", "empty", "other columns", "bfloat16"])
 def test_a_damaged_file_is_measured_again_and_replaced(opened, harm):
     run = opened[0]
     forget(run)
@@ -143,6 +145,9 @@ def test_a_damaged_file_is_measured_again_and_replaced(opened, harm):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
     elif harm == "other columns":
         path.write_bytes(inspection.save({"loss_total": first["loss_total"]}))
+    elif harm == "bfloat16":
+        half = {name: torch.from_numpy(values).bfloat16() for name, values in first.items()}
+        path.write_bytes(save(half | {inspection.SEAL: torch.zeros(32, dtype=torch.uint8)}))
     else:
         path.write_bytes(whole[:200] if harm == "cut" else b"")
     again = columns(opened)
