@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from app import loaders
+from app.cache import Memory
 from stage3.ablate.findings import FINDINGS, SWEEPS
 from stage3.ablate.tables import read_rows
 from stage3.ablate.terms import METRICS
@@ -17,6 +18,7 @@ from stage3.config import DataError
 if TYPE_CHECKING:
     from stage3.ablate.evidence import Row
 
+_kept: Memory[Any] = Memory(24)
 SHIPPED = loaders.SAMPLES / "evidence"
 SEEDS = 5
 COMMAND = f"python -m stage3.ablate --findings all --seeds {SEEDS}"
@@ -53,12 +55,26 @@ def swept() -> list[str]:
     return [name for name in SWEEPS if name in FINDINGS]
 
 
+def stamp(path: Path) -> tuple[Any, ...]:
+    """A key for anything read from a file: another one when the file has changed or gone."""
+    try:
+        info = path.stat()
+    except OSError:
+        return (str(path.resolve()),)
+    return (str(path.resolve()), info.st_size, info.st_mtime_ns, info.st_ino)
+
+
 def rows(folder: Path) -> list[Row]:
-    """The comparisons, a row for each metric of each.
+    """The comparisons, a row for each metric of each; shared, so copy before changing.
 
     Raises:
         DataError: the table is not readable, lacks a column, or holds a metric this version does not know.
     """
+    found: list[Row] = _kept.get(("rows", *stamp(folder / "evidence.parquet")), lambda: _rows(folder))
+    return found
+
+
+def _rows(folder: Path) -> list[Row]:
     import pyarrow
 
     try:
@@ -74,9 +90,16 @@ def rows(folder: Path) -> list[Row]:
 def table(folder: Path, name: str) -> pd.DataFrame:
     """`runs`, `curves`, `budget` or `pareto`; without rows where the experiment had nothing to put there.
 
+    The frame is shared: copy before changing.
+
     Raises:
         DataError: not readable, or lacks a column.
     """
+    found: pd.DataFrame = _kept.get(("table", *stamp(folder / f"{name}.parquet")), lambda: _table(folder, name))
+    return found
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
     import pyarrow
 
     path = folder / f"{name}.parquet"

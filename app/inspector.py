@@ -82,10 +82,15 @@ def unit_embeddings(chosen: shell.Chosen) -> np.ndarray:
 
 def nearest(chosen: shell.Chosen, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, k) panel rows nearest to some panels by cosine of panel embeddings, and their cosines."""
-    z = unit_embeddings(chosen)
-    at = positions_of(chosen, rows)
-    found, cosine = neighbors.exact_neighbours(z[at], k, z, at)
-    return loaders.embedded(chosen.run, chosen.step).rows.numpy()[found], cosine
+
+    def make() -> tuple[np.ndarray, np.ndarray]:
+        z = unit_embeddings(chosen)
+        at = positions_of(chosen, rows)
+        found, cosine = neighbors.exact_neighbours(z[at], k, z, at)
+        return loaders.embedded(chosen.run, chosen.step).rows.numpy()[found], cosine
+
+    key = ("nearest", *loaders.checkpoint_key(chosen.run, chosen.step), tuple(rows.tolist()), k)
+    return _kept.get(key, make)  # type: ignore[no-any-return]
 
 
 def measures(frame: pd.DataFrame, row: int) -> pd.DataFrame:

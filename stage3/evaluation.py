@@ -77,8 +77,9 @@ def embed(model: Stage3, panel_set: PanelSet, pages: np.ndarray, device: torch.d
             found |= {n: getattr(batch, n) for n in ("present", "page_ids", "text_ids", "rows")}
             for name, value in found.items():
                 parts[name].append(value.float().cpu() if value.is_floating_point() else value)
-    # inference tensors cannot be saved for backward by a caller; clone() outside inference mode makes plain ones
-    return Embedded(**{name: torch.cat([v.clone() for v in values]) for name, values in parts.items()})
+    # inference tensors cannot be saved for backward by a caller; joined outside of inference mode they are plain ones,
+    # and each name's parts are let go before the next is joined
+    return Embedded(**{name: torch.cat(parts.pop(name)) for name in list(parts)})
 
 
 def validate(

@@ -2,22 +2,44 @@
 
 The means of these columns over the validation panels are the numbers of a run's validation row: the same batches, the
 same gallery, no dropout and no random mask. V panels, D embedding size.
+
+Of a large data set the measured columns are kept with the run, for ranking is quadratic (100,000 panels: 17 s of CPU):
+
+    runs/NAME/inspection/  KEY.safetensors      KEY = checkpoint fingerprint - data, settings and version
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from stage3 import evaluation, metrics
+from stage3 import __version__, evaluation, metrics
 from stage3.batches import IMAGE, LAYOUT, TEXT, fixed_batches
+from stage3.config import StorageError, spec_of
+from stage3.console import to_json
 from stage3.dataset import Dataset
+from stage3.durable import make_folder, read_file, replace_file
 from stage3.evaluation import Embedded, frozen
 from stage3.objectives import LOSSES, Stage3
+from stage3.runs import Run
 from stage3.splits import SPLITS
 
 MAX_GALLERY = 20_000  # panels of a split that are ranked; a larger split is ranked on so many, drawn once by a seed
+KEPT_FROM = 10_000  # panels; fewer are measured again in about a second
+COLUMNS = 1  # raise it when a number of `measured_columns` changes: kept ones are then measured again
+SEAL = "sha256"  # the tensor of a kept file that holds the digest of all others
+MEASURED = (
+    *(f"loss_{name}" for name in (*LOSSES, "total")),
+    *("rank_i2t", "rank_t2i", "within_i2t", "within_t2i", "gallery", "reconstruction_error", "reconstruction_rank"),
+)
 MODALITIES = {IMAGE: "picture", TEXT: "text", LAYOUT: "box"}
 
 
@@ -52,13 +74,16 @@ def _modality_names(present: np.ndarray) -> np.ndarray:
     return found
 
 
-def panel_frame(data: Dataset, model: Stage3, embedded: Embedded) -> pd.DataFrame:
+def panel_frame(
+    data: Dataset, model: Stage3, embedded: Embedded, measured: Mapping[str, np.ndarray] | None = None
+) -> pd.DataFrame:
     """`describe_panels` and what the model makes of each panel; NaN where a number is not defined.
 
     Args:
         data: the data set.
         model: a model that was trained on features of these sizes.
         embedded: its embeddings of all usable pages, as `evaluation.embed(model, data.panel_set, data.pages("all"))`.
+        measured: its `measured_columns`, where they are known already.
 
     Returns:
         Also gate_picture, gate_text, gate_box; loss_NAME of `objectives.LOSSES`, and loss_total, the weighted sum of
@@ -70,13 +95,61 @@ def panel_frame(data: Dataset, model: Stage3, embedded: Embedded) -> pd.DataFram
     rows = embedded.rows.numpy()
     for i, name in enumerate(("gate_picture", "gate_text", "gate_box")):
         frame[name] = _spread(embedded.gate[:, i].numpy(), rows, len(frame))
-    for name, values in panel_losses(data, model).items():
-        frame[f"loss_{name}"] = values
-    for name, values in retrieval_columns(data, embedded, len(frame)).items():
-        frame[name] = values
-    for name, values in _reconstruction_columns(data, model, embedded, len(frame)).items():
+    for name, values in (measured or measured_columns(data, model, embedded)).items():
         frame[name] = values
     return frame
+
+
+def measured_columns(data: Dataset, model: Stage3, embedded: Embedded) -> dict[str, np.ndarray]:
+    """(V,) float32 losses, ranks and reconstruction errors, `MEASURED`: the columns of `panel_frame` that take long."""
+    found = {f"loss_{name}": values for name, values in panel_losses(data, model).items()}
+    found |= retrieval_columns(data, embedded, len(data.table))
+    return found | _reconstruction_columns(data, model, embedded, len(data.table))
+
+
+def kept_columns(run: Run, step: int, data: Dataset, model: Stage3, embedded: Embedded) -> dict[str, np.ndarray]:
+    """`measured_columns`, of a large data set read from the run's folder or left there for the next time.
+
+    A file that is damaged, or that cannot be written (a run that is only to be read), is as good as none.
+    """
+    if len(data.table) < KEPT_FROM:
+        return measured_columns(data, model, embedded)
+    path = _columns_path(run, step, data, model)
+    with suppress(StorageError):
+        return _read_columns(path, len(data.table))
+    found = measured_columns(data, model, embedded)
+    with suppress(StorageError):
+        make_folder(path.parent)
+        replace_file(path, save(found | {SEAL: _seal(found)}))
+    return found
+
+
+def _columns_path(run: Run, step: int, data: Dataset, model: Stage3) -> Path:
+    settings = {name: value for name, value in model.config.to_dict().items() if not spec_of(name).resume_free}
+    basis = to_json({"version": [__version__, COLUMNS], "data": data.identity(), "settings": settings})
+    name = f"{run.fingerprint(step)[:24]}-{hashlib.sha256(basis.encode()).hexdigest()[:24]}.safetensors"
+    return run.path / "inspection" / name
+
+
+def _read_columns(path: Path, size: int) -> dict[str, np.ndarray]:
+    """Kept columns of the right length and digest; else StorageError."""
+    data = read_file(path, 4 * size * 64 + 2**20)
+    try:
+        found = load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:  # also types numpy lacks
+        raise StorageError(f"{path}: damaged ({error})") from None
+    seal = found.pop(SEAL, np.zeros(0, np.uint8))
+    right = all(values.shape == (size,) and values.dtype == np.float32 for values in found.values())
+    if set(found) != set(MEASURED) or not right or not np.array_equal(seal, _seal(found)):
+        raise StorageError(f"{path}: damaged")
+    return {name: found[name].copy() for name in MEASURED}  # what was read cannot be written to
+
+
+def _seal(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    digest = hashlib.sha256()
+    for name in sorted(columns):
+        digest.update(f"{name} ".encode() + columns[name].tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def panel_losses(data: Dataset, model: Stage3) -> dict[str, np.ndarray]:

@@ -28,6 +28,11 @@ def inspected(tmp_path_factory):
     return run, data, model, embedded, inspection.panel_frame(data, model, embedded)
 
 
+def test_embeddings_are_plain_tensors_that_a_caller_may_train_on(inspected):
+    embedded = inspected[3]
+    assert not any(getattr(embedded, name).is_inference() for name in embedded.__dataclass_fields__)
+
+
 def best_row(run):
     frame = run.metrics()
     return frame[(frame["split"] == "val") & (frame["step"] == run.best().step)].iloc[0]

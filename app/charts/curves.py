@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -18,6 +18,7 @@ class Source:
 
     name: str
     frame: pd.DataFrame
+    stamp: Hashable = None  # changes with the frame; None: not known
 
 
 @dataclass(frozen=True)

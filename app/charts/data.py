@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,7 +27,13 @@ COVERAGE = {
 
 def show_panels_per_page(counts: Mapping[str, int]) -> None:
     """How many pages have how many panels."""
-    numbers = sorted((int(n), int(pages)) for n, pages in counts.items())
+    numbers = tuple(sorted((int(n), int(pages)) for n, pages in counts.items()))
+    figure = theme.kept(("panels a page", numbers), lambda: _panels_per_page(numbers))
+    said = ", ".join(f"{pages} pages with {n}" for n, pages in numbers[:20])
+    theme.show(figure, key="data-histogram", alt=f"Panels a page: {said}")
+
+
+def _panels_per_page(numbers: Sequence[tuple[int, int]]) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             x=[n for n, _ in numbers],
@@ -41,14 +47,17 @@ def show_panels_per_page(counts: Mapping[str, int]) -> None:
     )
     theme.style(figure, height=260, legend=False)
     figure.update_xaxes(title_text="panels on a page", dtick=1 if len(numbers) < 25 else None)
-    figure.update_yaxes(title_text="pages", range=[0, 1.15 * max((p for _, p in numbers), default=1)])
-    said = ", ".join(f"{pages} pages with {n}" for n, pages in numbers[:20])
-    theme.show(figure, key="data-histogram", alt=f"Panels a page: {said}")
+    return figure.update_yaxes(title_text="pages", range=[0, 1.15 * max((p for _, p in numbers), default=1)])
 
 
 def show_coverage(facts: Mapping[str, Any]) -> None:
     """Shares of panels and pages that have what, in percent."""
-    rows = [(label, float(facts[name])) for name, label in COVERAGE.items() if name in facts][::-1]
+    rows = tuple((label, float(facts[name])) for name, label in COVERAGE.items() if name in facts)[::-1]
+    figure = theme.kept(("coverage", rows), lambda: _coverage(rows))
+    theme.show(figure, key="data-coverage", alt="; ".join(f"{n} {v:.1%}" for n, v in rows))
+
+
+def _coverage(rows: Sequence[tuple[str, float]]) -> go.Figure:
     colours = [theme.categorical()[2] if " with d" in n or "with a d" in n else theme.categorical()[1] for n, _ in rows]
     figure = go.Figure(
         go.Bar(
@@ -64,8 +73,7 @@ def show_coverage(facts: Mapping[str, Any]) -> None:
     )
     theme.style(figure, height=260, legend=False)
     figure.update_xaxes(range=[0, 1.12], tickformat=".0%")
-    figure.update_layout(margin={"l": 175})
-    theme.show(figure, key="data-coverage", alt="; ".join(f"{n} {v:.1%}" for n, v in rows))
+    return figure.update_layout(margin={"l": 175})
 
 
 def show_splits(splits: Mapping[str, Mapping[str, int]]) -> None:

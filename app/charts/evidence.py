@@ -65,8 +65,8 @@ def forest(rows: Sequence[Row], chosen: str) -> go.Figure:
         if part:
             _dots(figure, verdict, part, scale)
     theme.style(figure, height=70 + ROW * len(rows))
-    for y, r in zip(at, rows, strict=True):
-        _words(figure, y, r)
+    # all at once: adding one checks all that are there again
+    figure.update_layout(annotations=[note for y, r in zip(at, rows, strict=True) for note in _words(y, r)])
     figure.add_vline(x=0, line={"color": look.quiet, "width": 1, "dash": "dot"}, layer="below")
     figure.update_xaxes(
         range=[-1.1, 1.1], tickvals=[0], ticktext=["no difference"], showgrid=False, domain=[0.41, 0.67], zeroline=False
@@ -100,7 +100,7 @@ def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]], scale: M
     )  # fmt: skip
 
 
-def _words(figure: go.Figure, y: int, r: Row) -> None:
+def _words(y: int, r: Row) -> list[dict[str, Any]]:
     """What stands left (the finding and its two arms) and right (the metric, the numbers) of a line."""
     look = theme.look()
     where: dict[str, Any] = {
@@ -112,13 +112,16 @@ def _words(figure: go.Figure, y: int, r: Row) -> None:
         "captureevents": False,
     }
     small = f"<span style='color:{look.quiet};font-size:11px'>"
-    figure.add_annotation(
-        x=0, xanchor="left", text=f"<b>{theme.safe(r.finding)}</b>", font={"size": 12, "color": look.text}, **where
-    )
     names = f"{theme.safe(r.fixed, 44)}<br>{small}against {theme.safe(r.reviewed, 40)}</span>"
-    figure.add_annotation(x=0.055, xanchor="left", text=names, font={"size": 12.5, "color": look.text}, **where)
     told = f"{theme.safe(difference(r))}<br>{small}{theme.safe(r.verdict)} · {theme.safe(r.label, 38)}</span>"
-    figure.add_annotation(x=0.685, xanchor="left", text=told, font={"size": 12.5, "color": hue_or_text(r)}, **where)
+    return [
+        {"x": x, "xanchor": "left", "text": text, "font": {"size": size, "color": colour}, **where}
+        for x, text, size, colour in (
+            (0, f"<b>{theme.safe(r.finding)}</b>", 12, look.text),
+            (0.055, names, 12.5, look.text),
+            (0.685, told, 12.5, hue_or_text(r)),
+        )
+    ]
 
 
 def hue_or_text(row: Row) -> str:

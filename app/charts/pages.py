@@ -83,7 +83,7 @@ def _frame(
 def similarities(
     matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, axes: tuple[str, str]
 ) -> go.Figure:
-    """A matrix of cosines with its values written in, both axes in reading order from the top left.
+    """A matrix of cosines with its values written in, both axes in reading order from the top left; do not change it.
 
     Args:
         matrix: (N, M) cosines; NaN cells stay empty.
@@ -91,6 +91,11 @@ def similarities(
         columns: names of the columns.
         axes: what rows and columns are.
     """
+    key = ("similarities", matrix.tobytes(), str(matrix.dtype), *rows, "against", *columns, *axes)
+    return theme.kept(key, lambda: _similarities(matrix, rows, columns, axes))
+
+
+def _similarities(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str]) -> go.Figure:
     n = max(matrix.shape)
     text = [["" if np.isnan(v) else f"{v:.2f}" for v in row] for row in matrix] if n <= 16 else None
     heat = go.Heatmap(

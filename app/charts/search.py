@@ -52,6 +52,12 @@ def metric_words(table: pd.DataFrame) -> pd.DataFrame:
 
 def show_metrics(table: pd.DataFrame) -> None:
     """Both directions side by side: bars with intervals, and a short line where chance lies."""
+    figure = theme.kept(("search metrics", table.to_json()), lambda: _metrics(table))
+    said = "; ".join(f"{r['metric']} {r['direction']} {r['value']:.3f}" for _, r in table.iterrows())
+    theme.show(figure, key="search-metrics", alt=f"Retrieval in both directions against chance: {said}")
+
+
+def _metrics(table: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     colours = theme.categorical()
     for i, (way, part) in enumerate(table.groupby("direction", sort=False)):
@@ -82,9 +88,7 @@ def show_metrics(table: pd.DataFrame) -> None:
     top = min(1.0, 1.15 * max(0.05, float(table[["value", "high", "chance"]].max().max())))
     figure.update_layout(barmode="group", bargap=0.35, bargroupgap=0.08)
     theme.style(figure, height=310)
-    figure.update_yaxes(range=[0, top], tickformat=".0%" if top > 0.1 else ".1%")
-    said = "; ".join(f"{r['metric']} {r['direction']} {r['value']:.3f}" for _, r in table.iterrows())
-    theme.show(figure, key="search-metrics", alt=f"Retrieval in both directions against chance: {said}")
+    return figure.update_yaxes(range=[0, top], tickformat=".0%" if top > 0.1 else ".1%")
 
 
 def failure_table(chosen: shell.Chosen, searcher: Searcher, found: pd.DataFrame, *, key: str) -> None:

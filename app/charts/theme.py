@@ -7,12 +7,16 @@ blindness; lines also differ by dash where two meanings share a chart.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import plotly.graph_objects as go
+import plotly.io
 import streamlit as st
+
+from app.cache import Memory
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999933")
 OKABE_ITO_DARK = ("#4FA3E0", "#F0B23A", "#2FC29A", "#E39CC3", "#8CD0F5", "#F0803C", "#B79BE0", "#C6C65A")
@@ -25,6 +29,7 @@ ORDERED = "cividis"  # from low to high; safe for colour-blind readers and in gr
 DIVERGING = "RdBu"
 TERM_COLOURS = {"contrastive": 0, "reconstruction": 1, "alignment": 2, "alignment_i2t": 4, "alignment_t2i": 3}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+TRACES = ("bar", "heatmap", "scatter", "scattergl")  # what our charts draw
 FONT = '"Source Sans", "Source Sans Pro", "Segoe UI", sans-serif'
 
 
@@ -73,11 +78,33 @@ def safe(text: object, length: int = 80) -> str:
     return html.escape(shown if len(shown) <= length else shown[: length - 1] + "…")
 
 
+_figures: Memory[go.Figure] = Memory(200)
+
+
+def kept(key: tuple[Hashable, ...], make: Callable[[], go.Figure]) -> go.Figure:
+    """A figure that all sessions of one look share, made once.
+
+    Args:
+        key: names the chart and all that it shows: fingerprints of files and what the person chose.
+        make: draws it. Whoever gets the figure must not change it.
+    """
+    return _figures.get((is_dark(), *key), make)
+
+
+@cache
+def _template(dark: bool) -> go.layout.Template:
+    """Plotly's template without what none of our charts has: it is copied, checked and sent with every figure."""
+    whole = plotly.io.templates["plotly_dark" if dark else "plotly_white"].to_plotly_json()
+    unused = ("geo", "map", "mapbox", "polar", "scene", "smith", "ternary")
+    layout = {name: value for name, value in whole["layout"].items() if name not in unused}
+    return go.layout.Template(layout=layout, data={name: whole["data"][name] for name in TRACES})
+
+
 def style(figure: go.Figure, *, height: int = 320, legend: bool = True, title: str = "") -> go.Figure:
     """Give a figure the page's look; `title` is our own words."""
     c = look()
     figure.update_layout(
-        template="plotly_dark" if is_dark() else "plotly_white",
+        template=_template(is_dark()),
         height=height,
         margin={"l": 48, "r": 12, "t": 34 if title else 12, "b": 36},
         paper_bgcolor="rgba(0,0,0,0)",

@@ -117,7 +117,7 @@ def _findings(where: Path) -> None:
             help="Paired over seeds and books; dot: mean, bar: 95 % interval. Each metric has its own scale. "
             "Click a line to see it in full",
         )
-        _forest(shown)
+        _forest(shown, where)
     with right, st.container(border=True, key="card-finding", gap="small"):
         _comparison(options, rows, where)
 
@@ -156,13 +156,15 @@ def _keep_choice(options: dict[str, Row], shown: list[Row]) -> None:
     st.session_state["evidence-row"] = next((k for k in asked if k in listed), (asked or listed)[0])
 
 
-def _forest(shown: list[Row]) -> None:
+def _forest(shown: list[Row], where: Path) -> None:
     if not shown:
         shell.line("No comparison has this verdict.")
         return
+    chosen = str(st.session_state["evidence-row"])
+    key = ("forest", chosen, *map(key_of, shown), *files.stamp(where / "evidence.parquet"))
     with st.container(height=min(760, 96 + charts.ROW * len(shown)), border=False, key="evidence-scroll"):
         theme.show(
-            charts.forest(shown, str(st.session_state["evidence-row"])),
+            theme.kept(key, lambda: charts.forest(shown, chosen)),
             key="evidence-forest",
             alt=f"Difference and interval of {len(shown)} comparisons: "
             + "; ".join(f"{r.finding} {r.label} {difference(r)} {r.verdict}" for r in shown[:8]),
@@ -253,7 +255,8 @@ def _curves(chosen: Row, where: Path) -> None:
         st.text("Both sides are the same runs, measured in two ways.")
     split, label = CURVES[str(metric)]
     told = METRICS[metric].label if metric in METRICS else label
-    figure = charts.arms(frame, names, str(metric), split)
+    key = ("arms", *names.items(), metric, split, *files.stamp(where / "curves.parquet"))
+    figure = theme.kept(key, lambda: charts.arms(frame, names, str(metric), split))
     theme.show(figure, key="evidence-curves", alt=f"{told} of both arms by epoch")
 
 

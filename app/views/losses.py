@@ -36,7 +36,7 @@ def render() -> None:
     def watch() -> None:
         if live and not any(e.run.is_live for e in entries):
             st.rerun()
-        sources = [Source(e.id, loaders.metrics(e.run)) for e in entries]
+        sources = [Source(e.id, loaders.metrics(e.run), loaders.metrics_key(e.run)) for e in entries]
         if all(s.frame.empty for s in sources):
             shell.empty("Nothing has been logged yet", "The first row comes after the first step of training.")
         else:
@@ -113,7 +113,11 @@ def _card(title: str, key: str, about: str = "") -> st.delta_generator.DeltaGene
 def _draw(title: str, key: str, sources: list[Source], metrics: dict[str, str], how: How, **more: Any) -> None:
     about = str(more.pop("about", ""))
     with _card(title, key, about):
-        figure = chart(sources, metrics, how, **more)
+        shown = (title, *metrics.items(), how, *more.items(), *((s.name, s.stamp) for s in sources))
+        if any(s.stamp is None for s in sources):
+            figure = chart(sources, metrics, how, **more)
+        else:
+            figure = theme.kept(shown, lambda: chart(sources, metrics, how, **more))
         if not figure.data:
             shell.line("This run has no such measurement.")
             return
@@ -188,12 +192,10 @@ def _tables(entries: list[loaders.Entry], sources: list[Source]) -> None:
                 best = entry.run.best()
             except Stage3Error:
                 best = None
-            table = curves.gap_table(source.frame, best.step if best else None)
-            table.insert(0, "run", source.name)
-            frames.append(table)
+            frames.append(_gap_table(source, best.step if best else None).assign(run=source.name))
         joined = pd.concat(frames, ignore_index=True)
-        if len(entries) == 1:
-            joined = joined.drop(columns="run")
+        named = [] if len(entries) == 1 else ["run"]
+        joined = joined[[*named, *(c for c in joined.columns if c != "run")]]
         number = st.column_config.NumberColumn
         st.dataframe(
             joined,
@@ -207,3 +209,13 @@ def _tables(entries: list[loaders.Entry], sources: list[Source]) -> None:
                 "gap": number("Gap", format="%+.4f"),
             },
         )
+
+
+def _gap_table(source: Source, best_step: int | None) -> pd.DataFrame:
+    def make() -> pd.DataFrame:
+        return curves.gap_table(source.frame, best_step)
+
+    if source.stamp is None:
+        return make()
+    found: pd.DataFrame = loaders.remember(("gap", source.stamp, best_step), make)
+    return found

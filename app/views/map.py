@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,14 @@ import pandas as pd
 import streamlit as st
 
 from app import components, export, gallery, inspector, loaders, mapjobs, shell
+from app.cache import Memory
 from app.charts import maps, theme
 from app.views import map_compare, map_drift
 from stage3.projection.files import Job
 from stage3.projection.layouts import hull, inside, stratified
 
 CHART = "map-chart"
+_figures: Memory[Any] = Memory(24)  # of up to 20,000 dots, half a megabyte each
 MODES = {"one": "One map", "two": "Side by side", "drift": "Drift"}
 FILTERS = {"book": "Books", "page_type": "Page types", "split": "Splits", "modality": "Modalities"}
 LONG_LIST = 500  # values; a longer list is filtered by typing
@@ -128,7 +131,7 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Col
             help="Click chooses a dot and dragging moves the map; lasso and box select what they surround",
         )
         with st.popover("Filter", icon=":material/filter_alt:", help="Draw only some panels"):
-            wanted = {column: _filter(frame, column, label) for column, label in FILTERS.items()}
+            wanted = {column: _filter(chosen, frame, column, label) for column, label in FILTERS.items()}
         with st.popover("Drawing", icon=":material/tune:"):
             st.segmented_control(
                 "Draw with",
@@ -143,8 +146,9 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Col
     return shown_map(chosen, frame, stored if layout == "UMAP" else None, stored, wanted), maps.COLOURINGS[name]
 
 
-def _filter(frame: pd.DataFrame, column: str, label: str) -> list[str]:
-    values = sorted(frame[column].unique().tolist())
+def _filter(chosen: shell.Chosen, frame: pd.DataFrame, column: str, label: str) -> list[str]:
+    key = ("values", column, *loaders.checkpoint_key(chosen.run, chosen.step))
+    values: list[str] = loaders.remember(key, lambda: sorted(frame[column].unique().tolist()))
     if len(values) < 2:
         return []
     if len(values) > LONG_LIST:
@@ -168,7 +172,8 @@ def shown_map(
     rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()
 
     def join() -> pd.DataFrame:
-        joined = frame.loc[rows]
+        # where every panel is on the map, the frame is shared, not copied
+        joined = frame if np.array_equal(frame.index.to_numpy(), rows) else frame.loc[rows]
         extra = ("cluster_id", "trust")
         return joined.assign(**{c: stored[c].to_numpy() for c in extra}) if stored is not None else joined
 
@@ -211,7 +216,10 @@ def _chart(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> Non
     dim = 0.14
     if focus is not None and picked is None:
         picked, dim = np.asarray(list(inspector.page_rows(chosen, int(shown.frame["page"][focus])))), 0.4
-    figure = figure_of(shown, colouring, at, picked, dim=dim, webgl=webgl)
+    if picked is None and focus is None:
+        figure = _plain_figure(chosen, shown, colouring, at, webgl)
+    else:
+        figure = figure_of(shown, colouring, at, picked, dim=dim, webgl=webgl)
     if focus is not None:
         _outline(figure, shown, focus, webgl)
     name = "UMAP" if shown.about.startswith("UMAP") else "PCA"
@@ -234,15 +242,24 @@ def _dim(chosen: shell.Chosen) -> int:
     return int(loaders.embedded(chosen.run, chosen.step).panel.shape[1])
 
 
+def _plain_figure(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring, at: np.ndarray, webgl: bool) -> Any:
+    """The scatter without a selection, which is the same for all sessions that ask for it."""
+    key = (*loaders.checkpoint_key(chosen.run, chosen.step), shown.about, colouring.label, "trust" in shown.frame)
+    dots = hashlib.sha256(at.tobytes() + shown.xy[at].tobytes()).hexdigest()
+    key = (*key, dots, webgl, st.session_state.get("map_tool"), theme.is_dark())
+    return _figures.get(key, lambda: figure_of(shown, colouring, at, None, dim=1.0, webgl=webgl))
+
+
 def figure_of(
     shown: Shown, colouring: maps.Colouring, at: np.ndarray, picked: np.ndarray | None, *, dim: float, webgl: bool
 ) -> Any:
     """The scatter of some positions of a map."""
-    part = shown.frame.iloc[at]
+    columns = ["page_id", "order", "n_panels", colouring.column]
+    part = shown.frame[list(dict.fromkeys(columns))].iloc[at]
     hover = None
     if len(at) <= maps.HOVER_TEXT_MOST:
-        columns = (part["page_id"], part["order"], part["n_panels"])
-        hover = [f"{theme.safe(p, 40)} · {o + 1}/{n}" for p, o, n in zip(*columns, strict=True)]
+        about = (part["page_id"], part["order"], part["n_panels"])
+        hover = [f"{theme.safe(p, 40)} · {o + 1}/{n}" for p, o, n in zip(*about, strict=True)]
     marked = None if picked is None else np.isin(shown.rows[at], picked)
     tool = st.session_state.get("map_tool", "pan")
     coloured = part[colouring.column]

@@ -180,9 +180,11 @@ def _metrics(chosen: shell.Chosen, searcher: Searcher) -> None:
 
 def _report(chosen: shell.Chosen, split: str) -> dict[str, Any]:
     data = loaders.open_dataset(chosen.run)
-    return evaluation_report(
+    report = evaluation_report(
         chosen.run, split=split, data=data, checkpoint=chosen.step, max_pages=MAX_EVALUATED, intervals="page"
     )
+    loaders.give_back()
+    return report
 
 
 def _failures(chosen: shell.Chosen, searcher: Searcher) -> None:

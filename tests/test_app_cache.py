@@ -1,0 +1,187 @@
+"""What sessions share: one figure a checkpoint, look and choice; and what opening a large run leaves for the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import app_support
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save
+from streamlit.testing.v1 import AppTest
+
+from app import loaders, mapjobs
+from app.cache import Memory
+from app.charts import theme
+from app.views import map as map_view
+from stage3 import evaluation, inspection
+from stage3.config import StorageError
+from stage3.dataset import Dataset
+from stage3.projection.files import Job
+from stage3.runs import Run
+
+UI = Path(__file__).parent.parent / "app" / "ui.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = app_support.workspace(tmp_path_factory.mktemp("shared"))
+    app_support.make_run(folder / "runs", "second", folder / "data" / "samples", seed=1)
+    return folder
+
+
+@pytest.fixture
+def made(folder, monkeypatch):
+    """Keys of the figures that were drawn, not taken from memory."""
+    monkeypatch.chdir(folder)
+    drawn: list[tuple] = []
+
+    class Counting(Memory):
+        def get(self, key, make):
+            return super().get(key, lambda: (drawn.append(key), make())[1])
+
+    for module in (theme, map_view):
+        monkeypatch.setattr(module, "_figures", Counting(200))
+    monkeypatch.setattr(mapjobs, "ensure", lambda *_, **__: Job("running"))  # no child: principal components are shown
+    return drawn
+
+
+def session(view: str, run: str) -> AppTest:
+    app = AppTest.from_file(str(UI), default_timeout=60)
+    app.query_params["view"], app.query_params["run"] = view, run
+    app.run()
+    assert not app.exception
+    return app
+
+
+def specs(app: AppTest) -> list[str]:
+    return [chart.proto.spec for chart in app.get("plotly_chart")]
+
+
+@pytest.mark.parametrize("view", ["losses", "map"])
+def test_two_sessions_get_the_same_figures_and_another_checkpoint_others(view, made):
+    first = specs(session(view, "samples/first"))
+    count = len(made)
+    assert first
+    assert count == len(set(made)) == len(first)
+    assert specs(session(view, "samples/first")) == first
+    assert len(made) == count  # nothing was drawn again
+    assert specs(session(view, "runs/second")) != first
+    assert len(made) > count
+
+
+def test_a_run_that_goes_on_is_drawn_again(made, folder):
+    before = specs(session("losses", "runs/second"))
+    path = folder / "runs" / "second" / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    try:
+        assert specs(session("losses", "runs/second")) != before
+    finally:
+        path.write_bytes(whole)
+
+
+def test_light_and_dark_have_figures_of_their_own(monkeypatch):
+    drawn = []
+    for dark in (False, True, False):
+        monkeypatch.setattr(theme, "is_dark", lambda dark=dark: dark)
+        drawn.append(theme.kept(("a test",), lambda: theme.style(theme.go.Figure())))
+    assert drawn[0] is drawn[2] is not drawn[1]
+    assert drawn[0].layout.font.color != drawn[1].layout.font.color
+
+
+# --- columns kept with the run
+
+
+@pytest.fixture
+def opened(folder, monkeypatch):
+    """A run, and what its columns are made of; so small a set is kept too."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(inspection, "KEPT_FROM", 1)
+    run = Run.open("runs/second")
+    data, model = Dataset.load(run.config, progress=False), loaders.load_model(run)
+    return run, data, model, evaluation.embed(model, data.panel_set, data.pages("all"))
+
+
+def files(run: Run) -> list[Path]:
+    return sorted((run.path / "inspection").glob("*"))
+
+
+def columns(opened) -> dict[str, np.ndarray]:
+    run, *parts = opened
+    return inspection.kept_columns(run, run.best().step, *parts)
+
+
+def forget(run: Run) -> None:
+    for path in files(run):
+        path.unlink()
+
+
+def test_kept_columns_are_those_that_were_measured_and_are_not_measured_again(opened, monkeypatch):
+    run, data, model, embedded = opened
+    forget(run)
+    first = columns(opened)
+    assert [p.suffix for p in files(run)] == [".safetensors"]
+    monkeypatch.setattr(inspection, "measured_columns", lambda *_: pytest.fail("measured again"))
+    again = columns(opened)
+    assert list(again) == list(first) == list(inspection.MEASURED)
+    for name, values in again.items():
+        np.testing.assert_array_equal(values, first[name])
+    frames = [inspection.panel_frame(data, model, embedded, c) for c in (first, again)]
+    pd.testing.assert_frame_equal(*frames)
+
+
+@pytest.mark.parametrize("harm", ["a bit", "cut", "empty", "other columns", "bfloat16"])
+def test_a_damaged_file_is_measured_again_and_replaced(opened, harm):
+    run = opened[0]
+    forget(run)
+    first = columns(opened)
+    (path,) = files(run)
+    whole = path.read_bytes()
+    if harm == "a bit":
+        at = len(whole) - len(whole) // 3
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    elif harm == "other columns":
+        path.write_bytes(inspection.save({"loss_total": first["loss_total"]}))
+    elif harm == "bfloat16":
+        half = {name: torch.from_numpy(values).bfloat16() for name, values in first.items()}
+        path.write_bytes(save(half | {inspection.SEAL: torch.zeros(32, dtype=torch.uint8)}))
+    else:
+        path.write_bytes(whole[:200] if harm == "cut" else b"")
+    again = columns(opened)
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, again[name])
+    assert path.read_bytes() == whole
+
+
+def test_another_checkpoint_data_or_version_has_another_file(opened, monkeypatch):
+    run, data, model, _ = opened
+    step = run.best().step
+    path = inspection._columns_path(run, step, data, model)
+    others = [c.step for c in run.checkpoints() if c.step != step]
+    assert others
+    assert inspection._columns_path(run, others[0], data, model) != path
+    moved = Dataset(data.table, data.features, np.roll(data.split, 1))
+    assert inspection._columns_path(run, step, moved, model) != path
+    monkeypatch.setattr(inspection, "COLUMNS", inspection.COLUMNS + 1)
+    assert inspection._columns_path(run, step, data, model) != path
+
+
+def test_a_run_that_cannot_be_written_to_is_measured(opened, monkeypatch):
+    forget(opened[0])
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(inspection, "replace_file", full)
+    assert list(columns(opened)) == list(inspection.MEASURED)
+    assert not files(opened[0])
+
+
+def test_a_small_set_leaves_nothing(opened, monkeypatch):
+    forget(opened[0])
+    monkeypatch.setattr(inspection, "KEPT_FROM", 10**6)
+    columns(opened)
+    assert not files(opened[0])
