@@ -184,7 +184,9 @@ def _work(sources: list[Source], how: How) -> None:
 
 def _tables(entries: list[loaders.Entry], sources: list[Source]) -> None:
     with _card(
-        "Change and gap", "gap", "gap: last validation minus last training epoch; negative is usual with dropout"
+        "Change and gap",
+        "gap",
+        "gap: last validation minus last training epoch; negative is usual, with dropout and noise in training",
     ):
         frames = []
         for entry, source in zip(entries, sources, strict=True):
