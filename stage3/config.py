@@ -189,7 +189,7 @@ class Config:
     normalize_target: bool = _setting(False, "objectives", "layer-normalise (no affine) the reconstruction target")
 
     # training
-    epochs: int = _setting(30, "training", "passes over the training pages", low=1, high=10000)
+    epochs: int = _setting(20, "training", "passes over the training pages", low=1, high=10000)
     batch_pages: int = _setting(32, "training", "pages a batch", low=2, high=4096)
     lr: float = _setting(1e-2, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
     weight_decay: float = _setting(0.01, "training", "decay of matrices (not norms, biases, scalars)", low=0, high=10)
