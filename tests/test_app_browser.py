@@ -158,9 +158,14 @@ def test_a_deep_link_restores_view_run_and_panel(tab):
     settled(tab)
     after = tab.locator('[data-testid="stMain"]').inner_text()
     assert before.split() == after.split()
-    tab.keyboard.press("g")
-    tab.keyboard.press("l")
-    tab.get_by_role("heading", name="Losses", exact=True).wait_for()
+    losses = tab.get_by_role("heading", name="Losses", exact=True)
+    for _ in range(6):  # on a busy machine the page may not listen to keys yet
+        tab.keyboard.press("g")
+        tab.keyboard.press("l")
+        tab.wait_for_timeout(5000)
+        if losses.is_visible():
+            break
+    losses.wait_for()
     settled(tab)
     tab.go_back()
     tab.get_by_role("heading", name="Page", exact=True).wait_for()
