@@ -1,4 +1,4 @@
-"""`streamlit run app/main.py`: the explorer, with routes of its own for pictures and for addresses of views."""
+"""`streamlit run app/main.py`: the explorer, with routes of its own for images and for addresses of views."""
 
 import sys
 import threading
@@ -14,9 +14,10 @@ import streamlit as st  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
-from app import addresses, loaders, thumbs  # noqa: E402
+from app import addresses  # noqa: E402
+from app.store import loaders, thumbs  # noqa: E402
 
-# Streamlit checks the Host header of its websocket only; pictures of a person's comics need the same care, or a
+# Streamlit checks the Host header of its websocket only; images of a person's comics need the same care, or a
 # web page could read them through a name that it points at this machine.
 hosts = list(st.get_option("server.allowedHosts") or []) or ["*"]
 

@@ -33,11 +33,12 @@ from typing import Any, NoReturn, TypeVar
 
 import streamlit as st
 
-from app import addresses, components, loaders, thumbs
+from app import addresses, components
 from app.addresses import START, VIEWS
-from stage3.config import Stage3Error, StorageError
-from stage3.images import ImageProblem
-from stage3.runs import Run
+from app.store import loaders, thumbs
+from stage3.data.images import ImageProblem
+from stage3.errors import Stage3Error, StorageError
+from stage3.runs import RunFolder
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Chosen:
     """The run and checkpoint a view shows. `step` is None where the run has no checkpoint yet."""
 
     id: str
-    run: Run
+    run: RunFolder
     step: int | None
     is_sample: bool
 
@@ -153,7 +154,7 @@ def _run_label(entry: loaders.Entry) -> str:
     return f"{entry.run.name}  (sample)" if entry.is_sample else entry.id
 
 
-def _run_facts(run: Run) -> str:
+def _run_facts(run: RunFolder) -> str:
     c = run.config
     parts = [f"weights {c.contrastive_weight:g} / {c.reconstruction_weight:g} / {c.alignment_weight:g}"]
     taus = {c.contrastive_temperature, c.alignment_temperature}
@@ -177,31 +178,31 @@ STATE_LOOK = {
 }
 
 
-def run_state(run: Run) -> str:
+def run_state(run: RunFolder) -> str:
     """`running` only where a process really trains it; a run that says so and is not live is `lost`."""
     state = run.status.state
     return "lost" if state == "running" and not run.is_live else state
 
 
-def state_badge(run: Run) -> None:
-    """The state as a coloured word."""
+def state_badge(run: RunFolder) -> None:
+    """The state as a colored word."""
     word, color, icon = STATE_LOOK[run_state(run)]
     st.badge(word, icon=icon, color=color)  # type: ignore[arg-type]
 
 
 NAMES = {
     "same_page_r_precision": "Same-page precision",
-    "within_page_i2t": "Within-page picture→text",
-    "within_page_t2i": "Within-page text→picture",
+    "within_page_i2t": "Within-page image→text",
+    "within_page_t2i": "Within-page text→image",
 }
 
 
 def metric_name(name: str) -> str:
-    """A metric for people: `retrieval/i2t_r5` is "R@5 picture→text"."""
+    """A metric for people: `retrieval/i2t_r5` is "R@5 image→text"."""
     kind, _, rest = name.partition("/")
     if kind == "retrieval":
         way, _, what = rest.partition("_")
-        ways = {"i2t": "picture→text", "t2i": "text→picture", "mean": "both ways"}
+        ways = {"i2t": "image→text", "t2i": "text→image", "mean": "both ways"}
         if way in ways:
             label = {"mrr": "MRR", "median_rank": "median rank"}.get(what, what.replace("r", "R@", 1))
             return f"{label} {ways[way]}"
@@ -248,18 +249,18 @@ def link(view: str, **params: Any) -> str:
     return addresses.link(view, run=run, **params)
 
 
-# --- pictures
+# --- images
 
 
 def thumb_url(chosen_run: Chosen, row: int, side: int = 240, kind: str = "panel") -> str:
-    """The address of a panel's (or page's) picture: for picture columns, hover overlays and components."""
+    """The address of a panel's (or page's) image: for image columns, hover overlays and components."""
     return thumbs.url(kind, chosen_run.id, row, side)
 
 
 def thumb(chosen_run: Chosen, row: int, side: int = 360, kind: str = "panel") -> bytes:
-    """The picture itself, for `st.image`; a grey one where there is none."""
+    """The image itself, for `st.image`; a gray one where there is none."""
     try:
-        return thumbs.picture(chosen_run.id, kind, int(row), min((s for s in thumbs.SIDES if s >= side), default=1200))
+        return thumbs.image(chosen_run.id, kind, int(row), min((s for s in thumbs.SIDES if s >= side), default=1200))
     except ImageProblem:
         return thumbs.placeholder(side)
 

@@ -4,7 +4,7 @@
 
 Starts `streamlit run app/main.py` on a free port of this machine, in a copy of the sample run and in drawn data sets of
 the asked sizes, and speaks to it as the browser's page does: a websocket (subprotocol `streamlit`), protobuf messages,
-read until the script has finished; pictures are not fetched. Sessions wait five seconds on average between actions.
+read until the script has finished; images are not fetched. Sessions wait five seconds on average between actions.
 CPU time is of the server process; it survives a busy machine, seconds do not: `/proc/loadavg` is printed beside each
 part. Every answer is checked for what it must hold. Exit code 1 says that a bar was missed or an answer was wrong.
 """
@@ -30,7 +30,7 @@ from benchmarks.app_session import Session, drawn_folder, sample_folder, server
 
 VIEWS = ("search", "page", "losses", "retrain", "evidence", "data", "runs", "map")
 THINK = 5.0  # seconds between two actions of a session, on average
-BARS = {"first paint s": 3.0, "retrain s": 10.0, "switch ms": 500.0, "colour ms": 300.0, "filter ms": 300.0}
+BARS = {"first paint s": 3.0, "retrain s": 10.0, "switch ms": 500.0, "color ms": 300.0, "filter ms": 300.0}
 LARGE, LARGE_BAR = 20_000, 1000.0  # above so many panels every action may take a second of CPU
 
 
@@ -57,7 +57,7 @@ def mean(found: list[dict[str, float]]) -> dict[str, float]:
 
 
 async def actions(process: psutil.Process, port: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Each action of one session: views the first time, then again; colours; filters."""
+    """Each action of one session: views the first time, then again; colors; filters."""
     tab, found = Session(port), {}
     found["open"] = mean([await cost(process, tab.open())])
     visits = {view: [await cost(process, tab.run(view))] for view in VIEWS}
@@ -66,7 +66,7 @@ async def actions(process: psutil.Process, port: int, rounds: int) -> dict[str, 
             visits[view].append(await cost(process, tab.run(view)))
     found["first visit of a view"] = mean([v[0] for v in visits.values()])
     found |= {f"switch to {view}": mean(v[1:]) for view, v in visits.items()}
-    for name, change in (("colour", tab.colour), ("filter", tab.filter)):
+    for name, change in (("color", tab.color), ("filter", tab.filter)):
         for turn in range(20):  # once each, so that what is computed once a checkpoint is there
             await change(turn)
         found[name] = mean([await cost(process, change(turn)) for turn in range(10)])
@@ -91,13 +91,13 @@ async def crowd(process: psutil.Process, port: int, sessions: int, seconds: floa
             if time.monotonic() > end:
                 return wrong
             turn += 1
-            kind = dice.choice(("colour", "filter", "switch")) if on_map else "switch"
+            kind = dice.choice(("color", "filter", "switch")) if on_map else "switch"
             try:
                 if kind == "switch":
                     answer = await tab.run(dice.choice(VIEWS[:-1]) if on_map else "map")
                     on_map = not on_map
                 else:
-                    answer = await (tab.colour(turn) if kind == "colour" else tab.filter(turn))
+                    answer = await (tab.color(turn) if kind == "color" else tab.filter(turn))
             except (OSError, TimeoutError, websockets.WebSocketException) as error:
                 faults.append(f"{kind}: {type(error).__name__}")
                 return wrong + 1
@@ -122,7 +122,7 @@ def first_paint(folder: Path, *, browser: bool) -> float | None:
             answer = asyncio.run(Session(port).open())
             assert "plotly_chart" in answer["kinds"], "the first view holds no map"
             return time.monotonic() - start
-    from app import screenshots
+    from tools import screenshots
 
     if screenshots.browser_path() is None:
         return None
@@ -148,7 +148,7 @@ def _listens(port: int, seconds: float = 60.0) -> None:
 
 def retrain(folder: Path) -> tuple[float, float]:
     """Seconds from the click to a finished run, and of CPU: the sample run's settings with another seed, heads only."""
-    from app import jobs, loaders
+    from app.store import jobs, loaders
 
     before, cpu = Path.cwd(), 0.0
     os.chdir(folder)

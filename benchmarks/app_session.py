@@ -122,9 +122,9 @@ class Session:
                 errors += message.script_finished == ForwardMsg.FINISHED_WITH_COMPILE_ERROR
                 return {"bytes": size, "errors": errors, "words": words, "kinds": kinds}
 
-    async def colour(self, turn: int) -> dict[str, Any]:
-        """The next colour of the map; its answer must hold the chart."""
-        key = next(k for k in self.widgets if k.startswith("map_colour"))
+    async def color(self, turn: int) -> dict[str, Any]:
+        """The next color of the map; its answer must hold the chart."""
+        key = next(k for k in self.widgets if k.startswith("map_color"))
         options = list(self.widgets[key][0].options)
         answer = await self.run(widget=key, value=options[(turn + 1) % len(options)])
         return answer | {"errors": answer["errors"] + ("plotly_chart" not in answer["kinds"])}
@@ -162,14 +162,14 @@ def _map_of(folder: Path) -> None:
     import numpy as np
     import pandas as pd
 
-    from stage3 import evaluation
-    from stage3.dataset import Dataset
+    from stage3.batches.dataset import Dataset
+    from stage3.model import embedding
     from stage3.projection import files, layouts
-    from stage3.runs import Run
+    from stage3.runs import RunFolder
 
-    run = Run.open(folder / "data" / "samples" / "runs" / "first")
+    run = RunFolder.load(folder / "data" / "samples" / "runs" / "first")
     data, step = Dataset.load(run.config, progress=False), files.chosen_step(run, None)
-    held = evaluation.embed(evaluation.load_model(run, step), data.panel_set, data.pages("all"))
+    held = embedding.embed(run.model(step), data.panel_set, data.pages("all"))
     rows, xy = held.rows.numpy(), layouts.pca(held.panel.numpy())
     page = data.table.page_of_panel[rows]
     about = data.table.pages.iloc[page].reset_index(drop=True)

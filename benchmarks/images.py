@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from stage3 import images
 from stage3.crops import CropStore
+from stage3.data import images
 
 SIZE = (1988, 3057)
 SIDE = 224
@@ -27,7 +27,7 @@ BOXES = np.array([[x, y, 0.47, 0.31] for y in (0.02, 0.345, 0.67) for x in (0.02
 
 
 def draw_page(path: Path) -> None:
-    """Flat colours, outlines, hatching, lettering and some grain, as comics have them."""
+    """Flat colors, outlines, hatching, lettering and some grain, as comics have them."""
     rng = np.random.default_rng(0)
     page = Image.new("RGB", SIZE, "white")
     pen = ImageDraw.Draw(page)

@@ -1,7 +1,7 @@
 """CPU time of exact search, and of a changed filter in the explorer: `python -m benchmarks.search [--rows 100000]`.
 
 The index is measured beside the bare matrix product that any exact search has to make. The second part searches as the
-explorer does when a filter changes: which panels are allowed, and two lists with the rank of the true partner, on
+explorer does when a filter changes: which panels are allowed, and two lists with the rank of the true match, on
 panels with random embeddings. CPU seconds are the least of several repeats on one thread; `/proc/loadavg` is printed
 beside them. Answers are compared with float64 brute force while they are measured.
 """
@@ -73,7 +73,7 @@ def measure_filters(rows: int, dim: int) -> dict[str, float]:
     from stage3.search.searcher import Filters
 
     searcher = synthetic_searcher(rows, dim)
-    queries = [(searcher.from_panel(7, "picture"), "text"), (searcher.from_panel(7, "text"), "picture")]
+    queries = [(searcher.from_panel(7, "image"), "text"), (searcher.from_panel(7, "text"), "image")]
     for query, target in queries:
         searcher.search(query, target)  # the indices are made with the first search
     turn = iter(range(10**9))
@@ -87,17 +87,17 @@ def measure_filters(rows: int, dim: int) -> dict[str, float]:
 
 
 def synthetic_searcher(rows: int, dim: int) -> Any:
-    """A searcher over `rows` panels, four a page and a hundred a book, with random embeddings and no pictures."""
+    """A searcher over `rows` panels, four a page and a hundred a book, with random embeddings and no images."""
     import pandas as pd
 
     from stage3.batches import PanelSet
+    from stage3.batches.dataset import Dataset
     from stage3.config import Config
-    from stage3.dataset import Dataset
-    from stage3.evaluation import Embedded
+    from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
     from stage3.features import FeatureSet
     from stage3.model import EncoderSpec
-    from stage3.objectives import Stage3
-    from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
+    from stage3.model.embedding import Embedded
+    from stage3.model.objectives import Stage3
     from stage3.search.searcher import Searcher
 
     page = np.arange(rows) // 4
@@ -127,7 +127,7 @@ def synthetic_searcher(rows: int, dim: int) -> Any:
         rows=torch.arange(rows),
     )
     config = Config.from_mapping({"dim": 32})
-    model = Stage3.initialised(EncoderSpec.of(config, (2,), 2), config, seed=0).eval()
+    model = Stage3.initialized(EncoderSpec.of(config, (2,), 2), config, seed=0).eval()
     return Searcher(data, model, embedded)
 
 

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 
 import torch
+from stage3.train.optim import clip, make_optimizer
 from torch import Tensor, nn
 
 from stage3.batches import PanelBatch, generator
 from stage3.config import Config
 from stage3.model import EncoderSpec
-from stage3.objectives import Stage3
-from stage3.train.optim import clip, make_optimizer
+from stage3.model.objectives import Stage3
 
 PAGES, SLOTS, PANELS, WORDS = 4, 16, 24, 48
 
@@ -42,11 +42,11 @@ class Backbones(nn.Module):
         self.eval().requires_grad_(False)
 
     @torch.inference_mode()
-    def encode(self, pictures: Tensor, words: Tensor, *, bf16: bool) -> tuple[Tensor, Tensor]:
-        """(n, 3, 224, 224) pictures and (n, WORDS) tokens to (n, 768 + 2048) and (n, 384) features."""
+    def encode(self, images: Tensor, words: Tensor, *, bf16: bool) -> tuple[Tensor, Tensor]:
+        """(n, 3, 224, 224) images and (n, WORDS) tokens to (n, 768 + 2048) and (n, 384) features."""
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            siglip = self.siglip(pictures).pooler_output
-            resnet = self.resnet(pictures).pooler_output.flatten(1)
+            siglip = self.siglip(images).pooler_output
+            resnet = self.resnet(images).pooler_output.flatten(1)
             text = self.minilm(words).last_hidden_state.mean(dim=1)
         return torch.cat([siglip, resnet], dim=1).float(), text.float()
 
@@ -63,14 +63,14 @@ def batch_of(image: Tensor, text: Tensor, pages: Tensor) -> PanelBatch:
 def forms(config: Config) -> dict[str, Callable[[], None]]:
     """The ways to make one step, by name."""
     backbones = Backbones()
-    model = Stage3.initialised(EncoderSpec.of(config, (768, 2048), 384), config, 0)
+    model = Stage3.initialized(EncoderSpec.of(config, (768, 2048), 384), config, 0)
     optimizer = make_optimizer(model, config)
     pages = torch.arange(PANELS) % PAGES
     padded_pages = torch.arange(PAGES * SLOTS) // SLOTS
-    pictures, words = torch.randn(PANELS, 3, 224, 224), torch.randint(1000, (PANELS, WORDS))
+    images, words = torch.randn(PANELS, 3, 224, 224), torch.randint(1000, (PANELS, WORDS))
     padded, padded_words = torch.zeros(PAGES * SLOTS, 3, 224, 224), torch.zeros(PAGES * SLOTS, WORDS, dtype=torch.long)
-    padded[:PANELS], padded_words[:PANELS] = pictures, words
-    stored = backbones.encode(pictures, words, bf16=False)
+    padded[:PANELS], padded_words[:PANELS] = images, words
+    stored = backbones.encode(images, words, bf16=False)
 
     def heads(batch: PanelBatch) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -84,9 +84,9 @@ def forms(config: Config) -> dict[str, Callable[[], None]]:
 
     return {
         "padded, encodes twice": twice_padded,
-        "packed, encodes once": lambda: heads(batch_of(*backbones.encode(pictures, words, bf16=False), pages)),
+        "packed, encodes once": lambda: heads(batch_of(*backbones.encode(images, words, bf16=False), pages)),
         "packed, encodes once, bf16 backbones": lambda: heads(
-            batch_of(*backbones.encode(pictures, words, bf16=True), pages)
+            batch_of(*backbones.encode(images, words, bf16=True), pages)
         ),
         "from the feature store": lambda: heads(batch_of(*stored, pages)),
     }

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # From pages to panels
 #
-# Everything begins with three things on disk: pictures of pages, a list of them, and files that say where the panels
+# Everything begins with three things on disk: images of pages, a list of them, and files that say where the panels
 # are and what is said in them. This notebook reads the sample comics, looks at the table that results, damages a copy
 # on purpose to see what becomes of each damage, and ends with a data set of your own.
 
@@ -33,8 +33,9 @@ import pandas as pd
 import plots
 from PIL import Image
 
-from stage3 import images, readers
-from stage3.config import Config, DataError
+from stage3.config import Config
+from stage3.data import images, readers
+from stage3.errors import DataError
 
 SAMPLES = Path("data/samples")
 workshop = tempfile.TemporaryDirectory()  # everything that this notebook writes; gone when it ends
@@ -66,7 +67,7 @@ print(json.dumps(record["panels"][0], indent=1))
 #
 # ## What the reader makes of it
 #
-# **What is in the panel table, and does it agree with the picture?** The boxes below are drawn from the table, not from
+# **What is in the panel table, and does it agree with the image?** The boxes below are drawn from the table, not from
 # the file: shares of the page, in reading order.
 
 # %%
@@ -82,7 +83,7 @@ panels[["panel_id", "order", "x", "y", "w", "h", "dialogue", "description"]].rou
 # %% [markdown]
 # Dialogue and description are kept apart; a setting (`text_parts`) decides what the text encoder reads. `source_index`
 # remembers the position in the page's own file, so that a crop, a text and an embedding can never be mixed up when a
-# neighbour was dropped.
+# neighbor was dropped.
 
 # %%
 source = record["panels"][panels["source_index"].iloc[0]]
@@ -118,14 +119,15 @@ assert set(table.pages["page_type"]) <= set(config.keep_labels)
 
 # %% [markdown]
 # **Which pages will train, and which will judge?** The split is by book and seeded. Pages of one book share characters
-# and drawing style, so a page in training and its neighbour in the test would make every number too good.
+# and drawing style, so a page in training and its neighbor in the test would make every number too good.
 
 # %%
 splits = pd.DataFrame(report.facts["splits"]).T
 splits
 
 # %%
-from stage3.splits import SPLITS, split_books
+from stage3.config import SPLITS
+from stage3.data.splits import split_books
 
 split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
 books = {name: set(table.pages["book_id"][split == i]) for i, name in enumerate(SPLITS)}
@@ -142,8 +144,8 @@ assert sum(map(len, books.values())) == table.pages["book_id"].nunique()
 
 # %%
 def write_dataset(folder, pages, panel_format="vlm", labels=None):
-    """A data set folder from {page id: (picture file, panel record)}; "aligned" takes one list of records."""
-    rows = ["canonical_id,absolute_image_path", *(f"{page_id},{picture}" for page_id, (picture, _) in pages.items())]
+    """A data set folder from {page id: (image file, panel record)}; "aligned" takes one list of records."""
+    rows = ["canonical_id,absolute_image_path", *(f"{page_id},{image}" for page_id, (image, _) in pages.items())]
     folder.mkdir(parents=True)
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     parts = {"manifest": "manifest.csv", "panels": "panels", "panel_format": panel_format}
@@ -168,8 +170,8 @@ def read(folder, **settings):
     return readers.read(Config(data=str(folder), cache_dir=CACHE, **settings))
 
 
-picture = Path(page.image_path).resolve()
-width, height = images.page_size(picture)
+image = Path(page.image_path).resolve()
+width, height = images.page_size(image)
 shares = panels[["x", "y", "w", "h"]].to_numpy(dtype=np.float64)
 pixels = (shares * [width, height, width, height]).tolist()
 spoken = panels["dialogue"].tolist()
@@ -183,9 +185,9 @@ aligned = ocr | {
     "panels": [{"rcnn_bbox": box, "text": text} for box, text in zip(pixels[::-1], spoken[::-1], strict=True)],
 }
 styles = {
-    "vlm": read(write_dataset(WORK / "vlm", {PAGE: (picture, record)})),
-    "ocr": read(write_dataset(WORK / "ocr", {PAGE: (picture, ocr)}, "ocr")),
-    "aligned": read(write_dataset(WORK / "aligned", {PAGE: (picture, aligned)}, "aligned")),
+    "vlm": read(write_dataset(WORK / "vlm", {PAGE: (image, record)})),
+    "ocr": read(write_dataset(WORK / "ocr", {PAGE: (image, ocr)}, "ocr")),
+    "aligned": read(write_dataset(WORK / "aligned", {PAGE: (image, aligned)}, "aligned")),
 }
 pd.DataFrame({name: t.panels["x"].round(3).astype(str) + " · " + t.panels["dialogue"] for name, t in styles.items()})
 
@@ -201,7 +203,7 @@ for name, other in styles.items():
 #
 # ## What damage looks like
 #
-# **What becomes of a wrong box, a broken file, a lost picture?** Eight copies of one page are damaged, each in its own
+# **What becomes of a wrong box, a broken file, a lost image?** Eight copies of one page are damaged, each in its own
 # way, among eight pages that are left whole.
 
 # %%
@@ -228,8 +230,8 @@ DAMAGED = {
     "damaged/broken file": json.dumps(record)[:200],
     "damaged/empty": {"panels": []},
 }
-pages |= {page_id: (picture, changed) for page_id, changed in DAMAGED.items()}
-pages["damaged/no picture"] = (WORK / "nowhere.png", record)
+pages |= {page_id: (image, changed) for page_id, changed in DAMAGED.items()}
+pages["damaged/no image"] = (WORK / "nowhere.png", record)
 damaged = read(write_dataset(WORK / "damaged", pages))
 print("\n".join(readers.report_lines(damaged.report)))
 
@@ -246,7 +248,7 @@ SEEN_AS = {
     "damaged/in shares": "boxes_rescaled",
     "damaged/broken file": "page:json_syntax",
     "damaged/empty": "page:no_panels",
-    "damaged/no picture": "image_missing",
+    "damaged/no image": "image_missing",
 }
 kept = damaged.pages.set_index("page_id")["n_panels"]
 pd.DataFrame(
@@ -300,7 +302,7 @@ assert len(readers.load(Config(data=str(WORK / "damaged"), cache_dir=CACHE, max_
 # %% [markdown]
 # ## Your own comics
 #
-# You need pictures and one panel file a page. Four lines of YAML do the rest. Suppose a manifest that was written on
+# You need images and one panel file a page. Four lines of YAML do the rest. Suppose a manifest that was written on
 # another machine, with paths that do not exist here; a cover among the pages; and two junk rows that a file manager
 # left:
 
@@ -309,7 +311,7 @@ mine = WORK / "mine"
 for number in (1, 2, 3):
     target = mine / "scans" / f"Cats 01_{number:03d}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
-    images.open_page(picture).resize((width, height + number), Image.Resampling.LANCZOS).save(target)
+    images.open_page(image).resize((width, height + number), Image.Resampling.LANCZOS).save(target)
     records = mine / "json" / "Cats 01" / f"{number:03d}.json"
     records.parent.mkdir(parents=True, exist_ok=True)
     records.write_text(json.dumps(record), encoding="utf-8")

@@ -14,14 +14,14 @@
 # # Three losses by hand
 #
 # A panel embedding is trained by three losses. This notebook takes them one at a time, on a handful of points in two
-# dimensions, where every pull can be drawn. Each section asks a question, tries it, shows a picture, and asserts its
+# dimensions, where every pull can be drawn. Each section asks a question, tries it, shows an image, and asserts its
 # conclusion.
 #
 # | loss | what it wants |
 # |---|---|
 # | contrastive | panels of a page lie close together, panels of different pages apart |
 # | reconstruction | a panel can be predicted from its page mates |
-# | alignment | the picture and the text of a panel find each other |
+# | alignment | the image and the text of a panel find each other |
 
 # %%
 import math
@@ -119,7 +119,7 @@ plots.on_circle(
 # A3 is pulled back to A1 and A2, across B1, which stands between them. B1 is pulled the other way. C1 has no loss of
 # its own, yet it moves: B3, which counts it among its negatives, pushes it away.
 #
-# To be sure that the picture is read rightly: following the arrows must bring page mates together and pages apart.
+# To be sure that the image is read rightly: following the arrows must bring page mates together and pages apart.
 
 # %%
 assert torch.allclose((pull * z).sum(dim=1), torch.zeros(7), atol=1e-6)  # no pull along the radius: length is free
@@ -208,7 +208,7 @@ assert pushed[-1] < 5
 # $10^{38}$) below τ = 0.0113. The usual cure subtracts the row's maximum. The reviewed form took that maximum with the
 # anchor's own cosine of 1 in it, and added an epsilon inside the logarithm. At a small τ everything else has
 # underflown by then and the epsilon is all that is left. Three forms against the same sum in float64, on panels
-# that have no close neighbour:
+# that have no close neighbor:
 
 # %%
 pages = torch.arange(200) // 4
@@ -370,8 +370,8 @@ assert max(attached["skill"].iloc[-1], detached["skill"].iloc[-1]) < 0.1
 #
 # ## Alignment
 #
-# Picture embeddings $v$ and text embeddings $t$ of the same panels. Picture $j$ should find text $j$ among all texts,
-# and text $j$ should find picture $j$ among all pictures. These are two losses: a softmax over the rows of the matrix
+# Image embeddings $v$ and text embeddings $t$ of the same panels. Image $j$ should find text $j$ among all texts,
+# and text $j$ should find image $j$ among all images. These are two losses: a softmax over the rows of the matrix
 # of cosines, and one over its columns. **Is `losses.info_nce` both?**
 
 # %%
@@ -396,48 +396,46 @@ torch.testing.assert_close(swapped[0].value, to_image.value)
 torch.testing.assert_close(swapped[1].value, to_text.value)
 
 # %% [markdown]
-# **Finding F3: is one direction not enough?** In the example above every picture has its own text as the nearest text.
-# Picture → text retrieval is perfect. Now look from the side of text 2:
+# **Finding F3: is one direction not enough?** In the example above every image has its own text as the nearest text.
+# Image → text retrieval is perfect. Now look from the side of text 2:
 
 # %%
 points = torch.cat([v, t]).numpy()
-names = [f"picture {i}" for i in (1, 2, 3, 4)] + [f"text {i}" for i in (1, 2, 3, 4)]
-radius = np.repeat([[0.86], [1.0]], 4, axis=0)  # pictures on an inner circle, so that both can be seen
-plots.on_circle(
-    "Four panels: pictures (inside) and texts", points * radius, ["pictures"] * 4 + ["texts"] * 4, None, names
-)
+names = [f"image {i}" for i in (1, 2, 3, 4)] + [f"text {i}" for i in (1, 2, 3, 4)]
+radius = np.repeat([[0.86], [1.0]], 4, axis=0)  # images on an inner circle, so that both can be seen
+plots.on_circle("Four panels: images (inside) and texts", points * radius, ["images"] * 4 + ["texts"] * 4, None, names)
 
 # %%
 ranks = pd.DataFrame(
     {
         "panel": [1, 2, 3, 4],
-        "picture → text": metrics.retrieval_ranks(v, t),
-        "text → picture": metrics.retrieval_ranks(t, v),
+        "image → text": metrics.retrieval_ranks(v, t),
+        "text → image": metrics.retrieval_ranks(t, v),
     }
 )
 ranks
 
 # %%
 assert metrics.recall_at(metrics.retrieval_ranks(v, t), 1) == 1.0
-assert metrics.recall_at(metrics.retrieval_ranks(t, v), 1) == 0.75  # text 2 finds picture 1
+assert metrics.recall_at(metrics.retrieval_ranks(t, v), 1) == 0.75  # text 2 finds image 1
 
 # %% [markdown]
-# Text 2 lies nearer to picture 1 than to its own. Picture → text does not notice, because picture 1 has an even nearer
+# Text 2 lies nearer to image 1 than to its own. Image → text does not notice, because image 1 has an even nearer
 # text. **Which way is text 2 pulled by each half?**
 
 # %%
 half = {
-    "picture → text only": lambda t: losses.info_nce(v, t, 0.07)[0].mean,
-    "text → picture only": lambda t: losses.info_nce(v, t, 0.07)[1].mean,
+    "image → text only": lambda t: losses.info_nce(v, t, 0.07)[0].mean,
+    "text → image only": lambda t: losses.info_nce(v, t, 0.07)[1].mean,
     "both, averaged": lambda t: sum(loss.mean for loss in losses.info_nce(v, t, 0.07)) / 2,
 }
-forward = torch.tensor([-t[1, 1], t[1, 0]])  # along the circle, towards picture 2
+forward = torch.tensor([-t[1, 1], t[1, 0]])  # along the circle, towards image 2
 strength = {name: float(pulls(loss, t)[1] @ forward) for name, loss in half.items()}
-plots.bars("Pull of text 2 towards its own picture", "minus the gradient, along the circle", {"": strength}, height=320)
+plots.bars("Pull of text 2 towards its own image", "minus the gradient, along the circle", {"": strength}, height=320)
 
 # %%
 assert all(value > 0 for value in strength.values())
-assert strength["text → picture only"] > 2 * strength["picture → text only"]
+assert strength["text → image only"] > 2 * strength["image → text only"]
 
 # %% [markdown]
 # Both halves pull it the right way, and the half that sees the mistake pulls more than twice as hard. The difference is
@@ -445,7 +443,7 @@ assert strength["text → picture only"] > 2 * strength["picture → text only"]
 # little.
 #
 # A tempting shortcut averages the matrix of cosines with its transpose and takes one softmax. That is another loss:
-# it compares picture–text with text–picture cosines of other panels, so a retrieval in one direction never happens.
+# it compares image–text with text–image cosines of other panels, so a retrieval in one direction never happens.
 
 # %%
 cosine = v @ t.T / 0.07
@@ -474,7 +472,7 @@ assert told[0] < 0.01
 # ## What to take along
 #
 # - The contrastive loss makes pages compact. Alone it makes them points.
-# - The temperature decides how many neighbours matter. It must not decide whether the sum is right.
+# - The temperature decides how many neighbors matter. It must not decide whether the sum is right.
 # - Reconstruction must not move its own target. Its error says nothing; its skill does.
 # - Alignment is two losses. The second sees mistakes that the first cannot.
 #

@@ -31,13 +31,15 @@ import pandas as pd
 import plots
 import torch
 
-from stage3 import curves, evaluation, train
+from stage3 import train
 from stage3.ablate.terms import REVIEWED
 from stage3.batches import fixed_batches
-from stage3.config import Config, ConfigError, Interrupted
-from stage3.dataset import Dataset
-from stage3.objectives import TERMS
-from stage3.runs import Run
+from stage3.batches.dataset import Dataset
+from stage3.config import Config
+from stage3.errors import ConfigError, Interrupted
+from stage3.model import validation
+from stage3.model.objectives import TERMS
+from stage3.runs import RunFolder, curves
 from stage3.train.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -64,7 +66,7 @@ print({name: len(data.pages(name)) for name in ("train", "val", "test")}, "pages
 
 def trained(name, stop=lambda: False, **settings):
     """A run of these settings, trained until it ends or `stop()`."""
-    run = Run.create(WORK / name, config.replace(**settings))
+    run = RunFolder.create(WORK / name, config.replace(**settings))
     with run.lock():
         trainer = Trainer(run, data, say=print)
         try:
@@ -86,7 +88,7 @@ assert frame["skipped_steps"].fillna(0).sum() == 0  # no step met infinite numbe
 # ## Raw, weighted, total
 #
 # **What is "the loss"?** Three numbers and a weighted sum. The raw values say how well each objective does; only they
-# can be compared between runs with other weights. The weighted ones say what the optimiser sees.
+# can be compared between runs with other weights. The weighted ones say what the optimizer sees.
 
 
 # %%
@@ -214,7 +216,7 @@ val = frame[frame["split"] == "val"].set_index("epoch")
 plots.lines("Validation loss", "epoch", "total", {"total (val)": (val.index, val["loss/total"])}, height=300)
 
 # %%
-ways = {"picture → text": "retrieval/i2t_r5", "text → picture": "retrieval/t2i_r5", "mean of both": "retrieval/mean_r5"}
+ways = {"image → text": "retrieval/i2t_r5", "text → image": "retrieval/t2i_r5", "mean of both": "retrieval/mean_r5"}
 plots.lines(
     "Retrieval in the gallery of validation panels",
     "epoch",
@@ -239,13 +241,13 @@ assert val["retrieval/mean_r5"].iloc[-1] > val.loc[by_loss, "retrieval/mean_r5"]
 # There is a second reason not to choose by the loss. **What happens to it when all weights are divided by ten?**
 
 # %%
-model = evaluation.load_model(run)
+model = run.model()
 batches = fixed_batches(data.pages("val"), config.batch_pages, config.seed)
 rows = {}
 for name, factor in (("as trained", 1.0), ("weights / 10", 0.1)):
     model.config = config.replace(**{k: v * factor for k, v in WEIGHTS.items()})
-    losses_now = evaluation.validate(model, data.panel_set, batches)
-    found, _ = evaluation.all_metrics(model, data.panel_set, data.pages("val"))
+    losses_now = validation.validate(model, data.panel_set, batches)
+    found, _ = validation.all_metrics(model, data.panel_set, data.pages("val"))
     rows[name] = {"loss/total": losses_now["loss/total"]} | {
         k: found[k] for k in ("retrieval/mean_r5", "retrieval/mean_r1")
     }
@@ -271,7 +273,7 @@ stopped = trained("stopped", stop=lambda: next(asked, None) is None)
 print([c.step for c in stopped.checkpoints()])
 
 # %%
-again = Run.open(WORK / "stopped")
+again = RunFolder.load(WORK / "stopped")
 with again.lock():
     trainer = Trainer(again, data)
     trainer.resume(again.load_checkpoint())
@@ -279,7 +281,7 @@ with again.lock():
 whole, resumed = (r.load_checkpoint(config.epochs * a_pass).tensors for r in (run, again))
 tensors = [(group, name) for group in whole for name in whole[group]]
 equal = [torch.equal(whole[group][name], resumed[group][name]) for group, name in tensors]
-print(f"{sum(equal)} of {len(equal)} tensors of model and optimiser are equal, bit for bit")
+print(f"{sum(equal)} of {len(equal)} tensors of model and optimizer are equal, bit for bit")
 
 # %%
 assert len(equal) == sum(map(len, resumed.values()))
@@ -297,7 +299,7 @@ plots.lines(
 )
 
 # %% [markdown]
-# Every weight, every number of the optimiser and every row of the metrics is the same. Batches, masked panels and
+# Every weight, every number of the optimizer and every row of the metrics is the same. Batches, masked panels and
 # dropout of a step depend on the seed and the step alone, so nothing has to be remembered.
 #
 # **And if the settings were changed in between?** Then it would be another run, and the command says so:

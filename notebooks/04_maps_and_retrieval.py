@@ -32,10 +32,13 @@ import pandas as pd
 import plots
 import torch
 
-from stage3 import evaluation, images, inspection, loading, metrics, neighbors
+from stage3 import metrics
+from stage3.data import images
+from stage3.evaluate import evaluation_report
+from stage3.metrics import neighbors
+from stage3.model import embedding, validation
 from stage3.projection import layouts
-from stage3.report import evaluation_report
-from stage3.runs import Run
+from stage3.runs import RunFolder, data, inspection
 from stage3.samples import facts
 from stage3.search.failures import REASONS, failures
 from stage3.search.searcher import Filters, Searcher, result_frame
@@ -44,10 +47,10 @@ torch.set_num_threads(1)
 pd.set_option("display.max_colwidth", 110)
 workshop = tempfile.TemporaryDirectory()
 
-run = Run.open("data/samples/runs/sample")
-data = loading.load_data(run, {"cache_dir": workshop.name}, progress=False)
-model = evaluation.load_model(run)
-test = evaluation.embed(model, data.panel_set, data.pages("test"))
+run = RunFolder.load("data/samples/runs/sample")
+data = data.load_data(run, {"cache_dir": workshop.name}, progress=False)
+model = run.model()
+test = embedding.embed(model, data.panel_set, data.pages("test"))
 panels = inspection.describe_panels(data, run.config.text_parts)
 print(
     f"{len(test.rows)} panels of {len(data.pages('test'))} pages in {panels['book'][test.rows.numpy()].nunique()} books"
@@ -70,8 +73,8 @@ known.loc[test.rows[:4].numpy(), ["panel_id", "setting", "time", "kind", "dialog
 # %% [markdown]
 # ## Two maps of the same panels
 #
-# **Which map should one look at?** PCA is a straight projection. UMAP bends, to keep neighbours together. Both from the
-# fused embeddings, coloured by the place that a panel shows:
+# **Which map should one look at?** PCA is a straight projection. UMAP bends, to keep neighbors together. Both from the
+# fused embeddings, colored by the place that a panel shows:
 
 # %%
 z = test.panel.numpy()
@@ -94,18 +97,18 @@ K = neighbors.TRUST_K
 trust = {name: neighbors.trust(z, xy) for name, xy in maps.items()}
 chance = K / (len(z) - 1)
 summary = pd.Series({name: float(np.nanmean(values)) for name, values in trust.items()} | {"random positions": chance})
-plots.bars("Trust: neighbours that the map keeps", "share of 15", {"": summary.to_dict()}, height=320)
+plots.bars("Trust: neighbors that the map keeps", "share of 15", {"": summary.to_dict()}, height=320)
 
 # %%
 groups = test.page_ids
 gain = metrics.paired_bootstrap(trust["UMAP"] - trust["PCA"], groups)
-assert gain.low > 0  # UMAP keeps more neighbours than PCA, beyond doubt
+assert gain.low > 0  # UMAP keeps more neighbors than PCA, beyond doubt
 assert summary["PCA"] > 2 * chance
 assert summary.max() < 0.9  # and both lose many
 
 # %% [markdown]
-# UMAP keeps many more neighbours, and both maps lose a good part. So a map is a place to find candidates, not to
-# measure. **Is far apart on the map far apart in the model?** Take every pair of panels that are no neighbours, and
+# UMAP keeps many more neighbors, and both maps lose a good part. So a map is a place to find candidates, not to
+# measure. **Is far apart on the map far apart in the model?** Take every pair of panels that are no neighbors, and
 # compare their distance on the map with 1 − cosine:
 
 # %%
@@ -129,7 +132,7 @@ assert agreement < 0.8
 # Pairs that the model holds equally far apart lie anywhere on the map. Read a map for who is beside whom, not for how
 # far the islands are from each other.
 #
-# ## Neighbours
+# ## Neighbors
 #
 # **What does the model take to be alike?** The nearest panels of other pages, by cosine of the fused embeddings:
 
@@ -139,13 +142,13 @@ only_test = Filters(splits=("test",))
 
 
 def crops(rows, side=125):
-    """The panels' pictures in a row."""
+    """The panels' images in a row."""
     boxes = data.table.panels[["x", "y", "w", "h"]].to_numpy(dtype=float)[rows]
     paths = data.table.pages["image_path"].to_numpy()[data.table.page_of_panel[rows]]
     return plots.side_by_side([images.thumbnail(p, tuple(b), side) for p, b in zip(paths, boxes, strict=True)])
 
 
-question = int(at.index[at["has_picture"] & at["has_text"] & (at["n_panels"] > 3)][7])
+question = int(at.index[at["has_image"] & at["has_text"] & (at["n_panels"] > 3)][7])
 found = searcher.search(searcher.from_panel(question, "panel"), "panel", 30, only_test)
 elsewhere = [row for row, relation in zip(found.rows, found.relations, strict=True) if relation != "page mate"][:5]
 crops([question, *elsewhere])
@@ -158,7 +161,7 @@ known.loc[[question, *elsewhere], ["panel_id", "setting", "time", "kind", "text"
 # what it shows, against how often any panel of another book is?
 
 # %%
-cosine = torch.from_numpy(neighbors.exact_neighbours(z, len(z) - 1)[0].astype(np.int64))
+cosine = torch.from_numpy(neighbors.exact_neighbors(z, len(z) - 1)[0].astype(np.int64))
 book = at["book"].to_numpy()
 other_book = book[cosine.numpy()] != book[:, None]
 nearest = cosine.numpy()[np.arange(len(z)), other_book.argmax(axis=1)]
@@ -181,12 +184,12 @@ assert (alike["low"] > alike["chance"])[alike["label"].isin(["setting", "kind"])
 #
 # ## Retrieval, both ways
 #
-# **Does a picture find its text, and a text its picture?** The gallery holds all test panels that have both. Intervals
+# **Does an image find its text, and a text its image?** The gallery holds all test panels that have both. Intervals
 # come from resampling whole pages, since panels of a page are not independent.
 
 # %%
 report = evaluation_report(run, split="test", data=data)
-WAYS = {"i2t": "picture → text", "t2i": "text → picture"}
+WAYS = {"i2t": "image → text", "t2i": "text → image"}
 names = [(way, k) for k in ("r1", "r5", "r10") for way in WAYS]
 table = pd.DataFrame(
     {
@@ -201,13 +204,11 @@ table = pd.DataFrame(
 plots.intervals(f"Retrieval among {report['gallery']} test panels", "share of panels found, 95 % by page", table)
 
 # %%
-found = evaluation.gallery(test)
+found = validation.gallery(test)
 hits = {way: (found[way] <= 5).double() for way in WAYS}
 difference = metrics.paired_bootstrap(hits["t2i"] - hits["i2t"], test.page_ids[found["rows"]])
 by_book = evaluation_report(run, split="test", data=data, intervals="book")["intervals"]["retrieval/mean_r5"]
-print(
-    f"text → picture minus picture → text, R@5: {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
-)
+print(f"text → image minus image → text, R@5: {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]")
 mean, by_page = report["retrieval/mean_r5"], report["intervals"]["retrieval/mean_r5"]
 print(f"mean R@5 {mean:.3f}, by page {np.round(by_page, 3)}, by book {np.round(by_book, 3)}")
 
@@ -239,7 +240,7 @@ assert (within["chance"] > 10 * report["chance"]["retrieval/i2t_r1"]).all()
 
 # %%
 words = "a wizard in a forest"
-typed = result_frame(searcher, searcher.search(searcher.from_words(words), "picture", 10, only_test))
+typed = result_frame(searcher, searcher.search(searcher.from_words(words), "image", 10, only_test))
 crops(typed["panel"].to_numpy()[:5])
 
 # %%

@@ -38,16 +38,18 @@ import plots
 import torch
 from IPython.display import Markdown
 
-from stage3 import evaluation, losses, metrics
+from stage3 import losses, metrics
 from stage3.ablate import evidence, tables
 from stage3.ablate.chunked_check import errors_and_memory
 from stage3.ablate.terms import METRICS, REVIEWED
 from stage3.batches import PageSampler, fixed_batches, generator, seeded
-from stage3.config import Config, ConfigError
-from stage3.dataset import Dataset
+from stage3.batches.dataset import Dataset
+from stage3.config import Config
 from stage3.diagnose import diagnose
-from stage3.objectives import sums
-from stage3.runs import Run
+from stage3.errors import ConfigError
+from stage3.model import validation
+from stage3.model.objectives import sums
+from stage3.runs import RunFolder
 from stage3.train import optim
 from stage3.train.trainer import Trainer
 
@@ -68,7 +70,7 @@ number = itertools.count(1)
 @cache
 def trained(**changes):
     """A run with some settings changed; the same changes are trained once."""
-    run = Run.create(WORK / f"run{next(number)}", BASE.replace(**changes))
+    run = RunFolder.create(WORK / f"run{next(number)}", BASE.replace(**changes))
     with run.lock():
         trainer = Trainer(run, data)
         trainer.fit(lambda: False)
@@ -79,8 +81,8 @@ def trained(**changes):
 def measured(**changes):
     """Every metric of such a run on the test books, its validation losses, and the test embeddings."""
     _, model = trained(**changes)
-    row, embedded = evaluation.all_metrics(model, data.panel_set, data.pages("test"))
-    return row | evaluation.validate(model, data.panel_set, val_batches), embedded
+    row, embedded = validation.all_metrics(model, data.panel_set, data.pages("test"))
+    return row | validation.validate(model, data.panel_set, val_batches), embedded
 
 
 EVIDENCE = Path("data/samples/evidence")
@@ -124,7 +126,7 @@ CAUSES = {
 }
 
 
-def validation(model, seed, dropout, mask):
+def validation_loss(model, seed, dropout, mask):
     """Total validation loss, with the noise of the reviewed form switched on in parts."""
     model.eval()
     model.reconstruction_head.train(dropout)
@@ -135,11 +137,13 @@ def validation(model, seed, dropout, mask):
             for name, (value, count) in sums(step).items():
                 total, n = parts.get(name, (0.0, 0))
                 parts[name] = (total + value, n + count)
-    return evaluation.loss_row({k: v / n for k, (v, n) in parts.items()}, model.weights)["loss/total"]
+    return validation.loss_row({k: v / n for k, (v, n) in parts.items()}, model.weights)["loss/total"]
 
 
-models = [evaluation.load_model(run, checkpoint.step) for checkpoint in run.checkpoints()]
-totals = {name: np.array([[validation(m, s, *on) for s in range(5)] for m in models]) for name, on in CAUSES.items()}
+models = [run.model(checkpoint.step) for checkpoint in run.checkpoints()]
+totals = {
+    name: np.array([[validation_loss(m, s, *on) for s in range(5)] for m in models]) for name, on in CAUSES.items()
+}
 fig = plots.figure("Validation loss of unchanged weights, five times", "epoch", "total loss")
 for i, (cause, values) in enumerate(totals.items()):
     x = np.repeat(np.arange(1, len(values) + 1) + 0.15 * (i - 1.5), values.shape[1])
@@ -215,16 +219,16 @@ full_experiment("F2")
 # %% [markdown]
 # ## F3 · Alignment in both directions
 #
-# **Does training picture → text only leave the other direction behind?** Weight 1, so that it can show:
+# **Does training image → text only leave the other direction behind?** Weight 1, so that it can show:
 
 # %%
 BOTH, ONE = {"alignment_weight": 1.0}, {"alignment_weight": 1.0, "symmetric_alignment": False}
 halves = {
     name: {
-        "picture → text": measured(**arm)[0]["loss/alignment_i2t"],
-        "text → picture": measured(**arm)[0]["loss/alignment_t2i"],
+        "image → text": measured(**arm)[0]["loss/alignment_i2t"],
+        "text → image": measured(**arm)[0]["loss/alignment_t2i"],
     }
-    for name, arm in (("both directions", BOTH), ("picture → text only", ONE))
+    for name, arm in (("both directions", BOTH), ("image → text only", ONE))
 }
 plots.bars("Validation loss of each half, by what was trained", "loss", halves, height=340)
 
@@ -233,12 +237,12 @@ plots.bars("Validation loss of each half, by what was trained", "loss", halves, 
 def hits(arm, way):
     """(M,) whether each test panel is found among the first five, and (M,) its page."""
     embedded = measured(**arm)[1]
-    found = evaluation.gallery(embedded)
+    found = validation.gallery(embedded)
     return (found[way] <= 5).double(), embedded.page_ids[found["rows"]]
 
 
 rows = []
-for way, name in (("i2t", "picture → text"), ("t2i", "text → picture")):
+for way, name in (("i2t", "image → text"), ("t2i", "text → image")):
     (two, pages), (one, _) = hits(BOTH, way), hits(ONE, way)
     interval = metrics.paired_bootstrap(two - one, pages)
     rows.append((name, interval.mean, interval.low, interval.high, 0.0, "both directions minus one"))
@@ -248,9 +252,9 @@ plots.intervals(
 )
 
 # %%
-trained_half = halves["picture → text only"]["picture → text"]
+trained_half = halves["image → text only"]["image → text"]
 assert (
-    trained_half < halves["both directions"]["picture → text"] + 0.02
+    trained_half < halves["both directions"]["image → text"] + 0.02
 )  # what is trained alone is trained at least as well
 assert f3["value"].abs().max() < 0.06
 
@@ -260,7 +264,7 @@ forwards, backwards = losses.info_nce(v, t, 0.07), losses.info_nce(t, v, 0.07)
 assert torch.allclose(forwards[0].value, backwards[1].value, atol=1e-5)  # L(v, t) = L(t, v): the halves change places
 
 # %% [markdown]
-# Little. One half pulls picture and text together too, and both share one space. The symmetric form is right because no
+# Little. One half pulls image and text together too, and both share one space. The symmetric form is right because no
 # direction is special, not because it gains much here.
 
 # %%
@@ -309,7 +313,7 @@ full_experiment("F4")
 # ## F5 · Enough signal in every batch
 #
 # **What does a batch hold on thin data?** Take the training pages, and suppose that 85 % of them had a single panel and
-# 85 % no text, as real collections may. Count the picture–text pairs of each batch of 16 pages over 20 epochs. A
+# 85 % no text, as real collections may. Count the image–text pairs of each batch of 16 pages over 20 epochs. A
 # pair alone in its batch has no negative, so two is the least that alignment can learn from:
 
 # %%
@@ -332,7 +336,7 @@ def batches(guaranteed):
 
 
 (promise, guaranteed), (_, shuffled) = batches(True), batches(False)
-fig = plots.figure("Picture–text pairs of a batch", "pairs", "share of batches")
+fig = plots.figure("Image–text pairs of a batch", "pairs", "share of batches")
 for name, frame in (("shuffled", shuffled), ("guaranteed", guaranteed)):
     share = frame["pairs"].value_counts(normalize=True).sort_index()
     fig.add_bar(x=share.index, y=share, name=name)
@@ -352,10 +356,10 @@ assert (guaranteed.groupby("epoch")["pairs"].sum() == pairs.sum()).all()
 
 # %% [markdown]
 # **And a batch with no signal at all?** A page with one panel has no mates, nothing to reconstruct and no other pair to
-# align with. A step on it must change nothing: not a weight, and not the optimiser's memory, which would go on pushing.
+# align with. A step on it must change nothing: not a weight, and not the optimizer's memory, which would go on pushing.
 
 # %%
-trainer = Trainer(Run.create(WORK / "silent", BASE), data)
+trainer = Trainer(RunFolder.create(WORK / "silent", BASE), data)
 for step in (1, 2, 3):
     trainer.train_step(data.panel_set.batch(pages[8 * step : 8 * step + 8]), step)
 before = {k: v.clone() for k, v in trainer.model.state_dict().items()} | optim.optimizer_tensors(
@@ -439,14 +443,14 @@ full_experiment("S1")
 # %% [markdown]
 # ## S2 · One clip over everything
 #
-# The reviewed clip covered the encoder and missed the reconstruction head, which the same optimiser moves. **What is
+# The reviewed clip covered the encoder and missed the reconstruction head, which the same optimizer moves. **What is
 # left after a clip to norm 1?** One batch, with a large reconstruction weight so that the head's gradient is large:
 
 # %%
 left = {}
 for scope in ("all", "encoder", "separate", "none"):
     config = BASE.replace(clip_scope=scope, reconstruction_weight=50.0, grad_clip=1.0)
-    model = Trainer(Run.create(WORK / f"clip-{scope}", config), data).model.train(False)
+    model = Trainer(RunFolder.create(WORK / f"clip-{scope}", config), data).model.train(False)
     model(data.panel_set.batch(pages[:16])).total.backward()
     before_clip = optim.clip(model, config)
     norm = {"encoder": 0.0, "head": 0.0}
@@ -510,7 +514,7 @@ assert found["trained"].verdict == "healthy"
 assert found["reconstruction alone, not detached"].verdict == "collapsed"
 assert found["trained, pages made points"].verdict == "page-collapsed"
 assert [d.exit_code for d in found.values()] == [0, 0, 3, 3]
-# the best page gap and the best neighbours belong to a set that has collapsed
+# the best page gap and the best neighbors belong to a set that has collapsed
 assert s3["page_gap"].idxmax() == s3["same_page_r_precision"].idxmax() == "trained, pages made points"
 
 # %% [markdown]

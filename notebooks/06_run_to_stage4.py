@@ -35,10 +35,11 @@ import plots
 import torch
 import zarr
 
-from stage3 import diagnose, embed, evaluation, loading
-from stage3.config import StorageError
+from stage3 import diagnose, embed
 from stage3.embed import stage4
-from stage3.runs import Run
+from stage3.errors import StorageError
+from stage3.model import embedding
+from stage3.runs import RunFolder, data
 
 torch.set_num_threads(1)
 workshop = tempfile.TemporaryDirectory()
@@ -81,7 +82,7 @@ print(json.dumps(metadata[0], indent=1))
 
 # %%
 shown = plots.figure("Which slots of the first 60 pages hold a panel", "page (row of the store)", "slot", height=320)
-shown.add_heatmap(z=masks[:60].T.astype(int), colorscale=[[0, "#F3F5F7"], [1, plots.COLOURS[0]]], showscale=False)
+shown.add_heatmap(z=masks[:60].T.astype(int), colorscale=[[0, "#F3F5F7"], [1, plots.COLORS[0]]], showscale=False)
 shown.update_yaxes(autorange="reversed")
 
 # %%
@@ -103,11 +104,11 @@ sidecar = pd.read_parquet(OUT.with_suffix(".panels.parquet"))
 sidecar.drop(columns="checkpoint").head(3).T
 
 # %%
-run = Run.open(RUN)
-data = loading.load_data(run, {"cache_dir": str(WORK / "cache")}, progress=False)
-model = evaluation.load_model(run)
+run = RunFolder.load(RUN)
+data = data.load_data(run, {"cache_dir": str(WORK / "cache")}, progress=False)
+model = run.model()
 book = data.table.pages["book_id"] == data.table.pages["book_id"].iloc[-1]
-again = evaluation.embed(model, data.panel_set, np.flatnonzero(book & data.panel_set.usable_pages))
+again = embedding.embed(model, data.panel_set, np.flatnonzero(book & data.panel_set.usable_pages))
 ids = data.table.panels["panel_id"].to_numpy()[again.rows.numpy()]
 where = sidecar.set_index("panel_id").loc[ids]
 stored = embeddings[where["page_row"], where["slot"]]
@@ -119,7 +120,7 @@ assert len(sidecar) == masks.sum() == len(data.table)
 
 # %% [markdown]
 # **What can Stage 4 make of it?** A first look: one vector a page, the mean of its panels, and the cosine of pages by
-# how far apart they are in a book. Are neighbouring pages closer?
+# how far apart they are in a book. Are neighboring pages closer?
 
 # %%
 page_vector = (embeddings * masks[:, :, None]).sum(axis=1) / count[:, None]

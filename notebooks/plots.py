@@ -1,4 +1,4 @@
-"""Small pictures for the notebooks: plotly figures that need no network, and pages with their panels framed."""
+"""Small images for the notebooks: plotly figures that need no network, and pages with their panels framed."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 import plotly.io as pio
 from PIL import Image, ImageDraw
 
-# Okabe & Ito (2008): eight colours that stay apart for the common kinds of colour blindness.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999933")
-TERMS = {"contrastive": COLOURS[0], "reconstruction": COLOURS[1], "alignment": COLOURS[2]}
+# Okabe & Ito (2008): eight colors that stay apart for the common kinds of color blindness.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999933")
+TERMS = {"contrastive": COLORS[0], "reconstruction": COLORS[1], "alignment": COLORS[2]}
 QUIET = "#66707C"
 DASHES = {"train": "solid", "val": "dash"}
 
@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 pio.templates["stage3"] = go.layout.Template(
     layout={
-        "colorway": COLOURS,
+        "colorway": COLORS,
         "font": {"size": 13, "color": "#1A1F26"},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
@@ -29,7 +29,7 @@ pio.templates["stage3"] = go.layout.Template(
         "margin": {"l": 70, "r": 20, "t": 75, "b": 50},
         "modebar": {"orientation": "v"},
         "title": {"x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 15}},
-        "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},  # between title and picture
+        "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},  # between title and image
     }
 )
 pio.templates.default = "stage3"
@@ -45,17 +45,17 @@ def figure(title: str, x: str, y: str, width: int = 760, height: int = 380, **la
 def lines(
     title: str, x: str, y: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], **layout: object
 ) -> go.Figure:
-    """One line a name; a name that ends in "(val)" is dashed, one that begins with a loss term has its colour."""
+    """One line a name; a name that ends in "(val)" is dashed, one that begins with a loss term has its color."""
     fig = figure(title, x, y, **layout)
     for i, (name, (xs, ys)) in enumerate(curves.items()):
-        colour = next((c for term, c in TERMS.items() if name.startswith(term)), COLOURS[i % len(COLOURS)])
-        style = {"color": colour, "dash": DASHES["val" if name.endswith("(val)") else "train"]}
+        color = next((c for term, c in TERMS.items() if name.startswith(term)), COLORS[i % len(COLORS)])
+        style = {"color": color, "dash": DASHES["val" if name.endswith("(val)") else "train"]}
         fig.add_scatter(x=list(xs), y=list(ys), name=name, mode="lines+markers", line=style, marker={"size": 5})
     return fig
 
 
 def bars(title: str, y: str, groups: Mapping[str, Mapping[str, float]], **layout: object) -> go.Figure:
-    """Groups of bars: {name of the colour: {name on the x axis: value}}."""
+    """Groups of bars: {name of the color: {name on the x axis: value}}."""
     fig = figure(title, "", y, **layout)
     for name, values in groups.items():
         fig.add_bar(x=list(values), y=list(values.values()), name=name)
@@ -68,7 +68,7 @@ def intervals(title: str, x: str, table: pd.DataFrame, mark: str = "chance", **l
     Args:
         title: above the figure.
         x: name of the axis.
-        table: columns label, value, low, high and chance (NaN for none), and group, which colours.
+        table: columns label, value, low, high and chance (NaN for none), and group, which colors.
         mark: what the stroke stands for.
         layout: more of the figure.
     """
@@ -76,7 +76,7 @@ def intervals(title: str, x: str, table: pd.DataFrame, mark: str = "chance", **l
     for i, (group, rows) in enumerate(table.groupby("group", sort=False)):
         error = {"array": rows["high"] - rows["value"], "arrayminus": rows["value"] - rows["low"], "symmetric": False}
         fig.add_scatter(
-            x=rows["value"], y=rows["label"], error_x=error, mode="markers", name=str(group), marker_color=COLOURS[i]
+            x=rows["value"], y=rows["label"], error_x=error, mode="markers", name=str(group), marker_color=COLORS[i]
         )
     fig.add_scatter(
         x=table["chance"],
@@ -89,16 +89,16 @@ def intervals(title: str, x: str, table: pd.DataFrame, mark: str = "chance", **l
 
 
 def dots(title: str, xy: np.ndarray, groups: Sequence[str], hover: Sequence[str] | None = None) -> go.Figure:
-    """Points on a plane whose axes mean nothing, coloured by group; groups called "other …" are grey."""
+    """Points on a plane whose axes mean nothing, colored by group; groups called "other …" are gray."""
     fig = figure(title, "", "", width=640, height=520)
     names = np.asarray(groups)
     for i, name in enumerate(dict.fromkeys(names.tolist())):
         at = names == name
         said = None if hover is None else np.asarray(hover)[at]
-        colour = "#B9C1CA" if str(name).startswith("other") else COLOURS[i % len(COLOURS)]
+        color = "#B9C1CA" if str(name).startswith("other") else COLORS[i % len(COLORS)]
         fig.add_scatter(
             x=xy[at, 0], y=xy[at, 1], mode="markers", name=str(name), text=said, hoverinfo="text+name",
-            marker={"size": 7, "opacity": 0.85, "color": colour},
+            marker={"size": 7, "opacity": 0.85, "color": color},
         )  # fmt: skip
     fig.update_yaxes(scaleanchor="x", showticklabels=False, ticks="", showgrid=False)
     return fig.update_xaxes(showticklabels=False, ticks="", showgrid=False)
@@ -112,7 +112,7 @@ def on_circle(
     Args:
         title: above the figure.
         z: (V, 2) embeddings of length 1.
-        groups: (V,) names that colour.
+        groups: (V,) names that color.
         pull: (V, 2) arrows, drawn as they are.
         names: (V,) words beside the points.
     """
@@ -120,8 +120,8 @@ def on_circle(
     turn = np.linspace(0, 2 * np.pi, 200)
     circle = {"color": "#C9D0D8", "width": 1}
     fig.add_scatter(x=np.cos(turn), y=np.sin(turn), mode="lines", line=circle, hoverinfo="skip", showlegend=False)
-    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(groups))}
-    for name, c in colour.items():
+    color = {name: COLORS[i % len(COLORS)] for i, name in enumerate(dict.fromkeys(groups))}
+    for name, c in color.items():
         at = [i for i, g in enumerate(groups) if g == name]
         said = [names[i] for i in at] if len(names) else None
         outward = [(z[i, 0] >= 0) == (np.hypot(*z[i]) > 0.95) for i in at]  # words of inner points go inwards
@@ -134,37 +134,37 @@ def on_circle(
         if np.hypot(*by) > 0.02:
             fig.add_annotation(
                 x=start[0] + by[0], y=start[1] + by[1], ax=start[0], ay=start[1], axref="x", ayref="y", text="",
-                arrowhead=2, arrowsize=1, arrowwidth=2.5, arrowcolor=colour[group],
+                arrowhead=2, arrowsize=1, arrowwidth=2.5, arrowcolor=color[group],
             )  # fmt: skip
     fig.update_yaxes(range=[-1.4, 1.2], scaleanchor="x", visible=False)
     return fig.update_xaxes(range=[-1.4, 1.4], visible=False)
 
 
-def framed(picture: Image.Image, boxes: Sequence[tuple[float, float, float, float]], height: int = 420) -> Image.Image:
+def framed(image: Image.Image, boxes: Sequence[tuple[float, float, float, float]], height: int = 420) -> Image.Image:
     """A page with a numbered frame around each panel.
 
     Args:
-        picture: the page.
+        image: the page.
         boxes: x, y, w, h as shares of the page, in reading order.
         height: of the result in pixels.
     """
-    size = (round(picture.width * height / picture.height), height)
-    page = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    size = (round(image.width * height / image.height), height)
+    page = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(page)
     for number, (x, y, w, h) in enumerate(boxes, start=1):
         left, top = x * size[0], y * size[1]
-        draw.rectangle((left, top, left + w * size[0] - 1, top + h * size[1] - 1), outline=COLOURS[5], width=3)
-        draw.rectangle((left, top, left + 20, top + 20), fill=COLOURS[5])
+        draw.rectangle((left, top, left + w * size[0] - 1, top + h * size[1] - 1), outline=COLORS[5], width=3)
+        draw.rectangle((left, top, left + 20, top + 20), fill=COLORS[5])
         draw.text((left + 7, top + 4), str(number), fill="white")
     return page
 
 
-def side_by_side(pictures: Sequence[Image.Image], gap: int = 12) -> Image.Image:
-    """Pictures of one height in a row."""
-    width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
-    sheet = Image.new("RGB", (width, max(p.height for p in pictures)), "white")
+def side_by_side(images: Sequence[Image.Image], gap: int = 12) -> Image.Image:
+    """Images of one height in a row."""
+    width = sum(p.width for p in images) + gap * (len(images) - 1)
+    sheet = Image.new("RGB", (width, max(p.height for p in images)), "white")
     left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width + gap
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width + gap
     return sheet

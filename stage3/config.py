@@ -19,49 +19,7 @@ from typing import Any
 
 import yaml
 
-
-class Stage3Error(Exception):
-    """An error with a message for the person at the keyboard; `exit_code` is what a command ends with."""
-
-    exit_code = 2
-
-
-class ConfigError(Stage3Error, ValueError):
-    """A setting is unknown, out of range, or contradicts another."""
-
-
-class DataError(Stage3Error, ValueError):
-    """The input data cannot be used as it is."""
-
-
-class NumericError(Stage3Error, ArithmeticError):
-    """Training met non-finite numbers it could not step over."""
-
-    exit_code = 3
-
-
-class StorageError(Stage3Error, OSError):
-    """Writing or reading a run failed: disk full, no permission, damaged files, a folder in use."""
-
-    exit_code = 4
-
-
-class InUse(StorageError):
-    """Another process is writing this folder; asking for it twice is the person's to mend, not the disk's."""
-
-    exit_code = 2
-
-
-class NotThere(StorageError):
-    """A checkpoint was asked for that the run does not have; nothing is damaged."""
-
-    exit_code = 2
-
-
-class Interrupted(Stage3Error):
-    """The work was stopped on request; the same command resumes it."""
-
-    exit_code = 75
+from stage3.errors import ConfigError, StorageError
 
 
 @dataclass(frozen=True)
@@ -84,7 +42,7 @@ GROUPS = {
     "features": "frozen backbones and their store",
     "model": "the panel encoder",
     "objectives": "losses, weights, temperatures",
-    "training": "batches, optimiser, schedule",
+    "training": "batches, optimizer, schedule",
     "run": "checkpoints, validation, hardware",
     "ablations": "reviewed faults on purpose, for experiments; all off by default",
 }
@@ -96,6 +54,7 @@ def _setting(default: Any, group: str, help: str, **spec: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+SPLITS = ("train", "val", "test")  # of books: to learn from, to choose the checkpoint, held out to the end
 TEXT_PARTS = ("dialogue+description", "dialogue", "description")
 PANEL_FORMATS = ("vlm", "ocr", "aligned")
 SELECT_BY = (
@@ -138,8 +97,8 @@ class Config:
     max_skip_fraction: float = _setting(
         0.01, "data", "share of damaged pages above which the run refuses to start", low=0.0, high=1.0
     )
-    max_megapixels: float = _setting(100.0, "data", "larger pictures are left out (bombs)", low=0.1, high=2000.0)
-    truncated_images: bool = _setting(False, "data", "read truncated pictures as far as they go")
+    max_megapixels: float = _setting(100.0, "data", "larger images are left out (bombs)", low=0.1, high=2000.0)
+    truncated_images: bool = _setting(False, "data", "read truncated images as far as they go")
     limit_pages: int = _setting(0, "data", "use only the first so many pages; 0 uses all", low=0)
     val_fraction: float = _setting(0.12, "data", "share of books that choose the checkpoint", low=0.0, high=0.5)
     test_fraction: float = _setting(0.20, "data", "share of books held out to the end", low=0.0, high=0.5)
@@ -167,7 +126,7 @@ class Config:
     # model
     dim: int = _setting(512, "model", "size of a panel embedding", low=8, high=4096)
     visual_fusion: str = _setting(
-        "attention", "model", "how two picture backbones join", choices=("attention", "gate", "concat")
+        "attention", "model", "how two image backbones join", choices=("attention", "gate", "concat")
     )
     gate_hidden: int = _setting(64, "model", "width of the fusion gate", low=4, high=4096)
     layout_hidden: int = _setting(64, "model", "width of the layout encoder", low=4, high=4096)
@@ -180,13 +139,13 @@ class Config:
     # objectives
     contrastive_weight: float = _setting(1.0, "objectives", "weight of supcon over page mates", low=0.0, high=100)
     reconstruction_weight: float = _setting(0.5, "objectives", "weight of masked reconstruction", low=0.0, high=100)
-    alignment_weight: float = _setting(1.0, "objectives", "weight of picture-text alignment", low=0.0, high=100)
+    alignment_weight: float = _setting(1.0, "objectives", "weight of image-text alignment", low=0.0, high=100)
     contrastive_temperature: float = _setting(0.07, "objectives", "temperature of supcon", low=0.005, high=1.0)
     alignment_temperature: float = _setting(0.07, "objectives", "temperature of alignment", low=0.005, high=1.0)
     temperature: float | None = _setting(None, "objectives", "sets both temperatures at once", low=0.005, high=1.0)
     learn_temperature: bool = _setting(False, "objectives", "learn both temperatures (log-scale, kept in 0.005 to 1)")
     leave_one_out: bool = _setting(False, "objectives", "reconstruct every panel in training, not one drawn a page")
-    normalize_target: bool = _setting(False, "objectives", "layer-normalise (no affine) the reconstruction target")
+    normalize_target: bool = _setting(False, "objectives", "layer-normalize (no affine) the reconstruction target")
 
     # training
     epochs: int = _setting(20, "training", "passes over the training pages", low=1, high=10000)
@@ -210,7 +169,7 @@ class Config:
     )
     min_multi_pages: int = _setting(2, "training", "multi-panel pages in every batch, where feasible", low=0, high=4096)
     min_text_pairs: int = _setting(
-        4, "training", "panels with picture and text in every batch, where feasible", low=0, high=65536
+        4, "training", "panels with image and text in every batch, where feasible", low=0, high=65536
     )
     seed: int = _setting(0, "training", "seed of weights, order, masks and dropout", low=0)
     patience: int = _setting(
@@ -243,7 +202,7 @@ class Config:
     # ablations: the reviewed system's faults, by name
     detach_target: bool = _setting(True, "ablations", "stop the gradient at the reconstruction target")
     detach_context: bool = _setting(False, "ablations", "stop the gradient at the context too")
-    symmetric_alignment: bool = _setting(True, "ablations", "align picture to text and text to picture")
+    symmetric_alignment: bool = _setting(True, "ablations", "align image to text and text to image")
     asymmetric_form: str = _setting(
         "i2t",
         "ablations",

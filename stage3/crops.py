@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from stage3 import images
-from stage3.config import StorageError
+from stage3.data import images
+from stage3.errors import StorageError
 
 
 class CropStore:
     """Square crops of panels as uint8, made on first use.
 
-    A page is known by its path, size and time, so a changed picture or a changed box makes new crops.
+    A page is known by its path, size and time, so a changed image or a changed box makes new crops.
     """
 
     def __init__(self, folder: Path, side: int, *, max_megapixels: float = images.MAX_MEGAPIXELS) -> None:

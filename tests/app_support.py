@@ -1,4 +1,4 @@
-"""Small comics with finished runs for tests of the explorer: drawn shapes whose colour and form the text names."""
+"""Small comics with finished runs for tests of the explorer: drawn shapes whose color and form the text names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw
 
 from stage3 import train
 
-COLOURS = {
+COLORS = {
     "red": (200, 60, 50),
     "blue": (50, 90, 190),
     "green": (60, 150, 80),
     "yellow": (225, 195, 60),
     "purple": (130, 80, 160),
-    "grey": (130, 130, 130),
+    "gray": (130, 130, 130),
 }
 SHAPES = ("circle", "square", "stripe", "frame")
 SIZE = (150, 200)
@@ -36,7 +36,7 @@ def write_comics(
     (folder / "pages").mkdir(parents=True)
     rows, labels, drawn = [], {}, []
     for b in range(books):
-        palette = rng.permutation(list(COLOURS))[:3]
+        palette = rng.permutation(list(COLORS))[:3]
         for p in range(pages):
             page_id = f"book{b:03d}/page{p:03d}"
             if b == p == 0:
@@ -68,7 +68,7 @@ def _draw_page(path: Path, panels: int, palette: np.ndarray, rng: np.random.Gene
     entries = []
     height = 1000 // panels
     for i in range(panels):
-        colour, back = rng.choice(palette), rng.choice(palette)
+        color, back = rng.choice(palette), rng.choice(palette)
         shape = str(rng.choice(SHAPES))
         box = [i * height + 10, 20, (i + 1) * height - 10, 980]  # y, x, y, x in thousandths
         x0, y0, x1, y1 = (
@@ -77,11 +77,11 @@ def _draw_page(path: Path, panels: int, palette: np.ndarray, rng: np.random.Gene
             box[3] * SIZE[0] // 1000,
             box[2] * SIZE[1] // 1000,
         )
-        light = tuple(min(255, c + 60) for c in COLOURS[back])
+        light = tuple(min(255, c + 60) for c in COLORS[back])
         draw.rectangle((x0, y0, x1, y1), fill=light, outline="black")
-        _draw_shape(draw, shape, (x0 + 8, y0 + 5, x1 - int(rng.integers(8, 60)), y1 - 5), COLOURS[colour])
+        _draw_shape(draw, shape, (x0 + 8, y0 + 5, x1 - int(rng.integers(8, 60)), y1 - 5), COLORS[color])
         silent = rng.random() < 0.25
-        text = "" if silent else f"a {colour} {shape} before {back}"
+        text = "" if silent else f"a {color} {shape} before {back}"
         if evil and i == 0:
             text = "<script>alert(1)</script> **bold** =HYPERLINK(1)"
         entries.append({"panel_number": i + 1, "box_2d": box, "description": text, "text_content": []})

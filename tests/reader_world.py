@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from stage3 import readers
 from stage3.config import Config
-from stage3.panels import PanelTable
+from stage3.data import readers
+from stage3.data.table import PanelTable
 
-SIZE = (200, 300)  # pixels of every picture
+SIZE = (200, 300)  # pixels of every image
 CLEAN = [f"Book {b}/#p{p:03d} é" for b in "AB" for p in range(3)]
 
 
@@ -51,10 +51,10 @@ class World:
         self.rows: list[str] = []
         (self.root / "panels").mkdir(parents=True)
         for number, page_id in enumerate(self.ids):
-            self.picture(page_id, color=(number * 20, 90, 90))
+            self.image(page_id, color=(number * 20, 90, 90))
             self.page(page_id, (vlm_page if self.style == "vlm" else ocr_page)(1 + number % 3))
 
-    def picture(self, page_id: str, size: tuple[int, int] = SIZE, color: tuple[int, int, int] = (1, 2, 3)) -> Path:
+    def image(self, page_id: str, size: tuple[int, int] = SIZE, color: tuple[int, int, int] = (1, 2, 3)) -> Path:
         path = self.root / "images" / f"{page_id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, color).save(path)
@@ -73,7 +73,7 @@ class World:
     def bad_page(self, content: Any, page_id: str = "Book B/bad", size: tuple[int, int] = SIZE) -> str:
         """Add the page under test in the middle of the manifest."""
         self.ids.insert(3, page_id)
-        self.picture(page_id, size)
+        self.image(page_id, size)
         self.page(page_id, content)
         return page_id
 
@@ -126,7 +126,7 @@ def clean_rows(table: PanelTable) -> pd.DataFrame:
 
 
 def assert_clean_pages_unchanged(table: PanelTable, reference: PanelTable) -> None:
-    """The clean pages are the same to the bit (the folder of the pictures aside)."""
+    """The clean pages are the same to the bit (the folder of the images aside)."""
     ours, theirs = (clean_rows(t).drop(columns=["image_path"]) for t in (table, reference))
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 

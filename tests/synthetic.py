@@ -1,4 +1,4 @@
-"""Data sets made in memory: panels whose picture and text features share what they show, pages that share a theme."""
+"""Data sets made in memory: panels whose image and text features share what they show, pages that share a theme."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from stage3.batches.dataset import Dataset
 from stage3.config import Config
-from stage3.dataset import Dataset
+from stage3.data.splits import split_books
+from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.features import FeatureSet
-from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
-from stage3.runs import Run
-from stage3.splits import split_books
+from stage3.runs import RunFolder
 
 SMALL = {
     "dim": 32,
@@ -57,7 +57,7 @@ def table(
 def dataset(
     config: Config | None = None, noise: float = 0.5, theme: float = 1.0, seed: int = 0, **kinds: float
 ) -> Dataset:
-    """A data set that can be learned: picture and text are noisy views of what a panel shows."""
+    """A data set that can be learned: image and text are noisy views of what a panel shows."""
     config = config or Config(val_fraction=0.25, test_fraction=0.25)
     made = table(seed=seed, **kinds)
     rng = np.random.default_rng(seed + 1)
@@ -74,6 +74,8 @@ def dataset(
     return Dataset(made, features, split_books(made, config.val_fraction, config.test_fraction, config.split_seed))
 
 
-def run(path: Path, **settings: object) -> Run:
+def run(path: Path, **settings: object) -> RunFolder:
     """A new run with small settings."""
-    return Run.create(path, Config.from_mapping({**SMALL, "val_fraction": 0.25, "test_fraction": 0.25, **settings}))
+    return RunFolder.create(
+        path, Config.from_mapping({**SMALL, "val_fraction": 0.25, "test_fraction": 0.25, **settings})
+    )

@@ -19,9 +19,10 @@ from stage3.ablate.arms import config_of, key_of, record_of, weights_digest
 from stage3.ablate.findings import FINDINGS, arms, chosen
 from stage3.ablate.terms import METRICS, REVIEWED, Arm, Judged
 from stage3.ablate.thinning import write_thinned
-from stage3.config import Config, ConfigError, DataError, Interrupted
-from stage3.dataset import Dataset
-from stage3.runs import Run
+from stage3.batches.dataset import Dataset
+from stage3.config import Config
+from stage3.errors import ConfigError, DataError, Interrupted
+from stage3.runs import RunFolder
 from stage3.samples import draw_books
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,7 +138,7 @@ def test_a_failed_seed_leaves_its_pair_out():
 def test_the_noise_meter_counts_pairs_that_disagree():
     clean = np.asarray([[3.0, 3.0, 3.0], [1.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
     noisy = np.asarray([[3.0, 3.0, 3.0], [1.0, 1.0, 2.5], [2.0, 2.0, 2.0]])
-    found = noise.summarise({"none": clean, "mask": noisy})
+    found = noise.summarize({"none": clean, "mask": noisy})
     assert (
         found["noise/none/spread"] == found["noise/none/best_epoch_changes"] == found["noise/none/best_epoch_off"] == 0
     )
@@ -240,7 +241,7 @@ def test_the_command_of_the_table_makes_the_same_weights(made, tmp_path, monkeyp
     words = shlex.split(row["command"])
     assert words[:3] == ["python", "-m", "stage3.train"]
     assert train.main(words[3:]) == 0
-    run = Run.open(words[words.index("--run") + 1])
+    run = RunFolder.load(words[words.index("--run") + 1])
     assert weights_digest(run, int(row["best_step"])).startswith(row["weights_sha256"])
     assert len(row["weights_sha256"]) == 16
 
@@ -254,7 +255,7 @@ def test_an_experiment_stopped_between_steps_goes_on_to_the_same_result(comics, 
     asked = iter([False, False, False, True])
     with pytest.raises(Interrupted, match="same command"):
         schedule.make_all(parts, 1, lambda: next(asked))
-    assert any(Run.exists(p.path) for p in parts)
+    assert any(RunFolder.exists(p.path) for p in parts)
     assert not all(record_of(p) for p in parts)
     schedule.make_all(parts, 1, lambda: False)
     for a, b in zip(whole, parts, strict=True):

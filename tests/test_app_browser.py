@@ -9,9 +9,9 @@ import app_support
 import pytest
 from PIL import Image
 
-from app import screenshots
-from app.screenshots import settled
 from stage3.runs import list_runs
+from tools import screenshots
+from tools.screenshots import settled
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 if screenshots.browser_path() is None:
@@ -102,19 +102,19 @@ def test_words_then_results_then_a_result_as_the_query(tab):
     assert cards.count() >= 5
 
 
-def test_an_uploaded_picture_is_searched_with_and_a_damaged_one_is_refused(tab):
+def test_an_uploaded_image_is_searched_with_and_a_damaged_one_is_refused(tab):
     open_view(tab, "/search?run=samples/first")
-    tab.get_by_text("Picture", exact=True).first.click()
+    tab.get_by_text("Image", exact=True).first.click()
     upload = tab.locator('input[type="file"]')
     upload.wait_for(state="attached")
-    picture = io.BytesIO()
-    Image.new("RGB", (120, 90), (200, 60, 50)).save(picture, "PNG")
-    upload.set_input_files({"name": "own.png", "mimeType": "image/png", "buffer": picture.getvalue()})
+    image = io.BytesIO()
+    Image.new("RGB", (120, 90), (200, 60, 50)).save(image, "PNG")
+    upload.set_input_files({"name": "own.png", "mimeType": "image/png", "buffer": image.getvalue()})
     tab.wait_for_function("document.querySelectorAll('.s3r-card .s3r-rank').length >= 5")
     settled(tab)
     upload = tab.locator('input[type="file"]')
-    upload.set_input_files({"name": "<b>.png", "mimeType": "image/png", "buffer": picture.getvalue()[:60]})
-    tab.get_by_text("This picture cannot be used").wait_for()
+    upload.set_input_files({"name": "<b>.png", "mimeType": "image/png", "buffer": image.getvalue()[:60]})
+    tab.get_by_text("This image cannot be used").wait_for()
     settled(tab)
     assert tab.get_by_role("heading", name="Search", exact=True).is_visible()
 

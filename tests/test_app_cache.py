@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
-from app import loaders, mapjobs
-from app.cache import Memory
 from app.charts import theme
+from app.store import loaders, map_jobs
+from app.store.cache import Memory
 from app.views import map as map_view
-from stage3 import evaluation, inspection
-from stage3.config import StorageError
-from stage3.dataset import Dataset
+from stage3.batches.dataset import Dataset
+from stage3.errors import StorageError
+from stage3.model import embedding
 from stage3.projection.files import Job
-from stage3.runs import Run
+from stage3.runs import RunFolder, inspection
 
 UI = Path(__file__).parent.parent / "app" / "ui.py"
 
@@ -44,7 +44,7 @@ def made(folder, monkeypatch):
 
     for module in (theme, map_view):
         monkeypatch.setattr(module, "_figures", Counting(200))
-    monkeypatch.setattr(mapjobs, "ensure", lambda *_, **__: Job("running"))  # no child: principal components are shown
+    monkeypatch.setattr(map_jobs, "ensure", lambda *_, **__: Job("running"))  # no child: principal components are shown
     return drawn
 
 
@@ -100,12 +100,12 @@ def opened(folder, monkeypatch):
     """A run, and what its columns are made of; so small a set is kept too."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(inspection, "KEPT_FROM", 1)
-    run = Run.open("runs/second")
+    run = RunFolder.load("runs/second")
     data, model = Dataset.load(run.config, progress=False), loaders.load_model(run)
-    return run, data, model, evaluation.embed(model, data.panel_set, data.pages("all"))
+    return run, data, model, embedding.embed(model, data.panel_set, data.pages("all"))
 
 
-def files(run: Run) -> list[Path]:
+def files(run: RunFolder) -> list[Path]:
     return sorted((run.path / "inspection").glob("*"))
 
 
@@ -114,7 +114,7 @@ def columns(opened) -> dict[str, np.ndarray]:
     return inspection.kept_columns(run, run.best().step, *parts)
 
 
-def forget(run: Run) -> None:
+def forget(run: RunFolder) -> None:
     for path in files(run):
         path.unlink()
 

@@ -14,18 +14,19 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from app import export, loaders
 from app.charts import data as charts
+from app.parts import export
+from app.store import loaders
 from app.views import data as view
-from stage3 import page_check
 from stage3.config import Config
+from stage3.data import page_check
 
 UI = Path(__file__).parent.parent / "app" / "ui.py"
 BAD = "book003/page002"
 
 
 def spoil(data: Path) -> None:
-    """Give a data set one of each: a left-out label, a broken file, a dropped and a clamped panel, a lost picture."""
+    """Give a data set one of each: a left-out label, a broken file, a dropped and a clamped panel, a lost image."""
     labels = json.loads((data / "labels.json").read_text(encoding="utf-8"))
     labels["book001/page000"] = "cover"
     (data / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
@@ -86,12 +87,12 @@ def test_the_counts_are_those_of_the_report(here):
     assert shown["Pages left out"] == "2"
     assert shown["Pages kept"] == str(report.pages_kept) == "30"
     assert shown["Panels"] == str(report.facts["panels"])
-    assert shown["Equal pictures"] == str(report.facts["duplicate_images"]["pictures"]) != "0"
+    assert shown["Equal images"] == str(report.facts["duplicate_images"]["pictures"]) != "0"
     reasons = table(app, "meaning").set_index("reason")["pages"].to_dict()
     assert reasons == {"label": 1, "json_syntax": 1}
 
 
-def test_a_left_out_page_is_shown_with_its_reason_and_its_picture(here):
+def test_a_left_out_page_is_shown_with_its_reason_and_its_image(here):
     app = opened()
     pages = table(app, "page_id")
     assert dict(zip(pages["page_id"], pages["reason"], strict=True)) == {
@@ -188,14 +189,14 @@ def test_listed_pages_and_left_out_ones_add_up(config):
 
 def test_a_checked_page_agrees_with_the_table(config):
     table = loaders.open_dataset(loaders.entry("samples/first").run).table
-    listed = page_check.listed_pages(config).set_index("page_id")["picture"]
+    listed = page_check.listed_pages(config).set_index("page_id")["image"]
     for row, page in table.pages.iterrows():
         check = page_check.check_page(config, page["page_id"], listed[page["page_id"]])
         kept = sorted((p for p in check.panels if p.order is not None), key=lambda p: p.order)
         mine = table.panels[table.panels["page"] == row]
         assert [p.index for p in kept] == mine["source_index"].tolist()
         np.testing.assert_array_equal([p.box for p in kept], mine[["x", "y", "w", "h"]].to_numpy())
-        assert check.picture == page["image_path"]
+        assert check.image == page["image_path"]
         assert check.problem is None
 
 

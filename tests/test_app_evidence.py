@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import evidence_files as files
-from app import loaders
 from app.charts import evidence as charts
+from app.store import evidence as files
+from app.store import loaders
 from app.views import evidence_more
 from stage3.ablate.evidence import Row, difference
 

@@ -1,4 +1,4 @@
-"""Training from the explorer: a child process and a folder; found again, cancelled, never mixed."""
+"""Training from the explorer: a child process and a folder; found again, canceled, never mixed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import app_support
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import forms, jobs, loaders
-from stage3.config import FIELDS, Config, ConfigError, spec_of
+from app.parts import forms
+from app.store import jobs, loaders
+from stage3.config import FIELDS, Config, spec_of
+from stage3.errors import ConfigError
 
 UI = Path(__file__).parent.parent / "app" / "ui.py"
 
@@ -48,7 +50,7 @@ def test_a_job_trains_the_asked_settings_and_remembers_its_parent(parent):
     assert "epoch   2/2" in jobs.tail(run)
 
 
-def test_a_job_is_found_again_from_disk_alone_and_cancelled(parent):
+def test_a_job_is_found_again_from_disk_alone_and_canceled(parent):
     run = jobs.start(parent.config.replace(epochs=5000), "long", "samples/first")
     wait(run, lambda j: j.state == "running" and run.status.step > 3)
     children = dict(jobs._children)
@@ -59,7 +61,7 @@ def test_a_job_is_found_again_from_disk_alone_and_cancelled(parent):
     jobs.cancel(again.run)
     job = wait(run, lambda j: not j.is_live)
     assert job.state == "stopped"
-    assert run.checkpoints(), "a cancelled run keeps what it learned"
+    assert run.checkpoints(), "a canceled run keeps what it learned"
     jobs._children.update(children)
 
 
@@ -116,7 +118,7 @@ def test_the_command_makes_the_same_settings():
     )
     import shlex
 
-    from stage3.console import Parser, settings_from
+    from stage3.cli import Parser, settings_from
 
     words = shlex.split(jobs.command(config, "x"))
     parser = Parser("train", "", ())

@@ -1,4 +1,4 @@
-"""The map by content: positions, colours, lasso, the chosen panel, two runs, drift, and what it says while it waits."""
+"""The map by content: positions, colors, lasso, the chosen panel, two runs, drift, and what it says while it waits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import loaders, mapjobs
 from app.charts import maps
+from app.store import loaders, map_jobs
 from app.views import map as map_view
 from stage3 import projection
-from stage3.neighbors import neighbour_overlap, trust
+from stage3.metrics.neighbors import neighbor_overlap, trust
 from stage3.projection import files
 from stage3.projection.layouts import pca
 
@@ -34,8 +34,8 @@ class Child:
 def started(monkeypatch):
     """What the explorer would have started; nothing is."""
     asked: list[list[str]] = []
-    monkeypatch.setattr(mapjobs, "_children", {})
-    monkeypatch.setattr(mapjobs, "_spawn", lambda arguments: (asked.append(arguments), Child())[1])
+    monkeypatch.setattr(map_jobs, "_children", {})
+    monkeypatch.setattr(map_jobs, "_spawn", lambda arguments: (asked.append(arguments), Child())[1])
     return asked
 
 
@@ -130,7 +130,7 @@ def test_the_stored_map_is_shown_with_its_trust_and_clusters(run, started):
     assert not started
     assert "UMAP" in said(app)
     assert "3 clusters" in said(app)
-    assert f"{100 * frame['trust'].mean():.0f} % of neighbours kept from 32 dimensions" in said(app)
+    assert f"{100 * frame['trust'].mean():.0f} % of neighbors kept from 32 dimensions" in said(app)
     at = drawn(app)
     np.testing.assert_allclose([at[r] for r in frame["row"]], frame[["umap_dim1", "umap_dim2"]], atol=1e-5)
 
@@ -142,7 +142,7 @@ def test_a_map_of_other_data_is_not_shown(run):
 
 
 def test_a_failed_map_says_why_and_can_be_tried_again(run, started):
-    path = mapjobs.map_path(run, None)
+    path = map_jobs.map_path(run, None)
     path.parent.mkdir(exist_ok=True)
     path.with_suffix(".json").write_text(json.dumps({"state": "failed", "message": "the disk is full"}))
     app = opened()
@@ -153,10 +153,10 @@ def test_a_failed_map_says_why_and_can_be_tried_again(run, started):
     assert len(started) == 1
 
 
-@pytest.mark.parametrize("name", list(maps.COLOURINGS))
-def test_every_colouring_draws_every_panel_once(run, name):
+@pytest.mark.parametrize("name", list(maps.COLORINGS))
+def test_every_coloring_draws_every_panel_once(run, name):
     store_map(run)
-    app = opened(colour=name)
+    app = opened(color=name)
     parts = traces(app)
     rows = np.concatenate([decoded(t["customdata"]) for t in parts])
     assert sorted(rows.tolist()) == sorted(loaders.embedded(run).rows.tolist())
@@ -207,7 +207,7 @@ def select(app: AppTest, event: dict) -> None:
 
 def test_a_lasso_takes_all_panels_inside_it_also_those_that_were_not_drawn(run, monkeypatch):
     monkeypatch.setattr(maps, "DRAWN_MOST", 40)
-    app = opened(colour="contrastive")
+    app = opened(color="contrastive")
     assert "showing 40 of 128 panels" in said(app)
     xy = pca(loaders.embedded(run).panel.numpy())
     middle = float(np.median(xy[:, 0]))
@@ -244,7 +244,7 @@ def test_a_chart_that_forgets_its_selection_does_not_clear_ours(run):
 # --- the chosen panel
 
 
-def test_the_address_names_a_panel_whose_page_words_losses_and_neighbours_are_shown(run):
+def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_shown(run):
     app = opened(panel=13)
     frame = loaders.panel_frame(run)
     assert f"Panel 2 of 4  ·  {frame['page_id'][13]}" in said(app)
@@ -275,15 +275,15 @@ def test_a_panel_that_is_not_there_is_no_error(run, panel):
 # --- two maps, drift
 
 
-def test_two_runs_side_by_side_count_the_neighbours_they_share(run):
+def test_two_runs_side_by_side_count_the_neighbors_they_share(run):
     app = opened(mode="two", **{"with": "runs/second"})
     other = loaders.entry("runs/second").run
-    expected = neighbour_overlap(loaders.embedded(run).panel.numpy(), loaders.embedded(other).panel.numpy(), 15)
+    expected = neighbor_overlap(loaders.embedded(run).panel.numpy(), loaders.embedded(other).panel.numpy(), 15)
     shown = {m.label: m.value for m in app.metric}
-    assert shown == {"Neighbours in common": f"{100 * expected.mean():.0f} %", "Panels compared": "128"}
+    assert shown == {"Neighbors in common": f"{100 * expected.mean():.0f} %", "Panels compared": "128"}
     assert drawn(app, 0).keys() == drawn(app, 1).keys()
-    colours = np.concatenate([decoded(t["marker"]["color"]) for t in traces(app, 0)])
-    np.testing.assert_allclose(colours, expected, atol=1e-6)
+    colors = np.concatenate([decoded(t["marker"]["color"]) for t in traces(app, 0)])
+    np.testing.assert_allclose(colors, expected, atol=1e-6)
     worst = [int(b.key.split("-")[-1]) for b in app.button if b.key and b.key.startswith("map-moved-open-")]
     assert expected[worst[0]] == expected.min()
 
@@ -310,7 +310,7 @@ def test_a_run_without_saved_epochs_says_how_to_get_them(run):
 def test_five_thousand_panels_are_all_drawn_with_webgl_and_fewer_with_svg(tmp_path_factory, monkeypatch):
     folder = app_support.workspace(tmp_path_factory.mktemp("many"), books=51, pages=25, panels=4, epochs=1)
     monkeypatch.chdir(folder)
-    app = opened(colour="book")
+    app = opened(color="book")
     assert "showing 5,100 of 5,100 panels" in said(app)
     assert {t["type"] for t in traces(app)} == {"scattergl"}
     app.segmented_control(key="map_drawing").set_value("svg").run()
@@ -320,11 +320,11 @@ def test_five_thousand_panels_are_all_drawn_with_webgl_and_fewer_with_svg(tmp_pa
     assert books.value_counts().between(97, 99).all()
 
 
-# --- colours
+# --- colors
 
 
 @pytest.mark.parametrize("cycle", [maps.CYCLE_LIGHT, maps.CYCLE_DARK])
-def test_pages_next_to_each_other_differ_also_for_colour_blind_eyes(cycle):
+def test_pages_next_to_each_other_differ_also_for_color_blind_eyes(cycle):
     deutan = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])  # Machado et al. 2009
     protan = np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]])
     rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in cycle])

@@ -1,4 +1,4 @@
-"""The page view by content: the picture or its layout, the panels' numbers, similarity, neighbours, paging."""
+"""The page view by content: the image or its layout, the panels' numbers, similarity, neighbors, paging."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from app import inspector, loaders, shell
+from app import shell
 from app.charts import pages
-from stage3.neighbors import pages_pulled_to, share_below
+from app.parts import panel
+from app.store import loaders
+from stage3.metrics.neighbors import pages_pulled_to, share_below
 
 UI = Path(__file__).parent.parent / "app" / "ui.py"
 
@@ -57,14 +59,14 @@ def test_the_address_names_the_page_and_its_panels_are_listed_in_reading_order(r
     assert table["n"].tolist() == [1, 2, 3, 4]
     np.testing.assert_allclose(table["loss_contrastive"], part["loss_contrastive"])
     assert table["text"].tolist() == [t or "(no text)" for t in part["text"]]
-    assert [int(u.split("/")[5]) for u in table["picture"]] == part.index.tolist()
+    assert [int(u.split("/")[5]) for u in table["image"]] == part.index.tolist()
 
 
 def test_a_panel_alone_in_the_address_opens_its_page_with_that_panel_chosen(run):
     app = opened(panel=22)
     assert "page 6 of 32" in said(app)
     assert "Panel 3" in [s.value for s in app.subheader]
-    assert "Gate: picture" in said(app)
+    assert "Gate: image" in said(app)
 
 
 @pytest.mark.parametrize("page", [32, 10**9])
@@ -87,7 +89,7 @@ def test_previous_next_and_the_lists_turn_pages(run):
     assert opened(page=31).button(key="page-next").disabled
 
 
-def test_a_missing_picture_becomes_a_drawing_of_the_layout(run):
+def test_a_missing_image_becomes_a_drawing_of_the_layout(run):
     row = int(np.flatnonzero(loaders.open_dataset(run).table.pages["page_id"] == "book001/page002")[0])
     app = opened(page=row)
     assert "missing or unreadable" in said(app)
@@ -127,7 +129,7 @@ def test_text_of_data_is_shown_as_text_only(run):
     assert not any("script" in m.value or "http:" in m.value for m in app.markdown)
 
 
-# --- the picture
+# --- the image
 
 
 def test_frames_lie_on_their_boxes_and_the_chosen_one_differs():
@@ -143,7 +145,7 @@ def test_frames_lie_on_their_boxes_and_the_chosen_one_differs():
     assert min(inside) > 240
 
 
-def test_a_page_without_picture_keeps_its_shape():
+def test_a_page_without_image_keeps_its_shape():
     made = Image.open(io.BytesIO(pages.boxed(None, [(0.0, 0.0, 1.0, 0.5)], ratio=2.0, side=640)))
     assert made.size == (640, 320)
     assert min(made.convert("RGB").getpixel((400, 80))) > 240
@@ -172,8 +174,8 @@ def test_pages_pulled_to_are_counted_with_their_mean_cosine():
     ]
 
 
-def test_neighbours_of_a_panel_never_hold_the_panel(run):
+def test_neighbors_of_a_panel_never_hold_the_panel(run):
     chosen = shell.Chosen("samples/first", run, loaders.resolve_step(run, None), True)
-    rows, cosine = inspector.nearest(chosen, np.arange(40), 6)
+    rows, cosine = panel.nearest(chosen, np.arange(40), 6)
     assert (rows != np.arange(40)[:, None]).all()
     assert (np.diff(cosine, axis=1) <= 0).all()

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from app import asking, loaders, shell
-from stage3 import images
+from app import shell
+from app.parts import query
+from app.store import loaders
+from stage3.data import images
 from stage3.search.searcher import Searcher
 
 UI = Path(__file__).parent.parent / "app" / "ui.py"
@@ -62,31 +64,31 @@ def rows(shown: dict) -> list[int]:
 
 def the_searcher() -> Searcher:
     entry = loaders.entry("samples/first")
-    return asking.searcher_of(shell.Chosen(entry.id, entry.run, loaders.resolve_step(entry.run, None), True))
+    return query.searcher_of(shell.Chosen(entry.id, entry.run, loaders.resolve_step(entry.run, None), True))
 
 
 def panel_with_both(searcher: Searcher, n: int = 0) -> int:
     frame = searcher.frame
-    return int(frame.index[frame["has_picture"] & frame["has_text"]][n])
+    return int(frame.index[frame["has_image"] & frame["has_text"]][n])
 
 
 # --- a panel of the set
 
 
-def test_both_directions_are_shown_side_by_side_with_the_true_partner_marked(here):
+def test_both_directions_are_shown_side_by_side_with_the_true_match_marked(here):
     searcher = the_searcher()
     row = panel_with_both(searcher, 5)
     app = opened(panel=row)
     left, right = lists(app)
-    for shown, space, target in ((left, "picture", "text"), (right, "text", "picture")):
+    for shown, space, target in ((left, "image", "text"), (right, "text", "image")):
         found = searcher.search(searcher.from_panel(row, space), target, 10)
         assert rows(shown) == found.rows.tolist()
         assert shown["mode"] == target
-        partner = [i for i in shown["items"] if i.get("tag") == "true partner"]
-        assert [i["row"] for i in partner] == [row]
-        if found.partner_rank > 10:
-            assert partner[0]["rank"] == f"{found.partner_rank:g}"
-        assert f"True partner at rank {found.partner_rank:g} of {found.gallery:,}." in words(app)
+        match = [i for i in shown["items"] if i.get("tag") == "true match"]
+        assert [i["row"] for i in match] == [row]
+        if found.match_rank > 10:
+            assert match[0]["rank"] == f"{found.match_rank:g}"
+        assert f"True match at rank {found.match_rank:g} of {found.gallery:,}." in words(app)
         assert found.compared[1:] in words(app)
     assert app.query_params["panel"] in (str(row), [str(row)])
 
@@ -97,13 +99,13 @@ def test_an_unknown_panel_is_said_and_another_is_shown(here):
     assert len(lists(app)) == 2
 
 
-def test_a_panel_without_text_still_has_lists_and_no_partner(here):
+def test_a_panel_without_text_still_has_lists_and_no_true_match(here):
     searcher = the_searcher()
     frame = searcher.frame
     row = int(frame.index[~frame["has_text"]][0])
     app = opened(panel=row)
-    assert "the true partner is not among them" in words(app)
-    assert not any(i.get("tag") == "true partner" for shown in lists(app) for i in shown["items"])
+    assert "the true match is not among them" in words(app)
+    assert not any(i.get("tag") == "true match" for shown in lists(app) for i in shown["items"])
 
 
 def test_a_list_can_compare_other_spaces_and_says_which(here):
@@ -124,7 +126,7 @@ def test_filters_narrow_both_lists_and_say_how_many_are_searched(here):
         found = [i for i in shown["items"] if not i.get("gap")]
         assert {frame["book"][i["row"]] for i in found} == {"book002"}
     with_text = int((frame["has_text"] & (frame["book"] == "book002")).sum())
-    assert f"{with_text} panels searched; the true partner is not among them." in words(app)
+    assert f"{with_text} panels searched; the true match is not among them." in words(app)
     checked(app.selectbox(key="search_filter_text").select("without").run())
     assert not lists(app)[0]["items"]  # no text is found among panels without one
 
@@ -135,7 +137,7 @@ def test_the_export_of_a_list_is_there_once_its_menu_is_open(here):
     app.session_state["search_export_0"] = True
     checked(app.run())
     assert "Export 10 panels" in words(app)
-    assert {"Parquet", "CSV", "COCO", "Pictures"} <= {b.proto.label for b in app.get("download_button")}
+    assert {"Parquet", "CSV", "COCO", "Images"} <= {b.proto.label for b in app.get("download_button")}
 
 
 # --- words
@@ -146,7 +148,7 @@ def test_words_of_an_address_are_searched_and_results_can_become_the_query(here)
     app = opened(q="a red circle before blue")
     left, right = lists(app)
     query = searcher.from_words("a red circle before blue")
-    assert rows(left) == searcher.search(query, "picture", 10).rows.tolist()
+    assert rows(left) == searcher.search(query, "image", 10).rows.tolist()
     assert rows(right) == searcher.search(query, "text", 10).rows.tolist()
     best = searcher.frame["text"][rows(right)[0]]
     assert "red" in best or "circle" in best or "blue" in best
@@ -171,7 +173,7 @@ def test_five_megabytes_of_words_are_refused_in_one_box(here):  # A09
     assert len(lists(app)) == 2
 
 
-# --- pictures
+# --- images
 
 
 def png(width: int, height: int, mode: str = "RGB") -> bytes:
@@ -192,8 +194,8 @@ def bomb(side: int = 30_000) -> bytes:
 
 
 def upload(app: AppTest, data: bytes, name: str = "mine.png") -> AppTest:
-    if app.session_state["search_kind"] != "picture":
-        checked(app.segmented_control(key="search_kind").set_value("picture").run())
+    if app.session_state["search_kind"] != "image":
+        checked(app.segmented_control(key="search_kind").set_value("image").run())
     return checked(app.file_uploader[0].set_value((name, data, "image/png")).run())
 
 
@@ -207,8 +209,8 @@ def test_an_uploaded_crop_finds_its_own_panel_and_only_a_small_copy_is_kept(here
     right = lists(app)[1]
     assert right["items"][0]["row"] == row
     assert right["items"][0]["score"] > 0.95
-    _, kept = app.session_state["search_picture"]
-    assert max(kept.size) <= asking.KEPT_SIDE
+    _, kept = app.session_state["search_image"]
+    assert max(kept.size) <= query.KEPT_SIDE
     assert app.file_uploader[0].value is None  # the file itself is forgotten
 
 
@@ -225,14 +227,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_picture_that_cannot_be_used_is_refused_politely_and_the_session_goes_on(case, here):
+def test_a_image_that_cannot_be_used_is_refused_politely_and_the_session_goes_on(case, here):
     data, reason = HOSTILE[case]
     app = opened()
     start = time.process_time()
-    if len(data) > asking.MAX_UPLOAD:  # the server refuses these before they arrive; asked directly, so do we
+    if len(data) > query.MAX_UPLOAD:  # the server refuses these before they arrive; asked directly, so do we
         with pytest.raises(images.ImageProblem) as problem:
-            asking.take_picture(data)
-        assert reason in asking.refusal(problem.value)
+            query.take_image(data)
+        assert reason in query.refusal(problem.value)
         return
     upload(app, data)
     assert time.process_time() - start < 5
@@ -248,25 +250,25 @@ def test_a_picture_that_cannot_be_used_is_refused_politely_and_the_session_goes_
 def test_the_name_of_an_upload_is_never_shown_nor_used(name, here):  # A05
     app = upload(opened(), png(60, 60), name)
     assert len(lists(app)) == 2
-    everything = words(app) + json.dumps(lists(app)) + str(app.session_state["search_picture"])
+    everything = words(app) + json.dumps(lists(app)) + str(app.session_state["search_image"])
     assert "passwd" not in everything
     assert "alert(1)</script>.png" not in everything
     assert "x" * 100 not in everything
 
 
-def test_a_picture_and_words_are_blended_by_the_slider(here):
+def test_a_image_and_words_are_blended_by_the_slider(here):
     searcher = the_searcher()
     app = upload(opened(), png(80, 60))
     checked(app.segmented_control(key="search_kind").set_value("both").run())
     assert app.slider(key="search_blend").disabled
     checked(app.text_input(key="search_words").input("a red circle").run())
-    _, picture = app.session_state["search_picture"]
-    asked = (searcher.from_picture(picture), searcher.from_words("a red circle"))
+    _, image = app.session_state["search_image"]
+    asked = (searcher.from_image(image), searcher.from_words("a red circle"))
     for weight in (0.5, 0.1, 1.0):
         checked(app.slider(key="search_blend").set_value(weight).run())
-        found = searcher.search(searcher.blend(*asked, weight), "picture", 10)
+        found = searcher.search(searcher.blend(*asked, weight), "image", 10)
         assert rows(lists(app)[0]) == found.rows.tolist()
-    assert "blend of a picture and a text embedding" in words(app).lower()
+    assert "blend of an image and a text embedding" in words(app).lower()
 
 
 # --- quality
@@ -276,15 +278,15 @@ def test_metrics_of_both_directions_come_with_intervals_and_chance(here):
     app = opened()
     table = next(d.value for d in app.dataframe if "chance" in d.value.columns)
     assert len(table) == 8
-    from stage3.report import evaluation_report
+    from stage3.evaluate import evaluation_report
 
     report = evaluation_report(loaders.entry("samples/first").run, split="test")
     shown = dict(zip(table.iloc[:, 0], table["value"], strict=True))
-    assert shown["R@5  picture → text"] == f"{100 * report['retrieval/i2t_r5']:.1f} %"
-    assert shown["MRR  text → picture"] == f"{report['retrieval/t2i_mrr']:.3f}"
+    assert shown["R@5  image → text"] == f"{100 * report['retrieval/i2t_r5']:.1f} %"
+    assert shown["MRR  text → image"] == f"{report['retrieval/t2i_mrr']:.3f}"
     low, high = report["intervals"]["retrieval/i2t_r10"]
     intervals = dict(zip(table.iloc[:, 0], table["95 % interval"], strict=True))
-    assert intervals["R@10  picture → text"] == f"{100 * low:.1f} % to {100 * high:.1f} %"
+    assert intervals["R@10  image → text"] == f"{100 * low:.1f} % to {100 * high:.1f} %"
     assert "resampling whole pages" in words(app)
 
 

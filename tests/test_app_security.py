@@ -16,8 +16,10 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app import addresses, components, export, loaders, shell, thumbs
+from app import addresses, components, shell
 from app.charts import theme
+from app.parts import export
+from app.store import loaders, thumbs
 
 APP = Path(__file__).parent.parent / "app"
 SOURCES = sorted(APP.rglob("*.py"))
@@ -115,7 +117,7 @@ def test_hover_text_of_charts_is_escaped():
     assert "<" not in theme.safe("<<<")
 
 
-# --- the picture route
+# --- the image route
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def client(folder, monkeypatch):
     return TestClient(Starlette(routes=[*thumbs.ROUTES, *addresses.ROUTES]), follow_redirects=False)
 
 
-def test_a_panel_picture_is_its_crop_and_stays_with_this_origin(client, folder):
+def test_a_panel_image_is_its_crop_and_stays_with_this_origin(client, folder):
     got = client.get(thumbs.url("panel", "samples/first", 5, 96))
     assert got.status_code == 200
     assert got.headers["cross-origin-resource-policy"] == "same-origin"
@@ -144,14 +146,14 @@ def test_a_panel_picture_is_its_crop_and_stays_with_this_origin(client, folder):
 @pytest.mark.parametrize(
     "path",
     [
-        "/pictures/panel/samples/first/999999/96",
-        "/pictures/panel/samples/../96/1/96",
-        "/pictures/panel/samples/%2e%2e%2f%2e%2e/1/96",
-        "/pictures/panel/nowhere/first/1/96",
-        "/pictures/panel/samples/first/1/97",
-        "/pictures/file/samples/first/1/96",
-        "/pictures/panel/samples/first/-1/96",
-        "/pictures/panel/samples/first/1e9/96",
+        "/images/panel/samples/first/999999/96",
+        "/images/panel/samples/../96/1/96",
+        "/images/panel/samples/%2e%2e%2f%2e%2e/1/96",
+        "/images/panel/nowhere/first/1/96",
+        "/images/panel/samples/first/1/97",
+        "/images/file/samples/first/1/96",
+        "/images/panel/samples/first/-1/96",
+        "/images/panel/samples/first/1e9/96",
     ],
 )
 def test_anything_else_is_not_found(client, path):
@@ -195,8 +197,8 @@ def test_coco_boxes_are_pixels_of_their_page(chosen):
     assert {i["id"] for i in found["images"]} == {int(frame.loc[6, "page"]), int(frame.loc[2, "page"])}
 
 
-def test_a_zip_of_pictures_has_no_name_from_the_data(chosen):
-    archive = zipfile.ZipFile(io.BytesIO(export.pictures(chosen, loaders.panel_frame(chosen.run).head(3))))
+def test_a_zip_of_images_has_no_name_from_the_data(chosen):
+    archive = zipfile.ZipFile(io.BytesIO(export.images(chosen, loaders.panel_frame(chosen.run).head(3))))
     assert archive.namelist() == ["panel-0000000.webp", "panel-0000001.webp", "panel-0000002.webp", "panels.tsv"]
     assert Image.open(archive.open("panel-0000001.webp")).size[0] > 20
 

@@ -10,8 +10,8 @@ import app_support
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import loaders
-from stage3.runs import Run
+from app.store import loaders
+from stage3.runs import RunFolder
 
 UI = Path(__file__).parent.parent / "app" / "ui.py"
 OWN = ("runs", "losses", "retrain", "evidence")
@@ -120,7 +120,7 @@ def test_a_folder_that_is_no_whole_run_is_listed_with_its_reason(small, monkeypa
 
 def test_a_run_without_a_checkpoint_is_no_error(small, monkeypatch):
     monkeypatch.chdir(small)
-    fresh = Run.create(small / "runs" / "fresh", loaders.entry("samples/first").run.config)
+    fresh = RunFolder.create(small / "runs" / "fresh", loaders.entry("samples/first").run.config)
     try:
         for view in ALL:
             app = opened(view, run="runs/fresh")
@@ -159,8 +159,8 @@ def test_losses_draw_every_term_and_both_directions_of_the_run(small, monkeypatc
         titles(app)
     )
     names = [trace["name"] for figure in figures(app) for trace in figure["data"] if "name" in trace]
-    assert "picture→text · train" in names
-    assert "text→picture · val" in names
+    assert "image→text · train" in names
+    assert "text→image · val" in names
     assert {"contrastive", "reconstruction", "alignment"} <= set(names)  # gradient by term
     gap = next(d.value for d in app.dataframe if "gap" in d.value.columns).set_index("loss")
     assert gap["gap"]["total"] == pytest.approx(gap["val_last"]["total"] - gap["train_last"]["total"])

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stage3 import backbones
-from stage3.config import ConfigError, DataError
+from stage3.errors import ConfigError, DataError
+from stage3.features import backbones
 
 SPOKEN = "a cat dog runs in the forest red house jumps over ! ? ."
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *SPOKEN.split()]
@@ -58,7 +58,7 @@ def models(tmp_path_factory) -> Path:
     return root
 
 
-def pictures(n: int = 3) -> list[Image.Image]:
+def drawings(n: int = 3) -> list[Image.Image]:
     rng = np.random.default_rng(0)
     shapes = [(40, 60), (90, 33), (32, 32)]
     return [Image.fromarray(rng.integers(0, 255, (*shapes[i % 3], 3), dtype=np.uint8)) for i in range(n)]
@@ -69,7 +69,7 @@ def test_siglip_is_its_vision_tower_with_its_own_preprocessing(models):
 
     backbone = backbones.resolve_vision(str(models / "siglip"))
     assert backbone.sizes == (24,)
-    image = pictures(1)[0]
+    image = drawings(1)[0]
     raw = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC), dtype=np.float32) / 255
     by_hand = (raw - np.array([0.5, 0.4, 0.3], np.float32)) / np.array([0.5, 0.6, 0.7], np.float32)
     np.testing.assert_allclose(backbone.prepare(image).numpy(), by_hand.transpose(2, 0, 1), atol=1e-5)
@@ -85,13 +85,13 @@ def test_resnet_pools_its_last_map(models):
 
     backbone = backbones.resolve_vision(str(models / "resnet"))
     assert backbone.sizes == (28,)
-    images = pictures()
+    drawn = drawings()
     whole = hf.ResNetModel.from_pretrained(models / "resnet").eval()
-    stack = torch.stack([backbone.prepare(i) for i in images])
+    stack = torch.stack([backbone.prepare(i) for i in drawn])
     assert stack.shape == (3, 3, 32, 32)
     with torch.no_grad():
         expected = whole(pixel_values=stack).last_hidden_state.mean(dim=(2, 3))
-    torch.testing.assert_close(backbone.encode(images), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(backbone.encode(drawn), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_text_is_the_mean_over_real_tokens_and_says_what_did_not_fit(models):
@@ -114,9 +114,9 @@ def test_text_is_the_mean_over_real_tokens_and_says_what_did_not_fit(models):
 @pytest.mark.parametrize("which", ["siglip", "resnet"])
 def test_a_vision_backbone_is_frozen(models, which):
     backbone = backbones.resolve_vision(str(models / which))
-    first = backbone.encode(pictures())
+    first = backbone.encode(drawings())
     before = {k: v.clone() for k, v in backbone.model.state_dict().items()}
-    torch.testing.assert_close(backbone.encode(pictures()), first, rtol=0, atol=0)
+    torch.testing.assert_close(backbone.encode(drawings()), first, rtol=0, atol=0)
     assert not any(module.training for module in backbone.model.modules())
     assert not any(p.requires_grad for p in backbone.model.parameters())
     assert not first.requires_grad
@@ -134,8 +134,8 @@ def test_joined_backbones_put_their_features_side_by_side(models):
     joined = backbones.resolve_vision("+".join(names))
     parts = [backbones.resolve_vision(n) for n in names]
     assert joined.sizes == (24, 28, *parts[2].sizes)
-    expected = torch.cat([p.encode(pictures()) for p in parts], dim=1)
-    torch.testing.assert_close(joined.encode(pictures()), expected)
+    expected = torch.cat([p.encode(drawings()) for p in parts], dim=1)
+    torch.testing.assert_close(joined.encode(drawings()), expected)
     assert joined.fingerprint not in {p.fingerprint for p in parts}
     with pytest.raises(ConfigError, match="twice"):
         backbones.resolve_vision("tiny+tiny")
@@ -208,13 +208,13 @@ def test_pickled_missing_and_unsound_weights_are_refused(models, tmp_path):
         {k: v for k, v in tensors.items() if k != dropped}, lacking / "model.safetensors", metadata={"format": "pt"}
     )
     with pytest.raises(DataError, match="missing"):
-        backbones.resolve_vision(str(lacking)).encode(pictures(1))
+        backbones.resolve_vision(str(lacking)).encode(drawings(1))
 
     unsound = copied(models, "resnet", tmp_path / "unsound")
     tensors[dropped][0] = float("nan")
     save_file(tensors, unsound / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match="not finite"):
-        backbones.resolve_vision(str(unsound)).encode(pictures(1))
+        backbones.resolve_vision(str(unsound)).encode(drawings(1))
 
 
 @pytest.mark.parametrize(
@@ -238,10 +238,10 @@ def test_k16_a_hostile_configuration_allocates_nothing_and_runs_nothing(models, 
     (hostile / "evil.py").write_text(f"open({str(canary)!r}, 'w')\n", encoding="utf-8")
     if reason:
         with pytest.raises(DataError, match=reason):
-            backbones.resolve_vision(str(hostile)).encode(pictures(1))
+            backbones.resolve_vision(str(hostile)).encode(drawings(1))
     else:  # the package's own class reads it
-        plain = backbones.resolve_vision(str(models / "resnet")).encode(pictures(1))
-        assert torch.equal(backbones.resolve_vision(str(hostile)).encode(pictures(1)), plain)
+        plain = backbones.resolve_vision(str(models / "resnet")).encode(drawings(1))
+        assert torch.equal(backbones.resolve_vision(str(hostile)).encode(drawings(1)), plain)
     assert not canary.exists()
 
 
@@ -303,7 +303,7 @@ def test_the_preprocessing_files_of_the_known_models_are_understood(models, tmp_
     (resnet / "preprocessor_config.json").write_text(json.dumps(old))
     backbone = backbones.resolve_vision(str(resnet))
     assert backbone.short_side == 256  # resized to that, then cropped to 224
-    image = pictures(1)[0]
+    image = drawings(1)[0]
     prepared = backbone.prepare(image)
     assert prepared.shape == (3, 224, 224)
     white = backbone.prepare(Image.new("RGB", (300, 300), "white"))
@@ -334,6 +334,6 @@ def test_a_vision_tower_alone_is_read_under_its_old_and_new_weight_names(models,
     assert not any(key.startswith("vision_model.") for key in tensors)
     renamed = {f"vision_model.{key}": value for key, value in tensors.items()}  # as transformers 4 wrote it
     save_file(renamed, old / "model.safetensors", metadata={"format": "pt"})
-    expected = backbones.resolve_vision(str(models / "siglip")).encode(pictures())
+    expected = backbones.resolve_vision(str(models / "siglip")).encode(drawings())
     for folder in (new, old):
-        torch.testing.assert_close(backbones.resolve_vision(str(folder)).encode(pictures()), expected)
+        torch.testing.assert_close(backbones.resolve_vision(str(folder)).encode(drawings()), expected)

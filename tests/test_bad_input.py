@@ -20,11 +20,11 @@ from reader_world import (
     vlm_page,
 )
 
-from stage3 import readers
-from stage3.config import DataError
-from stage3.dataset import Dataset
-from stage3.panels import PanelTable
-from stage3.runs import Run
+from stage3.batches.dataset import Dataset
+from stage3.data import readers
+from stage3.data.table import PanelTable
+from stage3.errors import DataError
+from stage3.runs import RunFolder
 from stage3.train.trainer import Trainer
 
 
@@ -81,7 +81,7 @@ def panel(box: Any = (0, 0, 500, 1000), **fields: Any) -> dict[str, Any]:
     return {"box_2d": list(box) if isinstance(box, tuple) else box, **fields}
 
 
-BARE = panel((510, 10, 990, 990))  # the sound neighbour on the same page
+BARE = panel((510, 10, 990, 990))  # the sound neighbor on the same page
 
 DROPPED: dict[str, tuple[Any, str]] = {
     "J20-null": (None, "panel_type"),
@@ -155,7 +155,7 @@ def test_box_is_repaired_to_a_stated_value(case: str, tmp_path: Path, reference:
     assert_clean_pages_unchanged(table, reference["vlm"])
 
 
-def test_j34_pixels_in_a_0_1000_field_are_rescaled_by_the_picture(tmp_path: Path) -> None:
+def test_j34_pixels_in_a_0_1000_field_are_rescaled_by_the_image(tmp_path: Path) -> None:
     world = World(tmp_path / "w")
     pixels = [panel((0, 0, 1500, 1900)), panel((1520, 100, 3000, 1000))]
     page_id = world.bad_page({"panels": pixels}, size=(1988, 3057))
@@ -166,7 +166,7 @@ def test_j34_pixels_in_a_0_1000_field_are_rescaled_by_the_picture(tmp_path: Path
     assert table.report.counts["boxes_rescaled"] == 1
 
 
-def test_j34_pixels_that_no_picture_explains_lose_the_page(tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+def test_j34_pixels_that_no_image_explains_lose_the_page(tmp_path: Path, reference: dict[str, PanelTable]) -> None:
     world = World(tmp_path / "w")
     world.bad_page({"panels": [panel((1100, 1200, 1500, 1900)), panel((1520, 100, 3000, 1000))]})
     table = world.load()
@@ -215,7 +215,7 @@ def test_ocr_boxes(case: str, tmp_path: Path, reference: dict[str, PanelTable]) 
 
 
 @pytest.mark.parametrize("side", [None, 0, -5, "wide", float("nan"), True])
-def test_ocr_page_size_comes_from_the_picture_when_the_file_has_none(side: Any, tmp_path: Path) -> None:
+def test_ocr_page_size_comes_from_the_image_when_the_file_has_none(side: Any, tmp_path: Path) -> None:
     world = World(tmp_path / "w", "ocr")
     page_id = world.bad_page(ocr_page(2, image_width=side))
     table = world.load()
@@ -322,7 +322,7 @@ def test_sound_panel_numbers_give_the_order_and_the_source_index_stays(tmp_path:
 # --- labels ---
 
 
-def labelled(world: World, labels: Any, **settings: Any) -> PanelTable:
+def labeled(world: World, labels: Any, **settings: Any) -> PanelTable:
     path = world.root / "labels.json"
     path.write_text(labels if isinstance(labels, str) else json.dumps(labels), encoding="utf-8")
     return world.load(labels=str(path), **settings)
@@ -331,7 +331,7 @@ def labelled(world: World, labels: Any, **settings: Any) -> PanelTable:
 @pytest.mark.parametrize("labels", ["[]", "null", '"story"', "{", "", "[" * 100_000], ids=repr)
 def test_l01_labels_that_are_no_object_stop_the_run(labels: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.json"):
-        labelled(World(tmp_path / "w"), labels)
+        labeled(World(tmp_path / "w"), labels)
 
 
 LABELS: dict[str, tuple[Any, str]] = {
@@ -354,15 +354,15 @@ def test_label_decides_whether_a_page_counts(case: str, tmp_path: Path, referenc
     label, reason = LABELS[case]
     world = World(tmp_path / "w")
     page_id = world.bad_page(vlm_page())
-    table = labelled(world, {**dict.fromkeys(CLEAN, "story"), page_id: label})
+    table = labeled(world, {**dict.fromkeys(CLEAN, "story"), page_id: label})
     assert table.report.skipped == ({reason: 1} if reason else {})
     assert (page_id in set(table.pages["page_id"])) == (not reason)
     if case == "L03":
         assert table.report.facts["unknown_labels"] == {"splash": 1}
 
 
-def test_unlabelled_pages_and_unlisted_labels_are_counted(tmp_path: Path) -> None:
-    table = labelled(World(tmp_path / "w"), {**dict.fromkeys(CLEAN[1:], "story"), "Book Z/lost": "story"})
+def test_unlabeled_pages_and_unlisted_labels_are_counted(tmp_path: Path) -> None:
+    table = labeled(World(tmp_path / "w"), {**dict.fromkeys(CLEAN[1:], "story"), "Book Z/lost": "story"})
     assert table.report.skipped == {"label_missing": 1}
     assert table.report.counts["label_unlisted"] == 1  # L05
     assert table.report.examples["label_unlisted"] == ["Book Z/lost"]
@@ -373,8 +373,8 @@ def test_nested_labels_equal_flat_ones(tmp_path: Path) -> None:
     for page_id in CLEAN[:4]:
         book, _, page = page_id.partition("/")
         nested.setdefault(book, {})[page] = "narrative"
-    a = labelled(World(tmp_path / "a"), nested)
-    b = labelled(World(tmp_path / "b"), dict.fromkeys(CLEAN[:4], "narrative"))
+    a = labeled(World(tmp_path / "a"), nested)
+    b = labeled(World(tmp_path / "b"), dict.fromkeys(CLEAN[:4], "narrative"))
     assert a.pages["page_id"].tolist() == b.pages["page_id"].tolist() == CLEAN[:4]
     assert set(a.pages["page_type"]) == {"narrative"}
 
@@ -383,17 +383,17 @@ def test_label_contradicting_itself_is_no_label(tmp_path: Path) -> None:
     pairs = ", ".join(
         f"{json.dumps(i)}: {json.dumps(v)}" for i, v in [(CLEAN[0], "cover"), *((i, "story") for i in CLEAN)]
     )
-    table = labelled(World(tmp_path / "w"), f"{{{pairs}}}")
+    table = labeled(World(tmp_path / "w"), f"{{{pairs}}}")
     assert table.report.skipped == {"label_invalid": 1}
 
 
 def test_l06_no_usable_page_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing is left to train on: 6 pages listed, none kept \(label 6"):
-        labelled(World(tmp_path / "w"), dict.fromkeys(CLEAN, "cover"))
+        labeled(World(tmp_path / "w"), dict.fromkeys(CLEAN, "cover"))
 
 
 def test_a_kept_label_outside_the_vocabulary_is_known(tmp_path: Path) -> None:
-    table = labelled(World(tmp_path / "w"), dict.fromkeys(CLEAN, "Splash Pages"), keep_labels=("splash page",))
+    table = labeled(World(tmp_path / "w"), dict.fromkeys(CLEAN, "Splash Pages"), keep_labels=("splash page",))
     assert len(table.pages) == len(CLEAN)
 
 
@@ -416,7 +416,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "M07-after": (HEADER + 'x/a,"b"c\n', r":2: .*expected after"),
     "M08": (HEADER + "x/a,b\nx/" + "y" * 140_000 + ",d\n", r":3: "),
     "M09": (HEADER + "x/a\0b,c\n", r":2: canonical_id: holds a NUL"),
-    "M10": (HEADER + "x/a,b\nx/z,q\nx/a,c\n", r":4: canonical_id: 'x/a' stands on line 2 too, with another picture"),
+    "M10": (HEADER + "x/a,b\nx/z,q\nx/a,c\n", r":4: canonical_id: 'x/a' stands on line 2 too, with another image"),
     "M10-book": ("canonical_id,absolute_image_path,book\nx/a,b,c\nx/a,b,d\n", r":3: .* line 2 too, with another book"),
     "M10-sha256": (f"{HASHED}x/a,b,{'a' * 64}\nx/a,b,{'b' * 64}\n", r":3: .* line 2 too, with another sha256"),
     "I08-short": (f"{HASHED}x/a,b,{'a' * 64}\nx/b,c,{'a' * 63}\n", r":3: sha256: 'a+' is no SHA-256"),
@@ -497,7 +497,7 @@ def trained(world: World, name: str) -> tuple[bytes, np.ndarray, PanelTable]:
     small = {"dim": 16, "gate_hidden": 8, "layout_hidden": 8, "epochs": 2, "batch_pages": 2, "workers": 0}
     config = world.config(**small, val_fraction=0.3, test_fraction=0.0)
     data = Dataset.load(config, progress=False)
-    run = Run.create(world.root / name, config)
+    run = RunFolder.create(world.root / name, config)
     with run.lock():
         Trainer(run, data).fit(lambda: False)
     rows = np.flatnonzero(np.isin(data.table.pages["page_id"].to_numpy()[data.table.page_of_panel], CLEAN))
@@ -525,27 +525,27 @@ def test_a_bad_page_trains_exactly_as_a_page_without_panels(
     assert weights == without_panels[0]
 
 
-def picture_bytes(**options: Any) -> bytes:
+def image_bytes(**options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise(SIZE, 50).convert(options.pop("mode", "RGB")).save(buffer, **{"format": "PNG", **options})
     return buffer.getvalue()
 
 
-PICTURES: dict[str, tuple[bytes | None, str]] = {
+IMAGES: dict[str, tuple[bytes | None, str]] = {
     "I01": (b"", "image:empty"),
     "I02": (b"<!DOCTYPE html><title>404</title>", "image:format"),
-    "I04": (picture_bytes()[:-500], "image:truncated"),
-    "I06": (picture_bytes(format="WEBP")[:-500], "image:truncated|image:corrupt"),
-    "I07": (picture_bytes()[:3000] + b"\1" + picture_bytes()[3001:], "image:corrupt"),
-    "I11": (picture_bytes()[:16] + (1).to_bytes(4, "big") * 2 + picture_bytes()[24:], "image:corrupt|image:too_small"),
-    "I21": (picture_bytes(mode="F", format="TIFF"), "image:mode"),
+    "I04": (image_bytes()[:-500], "image:truncated"),
+    "I06": (image_bytes(format="WEBP")[:-500], "image:truncated|image:corrupt"),
+    "I07": (image_bytes()[:3000] + b"\1" + image_bytes()[3001:], "image:corrupt"),
+    "I11": (image_bytes()[:16] + (1).to_bytes(4, "big") * 2 + image_bytes()[24:], "image:corrupt|image:too_small"),
+    "I21": (image_bytes(mode="F", format="TIFF"), "image:mode"),
     "I30": (None, "image:not_a_file"),
 }
 
 
 @pytest.fixture(scope="module")
-def without_picture(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, np.ndarray]:
-    """What is trained beside a page whose picture is missing."""
+def without_image(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, np.ndarray]:
+    """What is trained beside a page whose image is missing."""
     world = World(tmp_path_factory.mktemp("missing") / "w")
     (world.root / "images" / f"{world.bad_page(vlm_page())}.png").unlink()
     weights, features, table = trained(world, "run")
@@ -553,11 +553,11 @@ def without_picture(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, np
     return weights, features
 
 
-@pytest.mark.parametrize("case", PICTURES)
-def test_a_bad_picture_trains_exactly_as_a_missing_one(
-    case: str, tmp_path: Path, without_picture: tuple[bytes, np.ndarray]
+@pytest.mark.parametrize("case", IMAGES)
+def test_a_bad_image_trains_exactly_as_a_missing_one(
+    case: str, tmp_path: Path, without_image: tuple[bytes, np.ndarray]
 ) -> None:
-    content, codes = PICTURES[case]
+    content, codes = IMAGES[case]
     world = World(tmp_path / "w")
     path = world.root / "images" / f"{world.bad_page(vlm_page())}.png"
     path.unlink()
@@ -569,5 +569,5 @@ def test_a_bad_picture_trains_exactly_as_a_missing_one(
     (code,) = (c for c in codes.split("|") if table.report.counts[c])
     assert table.report.counts[code] == 1
     assert "bad" in table.report.examples[code][0]
-    np.testing.assert_array_equal(features, without_picture[1])
-    assert weights == without_picture[0]
+    np.testing.assert_array_equal(features, without_image[1])
+    assert weights == without_image[0]

@@ -17,17 +17,18 @@ import pytest
 import torch
 from disk_faults import Disk, Killed, PowerModel, write_tree
 
-from stage3 import durable, runs
-from stage3.config import Config, StorageError
-from stage3.durable import Lock
-from stage3.runs import Run, checkpoints
+from stage3 import durable, runs, storage
+from stage3.config import Config
+from stage3.errors import StorageError
+from stage3.runs import RunFolder, checkpoints
 from stage3.runs.checkpoints import CheckpointFolder, damage
+from stage3.storage import Lock
 
 STEPS, EVERY, KEEP = 6, 2, 1
 SCORES = {2: 0.5, 4: 0.1, 6: 0.9}  # the best changes, and is not always the newest
 
 
-def train(run: Run, saved: list[int], steps: int = STEPS) -> None:
+def train(run: RunFolder, saved: list[int], steps: int = STEPS) -> None:
     """Weights that depend on all steps before; `saved` collects the steps whose save returned."""
     with run.lock():
         weights, momentum, step, best = torch.zeros(3), torch.zeros(300), 0, None
@@ -63,7 +64,7 @@ def content(path: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     """A run that has not begun; tests work on copies."""
-    return Run.create(tmp_path_factory.mktemp("runs") / "fresh", Config()).path
+    return RunFolder.create(tmp_path_factory.mktemp("runs") / "fresh", Config()).path
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +72,11 @@ def reference(fresh):
     """What an undisturbed run leaves, and the operations it makes."""
     path = shutil.copytree(fresh, fresh.with_name("reference"))
     with Disk() as disk:
-        train(Run.open(path), [])
+        train(RunFolder.load(path), [])
     return content(path), disk.names
 
 
-def check_visible(run: Run, saved: list[int]) -> None:
+def check_visible(run: RunFolder, saved: list[int]) -> None:
     """Every visible checkpoint is whole, the best reads, and nothing that was saved is lost."""
     assert [damage(c) for c in run.checkpoints() if damage(c)] == []
     run.best()
@@ -90,7 +91,7 @@ def check_rerun(path: Path, expected: dict[str, str], seen: set[int]) -> None:
         return
     seen.add(state)
     with Disk():
-        train(Run.open(path), [])
+        train(RunFolder.load(path), [])
     assert content(path) == expected
 
 
@@ -101,7 +102,7 @@ def check_fault(fresh: Path, path: Path, fault: str, at: int, expected: dict[str
     ended, message = False, "Input/output" if fault == "eio" else "space"
     with Disk(fault, at) as disk:
         try:
-            train(Run.open(path), saved)
+            train(RunFolder.load(path), saved)
         except Killed:
             ended = True
         except StorageError as error:
@@ -109,7 +110,7 @@ def check_fault(fresh: Path, path: Path, fault: str, at: int, expected: dict[str
             ended = True
     assert disk.hit
     assert {"enospc": "space", "eio": "Input/output"}.get(fault, "") in message
-    check_visible(Run.open(path), saved)
+    check_visible(RunFolder.load(path), saved)
     check_rerun(path, expected, seen)
     shutil.rmtree(path)
     return ended
@@ -142,13 +143,13 @@ from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 import torch
 from disk_faults import Disk
-from stage3.runs import Run
+from stage3.runs import RunFolder
 from test_checkpoint_faults import train
 for at in range(1, int(sys.argv[4]) + 1, 8):
     child = os.fork()
     if child == 0:
         with Disk("sigkill", at):
-            train(Run.open(Path(sys.argv[3]) / f"run-{at}"), [])
+            train(RunFolder.load(Path(sys.argv[3]) / f"run-{at}"), [])
         os._exit(0)
     print(at, os.waitpid(child, 0)[1])
 """
@@ -167,7 +168,7 @@ def test_real_kills_leave_what_the_simulated_ones_do(fresh, tmp_path, reference)
     assert len(outcomes) > 15
     for at, status in outcomes:
         assert int(status) == signal.SIGKILL
-        check_visible(Run.open(tmp_path / f"run-{at}"), [])
+        check_visible(RunFolder.load(tmp_path / f"run-{at}"), [])
         check_rerun(tmp_path / f"run-{at}", expected, set())
 
 
@@ -179,7 +180,7 @@ def check_power_cuts(fresh: Path, scratch: Path, expected: dict[str, str]) -> in
     model = PowerModel(path)
     with Disk(root=path) as disk:
         for steps in range(EVERY, STEPS + 1, EVERY):  # three sessions: each save is followed by a resume
-            train(Run.open(path), saved, steps)
+            train(RunFolder.load(path), saved, steps)
             marks.append((len(disk.events), steps))
     rng = random.Random(0)
     seen, rerun = set(), set()
@@ -192,7 +193,7 @@ def check_power_cuts(fresh: Path, scratch: Path, expected: dict[str, str]) -> in
                 seen.add(key)
                 found = scratch / f"cut-{len(seen)}"
                 write_tree(found, tree)
-                check_visible(Run.open(found), [durable_step] if durable_step else [])
+                check_visible(RunFolder.load(found), [durable_step] if durable_step else [])
                 check_rerun(found, expected, rerun)
                 shutil.rmtree(found)
     return len(seen)
@@ -204,16 +205,16 @@ def test_a_power_cut_at_any_moment_costs_nothing_that_was_saved(fresh, tmp_path,
 
 def test_creating_a_run_is_all_or_nothing(tmp_path):
     with Disk() as disk:
-        Run.create(tmp_path / "counted" / "run", Config())
+        RunFolder.create(tmp_path / "counted" / "run", Config())
     for fault in ("kill", "enospc", "eio"):
         for at in range(1, disk.count + 1):
             path = tmp_path / f"{fault}-{at}" / "run"
             try:
                 with Disk(fault, at):
-                    Run.create(path, Config())
+                    RunFolder.create(path, Config())
             except (Killed, StorageError):
                 pass
-            run = Run.open(path) if Run.exists(path) else Run.create(path, Config())
+            run = RunFolder.load(path) if RunFolder.exists(path) else RunFolder.create(path, Config())
             assert run.config == Config()
             assert [p.name for p in path.parent.iterdir()] == ["run"]
 
@@ -221,9 +222,9 @@ def test_creating_a_run_is_all_or_nothing(tmp_path):
 # --- damage
 
 
-def three_checkpoints(fresh: Path, path: Path) -> Run:
+def three_checkpoints(fresh: Path, path: Path) -> RunFolder:
     shutil.copytree(fresh, path)
-    run = Run.open(path)
+    run = RunFolder.load(path)
     generator = torch.Generator().manual_seed(0)
     for step in (2, 4, 6):
         model = {"w": torch.randn(20, 8, generator=generator), "count": torch.tensor(step)}
@@ -309,8 +310,8 @@ def test_pruning_counts_only_whole_checkpoints_and_keeps_the_best(fresh, tmp_pat
 def test_a_checkpoint_saved_again_is_replaced_whole_at_any_fault(fresh, tmp_path):
     """The only checkpoint is saved again with other weights: one of the two loads, whatever happens."""
 
-    def prepared(path: Path) -> Run:
-        run = Run.open(shutil.copytree(fresh, path))
+    def prepared(path: Path) -> RunFolder:
+        run = RunFolder.load(shutil.copytree(fresh, path))
         run.save_checkpoint(2, {"model": {"w": torch.zeros(2)}}, {})
         return run
 
@@ -367,15 +368,15 @@ def prune_before_save(monkeypatch):
         best = self.best()
         for checkpoint in self.checkpoints():
             if best and checkpoint.step != best.step:
-                durable.remove(checkpoint.path)
+                storage.remove(checkpoint.path)
         return original(self, step, tensors, state)
 
-    original = Run.save_checkpoint
-    monkeypatch.setattr(Run, "save_checkpoint", save)
+    original = RunFolder.save_checkpoint
+    monkeypatch.setattr(RunFolder, "save_checkpoint", save)
 
 
 def delete_in_place(monkeypatch):
-    monkeypatch.setattr(CheckpointFolder, "_delete", lambda self, path: durable.remove(path))
+    monkeypatch.setattr(CheckpointFolder, "_delete", lambda self, path: storage.remove(path))
 
 
 def rewrite_in_place(monkeypatch):
@@ -387,11 +388,11 @@ def rewrite_in_place(monkeypatch):
 
 
 def metrics_not_cut(monkeypatch):
-    monkeypatch.setattr(Run, "cut_metrics", lambda self, step: 0)
+    monkeypatch.setattr(RunFolder, "cut_metrics", lambda self, step: 0)
 
 
 def metrics_not_synced(monkeypatch):
-    monkeypatch.setattr(Run, "_sync_metrics", lambda self: None)
+    monkeypatch.setattr(RunFolder, "_sync_metrics", lambda self: None)
 
 
 def files_not_synced(monkeypatch):
@@ -425,7 +426,7 @@ def test_kills_catch(fresh, tmp_path, reference, monkeypatch, bug):
     expected, _ = reference
     path = shutil.copytree(fresh, tmp_path / "undisturbed")
     with Disk() as disk:
-        train(Run.open(path), [])
+        train(RunFolder.load(path), [])
     assert content(path) == expected  # nobody sees the bug until something goes wrong
     with pytest.raises((AssertionError, StorageError)):
         check_every_operation(fresh, tmp_path, "kill", (expected, disk.names))
@@ -459,4 +460,4 @@ def test_the_failing_disk_leaves_os_as_it_found_it():
         Path("never-made").mkdir()
     assert {name: getattr(os, name) for name in disk_faults.COUNTED} == before
     assert not Path("never-made").exists()
-    assert Lock is durable.Lock
+    assert Lock is storage.Lock

@@ -9,9 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stage3 import console
-from stage3.config import FIELDS, GROUPS, Config, ConfigError, describe, differences, read_yaml, spec_of
-from stage3.console import Parser, clean, settings_from, to_json
+from stage3 import cli
+from stage3.cli import Parser, clean, settings_from
+from stage3.config import FIELDS, GROUPS, Config, describe, differences, read_yaml, spec_of
+from stage3.errors import ConfigError
+from stage3.storage import to_json
 
 CONTRACT = [
     "contrastive_weight",
@@ -185,7 +187,7 @@ def test_a_config_cannot_be_changed_in_place():
 
 def test_the_time_left_is_told_by_what_this_attempt_did(monkeypatch, capsys):
     clock = iter((0.0, 20.0))
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
-    with console.progress("steps", 1000, done=900) as bar:
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    with cli.progress("steps", 1000, done=900) as bar:
         bar.advance(10)
     assert capsys.readouterr().err == "steps: 910 of 1,000, about 180 s left\n"

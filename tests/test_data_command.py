@@ -12,9 +12,9 @@ import pytest
 from reader_world import CLEAN, World
 
 from stage3 import data
-from stage3.config import ConfigError, DataError
-from stage3.panels import DataReport
-from stage3.readers import report_lines
+from stage3.data.readers import report_lines
+from stage3.data.table import DataReport
+from stage3.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -140,10 +140,10 @@ def test_paths_of_another_machine_are_said_where_they_cannot_be_overlooked(
         data.main(["check", "--manifest", str(manifest), "--panels", config.panels, "--cache_dir", config.cache_dir])
         == 0
     )
-    assert "No page has a picture: only texts and layout would be trained on." in capsys.readouterr().out
+    assert "No page has an image: only texts and layout would be trained on." in capsys.readouterr().out
 
 
-def test_every_reason_why_a_picture_is_lost_is_in_words() -> None:
+def test_every_reason_why_a_image_is_lost_is_in_words() -> None:
     report = DataReport()
     for code in ("missing", "empty", "truncated", "too_many_pixels", "corrupt"):
         report.note(f"image:{code}", "p1.png")

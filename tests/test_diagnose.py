@@ -10,8 +10,8 @@ import zarr
 
 from stage3 import diagnose as verb
 from stage3 import metrics
-from stage3.config import ConfigError, DataError
 from stage3.diagnose import EXIT_CODES, VERDICTS, diagnose
+from stage3.errors import ConfigError, DataError
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -22,7 +22,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def sets(pages: int = 60, panels: int = 5, dim: int = 64) -> dict[str, tuple[torch.Tensor, str]]:
     """Embeddings of `pages` pages with `panels` panels each, and the verdict they deserve."""
-    centre, own, shared = normal(pages, dim).repeat_interleave(panels, 0), normal(pages * panels, dim, seed=1), 0
+    center, own, shared = normal(pages, dim).repeat_interleave(panels, 0), normal(pages * panels, dim, seed=1), 0
     shared = normal(1, dim, seed=2)
     return {
         "all identical": (shared.repeat(pages * panels, 1), "collapsed"),
@@ -31,14 +31,14 @@ def sets(pages: int = 60, panels: int = 5, dim: int = 64) -> dict[str, tuple[tor
         "a few percent of noise": (shared + 0.03 * own, "collapsed"),
         "all zero": (torch.zeros(pages * panels, dim), "collapsed"),
         "two opposite points": (shared * torch.arange(pages * panels).remainder(2).mul(2).sub(1)[:, None], "collapsed"),
-        "pages are points": (centre, "page-collapsed"),
-        "pages are points up to noise": (centre + 0.02 * own, "page-collapsed"),
-        "pages are points in a narrow cone": (30 * shared + centre + 0.02 * own, "page-collapsed"),
-        "healthy": (centre + own, "healthy"),
-        "healthy, high cosine within pages": (centre + 0.25 * own, "healthy"),
-        "healthy, high cosine everywhere": (4 * shared + centre + own, "healthy"),
-        "healthy, narrow cone": (20 * shared + centre + own, "healthy"),
-        "healthy, low gap": (0.4 * centre + own, "healthy"),
+        "pages are points": (center, "page-collapsed"),
+        "pages are points up to noise": (center + 0.02 * own, "page-collapsed"),
+        "pages are points in a narrow cone": (30 * shared + center + 0.02 * own, "page-collapsed"),
+        "healthy": (center + own, "healthy"),
+        "healthy, high cosine within pages": (center + 0.25 * own, "healthy"),
+        "healthy, high cosine everywhere": (4 * shared + center + own, "healthy"),
+        "healthy, narrow cone": (20 * shared + center + own, "healthy"),
+        "healthy, low gap": (0.4 * center + own, "healthy"),
         "random, never trained": (own, "no signal"),
         "random in a cone, never trained": (4 * shared + own, "no signal"),
     }
@@ -221,7 +221,7 @@ def test_one_of_run_and_embeddings_is_needed():
 
 
 def test_page_mates_are_not_called_closer_where_they_are_not():
-    """Too few pages for neighbours to tell; that page mates are no closer than others is known all the same."""
+    """Too few pages for neighbors to tell; that page mates are no closer than others is known all the same."""
     pages = torch.arange(6).repeat_interleave(4)
     own = normal(24, 32)
     apart = own - 0.3 * torch.stack([own[pages == p].sum(0) - own[i] for i, p in enumerate(pages)])  # repelled

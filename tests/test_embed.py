@@ -18,15 +18,15 @@ import zarr
 from disk_faults import Disk, Killed
 
 from stage3 import embed as verb
-from stage3 import evaluation
-from stage3.config import ConfigError, DataError, Interrupted, NumericError, StorageError
-from stage3.dataset import Dataset
-from stage3.durable import Lock
+from stage3.batches.dataset import Dataset
+from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.embed import exporter, stage4
 from stage3.embed.exporter import Export, run_export
 from stage3.embed.stage4 import CHUNK, SLOTS, Places, damages, read_store
+from stage3.errors import ConfigError, DataError, Interrupted, NumericError, StorageError
 from stage3.features import FeatureSet
-from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
+from stage3.model import embedding
+from stage3.storage import Lock
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -48,7 +48,7 @@ def made(tmp_path_factory):
 def job(made, out: Path, *, step: int | None = None, split: str = "all", data: Dataset | None = None) -> Export:
     run, own = made
     step = step or run.checkpoints()[-1].step
-    return Export.of(run, step, evaluation.load_model(run, step), data or own, out, split, CPU)
+    return Export.of(run, step, run.model(step), data or own, out, split, CPU)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -88,10 +88,10 @@ def test_stage_4_finds_every_panel_at_its_page_and_place(made, stored):
     assert (embeddings.chunks, masks.chunks) == ((100, 16, 16), (100, 16))
     assert (embeddings.dtype, masks.dtype) == (np.float32, bool)
     assert [p["canonical_id"] for p in pages] == data.table.pages["page_id"].tolist()
-    model = evaluation.load_model(run, run.checkpoints()[-1].step)
+    model = run.model(run.checkpoints()[-1].step)
     for i in (0, 57, 99, 100, 199, 200, 251):
         n = pages[i]["num_panels"]
-        alone = evaluation.embed(model, data.panel_set, np.array([i])).panel.numpy()
+        alone = embedding.embed(model, data.panel_set, np.array([i])).panel.numpy()
         assert pages[i]["sequence_index"] == i
         np.testing.assert_allclose(embeddings[i, :n], alone, atol=1e-5)
         assert not np.any(embeddings[i, n:])
@@ -177,13 +177,13 @@ def test_a_crowded_page_is_cut_at_16_and_counted_and_an_empty_one_has_no_row(mad
 
 def test_the_pages_are_embedded_chunk_by_chunk(made, tmp_path, monkeypatch):
     asked = []
-    real = evaluation.embed
+    real = embedding.embed
 
     def watched(model, panel_set, pages, device):
         asked.append(len(pages))
         return real(model, panel_set, pages, device)
 
-    monkeypatch.setattr(evaluation, "embed", watched)
+    monkeypatch.setattr(embedding, "embed", watched)
     run_export(job(made, tmp_path / "x.zarr"))
     assert asked == [100, 100, 52]
 

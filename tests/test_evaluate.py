@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from stage3 import evaluate as verb
-from stage3 import loading, train
-from stage3.config import ConfigError, DataError
-from stage3.dataset import Dataset
-from stage3.evaluate import evaluation_report, report_lines
-from stage3.evaluation import Embedded
-from stage3.report import chosen_pages, item_values, median_interval
+from stage3 import train
+from stage3.batches.dataset import Dataset
+from stage3.errors import ConfigError, DataError
+from stage3.evaluate import evaluation_report, item_values, report_lines
+from stage3.metrics.bootstrap import median_interval
+from stage3.model.embedding import Embedded
+from stage3.runs import data
+from stage3.runs.data import chosen_pages
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -84,10 +86,10 @@ def test_intervals_by_book_resample_books_and_not_pages(made, report):
 
 def test_the_mean_of_the_items_is_the_metric(made, report):
     run, data = made
-    from stage3 import evaluation
+    from stage3.model import embedding
 
-    model = evaluation.load_model(run)
-    embedded = evaluation.embed(model, data.panel_set, data.pages("test"))
+    model = run.model()
+    embedded = embedding.embed(model, data.panel_set, data.pages("test"))
     values, _ = item_values(model, embedded)
     for name, (value, at) in values.items():
         assert len(value) == len(at)
@@ -97,9 +99,8 @@ def test_the_mean_of_the_items_is_the_metric(made, report):
 
 def test_random_embeddings_score_at_the_chance_levels(made):
     """Also with identical texts, which do not compete and so raise the chance."""
-    from stage3 import evaluation
 
-    model = evaluation.load_model(made[0])
+    model = made[0].model()
     draw, panels = torch.Generator().manual_seed(0), 900
     vectors = [torch.randn(panels, 32, generator=draw) for _ in range(3)]
     text_ids = torch.arange(panels)
@@ -212,7 +213,7 @@ def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatc
     printed = capsys.readouterr().out
     assert f"{100 * report['retrieval/i2t_r5']:.1f} %" in printed
     assert "chance" in printed
-    assert "picture-only against text-only" in printed
+    assert "image-only against text-only" in printed
     assert verb.main(["--run", str(run.path), "--json", "--data", "elsewhere"]) == 0
     assert json.loads(capsys.readouterr().out) == report
     assert asked == [{}, {"data": "elsewhere"}]
@@ -241,11 +242,11 @@ def test_an_error_is_one_line_with_exit_code_2():
 def test_other_data_given_by_flags_replaces_every_place_of_the_runs_own(made):
     run, _ = made
     run = type(run)(run.path, run.config.replace(manifest="m", panels="p", panel_format="ocr", limit_pages=3))
-    config = loading.config_for(run, {"data": "d"})
+    config = data.config_for(run, {"data": "d"})
     assert (config.data, config.manifest, config.panels, config.limit_pages) == ("d", "", "", 0)
     assert config.panel_format == "vlm"
-    assert loading.config_for(run, {"cache_dir": "c"}).manifest == "m"
+    assert data.config_for(run, {"cache_dir": "c"}).manifest == "m"
     trained_elsewhere = type(run)(run.path, run.config.replace(device="cuda:7"))
-    assert loading.config_for(trained_elsewhere, {}).device == "auto"  # read on the machine that reads
+    assert data.config_for(trained_elsewhere, {}).device == "auto"  # read on the machine that reads
     with pytest.raises(ConfigError, match="--data FOLDER"):
-        loading.load_data(made[0])
+        data.load_data(made[0])

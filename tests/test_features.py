@@ -14,17 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
-from stage3 import backbones, features, images
-from stage3.config import Config, DataError, StorageError
-from stage3.features import page_digests, store
-from stage3.panels import DataReport, PanelTable
+from stage3 import features
+from stage3.config import Config
+from stage3.data import images
+from stage3.data.table import DataReport, PanelTable
+from stage3.errors import DataError, StorageError
+from stage3.features import backbones, page_digests, store
 
 SIZE = (120, 160)
 QUADRANTS = [(0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 0.5, 0.5), (0.0, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5)]
 
 
 class CountingVision(backbones.VisionBackbone):
-    """Mean colours of a 4 x 4 grid; counts what it is asked for, and mixes nothing between crops."""
+    """Mean colors of a 4 x 4 grid; counts what it is asked for, and mixes nothing between crops."""
 
     name, sizes, fingerprint, short_side = "counting", (48,), "c" * 64, 4
     parts_made = 0
@@ -184,7 +186,7 @@ def test_crops_are_known_by_content_not_by_name(tmp_path, use):
     moved = comic(tmp_path / "moved")
     assert features.load_or_build(moved, config(tmp_path), progress=False).report.reused_images == 20
     path = tmp_path / "moved" / "p1.png"
-    Image.new("RGB", SIZE, (9, 200, 30)).save(path)  # a new picture under an old name
+    Image.new("RGB", SIZE, (9, 200, 30)).save(path)  # a new image under an old name
     os.utime(path, (1, 1))
     vision, _ = use()
     changed = features.load_or_build(moved, config(tmp_path), progress=False)
@@ -204,7 +206,7 @@ def test_threads_change_nothing(tmp_path, workers):
     np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
-def test_lost_pictures_lose_only_their_page_and_are_remembered(tmp_path, use):
+def test_lost_images_lose_only_their_page_and_are_remembered(tmp_path, use):
     table = comic(tmp_path / "pages", pages=6)
     whole = (tmp_path / "pages" / "p1.png").read_bytes()
     (tmp_path / "pages" / "p1.png").write_bytes(whole[: len(whole) // 2])
@@ -230,7 +232,7 @@ def test_lost_pictures_lose_only_their_page_and_are_remembered(tmp_path, use):
     assert (partly.image_rows.reshape(6, 4)[1] >= 0).all()  # unless asked to be read as far as it goes
 
 
-def test_i08_a_changed_picture_is_lost_where_the_manifest_has_its_sha256(tmp_path, use, monkeypatch):
+def test_i08_a_changed_image_is_lost_where_the_manifest_has_its_sha256(tmp_path, use, monkeypatch):
     table = comic(tmp_path / "pages", pages=4)
     for page in (0, 1, 2):
         Image.open(tmp_path / "pages" / f"p{page}.png").save(tmp_path / "pages" / f"p{page}.png", "JPEG")
@@ -267,7 +269,7 @@ def test_the_sha256_costs_no_second_reading_of_a_new_file(tmp_path, use, monkeyp
     assert sorted(opened) == sorted([*paths, *paths])  # once for its digests, once to decode it
 
 
-def test_i27_first_frames_and_partial_pictures_are_counted_also_when_they_are_not_decoded_again(tmp_path, use):
+def test_i27_first_frames_and_partial_images_are_counted_also_when_they_are_not_decoded_again(tmp_path, use):
     table = comic(tmp_path / "pages", pages=4)
     frames = [Image.open(tmp_path / "pages" / f"p{page}.png").copy() for page in (1, 0)]
     frames[0].save(tmp_path / "pages" / "p1.png", "GIF", save_all=True, append_images=frames[1:])
@@ -381,10 +383,10 @@ def test_a_killed_build_is_continued_with_the_same_vectors(tmp_path):
         import sys, time
         from pathlib import Path
         from stage3 import features
-        from stage3.backbones import tiny
+        from stage3.features.backbones import tiny
         from stage3.features import store
         from stage3.config import Config
-        from stage3.panels import PanelTable
+        from stage3.data.table import PanelTable
         store.SEAL_SECONDS = 0.0  # seal after every batch
         quick = tiny.TinyVision.encode_prepared
         def slow(self, prepared):
@@ -426,7 +428,7 @@ def test_two_processes_may_fill_one_store(tmp_path):
         from stage3 import features
         from stage3.features import store
         from stage3.config import Config
-        from stage3.panels import PanelTable
+        from stage3.data.table import PanelTable
         store.SEAL_SECONDS = 0.0
         root = Path(sys.argv[1])
         config = Config(cache_dir=str(root / "cache"), feature_batch=4, workers=1)

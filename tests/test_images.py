@@ -1,4 +1,4 @@
-"""Pictures: what is accepted, the exact pixels that come out, and what is refused with which code."""
+"""Images: what is accepted, the exact pixels that come out, and what is refused with which code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from PIL import Image, ImageFile
 
 import stage3
-from stage3 import images
-from stage3.images import ImageProblem
+from stage3.data import images
+from stage3.data.images import ImageProblem
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (60, 40, 3), dtype=np.uint8)
@@ -104,7 +104,7 @@ REFUSED: dict[str, tuple[bytes, set[str]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_bad_pictures_are_refused_with_a_code(case: str, tmp_path: Path) -> None:
+def test_bad_images_are_refused_with_a_code(case: str, tmp_path: Path) -> None:
     data, codes = REFUSED[case]
     path = tmp_path / "page.jpg"
     path.write_bytes(data)
@@ -164,11 +164,11 @@ ORIENTED = {1: (0, 0), 2: (-1, 0), 3: (-1, -1), 4: (0, -1), 5: (0, 0), 6: (-1, 0
 @pytest.mark.parametrize("orientation", ORIENTED)
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_i14_i15_orientation_is_applied_before_anything_else(format: str, orientation: int, tmp_path: Path) -> None:
-    picture = np.full((160, 96, 3), 255, np.uint8)
-    picture[:32, :32] = (255, 0, 0)
+    image = np.full((160, 96, 3), 255, np.uint8)
+    image[:32, :32] = (255, 0, 0)
     exif = Image.Exif()
     exif[274] = orientation
-    path = write(tmp_path / "x", picture, format=format, exif=exif)
+    path = write(tmp_path / "x", image, format=format, exif=exif)
     turned = (160, 96) if orientation in (5, 6, 7, 8) else (96, 160)
     assert images.page_size(path) == turned
     page = images.open_page(path)
@@ -211,7 +211,7 @@ def test_i17_i18_cmyk_also_when_adobe_inverts_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels(tiff)[0, 0], [255, 0, 0])
 
 
-def test_i19_16_bit_grey_keeps_its_range(tmp_path: Path) -> None:
+def test_i19_16_bit_gray_keeps_its_range(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 40 * 60).round().astype(np.uint16).reshape(60, 40)
     expected = np.round(values / 257.0)
     for name in ("x.png", "x.tif"):
@@ -241,9 +241,9 @@ def test_i22_i24_transparency_is_laid_over_white(tmp_path: Path) -> None:
     expected[8:, 8:] = np.round(255 + (np.array([200, 0, 0]) - 255) * 128 / 255)
     for name in ("x.png", "x.tif"):
         assert np.abs(pixels(write(tmp_path / name, rgba)).astype(int) - expected).max() <= 1
-    grey = write(tmp_path / "la.png", Image.fromarray(rgba).convert("LA"))
-    assert pixels(grey)[0, 0].tolist() == [255] * 3
-    assert pixels(grey)[0, 15].tolist() == [60] * 3  # 200 red is 60 grey
+    gray = write(tmp_path / "la.png", Image.fromarray(rgba).convert("LA"))
+    assert pixels(gray)[0, 0].tolist() == [255] * 3
+    assert pixels(gray)[0, 15].tolist() == [60] * 3  # 200 red is 60 gray
     palette = Image.new("P", (16, 16), 0)
     palette.putpalette([9, 9, 9, 0, 200, 0])
     palette.paste(1, (8, 0, 16, 16))
@@ -314,7 +314,7 @@ def test_a_nul_in_a_path_is_a_missing_file() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP"])
-def test_truncated_pictures_can_be_read_as_far_as_they_go(format: str, tmp_path: Path) -> None:
+def test_truncated_images_can_be_read_as_far_as_they_go(format: str, tmp_path: Path) -> None:
     path = write(tmp_path / "x", np.asarray(Image.fromarray(SMOOTH).resize((800, 1200))), format=format, interlace=0)
     whole = pixels(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

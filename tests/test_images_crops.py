@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stage3 import images
 from stage3.crops import CropStore
+from stage3.data import images
 
 BOXES = np.array([[0, 0, 0.5, 0.5], [0.5, 0.25, 0.5, 0.75]], np.float32)
 
@@ -33,7 +33,7 @@ def test_crops_are_the_decoded_ones_and_made_once(page: Path, tmp_path: Path, mo
     assert store.panels(page, BOXES[:0]).shape == (0, 16, 16, 3)
 
 
-def test_changed_boxes_sides_and_pictures_make_new_crops(page: Path, tmp_path: Path) -> None:
+def test_changed_boxes_sides_and_images_make_new_crops(page: Path, tmp_path: Path) -> None:
     store = CropStore(tmp_path / "crops", 16)
     before = np.array(store.panels(page, BOXES))
     moved = store.panels(page, BOXES * np.float32(0.5))
@@ -44,7 +44,7 @@ def test_changed_boxes_sides_and_pictures_make_new_crops(page: Path, tmp_path: P
     np.testing.assert_array_equal(store.panels(page, BOXES)[..., 1], 0)
 
 
-def test_a_cut_file_is_made_again_and_a_bad_picture_leaves_none(page: Path, tmp_path: Path) -> None:
+def test_a_cut_file_is_made_again_and_a_bad_image_leaves_none(page: Path, tmp_path: Path) -> None:
     store = CropStore(tmp_path / "crops", 16)
     before = np.array(store.panels(page, BOXES))
     (file,) = (tmp_path / "crops").rglob("*.u8")

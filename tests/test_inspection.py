@@ -12,19 +12,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stage3 import curves, evaluation, inspection
+from stage3.batches.dataset import Dataset
 from stage3.config import Config
-from stage3.dataset import Dataset
-from stage3.runs import Run
+from stage3.model import embedding
+from stage3.runs import RunFolder, curves, inspection
 
 
 @pytest.fixture(scope="module")
 def inspected(tmp_path_factory):
     folder = app_support.workspace(tmp_path_factory.mktemp("inspect"), books=12)
-    run = Run.open(folder / "data" / "samples" / "runs" / "first")
+    run = RunFolder.load(folder / "data" / "samples" / "runs" / "first")
     data = Dataset.load(run.config, progress=False)
-    model = evaluation.load_model(run)
-    embedded = evaluation.embed(model, data.panel_set, data.pages("all"))
+    model = run.model()
+    embedded = embedding.embed(model, data.panel_set, data.pages("all"))
     return run, data, model, embedded, inspection.panel_frame(data, model, embedded)
 
 
@@ -74,7 +74,7 @@ def test_rows_describe_their_own_panel(inspected):
         page = int(data.table.panels["page"][row])
         assert frame["page_id"][row] == data.table.pages["page_id"][page]
         assert frame["has_text"][row] == bool(frame["text"][row])
-    gates = frame[["gate_picture", "gate_text", "gate_box"]].to_numpy()
+    gates = frame[["gate_image", "gate_text", "gate_box"]].to_numpy()
     assert np.allclose(gates.sum(axis=1), 1, atol=1e-5)
     assert (gates[~frame["has_text"].to_numpy(), 1] == 0).all()
     position = 5

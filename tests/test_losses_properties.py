@@ -68,7 +68,7 @@ def test_the_norm_of_an_embedding_does_not_matter(batch, tau, chunk_size, scale)
 
 @PROFILE
 @given(batches(), TAUS, CHUNKS)
-def test_swapping_pictures_and_texts_swaps_the_directions(batch, tau, chunk_size):
+def test_swapping_images_and_texts_swaps_the_directions(batch, tau, chunk_size):
     v, t, ids = batch
     to_text, to_image = losses.info_nce(v, t, tau, ids, chunk_size=chunk_size)
     swapped = losses.info_nce(t, v, tau, ids, chunk_size=chunk_size)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
-from stage3.config import Config, ConfigError
+from stage3.config import Config
+from stage3.errors import ConfigError
 from stage3.model import EncoderSpec, PanelEncoder
-from stage3.objectives import Stage3
+from stage3.model.objectives import Stage3
 from tests import synthetic
 
 MASKS = [[1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
@@ -34,7 +35,7 @@ def batch(masks=MASKS, image_size=6, seed=0) -> PanelBatch:
     )
 
 
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
+def randomized(module: torch.nn.Module) -> torch.nn.Module:
     """Every parameter random: a norm's bias of 0 would hide a leak."""
     with torch.no_grad():
         for p in module.parameters():
@@ -44,7 +45,7 @@ def randomised(module: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.mark.parametrize("garbage", [0.0, 1e6, float("nan"), float("inf")])
 def test_what_an_absent_modality_holds_changes_nothing_bit_for_bit(garbage):
-    model = randomised(Stage3(EncoderSpec((6,), 5, dim=16, gate_hidden=8, layout_hidden=8), Config())).eval()
+    model = randomized(Stage3(EncoderSpec((6,), 5, dim=16, gate_hidden=8, layout_hidden=8), Config())).eval()
     clean = batch()
     dirty = batch()
     for column, name in ((IMAGE, "image"), (TEXT, "text"), (LAYOUT, "layout")):
@@ -58,7 +59,7 @@ def test_what_an_absent_modality_holds_changes_nothing_bit_for_bit(garbage):
 
 def test_the_residual_leak_ablation_does_leak():
     """The reviewed fusion: present in the gate, but norms of absent parts in the residual mean (their biases leak)."""
-    kept, leaking = (randomised(encoder(residual_leak=leak))(batch()) for leak in (False, True))
+    kept, leaking = (randomized(encoder(residual_leak=leak))(batch()) for leak in (False, True))
     partial = [i for i, m in enumerate(MASKS) if sum(m) < 3]
     assert not torch.isclose(kept.panel[partial], leaking.panel[partial]).all(dim=1).any()
     assert torch.allclose(kept.panel[0], leaking.panel[0], atol=1e-5)  # nothing absent, nothing to leak
@@ -66,7 +67,7 @@ def test_the_residual_leak_ablation_does_leak():
 
 def test_the_fusion_is_gate_weighted_sum_plus_mean_over_what_is_present():
     """By hand, panel by panel: the norms' biases of absent modalities must be in neither part."""
-    model, whole = randomised(encoder(panel_norm=False)), batch()
+    model, whole = randomized(encoder(panel_norm=False)), batch()
     e = model(whole)
     features = (whole.image, whole.text, whole.layout)
     encoders = (model.vision, model.text, model.layout)
@@ -83,7 +84,7 @@ def test_the_fusion_is_gate_weighted_sum_plus_mean_over_what_is_present():
 
 
 def test_gate_weights_sum_to_one_over_what_is_present():
-    gate = randomised(encoder())(batch()).gate
+    gate = randomized(encoder())(batch()).gate
     present = batch().present
     assert torch.equal(gate > 0, present)
     torch.testing.assert_close(gate.sum(dim=1), torch.ones(len(MASKS)))
@@ -117,7 +118,7 @@ def test_one_panel_trains_without_a_batch_statistic():
 
 
 @pytest.mark.parametrize("how", ["attention", "gate", "concat"])
-def test_two_picture_backbones_fuse_and_both_get_gradient(how):
+def test_two_image_backbones_fuse_and_both_get_gradient(how):
     model = encoder((6, 10), visual_fusion=how)
     e = model(batch(image_size=16))
     assert e.panel.shape == (len(MASKS), 16)
@@ -172,16 +173,16 @@ def test_a_model_of_other_layout_features_is_refused_by_their_meaning(recorded):
 def test_initial_weights_depend_on_the_seed_alone():
     spec = EncoderSpec((6,), 5, dim=16)
     torch.manual_seed(5)
-    a = Stage3.initialised(spec, Config(), 3).state_dict()
+    a = Stage3.initialized(spec, Config(), 3).state_dict()
     after = torch.get_rng_state()
     torch.manual_seed(5)
     assert torch.equal(after, torch.get_rng_state())
     torch.manual_seed(6)
-    b = Stage3.initialised(spec, Config(), 3).state_dict()
+    b = Stage3.initialized(spec, Config(), 3).state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_absent_pictures_stay_absent_in_packed_batches():
+def test_absent_images_stay_absent_in_packed_batches():
     data = synthetic.dataset(boxless=0.5, textless=0.5)
     b = data.panel_set.batch(data.pages("all"))
     assert len(b) == len(data.table)

@@ -9,7 +9,7 @@ from stage3 import losses
 from stage3.batches import PanelBatch, generator
 from stage3.config import Config
 from stage3.model import EncoderSpec
-from stage3.objectives import LOSSES, TERMS, Stage3, Temperature, sums
+from stage3.model.objectives import LOSSES, TERMS, Stage3, Temperature, sums
 from tests import synthetic
 
 SPEC = EncoderSpec((24,), 20, dim=16, gate_hidden=8, layout_hidden=8)
@@ -22,7 +22,7 @@ def batch() -> PanelBatch:
 
 
 def model(**settings) -> Stage3:
-    return Stage3.initialised(SPEC, Config.from_mapping(settings), seed=0).eval()
+    return Stage3.initialized(SPEC, Config.from_mapping(settings), seed=0).eval()
 
 
 def value(step, name: str) -> float:
@@ -140,10 +140,10 @@ def test_a_setting_reaches_its_loss(batch, setting, faulty, loss):
     plain = EncoderSpec.of(Config(dim=16, gate_hidden=8, layout_hidden=8), (24,), 20)
     made = []
     for s, c in ((plain, Config()), (spec, Config.from_mapping(settings))):
-        m = Stage3.initialised(s, c, 0).eval()
+        m = Stage3.initialized(s, c, 0).eval()
         with torch.no_grad():
             for p in (*m.encoder.norms.parameters(), *m.encoder.panel_norm.parameters()):
-                p.add_(0.3)  # biases that a leak would show, scales that a normalised target would lose
+                p.add_(0.3)  # biases that a leak would show, scales that a normalized target would lose
         made.append(value(m(batch), loss))
     assert abs(made[0] - made[1]) > 1e-3
 

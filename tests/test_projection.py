@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stage3 import neighbors, projection
-from stage3.config import ConfigError, DataError, StorageError
-from stage3.durable import Lock
-from stage3.panels import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
+from stage3 import projection
+from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
+from stage3.errors import ConfigError, DataError, StorageError
+from stage3.metrics import neighbors
 from stage3.projection import files, layouts
+from stage3.storage import Lock
 
 
 def blobs(n=240, groups=6, dim=16, noise=0.25, seed=0):
@@ -48,33 +49,33 @@ def by_hand(x, k):
     return [set(np.argsort(-row)[:k].tolist()) for row in cosine]
 
 
-# --- neighbours
+# --- neighbors
 
 
 @pytest.mark.parametrize("block", [1, 1000, 2**24])
-def test_neighbours_equal_brute_force_whatever_the_block(monkeypatch, block):
+def test_neighbors_equal_brute_force_whatever_the_block(monkeypatch, block):
     monkeypatch.setattr(neighbors, "_CELLS_AT_ONCE", block)
     x, _ = blobs()
-    found, cosine = neighbors.exact_neighbours(7 * x, 10)
+    found, cosine = neighbors.exact_neighbors(7 * x, 10)
     assert [set(r.tolist()) for r in found] == by_hand(x, 10)
     assert (np.diff(cosine, axis=1) <= 0).all()
     z = neighbors.unit_rows(x)
     np.testing.assert_allclose(cosine, np.einsum("nd,nkd->nk", z, z[found]), atol=1e-5)
 
 
-def test_a_panel_is_never_its_own_neighbour_even_among_copies_of_itself():
+def test_a_panel_is_never_its_own_neighbor_even_among_copies_of_itself():
     x = np.ones((30, 4), np.float32)
-    found = neighbors.exact_neighbours(x, 15)[0]
+    found = neighbors.exact_neighbors(x, 15)[0]
     assert (found != np.arange(30)[:, None]).all()
-    flat = neighbors.plane_neighbours(np.zeros((30, 2)), 15)
+    flat = neighbors.plane_neighbors(np.zeros((30, 2)), 15)
     assert (flat != np.arange(30)[:, None]).all()
     assert all(len(set(row)) == 15 for row in flat.tolist())
 
 
-def test_neighbours_in_a_gallery_leave_out_the_query_only_where_it_is_in_it():
+def test_neighbors_in_a_gallery_leave_out_the_query_only_where_it_is_in_it():
     x, _ = blobs(60)
     gallery = np.arange(0, 60, 3)
-    found = neighbors.exact_neighbours(x, 5, x[gallery], neighbors.own_rows(60, gallery))[0]
+    found = neighbors.exact_neighbors(x, 5, x[gallery], neighbors.own_rows(60, gallery))[0]
     assert (gallery[found] != np.arange(60)[:, None]).all()
     z = neighbors.unit_rows(x)
     cosine = z @ z[gallery].T
@@ -86,7 +87,7 @@ def test_embeddings_with_nan_are_refused_with_a_count():
     x, _ = blobs(60)
     x[3] = np.nan
     with pytest.raises(ValueError, match="1 of 60 embeddings are not finite"):
-        neighbors.exact_neighbours(x, 3)
+        neighbors.exact_neighbors(x, 3)
 
 
 def test_trust_is_one_where_the_map_is_the_space_and_chance_where_it_is_noise():
@@ -98,7 +99,7 @@ def test_trust_is_one_where_the_map_is_the_space_and_chance_where_it_is_noise():
     assert shuffled.mean() == pytest.approx(15 / 299, abs=0.03)
 
 
-def test_trust_counts_the_neighbours_that_are_kept():
+def test_trust_counts_the_neighbors_that_are_kept():
     x, _ = blobs(120)
     xy = layouts.pca(x)
     expected = []
@@ -112,13 +113,13 @@ def test_trust_counts_the_neighbours_that_are_kept():
 def test_overlap_is_one_with_a_turned_copy_and_symmetric():
     x, _ = blobs()
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(16, 16)))[0].astype(np.float32)
-    assert neighbors.neighbour_overlap(x, 3 * x @ turn).mean() > 0.999
+    assert neighbors.neighbor_overlap(x, 3 * x @ turn).mean() > 0.999
     other = blobs(seed=5)[0]
-    ab, ba = neighbors.neighbour_overlap(x, other), neighbors.neighbour_overlap(other, x)
+    ab, ba = neighbors.neighbor_overlap(x, other), neighbors.neighbor_overlap(other, x)
     np.testing.assert_array_equal(ab, ba)
     assert 0 < ab.mean() < 1
     with pytest.raises(ValueError, match="compare the same panels"):
-        neighbors.neighbour_overlap(x, other[:10])
+        neighbors.neighbor_overlap(x, other[:10])
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3])
@@ -175,8 +176,8 @@ def test_inside_agrees_with_a_disc_and_a_notch():
 def test_a_hull_holds_its_points_and_only_corners():
     xy = np.random.default_rng(0).normal(size=(80, 2))
     corners = layouts.hull(xy)
-    centre = corners.mean(axis=0)
-    assert layouts.inside(xy, centre + 1.001 * (corners - centre)).all()
+    center = corners.mean(axis=0)
+    assert layouts.inside(xy, center + 1.001 * (corners - center)).all()
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0.5, 0], [0.5, 0.5]])
     assert {tuple(c) for c in layouts.hull(square).tolist()} == {(0, 0), (1, 0), (1, 1), (0, 1)}
 
@@ -218,8 +219,8 @@ def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made
     assert frame.loc[5, ["page_name", "comic_name", "panel_count"]].tolist() == ["p001.jpg", "book0", 4]
     assert frame["fitted"].sum() == 100
     xy = frame[["umap_dim1", "umap_dim2"]].to_numpy()
-    centres = np.stack([xy[label == i].mean(axis=0) for i in range(4)])
-    nearest = np.linalg.norm(xy[:, None] - centres, axis=2).argmin(axis=1)
+    centers = np.stack([xy[label == i].mean(axis=0) for i in range(4)])
+    nearest = np.linalg.norm(xy[:, None] - centers, axis=2).argmin(axis=1)
     assert (nearest == label).mean() > 0.97  # the placed ones too
     assert frame["trust"].between(0, 1).all()
     assert frame["trust"].mean() > 0.3

@@ -23,12 +23,13 @@ from reader_world import (
     vlm_page,
 )
 
-from stage3 import readers
-from stage3.config import Config, ConfigError, DataError, StorageError
-from stage3.panels import DataReport, PanelTable
-from stage3.readers import cache, names
-from stage3.readers.manifest import book_of, remapped
-from stage3.readers.order import reading_order
+from stage3.config import Config
+from stage3.data import readers
+from stage3.data.readers import cache, names
+from stage3.data.readers.manifest import book_of, remapped
+from stage3.data.readers.order import reading_order
+from stage3.data.table import DataReport, PanelTable
+from stage3.errors import ConfigError, DataError, StorageError
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_a_panel_file_that_is_no_file_never_blocks(kind: str, world: World) -> N
     assert table.report.skipped == {"no_panel_file": 1}
 
 
-# --- pictures and paths ---
+# --- images and paths ---
 
 
 @pytest.mark.parametrize(
@@ -147,11 +148,11 @@ def test_a_panel_file_that_is_no_file_never_blocks(kind: str, world: World) -> N
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="expectations are written for POSIX")
-def test_picture_paths_of_another_machine(path: str, remap: tuple[tuple[str, str], ...], expected: str) -> None:
+def test_image_paths_of_another_machine(path: str, remap: tuple[tuple[str, str], ...], expected: str) -> None:
     assert remapped(path, remap, Path("/base")) == expected
 
 
-def test_remap_setting_finds_pictures_listed_with_windows_paths(world: World) -> None:
+def test_remap_setting_finds_images_listed_with_windows_paths(world: World) -> None:
     rows = "".join(f'"{i}","E:\\comics\\{i}.png"\n'.replace("/", "\\") for i in CLEAN)
     (world.root / "manifest.csv").write_text("canonical_id,absolute_image_path\n" + rows, encoding="utf-8")
     lost = world.load()
@@ -164,7 +165,7 @@ def test_remap_setting_finds_pictures_listed_with_windows_paths(world: World) ->
     assert found.fingerprint() == lost.fingerprint()
 
 
-def test_a_missing_picture_costs_the_page_its_picture_only(world: World) -> None:
+def test_a_missing_image_costs_the_page_its_image_only(world: World) -> None:
     reference = world.load()
     (world.root / "images" / f"{CLEAN[2]}.png").unlink()
     table = world.load()
@@ -173,7 +174,7 @@ def test_a_missing_picture_costs_the_page_its_picture_only(world: World) -> None
     pd.testing.assert_frame_equal(table.panels, reference.panels, check_exact=True)
 
 
-def test_a_picture_is_found_under_another_extension(world: World) -> None:
+def test_a_image_is_found_under_another_extension(world: World) -> None:
     path = world.root / "images" / f"{CLEAN[0]}.png"
     path.rename(path.with_suffix(".jpg"))
     table = world.load()
@@ -181,7 +182,7 @@ def test_a_picture_is_found_under_another_extension(world: World) -> None:
     assert table.report.counts["image_other_extension"] == 1
 
 
-def test_equal_pictures_are_reported(world: World) -> None:
+def test_equal_images_are_reported(world: World) -> None:
     first, second = (world.root / "images" / f"{i}.png" for i in CLEAN[:2])
     second.write_bytes(first.read_bytes())
     table = world.load()
@@ -324,7 +325,7 @@ def test_bad_entries_of_an_aligned_file_change_nothing_else(tmp_path: Path) -> N
 def test_j11_j12_an_item_that_is_refused_loses_its_page_only(
     bad: str, reason: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stage3.readers.jsonfile.CHUNK", chunk)
+    monkeypatch.setattr("stage3.data.readers.jsonfile.CHUNK", chunk)
     pages = [json.dumps(aligned_page(i, [rcnn(5, 5, 90, 140, i)])) for i in CLEAN[1:]]
     clean = readers.load(aligned_world(tmp_path / "a", f"[{','.join(pages)}]"))
     pages.insert(2, bad.replace("ID", json.dumps(CLEAN[0])))
@@ -349,7 +350,7 @@ def test_a_broken_aligned_file_is_refused(text: str, tmp_path: Path) -> None:
 def test_an_aligned_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = [aligned_page(i, [rcnn(5, 5, 90, 140, i)]) for i in CLEAN]
     whole = readers.load(aligned_world(tmp_path / "a", pages))
-    monkeypatch.setattr("stage3.readers.jsonfile.CHUNK", 7)
+    monkeypatch.setattr("stage3.data.readers.jsonfile.CHUNK", 7)
     pieces = readers.load(aligned_world(tmp_path / "b", pages))
     assert_clean_pages_unchanged(pieces, whole)
     assert len(pieces.pages) == 6
@@ -452,7 +453,7 @@ def saved(world: World) -> set[str]:
 
 def test_the_second_load_reads_no_panel_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first = world.load()
-    monkeypatch.setattr("stage3.readers.cache.build", None)  # any attempt to read the files again would fail
+    monkeypatch.setattr("stage3.data.readers.cache.build", None)  # any attempt to read the files again would fail
     second = world.load(max_skip_fraction=0.5, val_fraction=0.3)
     pd.testing.assert_frame_equal(second.panels, first.panels)
     pd.testing.assert_frame_equal(second.pages, first.pages)
@@ -460,7 +461,7 @@ def test_the_second_load_reads_no_panel_file(world: World, monkeypatch: pytest.M
     assert second.fingerprint() == first.fingerprint()
 
 
-@pytest.mark.parametrize("change", ["panel", "new_panel", "manifest", "setting", "picture", "label"])
+@pytest.mark.parametrize("change", ["panel", "new_panel", "manifest", "setting", "image", "label"])
 def test_any_change_that_matters_is_seen(change: str, world: World) -> None:
     world.load()
     settings: dict[str, Any] = {}
@@ -473,7 +474,7 @@ def test_any_change_that_matters_is_seen(change: str, world: World) -> None:
         world.write_manifest()
     elif change == "setting":
         settings["max_panels"] = 1
-    elif change == "picture":
+    elif change == "image":
         (world.root / "images" / f"{CLEAN[0]}.png").unlink()
     else:
         (world.root / "l.json").write_text(json.dumps({CLEAN[0]: "story"}), encoding="utf-8")
@@ -487,7 +488,7 @@ def test_any_change_that_matters_is_seen(change: str, world: World) -> None:
         assert panels_of(again, CLEAN[0])["dialogue"].tolist() == ["line 0", "line 1", "line 2"]
 
 
-@pytest.mark.parametrize("name", ["panels.parquet", "pages.parquet", "report.json", "picture_folders.json"])
+@pytest.mark.parametrize("name", ["panels.parquet", "pages.parquet", "report.json", "image_folders.json"])
 def test_a_damaged_cache_is_read_again(name: str, world: World) -> None:
     first = world.load()
     (folder,) = (world.root / "cache" / "tables").iterdir()
@@ -506,17 +507,17 @@ def test_refresh_reads_again_and_leaves_one_table(world: World) -> None:
 
 def test_rows_do_not_depend_on_how_much_is_written_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = world.load()
-    monkeypatch.setattr("stage3.readers.writer.CHUNK", 2)
+    monkeypatch.setattr("stage3.data.readers.writer.CHUNK", 2)
     parts = readers.load(world.config(), refresh=True)
     pd.testing.assert_frame_equal(parts.panels, whole.panels)
     pd.testing.assert_frame_equal(parts.pages, whole.pages)
 
 
-def test_large_data_sets_read_no_picture_header_and_give_the_same_panels(
+def test_large_data_sets_read_no_image_header_and_give_the_same_panels(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = world.load()
-    monkeypatch.setattr("stage3.readers.rows.SMALL", 0)
+    monkeypatch.setattr("stage3.data.readers.rows.SMALL", 0)
     large = readers.load(world.config(), refresh=True)
     assert (large.pages["width"] == 0).all()
     assert (small.pages["width"] == SIZE[0]).all()
@@ -546,7 +547,7 @@ def test_a_file_for_another_shape_of_page_is_pointed_out(tmp_path: Path) -> None
     assert len(table.pages) == 7
 
 
-def test_a_picture_folder_that_changes_meanwhile_costs_a_second_reading_only(world: World) -> None:
+def test_a_image_folder_that_changes_meanwhile_costs_a_second_reading_only(world: World) -> None:
     first = world.load()
     os.utime(world.root / "images" / "Book A", (1, 1))
     pd.testing.assert_frame_equal(world.load().panels, first.panels)

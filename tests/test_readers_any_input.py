@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stage3.readers import READERS, DataSource, PageProblem
-from stage3.readers.jsonfile import parse
-from stage3.readers.rules import PageInfo, finish, flatten, four
+from stage3.data.readers import READERS, DataSource, PageProblem
+from stage3.data.readers.jsonfile import parse
+from stage3.data.readers.rules import PageInfo, finish, flatten, four
 
 NUMBERS = st.one_of(
     st.integers(-(10**400), 10**400),

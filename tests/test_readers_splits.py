@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stage3.config import DataError
-from stage3.panels import DataReport, PanelTable
-from stage3.splits import SPLITS, split_books
+from stage3.config import SPLITS
+from stage3.data.splits import split_books
+from stage3.data.table import DataReport, PanelTable
+from stage3.errors import DataError
 
 
 def table_of(sizes: list[int], shuffle: int | None = None) -> PanelTable:

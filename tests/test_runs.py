@@ -20,22 +20,23 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from stage3.config import Config, ConfigError, DataError, StorageError
-from stage3.runs import Best, Run, Status, checkpoints, list_broken, list_runs
+from stage3.config import Config
+from stage3.errors import ConfigError, DataError, StorageError
+from stage3.runs import Best, RunFolder, Status, checkpoints, list_broken, list_runs
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
 def run(tmp_path):
-    return Run.create(tmp_path / "runs" / "first", Config(dim=64, seed=3))
+    return RunFolder.create(tmp_path / "runs" / "first", Config(dim=64, seed=3))
 
 
 # --- the folder
 
 
 def test_a_new_run_opens_as_what_it_was_made_of(run):
-    again = Run.open(run.path)
+    again = RunFolder.load(run.path)
     assert (again.name, again.config) == ("first", Config(dim=64, seed=3))
     assert again.status == Status(updated=again.status.updated)
     assert (again.checkpoints(), again.best(), again.is_live, again.stop_requested) == ([], None, False, False)
@@ -46,15 +47,15 @@ def test_a_new_run_opens_as_what_it_was_made_of(run):
 
 def test_a_run_is_made_in_a_new_or_an_empty_folder_only(run, tmp_path):
     with pytest.raises(ConfigError, match="is a run already"):
-        Run.create(run.path, Config())
+        RunFolder.create(run.path, Config())
     (tmp_path / "mine").mkdir()
-    Run.create(tmp_path / "mine", Config())
+    RunFolder.create(tmp_path / "mine", Config())
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("precious", encoding="utf-8")
     with pytest.raises(ConfigError, match="no empty folder"):
-        Run.create(tmp_path / "thesis", Config())
+        RunFolder.create(tmp_path / "thesis", Config())
     with pytest.raises(ConfigError, match="no empty folder"):
-        Run.create(tmp_path / "thesis" / "chapter.txt", Config())
+        RunFolder.create(tmp_path / "thesis" / "chapter.txt", Config())
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
 
 
@@ -78,7 +79,7 @@ def test_a_folder_that_is_no_run_says_why(run, settings, reason):
     if settings is not None:
         path.write_text(settings, encoding="utf-8")
     with pytest.raises(DataError, match=reason):
-        Run.open(run.path)
+        RunFolder.load(run.path)
     assert list_runs([run.path.parent]) == []
     [(broken, why)] = list_broken([run.path.parent])
     assert broken == run.path
@@ -87,10 +88,10 @@ def test_a_folder_that_is_no_run_says_why(run, settings, reason):
 
 def test_runs_are_listed_last_active_first_and_foreign_folders_are_not_broken_runs(tmp_path):
     for name in ("a", "b", "c"):
-        Run.create(tmp_path / name, Config())
+        RunFolder.create(tmp_path / name, Config())
         time.sleep(0.005)
-    Run.open(tmp_path / "a").set_status("finished")
-    (tmp_path / "pictures").mkdir()
+    RunFolder.load(tmp_path / "a").set_status("finished")
+    (tmp_path / "images").mkdir()
     (tmp_path / ".tmp-d-1").mkdir()
     assert [run.name for run in list_runs([tmp_path])] == ["a", "c", "b"]
     assert [run.name for run in list_runs([tmp_path / "b", tmp_path / "missing"])] == ["b"]
@@ -98,7 +99,7 @@ def test_runs_are_listed_last_active_first_and_foreign_folders_are_not_broken_ru
 
 
 def test_listing_runs_imports_neither_torch_nor_pandas(run):
-    heavy = {"torch", "pandas", "safetensors", "numpy", "stage3.objectives", "streamlit"}
+    heavy = {"torch", "pandas", "safetensors", "numpy", "stage3.model.objectives", "streamlit"}
     code = "import sys; from stage3.runs import list_runs; print(len(list_runs(sys.argv[1:]))); "
     code += f"print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code, run.path.parent], cwd=ROOT, capture_output=True, text=True)
@@ -114,7 +115,7 @@ def test_status_keeps_what_is_not_changed(run):
     time.sleep(0.002)
     run.set_status(step=7, best_value=math.nan)
     run.set_status("running")
-    status = Run.open(run.path).status
+    status = RunFolder.load(run.path).status
     assert (status.state, status.step, status.total_steps, status.best_value) == ("running", 7, 40, None)
     assert status.pid == os.getpid()
     assert began == status.started < status.updated
@@ -125,14 +126,14 @@ def test_status_keeps_what_is_not_changed(run):
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"state": "flying"}', '{"step": "x"}', '{"step": 1, "step": 2}'])
 def test_a_damaged_status_says_so_and_the_run_still_opens(run, text):
     (run.path / "status.json").write_text(text, encoding="utf-8")
-    again = Run.open(run.path)
+    again = RunFolder.load(run.path)
     assert again.status.state == "failed"
     assert "damaged" in again.status.message
     assert again.set_status("running").state == "running"
 
 
 def test_a_request_to_stop_is_seen_by_others_and_can_be_withdrawn(run):
-    other = Run.open(run.path)
+    other = RunFolder.load(run.path)
     run.request_stop()
     assert other.stop_requested
     other.clear_stop()
@@ -216,8 +217,8 @@ def test_cutting_metrics_keeps_the_bytes_of_what_stays(run):
 
 HOLDER = """
 import sys, time
-from stage3.runs import Run
-run = Run.open(sys.argv[1])
+from stage3.runs import RunFolder
+run = RunFolder.load(sys.argv[1])
 with run.lock():
     run.set_status("running")
     {inside}
@@ -226,7 +227,7 @@ with run.lock():
 """
 
 
-def holder(run: Run, inside: str = "pass") -> subprocess.Popen:
+def holder(run: RunFolder, inside: str = "pass") -> subprocess.Popen:
     code = HOLDER.format(inside=inside)
     process = subprocess.Popen([sys.executable, "-c", code, run.path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     return process
@@ -243,7 +244,7 @@ def test_a_second_process_is_refused_by_name_and_a_killed_holder_frees_the_lock(
     assert run.status.state == "running"
     assert not run.is_live
     with run.lock():
-        assert Run.open(run.path).is_live
+        assert RunFolder.load(run.path).is_live
     assert not run.is_live
 
 
@@ -270,11 +271,11 @@ def test_of_many_that_start_at_once_exactly_one_gets_the_run(run):
 
 
 def test_one_process_cannot_hold_a_run_twice_and_an_error_inside_frees_it(run):
-    with run.lock(), pytest.raises(StorageError, match=f"process {os.getpid()}"), Run.open(run.path).lock():
+    with run.lock(), pytest.raises(StorageError, match=f"process {os.getpid()}"), RunFolder.load(run.path).lock():
         pass
     with pytest.raises(KeyError), run.lock():
         raise KeyError
-    with Run.open(run.path).lock():
+    with RunFolder.load(run.path).lock():
         pass
 
 
@@ -309,7 +310,7 @@ def test_a_checkpoint_reads_back_bit_for_bit(run):
 
 
 def test_the_same_state_gives_the_same_fingerprint_and_another_bit_another(run, tmp_path):
-    other = Run.create(tmp_path / "runs" / "second", Config())
+    other = RunFolder.create(tmp_path / "runs" / "second", Config())
     run.save_checkpoint(1, tensors(), {"epoch": 1})
     other.save_checkpoint(1, tensors(), {"epoch": 1})
     assert run.fingerprint(1) == other.fingerprint(1)
@@ -359,7 +360,7 @@ class Canary:
         return Path.touch, (self.path,)
 
 
-def forge(run: Run, content: dict[str, bytes], **changes) -> Path:
+def forge(run: RunFolder, content: dict[str, bytes], **changes) -> Path:
     """A checkpoint of step 5 with any content and a manifest that agrees with it."""
     folder = run.path / "checkpoints" / "step-00000005"
     shutil.rmtree(folder, ignore_errors=True)

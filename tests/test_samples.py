@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stage3.config import StorageError
+from stage3.errors import StorageError
 from stage3.samples import draw_books, world
 from stage3.samples.__main__ import main
 from stage3.samples.facts import VOCABULARIES, read
@@ -94,7 +94,7 @@ def test_boxes_are_upright_inside_the_page_and_words_and_people_inside_their_pan
 
 
 def test_a_balloon_box_holds_the_letters_on_paper_of_its_own(drawn):
-    """Inside a balloon most pixels are its own light colour and some are ink: the box is where it is drawn."""
+    """Inside a balloon most pixels are its own light color and some are ink: the box is where it is drawn."""
     out, checked = drawn[0], 0
     for page, record in records(out).items():
         if record["overall_summary"].startswith(("The cover", "An adv")):
@@ -196,7 +196,7 @@ def test_a_page_is_small(drawn):
     assert drawn[1].bytes / BOOKS < 105_000
 
 
-def test_story_pages_are_pictures_and_not_blank(drawn):
+def test_story_pages_are_images_and_not_blank(drawn):
     out = drawn[0]
     for row in manifest(out)[:24]:
         image = np.asarray(Image.open(out / row["absolute_image_path"]).convert("RGB"))

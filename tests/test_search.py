@@ -11,12 +11,12 @@ import synthetic
 import torch
 from PIL import Image
 
-from stage3 import evaluation, metrics, search
+from stage3 import metrics, search
 from stage3.batches import IMAGE, TEXT
-from stage3.config import ConfigError, DataError
-from stage3.evaluation import Embedded
-from stage3.model import EncoderSpec
-from stage3.objectives import Stage3
+from stage3.errors import ConfigError, DataError
+from stage3.model import EncoderSpec, embedding
+from stage3.model.embedding import Embedded
+from stage3.model.objectives import Stage3
 from stage3.search.failures import I2T, T2I, failures, text_crowding
 from stage3.search.index import Index
 from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared, result_frame
@@ -122,8 +122,8 @@ def searcher() -> Searcher:
 
     config = Config.from_mapping(run_config)
     spec = EncoderSpec.of(config, data.features.image_sizes, data.features.text_dim)
-    model = Stage3.initialised(spec, config, seed=1).eval()
-    return Searcher(data, model, evaluation.embed(model, data.panel_set, data.pages("all")))
+    model = Stage3.initialized(spec, config, seed=1).eval()
+    return Searcher(data, model, embedding.embed(model, data.panel_set, data.pages("all")))
 
 
 def rows_with(searcher: Searcher, *modalities: int) -> np.ndarray:
@@ -131,11 +131,11 @@ def rows_with(searcher: Searcher, *modalities: int) -> np.ndarray:
     return searcher.embedded.rows[present].numpy()
 
 
-@pytest.mark.parametrize(("space", "target"), [("picture", "text"), ("text", "picture"), ("picture", "panel")])
+@pytest.mark.parametrize(("space", "target"), [("image", "text"), ("text", "image"), ("image", "panel")])
 def test_a_panel_finds_by_the_cosines_of_its_embeddings(searcher, space, target):
     row = int(rows_with(searcher, IMAGE, TEXT)[3])
-    of = {"picture": searcher.embedded.image, "text": searcher.embedded.text, "panel": searcher.embedded.panel}
-    gallery = rows_with(searcher, *{"picture": [IMAGE], "text": [TEXT], "panel": []}[target])
+    of = {"image": searcher.embedded.image, "text": searcher.embedded.text, "panel": searcher.embedded.panel}
+    gallery = rows_with(searcher, *{"image": [IMAGE], "text": [TEXT], "panel": []}[target])
     at = searcher.position
     vectors = torch.nn.functional.normalize(of[target][at[gallery]].double(), dim=1)
     query = torch.nn.functional.normalize(of[space][at[row]].double(), dim=0)
@@ -145,36 +145,36 @@ def test_a_panel_finds_by_the_cosines_of_its_embeddings(searcher, space, target)
     assert found.rows.tolist() == order.tolist()
     np.testing.assert_allclose(found.scores, np.sort(scores)[::-1][:10], atol=1e-6)
     assert found.gallery == len(gallery)
-    assert found.partner_score == pytest.approx(float(scores[list(gallery).index(row)]), abs=1e-6)
+    assert found.match_score == pytest.approx(float(scores[list(gallery).index(row)]), abs=1e-6)
 
 
-def test_the_partner_s_rank_is_the_one_of_the_metrics(searcher):
+def test_the_rank_of_the_true_match_is_the_one_of_the_metrics(searcher):
     rows = rows_with(searcher, IMAGE, TEXT)
     at = torch.from_numpy(searcher.position[rows])
     texts = searcher.embedded.present[:, TEXT].nonzero()[:, 0]
-    partner = torch.searchsorted(texts, at)
+    match = torch.searchsorted(texts, at)
     ids = searcher.embedded.text_ids
     ranks = metrics.retrieval_ranks(
         searcher.embedded.image[at],
         searcher.embedded.text[texts],
-        partner=partner,
+        partner=match,
         query_ids=ids[at],
         gallery_ids=ids[texts],
     )
-    ours = [searcher.search(searcher.from_panel(int(r), "picture"), "text", 3).partner_rank for r in rows]
+    ours = [searcher.search(searcher.from_panel(int(r), "image"), "text", 3).match_rank for r in rows]
     assert ours == ranks.tolist()
 
 
-def test_the_partner_and_page_mates_are_marked_and_a_panel_does_not_find_itself_in_one_space(searcher):
+def test_the_true_match_and_page_mates_are_marked_and_a_panel_does_not_find_itself_in_one_space(searcher):
     row = int(rows_with(searcher, IMAGE, TEXT)[0])
-    across = searcher.search(searcher.from_panel(row, "picture"), "text", 1000)
-    assert [r for r, mark in zip(across.rows, across.relations, strict=True) if mark == "partner"] == [row]
+    across = searcher.search(searcher.from_panel(row, "image"), "text", 1000)
+    assert [r for r, mark in zip(across.rows, across.relations, strict=True) if mark == "true match"] == [row]
     page = searcher.data.table.page_of_panel
     for found, relation in zip(across.rows, across.relations, strict=True):
         assert (relation == "page mate") == (page[found] == page[row] and found != row)
-    within = searcher.search(searcher.from_panel(row, "picture"), "picture", 1000)
+    within = searcher.search(searcher.from_panel(row, "image"), "image", 1000)
     assert row not in within.rows
-    assert within.partner_rank is None
+    assert within.match_rank is None
     assert within.gallery == len(rows_with(searcher, IMAGE)) - 1 == len(within.rows)
 
 
@@ -183,49 +183,49 @@ def test_filters_shrink_the_gallery_and_nothing_else(searcher):
     query = searcher.from_panel(row, "text")
     frame = searcher.frame
     chosen = Filters(books=("book001", "book005"), splits=("train", "val", "test"), text="with")
-    everything = searcher.search(query, "picture", 10_000)
-    found = searcher.search(query, "picture", 10_000, chosen)
+    everything = searcher.search(query, "image", 10_000)
+    found = searcher.search(query, "image", 10_000, chosen)
     keep = (frame["book"].isin(["book001", "book005"]) & frame["has_text"]).to_numpy()
     assert found.rows.tolist() == [r for r in everything.rows if keep[r]]
-    assert found.gallery == int((keep & frame["has_picture"]).sum())
-    assert (found.partner_rank is None) == (not keep[row])
+    assert found.gallery == int((keep & frame["has_image"]).sum())
+    assert (found.match_rank is None) == (not keep[row])
     assert bool(chosen)
     assert not Filters()
-    silent = searcher.search(query, "picture", 10_000, Filters(text="without"))
+    silent = searcher.search(query, "image", 10_000, Filters(text="without"))
     assert not frame.loc[silent.rows, "has_text"].any()
     assert len(silent.rows)
     with pytest.raises(DataError, match="no panel has the book 'nope'"):
-        searcher.search(query, "picture", 3, Filters(books=("nope",)))
+        searcher.search(query, "image", 3, Filters(books=("nope",)))
     with pytest.raises(DataError, match="any, with, without"):
-        searcher.search(query, "picture", 3, Filters(text="maybe"))
+        searcher.search(query, "image", 3, Filters(text="maybe"))
 
 
-def test_a_blend_is_the_normalised_weighted_sum(searcher):
+def test_a_blend_is_the_normalized_weighted_sum(searcher):
     a, b = unit(2, 16)
-    picture, words = Query(a, "picture", ""), Query(b, "text", "")
+    image, words = Query(a, "image", ""), Query(b, "text", "")
     for weight in (0.0, 0.3, 1.0):
-        mixed = searcher.blend(picture, words, weight)
+        mixed = searcher.blend(image, words, weight)
         expected = (1 - weight) * a + weight * b
         torch.testing.assert_close(mixed.vector, expected / expected.norm())
         assert mixed.space == "blend"
-    at_ends = [searcher.search(searcher.blend(picture, words, w), "text", 5).rows.tolist() for w in (0, 1)]
-    assert at_ends == [searcher.search(q, "text", 5).rows.tolist() for q in (picture, words)]
+    at_ends = [searcher.search(searcher.blend(image, words, w), "text", 5).rows.tolist() for w in (0, 1)]
+    assert at_ends == [searcher.search(q, "text", 5).rows.tolist() for q in (image, words)]
     for wrong in (-0.1, 1.1, math.nan):
-        with pytest.raises(DataError, match="0 \\(picture\\) to 1"):
-            searcher.blend(picture, words, wrong)
+        with pytest.raises(DataError, match="0 \\(image\\) to 1"):
+            searcher.blend(image, words, wrong)
     with pytest.raises(DataError, match="cancel out"):
-        searcher.blend(picture, Query(-a, "text", ""), 0.5)
-    with pytest.raises(DataError, match="picture and words"):
-        searcher.blend(words, picture, 0.5)
+        searcher.blend(image, Query(-a, "text", ""), 0.5)
+    with pytest.raises(DataError, match="image and words"):
+        searcher.blend(words, image, 0.5)
 
 
 def test_a_panel_asks_only_in_the_spaces_it_has(searcher):
     silent = int(np.setdiff1d(rows_with(searcher, IMAGE), rows_with(searcher, TEXT))[0])
-    assert searcher.spaces_of(silent) == ("picture", "panel")
+    assert searcher.spaces_of(silent) == ("image", "panel")
     with pytest.raises(DataError, match="has no text"):
         searcher.from_panel(silent, "text")
     with pytest.raises(DataError, match="there is no panel 99999"):
-        searcher.from_panel(99_999, "picture")
+        searcher.from_panel(99_999, "image")
     assert searcher.spaces_of(-1) == ()
     with pytest.raises(DataError, match=f"{MAX_WORDS:,} are the most"):
         searcher.from_words("x" * (MAX_WORDS + 1))
@@ -235,7 +235,7 @@ def test_a_panel_asks_only_in_the_spaces_it_has(searcher):
 
 def test_results_say_which_spaces_are_compared_and_what_each_result_is(searcher):
     row = int(rows_with(searcher, IMAGE, TEXT)[0])
-    found = searcher.search(searcher.from_panel(row, "picture"), "text", 4)
+    found = searcher.search(searcher.from_panel(row, "image"), "text", 4)
     frame = result_frame(searcher, found)
     assert frame["panel"].tolist() == found.rows.tolist()
     assert frame["rank"].tolist() == [1, 2, 3, 4]
@@ -270,7 +270,7 @@ def test_each_reason_is_found_where_it_was_planted():
     ids[20] = -1
     embedded = planted(text, ids, 64)
     i2t, t2i = np.ones(60), np.ones(60)
-    t2i[[10, 30, 51]] = 40.0  # found by picture only
+    t2i[[10, 30, 51]] = 40.0  # found by image only
     i2t[[11, 52]] = 30.0  # found by words only
     i2t[33] = t2i[33] = 50.0  # missed both ways: not one-sided
     i2t[20] = t2i[20] = np.nan
@@ -319,22 +319,22 @@ def ask(comics, capsys, *args: str) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_a_panel_is_asked_both_ways_and_its_own_picture_file_finds_it(comics, capsys, tmp_path):
+def test_a_panel_is_asked_both_ways_and_its_own_image_file_finds_it(comics, capsys, tmp_path):
     found = ask(comics, capsys, "--panel", "book001/page001#1", "--top", "200")
     assert [(s["from"], s["to"]) for s in found["searches"]] in (
-        [("picture", "text"), ("text", "picture")],
-        [("picture", "text")],
+        [("image", "text"), ("text", "image")],
+        [("image", "text")],
     )
     first = found["searches"][0]
     ranked = [row["panel_id"] for row in first["results"]]
-    if first["partner_rank"] is not None:
+    if first["match_rank"] is not None:
         assert "book001/page001#1" in ranked
-        marked = [r["panel_id"] for r in first["results"] if r["relation"] == "partner"]
+        marked = [r["panel_id"] for r in first["results"] if r["relation"] == "true match"]
         assert marked == ["book001/page001#1"]
     with Image.open(comics / "pages" / "b001p001.png") as page:
         box = (0.02 * page.width, 0.26 * page.height, 0.98 * page.width, 0.49 * page.height)
         page.crop(tuple(round(v) for v in box)).save(tmp_path / "crop.png")
-    same = ask(comics, capsys, "--image", str(tmp_path / "crop.png"), "--target", "picture", "--top", "1")
+    same = ask(comics, capsys, "--image", str(tmp_path / "crop.png"), "--target", "image", "--top", "1")
     result = same["searches"][0]["results"][0]
     assert result["panel_id"] == "book001/page001#1"
     assert result["score"] > 0.99
@@ -348,7 +348,7 @@ def test_words_and_filters_through_the_command(comics, capsys):
     assert scores == sorted(scores, reverse=True)
     assert search.main(["--run", str(comics / "runs" / "first"), "--text", "a red circle", "--top", "2"]) == 0
     said = capsys.readouterr().out
-    assert "compared: text embedding against picture embeddings" in said
+    assert "compared: text embedding against image embeddings" in said
 
 
 @pytest.mark.parametrize(

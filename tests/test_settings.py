@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from stage3.config import FIELDS, Config, Stage3Error, spec_of
-from stage3.dataset import Dataset
-from stage3.runs import Run
+from stage3.batches.dataset import Dataset
+from stage3.config import FIELDS, Config, spec_of
+from stage3.errors import Stage3Error
+from stage3.runs import RunFolder
 from stage3.samples import draw_books
 from stage3.train.trainer import Trainer
 
@@ -94,7 +95,7 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
     "data": "test_readers: a dataset.yaml instead of the parts",
     "manifest": "test_readers",
     "panels": "test_readers",
-    "visual_fusion": "test_model: it takes two picture backbones",
+    "visual_fusion": "test_model: it takes two image backbones",
     "feature_batch": "test_features: vectors do not depend on it",
     "workers": "test_features: vectors do not depend on it",
     "cache_dir": "test_features",
@@ -107,16 +108,16 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
 
 @pytest.fixture(scope="module")
 def comics(tmp_path_factory) -> Path:
-    """Drawn books with a broken panel file, a picture cut short, a large one, and a text that repeats."""
+    """Drawn books with a broken panel file, an image cut short, a large one, and a text that repeats."""
     folder = tmp_path_factory.mktemp("comics") / "set"
     draw_books(folder, 8, seed=5, pages=5)
     pages = sorted((folder / "panels").glob("*/p00[1-4].json"))
     pages[0].write_text("{", encoding="utf-8")
-    picture = folder / "images" / pages[1].relative_to(folder / "panels").with_suffix(".png")
-    picture.write_bytes(picture.read_bytes()[:-3000])
-    picture = folder / "images" / pages[2].relative_to(folder / "panels").with_suffix(".png")
-    with Image.open(picture) as image:
-        image.resize((500, 700)).save(picture)  # more than 0.1 megapixels
+    path_of_image = folder / "images" / pages[1].relative_to(folder / "panels").with_suffix(".png")
+    path_of_image.write_bytes(path_of_image.read_bytes()[:-3000])
+    path_of_image = folder / "images" / pages[2].relative_to(folder / "panels").with_suffix(".png")
+    with Image.open(path_of_image) as image:
+        image.resize((500, 700)).save(path_of_image)  # more than 0.1 megapixels
     for path in pages[2:]:
         page = json.loads(path.read_text(encoding="utf-8"))
         page["panels"][0] |= {"description": "Silence.", "text_content": []}
@@ -158,7 +159,7 @@ def outcome(comics, tmp_path_factory):
 def _outcome(path: Path, config: Config) -> dict:
     try:
         data = Dataset.load(config, progress=False)
-        run = Run.create(path, config)
+        run = RunFolder.create(path, config)
         with run.lock():
             Trainer(run, data).fit(lambda: False)
     except Stage3Error as error:

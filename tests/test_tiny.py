@@ -1,4 +1,4 @@
-"""The tiny backbones that ship: small, whole, deterministic, and about pictures and words rather than about files."""
+"""The tiny backbones that ship: small, whole, deterministic, and about images and words rather than about files."""
 
 import json
 import shutil
@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from stage3 import backbones, tiny_train
-from stage3.backbones import tiny
-from stage3.config import ConfigError, StorageError
+from stage3.errors import ConfigError, StorageError
+from stage3.features import backbones
+from stage3.features.backbones import tiny
+from tools import tiny_train
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,8 @@ def test_what_ships_is_small_and_says_how_it_was_made():
     manifest = json.loads((tiny.WEIGHTS / "tiny.json").read_text(encoding="utf-8"))
     assert sum(p.stat().st_size for p in tiny.WEIGHTS.iterdir()) < 3_000_000
     assert manifest["about"]["seed"] != tiny_train.SAMPLE_SEED
-    assert manifest["about"]["held_out_picture"]["setting"] > 80  # per cent
-    assert {"size", "mean", "std", "resample"} <= manifest["picture"]["preprocessing"].keys()
+    assert manifest["about"]["held_out_image"]["setting"] > 80  # per cent
+    assert {"size", "mean", "std", "resample"} <= manifest["image"]["preprocessing"].keys()
 
 
 def test_a_text_has_one_vector_whatever_stands_beside_it(text):
@@ -80,7 +81,7 @@ def test_the_order_of_words_matters(text):
 
 
 def test_crops_of_the_same_place_lie_closer(vision, drawn):
-    features = F.normalize(tiny_train.picture_features(vision.net, drawn.crops), dim=1)
+    features = F.normalize(tiny_train.image_features(vision.net, drawn.crops), dim=1)
     features = F.normalize(features - features.mean(dim=0), dim=1)
     similarity = features @ features.T
     setting = drawn.targets["setting"].argmax(dim=1)
@@ -105,7 +106,7 @@ def test_its_own_preprocessing_is_used(vision):
     image = Image.new("RGB", (50, 80), (200, 100, 50))
     stack = vision.prepare(image)
     assert stack.shape == (vision.short_side, vision.short_side, 3)
-    manifest = tiny_manifest("picture")
+    manifest = tiny_manifest("image")
     changed = {**manifest["preprocessing"], "mean": [0.1, 0.2, 0.3]}
     shifted = tiny.TinyVision(vision.net, {**manifest, "preprocessing": changed}, "x", "cpu")
     assert (shifted.encode([image]) - vision.encode([image])).abs().max() > 1e-3
@@ -130,18 +131,18 @@ def test_damaged_or_missing_weights_are_refused(tmp_path):
     with pytest.raises(StorageError, match="cannot be read"):
         tiny.load_text(folder=folder)
     manifest = json.loads((folder / "tiny.json").read_text())
-    manifest["picture"]["preprocessing"]["std"][0] *= 1.01
+    manifest["image"]["preprocessing"]["std"][0] *= 1.01
     (folder / "tiny.json").write_text(json.dumps(manifest))
     assert tiny.load_vision(folder=folder).fingerprint != backbones.resolve_vision("tiny").fingerprint
 
 
 def test_the_command_that_makes_the_weights_learns_and_keeps(tmp_path, drawn):
-    picture, heads = tiny_train.train_picture(drawn, seed=1, epochs=1)
+    image, heads = tiny_train.train_image(drawn, seed=1, epochs=1)
     words, _ = tiny_train.train_text(tiny_train.write(300, seed=1), seed=1, epochs=1)
-    tiny_train.keep(tmp_path, picture, words, {"seed": 1})
+    tiny_train.keep(tmp_path, image, words, {"seed": 1})
     loaded = tiny.load_vision(folder=tmp_path)
-    expected = tiny_train.picture_features(picture, drawn.crops[:8])
-    kept = tiny_train.picture_features(loaded.net, drawn.crops[:8])
+    expected = tiny_train.image_features(image, drawn.crops[:8])
+    kept = tiny_train.image_features(loaded.net, drawn.crops[:8])
     torch.testing.assert_close(kept, expected, atol=0.02, rtol=0.02)  # stored as float16
     assert set(tiny_train.scores(kept, heads, {k: v[:8] for k, v in drawn.targets.items()})) == set(
         tiny_train.classes()
@@ -175,10 +176,10 @@ def test_the_command_ends_with_loadable_weights_and_its_drawings_are_kept(tmp_pa
     assert "wrote" in capsys.readouterr().out
     assert len(list((tmp_path / "drawn").iterdir())) == 2
     assert tiny_train.main(["--out", str(tmp_path / "two"), "--seed", "7", *flags]) == 0  # drawn once, learned twice
-    for name in ("tiny_picture.safetensors", "tiny_text.safetensors"):
+    for name in ("tiny_image.safetensors", "tiny_text.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     vision = tiny.load_vision(folder=tmp_path / "one")
     panels = tiny_train.drawn(tmp_path / "drawn", 2, 7, 1)
-    features = tiny_train.picture_features(vision.net, panels.crops)
-    assert features.mean(dim=0).abs().max() < 0.1  # standardised on what it learned from
+    features = tiny_train.image_features(vision.net, panels.crops)
+    assert features.mean(dim=0).abs().max() < 0.1  # standardized on what it learned from
     assert 0.9 < float(features.square().mean()) < 1.1

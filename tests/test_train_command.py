@@ -13,9 +13,11 @@ import pytest
 import torch
 import yaml
 
-from stage3 import readers, train
-from stage3.config import Config, ConfigError, DataError, Interrupted, StorageError
-from stage3.runs import Run
+from stage3 import train
+from stage3.config import Config
+from stage3.data import readers
+from stage3.errors import ConfigError, DataError, Interrupted, StorageError
+from stage3.runs import RunFolder
 from stage3.samples import draw_books
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +48,7 @@ def rows(run: Path) -> list[dict]:
 
 
 def weights(run: Path) -> bytes:
-    return (Run.open(run).checkpoints()[-1].path / "model.safetensors").read_bytes()
+    return (RunFolder.load(run).checkpoints()[-1].path / "model.safetensors").read_bytes()
 
 
 def start(run: Path, args: list[str]) -> subprocess.Popen:
@@ -57,7 +59,7 @@ def start(run: Path, args: list[str]) -> subprocess.Popen:
 def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if Run.exists(run) and Run.open(run).status.step >= step:
+        if RunFolder.exists(run) and RunFolder.load(run).status.step >= step:
             return
         time.sleep(0.02)
     raise AssertionError(f"step {step} was not reached: {process.communicate(timeout=5)}")
@@ -71,8 +73,8 @@ def test_a_run_leaves_everything_that_others_read(tmp_path, args, capsys):
     assert f"next: python -m stage3.evaluate --run {run}" in printed
     for name in ("config.yaml", "status.json", "metrics.jsonl", "train.log", "data_report.json", "environment.json"):
         assert (run / name).stat().st_size > 0, name
-    assert Run.open(run).status.state == "finished"
-    assert Run.open(run).best().metric == "retrieval/mean_r5"
+    assert RunFolder.load(run).status.state == "finished"
+    assert RunFolder.load(run).best().metric == "retrieval/mean_r5"
     assert not list(run.rglob("*.p[tk]*"))
     val = [r for r in rows(run) if r["split"] == "val"][-1]
     contract = """loss/contrastive loss/reconstruction loss/alignment loss/alignment_i2t loss/alignment_t2i loss/total
@@ -94,7 +96,7 @@ def test_the_recorded_config_reproduces_the_run(tmp_path, args):
 
 def test_a_second_run_on_the_same_data_computes_no_feature(tmp_path, args, monkeypatch):
     assert train.main(["--run", str(tmp_path / "a"), *args]) == 0
-    from stage3.backbones import tiny
+    from stage3.features.backbones import tiny
 
     def fail(*_: object) -> None:
         raise AssertionError("a backbone ran although every feature is stored")
@@ -118,9 +120,9 @@ def test_a_stopped_or_killed_command_resumes_to_the_same_bytes(tmp_path, args, h
     if how != signal.SIGKILL:
         assert "the same command resumes it" in errors
         assert "error" not in errors  # it did as it was told
-        assert Run.open(parts).status.state == "stopped"
+        assert RunFolder.load(parts).status.state == "stopped"
     else:
-        assert not Run.open(parts).is_live  # its status still says running; the lock died with it
+        assert not RunFolder.load(parts).is_live  # its status still says running; the lock died with it
     assert train.main(["--run", str(parts), *long]) == 0
     assert weights(parts) == weights(whole)
     assert rows(parts) == rows(whole)
@@ -130,11 +132,11 @@ def test_a_stop_file_ends_the_run_and_the_next_start_clears_it(tmp_path, args):
     run = tmp_path / "r"
     process = start(run, [*args, "--epochs", "200"])
     wait_for_step(run, 2, process)
-    Run.open(run).request_stop()
+    RunFolder.load(run).request_stop()
     process.communicate(timeout=60)
     assert process.returncode == 75
-    stopped = Run.open(run).status.step
-    assert Run.open(run).checkpoints()[-1].step == stopped
+    stopped = RunFolder.load(run).status.step
+    assert RunFolder.load(run).checkpoints()[-1].step == stopped
     process = start(run, [])
     wait_for_step(run, stopped + 2, process)
     process.kill()
@@ -159,20 +161,20 @@ def test_a_run_refuses_changed_settings_by_name_and_takes_harmless_ones(tmp_path
     with pytest.raises(ConfigError, match=rf"lr is {Config().lr}, asked for 0.1"):
         train.main(["--run", str(run), "--lr", "0.1"])
     assert train.main(["--run", str(run), "--keep_checkpoints", "5"]) == 0
-    assert Run.open(run).config.keep_checkpoints == 5
+    assert RunFolder.load(run).config.keep_checkpoints == 5
 
 
 def test_a_run_refuses_other_data(tmp_path, comics, args):
     run = tmp_path / "r"
     process = start(run, [*args, "--epochs", "200"])
     wait_for_step(run, 1, process)
-    Run.open(run).request_stop()
+    RunFolder.load(run).request_stop()
     process.communicate(timeout=60)
     other = tmp_path / "other"
     draw_books(other, 6, seed=6, pages=5)
     with pytest.raises(DataError, match="was trained on other data"):
         train.main(["--run", str(run), "--data", str(other)])
-    assert Run.open(run).status.state == "failed"
+    assert RunFolder.load(run).status.state == "failed"
 
 
 @pytest.mark.parametrize(
@@ -242,9 +244,9 @@ def test_a_run_that_never_began_may_change_its_settings(tmp_path, args):
     run = tmp_path / "r"
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         train.main(["--run", str(run), *args, "--vision_backbone", str(tmp_path)])
-    assert Run.open(run).status.state == "failed"
+    assert RunFolder.load(run).status.state == "failed"
     assert train.main(["--run", str(run), "--vision_backbone", "tiny"]) == 0
-    assert Run.open(run).config.vision_backbone == "tiny"
+    assert RunFolder.load(run).config.vision_backbone == "tiny"
 
 
 def test_c13_a_run_inside_the_panels_is_refused(tmp_path, comics, args):
@@ -278,7 +280,7 @@ def stopped(tmp_path, args) -> Path:
     wait_for_step(run, 6, process)
     while not (run / "best.json").exists():
         time.sleep(0.02)
-    Run.open(run).request_stop()
+    RunFolder.load(run).request_stop()
     process.communicate(timeout=60)
     assert process.returncode == 75
     return run
@@ -290,11 +292,11 @@ def test_c11_lost_checkpoints_never_restart_a_run_in_silence(stopped):
     with pytest.raises(StorageError, match="its folder checkpoints/ is gone"):
         train.main(["--run", str(stopped)])
     assert (stopped / "metrics.jsonl").read_bytes() == logged
-    assert Run.open(stopped).best() is not None
+    assert RunFolder.load(stopped).best() is not None
 
 
 def test_k15_a_newest_checkpoint_of_another_model_is_named_and_the_one_before_resumed(stopped, capsys):
-    run = Run.open(stopped)
+    run = RunFolder.load(stopped)
     newest = run.load_checkpoint()
     tensors = {**newest.tensors, "model": {"w": torch.zeros(2)}}
     run.save_checkpoint(newest.step + 1, tensors, {**newest.state, "step": newest.step + 1})
@@ -313,15 +315,15 @@ def test_checkpoints_without_a_record_of_their_data_are_not_resumed(stopped):
     assert not (stopped / "data.json").exists()
 
 
-def test_c12_a_picture_that_changed_or_went_is_other_data(stopped):
-    picture = Path(readers.load(Run.open(stopped).config).pages["image_path"][0])
-    aside = picture.with_name("aside")
-    picture.rename(aside)
+def test_c12_a_image_that_changed_or_went_is_other_data(stopped):
+    image = Path(readers.load(RunFolder.load(stopped).config).pages["image_path"][0])
+    aside = image.with_name("aside")
+    image.rename(aside)
     try:
-        with pytest.raises(DataError, match=r"was trained on other data \(pictures: "):
+        with pytest.raises(DataError, match=r"was trained on other data \(images: "):
             train.main(["--run", str(stopped)])
     finally:
-        aside.rename(picture)
+        aside.rename(image)
 
 
 def test_json_is_one_object(tmp_path, args):
@@ -338,12 +340,12 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(tmp_path, 
     wait_for_step(run, 4, process)
     process.kill()
     process.communicate(timeout=60)
-    newest = Run.open(run).checkpoints()[-1]
+    newest = RunFolder.load(run).checkpoints()[-1]
     file = newest.path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-3] + b"xyz")
     process = start(run, [])
     wait_for_step(run, newest.step + 1, process)
-    Run.open(run).request_stop()
+    RunFolder.load(run).request_stop()
     out, _ = process.communicate(timeout=60)
     assert "damaged checkpoint passed over" in out
     assert f"resuming {run} after step {newest.step - 1}" in out
@@ -354,7 +356,7 @@ def test_settings_file_and_flags_end_in_the_record(tmp_path, args):
     file.write_text(yaml.safe_dump({"lr": 0.002, "alignment_weight": 2}), encoding="utf-8")
     run = tmp_path / "r"
     assert train.main(["--run", str(run), *args, "--config", str(file), "--alignment_weight", "3"]) == 0
-    assert (Run.open(run).config.lr, Run.open(run).config.alignment_weight) == (0.002, 3)
+    assert (RunFolder.load(run).config.lr, RunFolder.load(run).config.alignment_weight) == (0.002, 3)
     val = [r for r in rows(run) if r["split"] == "val"][-1]
     assert val["weighted/alignment"] == pytest.approx(3 * val["loss/alignment"])
 
@@ -376,7 +378,7 @@ def test_a_run_that_never_got_to_a_checkpoint_takes_better_flags(tmp_path, args)
     fresh = tmp_path / "fresh"
     assert train.main(["--run", str(fresh), *args, "--lr", "0.01"]) == 0
     assert weights(run) == weights(fresh)
-    assert (Run.open(run).path / "config.yaml").read_bytes() == (fresh / "config.yaml").read_bytes()
+    assert (RunFolder.load(run).path / "config.yaml").read_bytes() == (fresh / "config.yaml").read_bytes()
 
 
 def test_a_refused_command_changes_no_setting_of_a_run_that_is_being_trained(tmp_path, args):
@@ -396,16 +398,16 @@ def test_other_threads_are_refused_with_the_flag_that_allows_them(tmp_path, args
     run = tmp_path / "r"
     process = start(run, [*args, "--epochs", "200"])
     wait_for_step(run, 1, process)
-    Run.open(run).request_stop()
+    RunFolder.load(run).request_stop()
     process.communicate(timeout=60)
     with pytest.raises(ConfigError, match=r"threads is 1, asked for 2.*--allow_inexact_resume"):
         train.main(["--run", str(run), "--threads", "2"])
     process = start(run, ["--threads", "2", "--allow_inexact_resume"])
-    wait_for_step(run, Run.open(run).status.step + 1, process)
-    Run.open(run).request_stop()
+    wait_for_step(run, RunFolder.load(run).status.step + 1, process)
+    RunFolder.load(run).request_stop()
     process.communicate(timeout=60)
     assert process.returncode == 75
-    assert Run.open(run).load_checkpoint().state["threads"] == 2
+    assert RunFolder.load(run).load_checkpoint().state["threads"] == 2
 
 
 def test_training_says_what_its_features_cost_and_lost(tmp_path, args, capsys):
@@ -415,13 +417,13 @@ def test_training_says_what_its_features_cost_and_lost(tmp_path, args, capsys):
     assert line in (tmp_path / "r" / "train.log").read_text(encoding="utf-8")
 
 
-def test_without_a_picture_in_validation_the_last_checkpoint_is_used_and_why(tmp_path, comics, args, capsys):
+def test_without_a_image_in_validation_the_last_checkpoint_is_used_and_why(tmp_path, comics, args, capsys):
     manifest = tmp_path / "pages.csv"
     lines = (comics / "manifest.csv").read_text(encoding="utf-8").splitlines()
     rows = [lines[0], *(f"{line.split(',')[0]},E:\\comics\\{n}.png" for n, line in enumerate(lines[1:]))]
     manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
     assert train.main(["--run", str(tmp_path / "r"), *args, "--manifest", str(manifest)]) == 0
-    assert "was measured (no validation panel has picture and text)" in capsys.readouterr().out
+    assert "was measured (no validation panel has image and text)" in capsys.readouterr().out
 
 
 def test_output_into_a_file_is_utf8_whatever_the_code_page(tmp_path, args):
@@ -441,10 +443,10 @@ def test_a_stop_does_not_wait_for_all_features(tmp_path, args, monkeypatch, how)
         os.kill(os.getpid(), how)
         raise AssertionError("the work went on")
 
-    monkeypatch.setattr("stage3.dataset.load_or_build", slow)
+    monkeypatch.setattr("stage3.batches.dataset.load_or_build", slow)
     with pytest.raises(Interrupted) as caught:
         train.main(["--run", str(run), *args])
     assert caught.value.exit_code == 75
-    assert (Run.open(run).status.state, Run.open(run).status.exit_code) == ("stopped", 75)
+    assert (RunFolder.load(run).status.state, RunFolder.load(run).status.exit_code) == ("stopped", 75)
     monkeypatch.undo()
     assert train.main(["--run", str(run)]) == 0

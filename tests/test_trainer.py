@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from stage3 import evaluation, metrics
+from stage3 import metrics
 from stage3.batches import PanelBatch
-from stage3.config import Interrupted, NumericError, StorageError
-from stage3.objectives import TERMS, Stage3
-from stage3.train.optim import clip, learning_rate, make_optimizer
+from stage3.errors import Interrupted, NumericError, StorageError
+from stage3.model import embedding, validation
+from stage3.model.objectives import TERMS, Stage3
+from stage3.train.optimizer import clip, learning_rate, make_optimizer
 from stage3.train.trainer import Outcome, Totals, Trainer
 from tests import synthetic
 
@@ -113,8 +114,8 @@ def test_validation_is_the_same_twenty_times_whatever_the_global_seed(tmp_path):
     seen = set()
     for seed in range(20):
         torch.manual_seed(seed)
-        row = evaluation.validate(t.model, t.data.panel_set, t.val_batches)
-        row |= evaluation.all_metrics(t.model, t.data.panel_set, t.val_pages)[0]
+        row = validation.validate(t.model, t.data.panel_set, t.val_batches)
+        row |= validation.all_metrics(t.model, t.data.panel_set, t.val_pages)[0]
         seen.add(json.dumps(row))
     assert len(seen) == 1
 
@@ -124,7 +125,7 @@ def test_each_validation_fault_alone_brings_the_noise_back(tmp_path, fault):
     # eval() alone still masks at random, and leave-one-out alone still drops out: both half-fixes must show noise
     t = trained(tmp_path / "r", epochs=1, **fault)
     totals = {
-        evaluation.validate(t.model, t.data.panel_set, t.val_batches, noise_seed=s)["loss/total"] for s in range(5)
+        validation.validate(t.model, t.data.panel_set, t.val_batches, noise_seed=s)["loss/total"] for s in range(5)
     }
     assert len(totals) == 5
 
@@ -136,7 +137,7 @@ def test_modes_are_restored_even_after_an_exception(tmp_path):
     before = [m.training for m in t.model.modules()]
 
     def fail() -> None:
-        with evaluation.frozen(t.model):
+        with embedding.frozen(t.model):
             assert not any(m.training for m in t.model.modules())
             raise RuntimeError("boom")
 
@@ -148,11 +149,11 @@ def test_modes_are_restored_even_after_an_exception(tmp_path):
 def test_validation_losses_do_not_depend_on_how_panels_fall_into_batches(tmp_path):
     """Means over active items, not over batches: unequal batches must not weigh their panels differently."""
     t = trained(tmp_path / "r", epochs=1, contrastive_weight=0, alignment_weight=0)
-    whole = evaluation.validate(t.model, t.data.panel_set, [t.val_pages])
-    uneven = evaluation.validate(t.model, t.data.panel_set, [t.val_pages[:1], t.val_pages[1:3], t.val_pages[3:]])
+    whole = validation.validate(t.model, t.data.panel_set, [t.val_pages])
+    uneven = validation.validate(t.model, t.data.panel_set, [t.val_pages[:1], t.val_pages[1:3], t.val_pages[3:]])
     assert whole["loss/reconstruction"] == pytest.approx(uneven["loss/reconstruction"], rel=1e-5)
     per_batch = [
-        evaluation.validate(t.model, t.data.panel_set, [b])["loss/reconstruction"]
+        validation.validate(t.model, t.data.panel_set, [b])["loss/reconstruction"]
         for b in (t.val_pages[:1], t.val_pages[1:3], t.val_pages[3:])
     ]
     assert np.mean(per_batch) != pytest.approx(whole["loss/reconstruction"], rel=1e-3)  # the wrong average differs
@@ -188,7 +189,7 @@ def test_a_batch_without_signal_changes_no_weight_and_no_optimizer_state(tmp_pat
 
 
 def _moments(t: Trainer) -> dict[str, torch.Tensor]:
-    from stage3.train.optim import optimizer_tensors
+    from stage3.train.optimizer import optimizer_tensors
 
     return optimizer_tensors(t.model, t.optimizer)
 
@@ -351,16 +352,16 @@ def test_k16_an_encoder_that_the_file_does_not_hold_is_refused_before_it_is_made
     run = synthetic.run(tmp_path / "r")
     t = Trainer(run, synthetic.dataset(run.config))
     t.checkpoint()
-    assert same(evaluation.load_model(run).state_dict(), t.model.state_dict())
+    assert same(run.model().state_dict(), t.model.state_dict())
 
     def hostile(*arguments):
         spec = arguments[-1]["encoder"]
         arguments[-1]["encoder"] = {**spec, **change} if isinstance(change, dict) else change
 
     saved_as(t, hostile)
-    monkeypatch.setattr(Stage3, "initialised", None)  # nothing is allocated
+    monkeypatch.setattr(Stage3, "initialized", None)  # nothing is allocated
     with pytest.raises(StorageError, match=r"encoder: |its tensors are not this model's"):
-        evaluation.load_model(run)
+        run.model()
 
 
 def test_finding_the_loss_scale_of_fp16_is_no_numeric_failure(tmp_path):
@@ -486,14 +487,14 @@ def test_the_best_checkpoint_is_kept_when_newer_ones_push_it_out(tmp_path):
 def test_the_choice_of_the_best_does_not_follow_the_weighted_total(tmp_path):
     """Scaling all weights scales the total; what is chosen and its value must not notice."""
     a = trained(tmp_path / "a", epochs=3, grad_clip=1e6, lr=1e-4)
-    b = evaluation.load_model(a.run)
+    b = a.run.model()
     doubled = a.run.config.replace(contrastive_weight=2, reconstruction_weight=1, alignment_weight=2)
     b.config = doubled
-    one = evaluation.validate(a.model, a.data.panel_set, a.val_batches)["loss/total"]
+    one = validation.validate(a.model, a.data.panel_set, a.val_batches)["loss/total"]
     a.model.config = doubled
-    two = evaluation.validate(a.model, a.data.panel_set, a.val_batches)["loss/total"]
+    two = validation.validate(a.model, a.data.panel_set, a.val_batches)["loss/total"]
     assert two == pytest.approx(2 * one, rel=1e-5)
-    metrics, _ = evaluation.all_metrics(b, a.data.panel_set, a.val_pages)
+    metrics, _ = validation.all_metrics(b, a.data.panel_set, a.val_pages)
     assert metrics["retrieval/mean_r5"] == a.run.best().value
 
 

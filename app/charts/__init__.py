@@ -1,1 +1,1 @@
-"""Charts: one look for light and dark, colours that colour-blind readers can tell apart, and the loss curves."""
+"""Charts: one look for light and dark, colors that color-blind readers can tell apart, and the loss curves."""

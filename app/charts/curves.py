@@ -1,4 +1,4 @@
-"""Curves of one run or several: a colour a term or a run, solid for training, dashed for validation."""
+"""Curves of one run or several: a color a term or a run, solid for training, dashed for validation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.charts import theme
-from stage3 import curves
+from stage3.runs import curves
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ def chart(
     if how.as_band and len(sources) > 1:
         for i, (metric, label) in enumerate(metrics.items()):
             for split in how.splits:
-                _add_band(figure, sources, metric, label, split, _colour(metric, i), how)
+                _add_band(figure, sources, metric, label, split, _color(metric, i), how)
     else:
         for j, source in enumerate(sources):
             for i, (metric, label) in enumerate(metrics.items()):
                 several = len(sources) > 1
-                hue = theme.categorical(max(len(sources), 8))[j] if several else _colour(metric, i)
+                hue = theme.categorical(max(len(sources), 8))[j] if several else _color(metric, i)
                 shown = _label(source.name if several else "", label if len(metrics) > 1 or not several else "")
                 for split in how.splits:
                     dash = theme.DASHES[i % len(theme.DASHES)] if several and len(metrics) > 1 else None
@@ -76,10 +76,10 @@ def _label(*parts: str) -> str:
     return " · ".join(p for p in parts if p)
 
 
-def _colour(metric: str, i: int) -> str:
+def _color(metric: str, i: int) -> str:
     term = metric.partition("/")[2]
-    if metric.startswith(("loss/", "weighted/", "gradient/")) and term in (*theme.TERM_COLOURS, "total"):
-        return theme.colour(term)
+    if metric.startswith(("loss/", "weighted/", "gradient/")) and term in (*theme.TERM_COLORS, "total"):
+        return theme.color(term)
     return theme.categorical()[i % 8]
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a data set: panels a page, coverage, the split, and a page with what was kept and dropped on it."""
+"""Images of a data set: panels a page, coverage, the split, and a page with what was kept and dropped on it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageFont
 
 from app.charts import theme
-from stage3 import images
-from stage3.page_check import PageCheck
+from stage3.data import images
+from stage3.data.page_check import PageCheck
 
 LEAST_SIDE = 800  # pixels of a page's long side that frames and numbers are drawn on
 KEPT, DROPPED = "#0072B2", "#D55E00"
@@ -21,7 +21,7 @@ COVERAGE = {
     "textless_share": "panels without any text",
     "boxless_share": "panels without a box",
     "single_panel_share": "pages with a single panel",
-    "no_picture_share": "pages without a picture",
+    "no_picture_share": "pages without an image",
 }
 
 
@@ -58,13 +58,13 @@ def show_coverage(facts: Mapping[str, Any]) -> None:
 
 
 def _coverage(rows: Sequence[tuple[str, float]]) -> go.Figure:
-    colours = [theme.categorical()[2] if " with d" in n or "with a d" in n else theme.categorical()[1] for n, _ in rows]
+    colors = [theme.categorical()[2] if " with d" in n or "with a d" in n else theme.categorical()[1] for n, _ in rows]
     figure = go.Figure(
         go.Bar(
             x=[v for _, v in rows],
             y=[n for n, _ in rows],
             orientation="h",
-            marker_color=colours,
+            marker_color=colors,
             text=[f"{100 * v:.1f} %" for _, v in rows],
             textposition="outside",
             cliponaxis=False,
@@ -105,10 +105,10 @@ def overlay(check: PageCheck, side: int = 1200, max_megapixels: float = images.M
     """The page as WEBP: kept panels framed and numbered in reading order, dropped ones crossed out.
 
     Raises:
-        ImageProblem: the page's picture cannot be read. A page without a picture is drawn as an empty sheet.
+        ImageProblem: the page's image cannot be read. A page without an image is drawn as an empty sheet.
     """
-    if check.picture:
-        page = images.thumbnail(check.picture, None, side, max_megapixels=max_megapixels)
+    if check.image:
+        page = images.thumbnail(check.image, None, side, max_megapixels=max_megapixels)
         if max(page.size) < min(side, LEAST_SIDE):
             scale = min(side, LEAST_SIDE) / max(page.size)
             page = page.resize((round(page.width * scale), round(page.height * scale)), Image.Resampling.BICUBIC)
@@ -124,15 +124,15 @@ def overlay(check: PageCheck, side: int = 1200, max_megapixels: float = images.M
         x0, y0 = x * page.width, y * page.height
         x1, y1 = max((x + w) * page.width, x0 + 2), max((y + h) * page.height, y0 + 2)
         kept = panel.order is not None
-        colour, width = (KEPT, max(3, round(4 * unit))) if kept else (DROPPED, max(2, round(3 * unit)))
-        draw.rectangle((x0, y0, x1, y1), outline=colour, width=width)
+        color, width = (KEPT, max(3, round(4 * unit))) if kept else (DROPPED, max(2, round(3 * unit)))
+        draw.rectangle((x0, y0, x1, y1), outline=color, width=width)
         if not kept:
-            draw.line((x0, y0, x1, y1), fill=colour, width=width)
-            draw.line((x0, y1, x1, y0), fill=colour, width=width)
+            draw.line((x0, y0, x1, y1), fill=color, width=width)
+            draw.line((x0, y1, x1, y0), fill=color, width=width)
         mark = str(panel.order + 1) if panel.order is not None else f"file #{panel.index}"
         left, top, right, bottom = draw.textbbox((0, 0), mark, font=font)
         pad = width + 3
-        draw.rectangle((x0, y0, x0 + right - left + 2 * pad, y0 + bottom - top + 2 * pad), fill=colour)
+        draw.rectangle((x0, y0, x0 + right - left + 2 * pad, y0 + bottom - top + 2 * pad), fill=color)
         draw.text((x0 + pad - left, y0 + pad - top), mark, fill="white", font=font)
     return images.encode(page, "WEBP", 86)
 

@@ -1,4 +1,4 @@
-"""The pictures of the Evidence view: differences with intervals, both arms' curves, noise, gradients, trade-offs."""
+"""The images of the Evidence view: differences with intervals, both arms' curves, noise, gradients, trade-offs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def key_of(row: Row) -> str:
 
 
 def hue_of(verdict: str) -> str:
-    """The colour of a verdict: green-blue, vermilion, grey."""
+    """The color of a verdict: green-blue, vermilion, gray."""
     return {HELPS: theme.categorical()[2], HURTS: theme.categorical()[5]}.get(verdict, theme.look().quiet)
 
 
@@ -115,8 +115,8 @@ def _words(y: int, r: Row) -> list[dict[str, Any]]:
     names = f"{theme.safe(r.fixed, 44)}<br>{small}against {theme.safe(r.reviewed, 40)}</span>"
     told = f"{theme.safe(difference(r))}<br>{small}{theme.safe(r.verdict)} · {theme.safe(r.label, 38)}</span>"
     return [
-        {"x": x, "xanchor": "left", "text": text, "font": {"size": size, "color": colour}, **where}
-        for x, text, size, colour in (
+        {"x": x, "xanchor": "left", "text": text, "font": {"size": size, "color": color}, **where}
+        for x, text, size, color in (
             (0, f"<b>{theme.safe(r.finding)}</b>", 12, look.text),
             (0.055, names, 12.5, look.text),
             (0.685, told, 12.5, hue_or_text(r)),
@@ -125,7 +125,7 @@ def _words(y: int, r: Row) -> list[dict[str, Any]]:
 
 
 def hue_or_text(row: Row) -> str:
-    """The verdict's colour where there is an effect, else that of text."""
+    """The verdict's color where there is an effect, else that of text."""
     return hue_of(row.verdict) if row.verdict in (HELPS, HURTS) else theme.look().text
 
 
@@ -161,7 +161,7 @@ def budget(frame: pd.DataFrame, arm: str, kind: str) -> go.Figure:
     part = frame[frame["arm"] == arm]
     for i, (name, label) in enumerate({t: t for t in TERMS}.items() if norms else PAIRS.items()):
         found = part[part["metric"] == f"{kind}/{name}"]
-        hue = theme.colour(name) if norms else theme.categorical()[(3, 4, 6)[i]]
+        hue = theme.color(name) if norms else theme.categorical()[(3, 4, 6)[i]]
         _line(figure, found, label, hue, theme.DASHES[i])
     theme.style(figure, height=300)
     figure.update_xaxes(title_text="epoch")

@@ -1,4 +1,4 @@
-"""Maps of panels: how a dot is coloured, and the figures that draw dots, hulls, reading order, and drift."""
+"""Maps of panels: how a dot is colored, and the figures that draw dots, hulls, reading order, and drift."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from app.charts import theme
 
 SVG_MOST = 5_000
 DRAWN_MOST = 20_000
-# In this order colours that follow each other differ most, also for protanopic and deuteranopic eyes.
+# In this order colors that follow each other differ most, also for protanopic and deuteranopic eyes.
 CYCLE_LIGHT = ("#0072B2", "#B0A030", "#332288", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#117733")
 CYCLE_DARK = ("#3B9BE0", "#DDD26A", "#A79BFF", "#3FBF6A", "#9ADBFF", "#FF7A33", "#E39CC3", "#F0B23A")
-SYMBOLS = (0, 2, 1)  # circle, diamond, square: a page that repeats a colour does not repeat its shape
+SYMBOLS = (0, 2, 1)  # circle, diamond, square: a page that repeats a color does not repeat its shape
 LEGEND_MOST = 8
 HOVER_TEXT_MOST = 3_000
 
 
 @dataclass(frozen=True)
-class Colouring:
-    """One way to colour dots.
+class Coloring:
+    """One way to color dots.
 
     Attributes:
         label: what a person chooses.
         column: of the panel frame, or of the map.
-        kind: "cycle" (many groups; neighbours in reading order differ), "group" (few, with a legend) or "number".
+        kind: "cycle" (many groups; neighbors in reading order differ), "group" (few, with a legend) or "number".
         log: numbers on a logarithmic scale.
         about: one sentence for the legend's help.
     """
@@ -41,23 +41,23 @@ class Colouring:
     about: str = ""
 
 
-COLOURINGS: dict[str, Colouring] = {
-    "page": Colouring("Page", "page", "cycle", about="Panels of one page share a colour and a shape."),
-    "book": Colouring("Book", "book", "group", about="Panels of one book share a colour."),
-    "type": Colouring("Page type", "page_type", "group"),
-    "cluster": Colouring("Cluster", "cluster_id", "group", about="HDBSCAN on the map; grey belongs to no cluster."),
-    "modality": Colouring("Modality present", "modality", "group"),
-    "split": Colouring("Split", "split", "group"),
-    "total": Colouring("Loss: weighted sum", "loss_total", "number"),
-    "contrastive": Colouring("Loss: contrastive", "loss_contrastive", "number"),
-    "reconstruction": Colouring("Loss: reconstruction", "loss_reconstruction", "number"),
-    "alignment": Colouring("Loss: alignment", "loss_alignment", "number"),
-    "i2t": Colouring("Rank: picture → text", "rank_i2t", "number", log=True, about="1 is best."),
-    "t2i": Colouring("Rank: text → picture", "rank_t2i", "number", log=True, about="1 is best."),
-    "picture": Colouring("Weight of the picture", "gate_picture", "number", about="The fusion gate's share, 0 to 1."),
-    "trust": Colouring("Trust", "trust", "number", about="Share of 15 neighbours in D dimensions that the map keeps."),
+COLORINGS: dict[str, Coloring] = {
+    "page": Coloring("Page", "page", "cycle", about="Panels of one page share a color and a shape."),
+    "book": Coloring("Book", "book", "group", about="Panels of one book share a color."),
+    "type": Coloring("Page type", "page_type", "group"),
+    "cluster": Coloring("Cluster", "cluster_id", "group", about="HDBSCAN on the map; gray belongs to no cluster."),
+    "modality": Coloring("Modality present", "modality", "group"),
+    "split": Coloring("Split", "split", "group"),
+    "total": Coloring("Loss: weighted sum", "loss_total", "number"),
+    "contrastive": Coloring("Loss: contrastive", "loss_contrastive", "number"),
+    "reconstruction": Coloring("Loss: reconstruction", "loss_reconstruction", "number"),
+    "alignment": Coloring("Loss: alignment", "loss_alignment", "number"),
+    "i2t": Coloring("Rank: image → text", "rank_i2t", "number", log=True, about="1 is best."),
+    "t2i": Coloring("Rank: text → image", "rank_t2i", "number", log=True, about="1 is best."),
+    "image": Coloring("Weight of the image", "gate_image", "number", about="The fusion gate's share, 0 to 1."),
+    "trust": Coloring("Trust", "trust", "number", about="Share of 15 neighbors in D dimensions that the map keeps."),
 }
-OVERLAP = Colouring("Neighbours in common", "overlap", "number", about="Share of 15 neighbours both have, 0 to 1.")
+OVERLAP = Coloring("Neighbors in common", "overlap", "number", about="Share of 15 neighbors both have, 0 to 1.")
 
 
 def groups(values: pd.Series[Any]) -> tuple[np.ndarray, list[str]]:
@@ -77,7 +77,7 @@ def scatter(
     rows: np.ndarray,
     xy: np.ndarray,
     values: pd.Series[Any],
-    colouring: Colouring,
+    coloring: Coloring,
     *,
     hover: Sequence[str] | None = None,
     picked: np.ndarray | None = None,
@@ -91,8 +91,8 @@ def scatter(
     Args:
         rows: (N,) panel rows, the dots' `customdata`.
         xy: (N, 2) positions.
-        values: (N,) what colours them.
-        colouring: how.
+        values: (N,) what colors them.
+        coloring: how.
         hover: (N,) escaped text of each dot, or None.
         picked: (N,) bool, dots that stand out; None when there is no selection.
         dim: opacity of the dots that do not stand out.
@@ -102,14 +102,14 @@ def scatter(
     """
     figure = go.Figure()
     base = _Dots(rows, xy, hover, picked, dim, go.Scattergl if webgl else go.Scatter)
-    if colouring.kind == "number":
-        _numbers(figure, base, values, colouring)
+    if coloring.kind == "number":
+        _numbers(figure, base, values, coloring)
     else:
-        _groups(figure, base, values, colouring)
+        _groups(figure, base, values, coloring)
     theme.bare(theme.style(figure, height=height, legend=True))
     legend = {"y": 0.0, "yanchor": "bottom", "bgcolor": _glass(), "itemsizing": "constant"}
-    behaviour = {"dragmode": tool, "clickmode": "event+select", "hovermode": "closest"}
-    return figure.update_layout(legend=legend, modebar=_tools(), **behaviour)
+    behavior = {"dragmode": tool, "clickmode": "event+select", "hovermode": "closest"}
+    return figure.update_layout(legend=legend, modebar=_tools(), **behavior)
 
 
 @dataclass(frozen=True)
@@ -171,17 +171,17 @@ def _cycle() -> tuple[str, ...]:
     return CYCLE_DARK if theme.is_dark() else CYCLE_LIGHT
 
 
-def _groups(figure: go.Figure, dots: _Dots, values: pd.Series[Any], colouring: Colouring) -> None:
-    code, names = (values.to_numpy(), []) if colouring.kind == "cycle" else groups(values)
-    if colouring.kind == "cycle" or len(names) > LEGEND_MOST:
+def _groups(figure: go.Figure, dots: _Dots, values: pd.Series[Any], coloring: Coloring) -> None:
+    code, names = (values.to_numpy(), []) if coloring.kind == "cycle" else groups(values)
+    if coloring.kind == "cycle" or len(names) > LEGEND_MOST:
         known = np.flatnonzero(code >= 0)
         _cycled(figure, dots, known, code[known])
     else:
-        colours = theme.categorical()
+        colors = theme.categorical()
         for i, name in enumerate(names):
             at = np.flatnonzero(code == i)
             label = theme.safe(name, 36) + f" · {len(at):,}"
-            dots.add(figure, at, label, {"color": colours[i % len(colours)]}, legend=True)
+            dots.add(figure, at, label, {"color": colors[i % len(colors)]}, legend=True)
     missing = np.flatnonzero(code < 0)
     if len(missing):
         none = "no cluster" if values.name == "cluster_id" else "not known"
@@ -190,22 +190,22 @@ def _groups(figure: go.Figure, dots: _Dots, values: pd.Series[Any], colouring: C
 
 
 def _cycled(figure: go.Figure, dots: _Dots, at: np.ndarray, code: np.ndarray) -> None:
-    """Many groups as one trace: colours in turn, and another shape each time the colours start again."""
-    colours = _cycle()
-    n = len(colours)
+    """Many groups as one trace: colors in turn, and another shape each time the colors start again."""
+    colors = _cycle()
+    n = len(colors)
     symbols = np.asarray(SYMBOLS, np.uint8)
     marker = {
         "color": (code % n).astype(np.uint8),
         "cmin": -0.5,
         "cmax": n - 0.5,
-        "colorscale": [[(i + side) / n, c] for i, c in enumerate(colours) for side in (0, 1)],
+        "colorscale": [[(i + side) / n, c] for i, c in enumerate(colors) for side in (0, 1)],
         "symbol": symbols[(code // n) % len(symbols)] if len(at) <= SVG_MOST else "circle",  # too small to tell
         "showscale": False,
     }
     dots.add(figure, at, "", marker, legend=False)
 
 
-def _numbers(figure: go.Figure, dots: _Dots, values: pd.Series[Any], colouring: Colouring) -> None:
+def _numbers(figure: go.Figure, dots: _Dots, values: pd.Series[Any], coloring: Coloring) -> None:
     value = values.to_numpy(dtype=np.float32)
     defined, missing = np.flatnonzero(~np.isnan(value)), np.flatnonzero(np.isnan(value))
     if len(missing):
@@ -213,10 +213,10 @@ def _numbers(figure: go.Figure, dots: _Dots, values: pd.Series[Any], colouring: 
         dots.add(figure, missing, f"not defined · {len(missing):,}", marker, legend=True)
     if not len(defined):
         return
-    shown = np.log10(np.maximum(value[defined], 1)) if colouring.log else value[defined]
+    shown = np.log10(np.maximum(value[defined], 1)) if coloring.log else value[defined]
     low, high = (float(v) for v in np.quantile(shown, (0.02, 0.98)))
     bar: dict[str, Any] = {
-        "title": {"text": colouring.label, "side": "right", "font": {"size": 12}},
+        "title": {"text": coloring.label, "side": "right", "font": {"size": 12}},
         "thickness": 10,
         "len": 0.6,
         "x": 1.0,
@@ -224,7 +224,7 @@ def _numbers(figure: go.Figure, dots: _Dots, values: pd.Series[Any], colouring: 
         "outlinewidth": 0,
         "tickfont": {"size": 11},
     }
-    if colouring.log:
+    if coloring.log:
         high = max(high, 1.0)
         ticks = [k * 10**e for e in range(int(np.ceil(high)) + 1) for k in (1, 3) if np.log10(k * 10**e) <= high + 0.01]
         bar |= {"tickvals": [float(np.log10(t)) for t in ticks], "ticktext": [f"{t:,}" for t in ticks]}
@@ -237,7 +237,7 @@ def _numbers(figure: go.Figure, dots: _Dots, values: pd.Series[Any], colouring: 
         "showscale": True,
         "colorbar": bar,
     }
-    dots.add(figure, defined, colouring.label, marker, legend=False)
+    dots.add(figure, defined, coloring.label, marker, legend=False)
 
 
 def add_page(figure: go.Figure, xy: np.ndarray, hull: np.ndarray, focus: int | None, *, webgl: bool) -> None:
@@ -288,17 +288,17 @@ def add_page(figure: go.Figure, xy: np.ndarray, hull: np.ndarray, focus: int | N
     )
 
 
-def _soft(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+def _soft(color: str) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},.10)"
 
 
 def drift(frame: pd.DataFrame, groups_of: np.ndarray, *, height: int = 620) -> go.Figure:
-    """The saved epochs as an animation with a slider; a dot keeps its colour, and its identity between epochs.
+    """The saved epochs as an animation with a slider; a dot keeps its color, and its identity between epochs.
 
     Args:
         frame: of `stage3.projection.drift`, the same panels in the same order in each epoch.
-        groups_of: (N,) what colours them, such as the page.
+        groups_of: (N,) what colors them, such as the page.
         height: of the figure in pixels.
     """
     epochs = [int(e) for e in pd.unique(frame["epoch"])]

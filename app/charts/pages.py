@@ -1,4 +1,4 @@
-"""A page with its panels: the picture (or a drawing of the layout) with numbered boxes, and its similarity matrix."""
+"""A page with its panels: the image (or a drawing of the layout) with numbered boxes, and its similarity matrix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageFont
 
 from app.charts import theme
-from stage3 import images
+from stage3.data import images
 
 Box = tuple[float, float, float, float]
 INK = "#1F5FA8"
@@ -19,7 +19,7 @@ PLAIN_SIZE = (700, 1000)
 
 
 def boxed(
-    picture: bytes | None,
+    image: bytes | None,
     boxes: Sequence[Box | None],
     focus: int | None = None,
     *,
@@ -29,25 +29,25 @@ def boxed(
     """A page with a numbered frame around each panel, as WEBP.
 
     Args:
-        picture: the page's picture as the picture route gives it; None draws the layout on an empty page.
+        image: the page's image as the image route gives it; None draws the layout on an empty page.
         boxes: x, y, w, h of each panel in reading order, shares of the page; None for panels without a box.
         focus: the panel whose frame stands out.
         ratio: width over height of an empty page.
         side: longer side of an empty page in pixels.
     """
-    if picture is None:
+    if image is None:
         page = Image.new("RGB", _plain_size(ratio, side), "#E6E9ED")
     else:
-        with Image.open(io.BytesIO(picture), formats=["WEBP"]) as opened:
+        with Image.open(io.BytesIO(image), formats=["WEBP"]) as opened:
             page = opened.convert("RGB")
     draw = ImageDraw.Draw(page, "RGBA")
     unit = max(page.size) / 1000
     font = ImageFont.load_default(size=max(10, round(18 * unit)))
     for i, box in enumerate(boxes):
         if box is not None and i != focus:
-            _frame(draw, page.size, box, str(i + 1), INK, max(2, round(3 * unit)), font, plain=picture is None)
+            _frame(draw, page.size, box, str(i + 1), INK, max(2, round(3 * unit)), font, plain=image is None)
     if focus is not None and focus < len(boxes) and (box := boxes[focus]) is not None:
-        _frame(draw, page.size, box, str(focus + 1), FOCUS, max(4, round(6 * unit)), font, plain=picture is None)
+        _frame(draw, page.size, box, str(focus + 1), FOCUS, max(4, round(6 * unit)), font, plain=image is None)
     return images.encode(page, "WEBP", 86)
 
 
@@ -61,7 +61,7 @@ def _frame(
     size: tuple[int, int],
     box: Box,
     number: str,
-    colour: str,
+    color: str,
     width: int,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     *,
@@ -70,13 +70,13 @@ def _frame(
     x0, y0 = box[0] * size[0], box[1] * size[1]
     x1, y1 = x0 + box[2] * size[0], y0 + box[3] * size[1]
     x1, y1 = max(x1, x0 + 2), max(y1, y0 + 2)
-    draw.rectangle((x0, y0, x1, y1), outline=colour, width=width, fill="#FFFFFF" if plain else None)
+    draw.rectangle((x0, y0, x1, y1), outline=color, width=width, fill="#FFFFFF" if plain else None)
     left, top, right, bottom = draw.textbbox((0, 0), number, font=font)
     pad = width + 2
     w, h = max(right - left, bottom - top) + 2 * pad, bottom - top + 2 * pad
     # on the corner and mostly outside: inside it would cover the first balloon
     tag_x, tag_y = max(0.0, x0 - 0.6 * w), max(0.0, y0 - 0.6 * h)
-    draw.rounded_rectangle((tag_x, tag_y, tag_x + w, tag_y + h), radius=h / 4, fill=colour, outline="white")
+    draw.rounded_rectangle((tag_x, tag_y, tag_x + w, tag_y + h), radius=h / 4, fill=color, outline="white")
     draw.text((tag_x + (w - (right - left)) / 2 - left, tag_y + pad - top), number, fill="white", font=font)
 
 

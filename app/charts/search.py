@@ -1,4 +1,4 @@
-"""Pictures of retrieval quality: each metric with its interval beside chance, and the table of one-sided failures."""
+"""Images of retrieval quality: each metric with its interval beside chance, and the table of one-sided failures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import asking, shell
+from app import shell
 from app.charts import theme
+from app.parts import query
 from stage3.search.searcher import Searcher
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "MRR"}
-WAYS = {"i2t": "picture → text", "t2i": "text → picture"}
+WAYS = {"i2t": "image → text", "t2i": "text → image"}
 MAX_LISTED = 500
 
 
@@ -59,13 +60,13 @@ def show_metrics(table: pd.DataFrame) -> None:
 
 def _metrics(table: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
-    colours = theme.categorical()
+    colors = theme.categorical()
     for i, (way, part) in enumerate(table.groupby("direction", sort=False)):
         figure.add_bar(
             x=part["metric"],
             y=part["value"],
             name=str(way),
-            marker_color=colours[i],
+            marker_color=colors[i],
             error_y={
                 "type": "data",
                 "array": (part["high"] - part["value"]).fillna(0),
@@ -92,12 +93,12 @@ def _metrics(table: pd.DataFrame) -> go.Figure:
 
 
 def failure_table(chosen: shell.Chosen, searcher: Searcher, found: pd.DataFrame, *, key: str) -> None:
-    """The panels as a table with pictures; choosing a row makes it the query."""
+    """The panels as a table with images; choosing a row makes it the query."""
     part = found.head(MAX_LISTED)
     frame = searcher.frame.loc[part["panel"]]
     table = pd.DataFrame(
         {
-            "picture": [shell.thumb_url(chosen, int(r), 160) for r in part["panel"]],
+            "image": [shell.thumb_url(chosen, int(r), 160) for r in part["panel"]],
             "text": frame["text"].to_numpy(),
             "works": part["works"].to_numpy(),
             "rank_i2t": part["rank_i2t"].to_numpy(),
@@ -117,11 +118,11 @@ def failure_table(chosen: shell.Chosen, searcher: Searcher, found: pd.DataFrame,
         on_select="rerun",
         selection_mode="single-row",
         column_config={
-            "picture": st.column_config.ImageColumn("Panel", width="small"),
+            "image": st.column_config.ImageColumn("Panel", width="small"),
             "text": st.column_config.TextColumn("Text", width="large"),
             "works": st.column_config.TextColumn("Works", width="small"),
-            "rank_i2t": number("Rank picture → text", format="%g", width="small"),
-            "rank_t2i": number("Rank text → picture", format="%g", width="small"),
+            "rank_i2t": number("Rank image → text", format="%g", width="small"),
+            "rank_t2i": number("Rank text → image", format="%g", width="small"),
             "same_text": number("Others with this text", width="small"),
             "nearest_texts": number("Nearest texts, cosine", format="%.2f", width="small"),
             "page": st.column_config.TextColumn("Page"),
@@ -133,5 +134,5 @@ def failure_table(chosen: shell.Chosen, searcher: Searcher, found: pd.DataFrame,
     if chosen_rows and chosen_rows[0] < len(part):
         row = int(part["panel"].iloc[chosen_rows[0]])
         if st.button(f"Search with panel {row}", icon=":material/search:", key=f"{key}-use", type="primary"):
-            asking.use_panel(row)
+            query.use_panel(row)
             st.rerun()

@@ -1,6 +1,6 @@
 """The look of every chart: quiet axes, one palette, text from data escaped.
 
-Colours are those of Okabe & Ito (2008) and Paul Tol's "muted" scheme, which stay apart for the common kinds of colour
+Colors are those of Okabe & Ito (2008) and Paul Tol's "muted" scheme, which stay apart for the common kinds of color
 blindness; lines also differ by dash where two meanings share a chart.
 """
 
@@ -16,18 +16,18 @@ import plotly.graph_objects as go
 import plotly.io
 import streamlit as st
 
-from app.cache import Memory
+from app.store.cache import Memory
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999933")
 OKABE_ITO_DARK = ("#4FA3E0", "#F0B23A", "#2FC29A", "#E39CC3", "#8CD0F5", "#F0803C", "#B79BE0", "#C6C65A")
-# Many groups (pages, books): Tol's muted and light schemes together; beyond that colours repeat.
+# Many groups (pages, books): Tol's muted and light schemes together; beyond that colors repeat.
 MANY = (
     "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#EE7733", "#009988", "#882255", "#999933",
     "#33BBEE", "#CC3311", "#117733", "#DDCC77", "#332288", "#AA4499", "#44AA99", "#BBBBBB",
 )  # fmt: skip
-ORDERED = "cividis"  # from low to high; safe for colour-blind readers and in grey
+ORDERED = "cividis"  # from low to high; safe for color-blind readers and in gray
 DIVERGING = "RdBu"
-TERM_COLOURS = {"contrastive": 0, "reconstruction": 1, "alignment": 2, "alignment_i2t": 4, "alignment_t2i": 3}
+TERM_COLORS = {"contrastive": 0, "reconstruction": 1, "alignment": 2, "alignment_i2t": 4, "alignment_t2i": 3}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 TRACES = ("bar", "heatmap", "scatter", "scattergl")  # what our charts draw
 FONT = '"Source Sans", "Source Sans Pro", "Segoe UI", sans-serif'
@@ -35,7 +35,7 @@ FONT = '"Source Sans", "Source Sans Pro", "Segoe UI", sans-serif'
 
 @dataclass(frozen=True)
 class Look:
-    """The few colours that a chart takes from the page."""
+    """The few colors that a chart takes from the page."""
 
     text: str
     quiet: str
@@ -55,21 +55,21 @@ def is_dark() -> bool:
 
 
 def look() -> Look:
-    """The colours of this session's theme."""
+    """The colors of this session's theme."""
     return DARK if is_dark() else LIGHT
 
 
 def categorical(n: int | None = None) -> list[str]:
-    """Colours for groups: eight that differ well, or of a longer list when more are asked for."""
+    """Colors for groups: eight that differ well, or of a longer list when more are asked for."""
     base = list(OKABE_ITO_DARK if is_dark() else OKABE_ITO)
     if n is None or n <= len(base):
         return base[:n]
     return [MANY[i % len(MANY)] for i in range(n)]
 
 
-def colour(term: str) -> str:
-    """The colour that a loss term has in every chart."""
-    return look().text if term == "total" else categorical()[TERM_COLOURS.get(term, 7)]
+def color(term: str) -> str:
+    """The color that a loss term has in every chart."""
+    return look().text if term == "total" else categorical()[TERM_COLORS.get(term, 7)]
 
 
 def safe(text: object, length: int = 80) -> str:

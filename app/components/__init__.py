@@ -1,4 +1,4 @@
-"""Small browser parts: style sheet, keyboard shortcuts, pictures on hover. Scripts and styles are our own constants."""
+"""Small browser parts: style sheet, keyboard shortcuts, images on hover. Scripts and styles are our own constants."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def shortcuts() -> None:
     _component("keys", js=_asset("keys.js"))(key="keys", data={"views": views}, height=1)
 
 
-def hover(chart_key: str, picture_url: Callable[[int], str], side: int = 220) -> None:
-    """Show a panel's picture beside the pointer over a Plotly chart whose `customdata[0]` is the panel's row.
+def hover(chart_key: str, image_url: Callable[[int], str], side: int = 220) -> None:
+    """Show a panel's image beside the pointer over a Plotly chart whose `customdata[0]` is the panel's row.
 
     Args:
         chart_key: the `key` of the chart (or of a container around it).
-        picture_url: address of a row's picture, such as `lambda row: shell.thumb_url(chosen, row, 240)`.
+        image_url: address of a row's image, such as `lambda row: shell.thumb_url(chosen, row, 240)`.
         side: longest side on screen, in pixels.
     """
-    prefix, _, suffix = picture_url(987654321).partition("987654321")
+    prefix, _, suffix = image_url(987654321).partition("987654321")
     data = {"chart": chart_key, "prefix": prefix, "suffix": suffix, "side": side}
     _component("hover", js=_asset("hover.js"))(key=f"hover-{chart_key}", data=data, height=1)

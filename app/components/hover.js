@@ -1,5 +1,5 @@
-// Pictures beside the pointer over a chart, without a rerun. Plotly itself cannot show pictures on hover.
-// data: { chart: key of the chart's container, prefix, suffix: parts of the picture's address, side: px }
+// Images beside the pointer over a chart, without a rerun. Plotly itself cannot show images on hover.
+// data: { chart: key of the chart's container, prefix, suffix: parts of the image's address, side: px }
 // The point's customdata (or its first item) is the panel's row, a number; nothing else reaches the address.
 export default function (component) {
   const { data } = component;

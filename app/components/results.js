@@ -1,7 +1,7 @@
-// Ranked panels as cards: lists of texts or tiles of pictures. Every text is set as text, never as HTML.
+// Ranked panels as cards: lists of texts or tiles of images. Every text is set as text, never as HTML.
 // This part is sent once a page; a list itself is drawn by a stub that calls it, so that an action stays small.
-// data: { mode: "text" | "picture" | "strip", empty, hint, open: label, prefix, suffix: parts of a picture's address,
-//   items: [{ row, rank, score, text, where, tag, tone, bare: no picture, gap }] }
+// data: { mode: "text" | "image" | "strip", empty, hint, open: label, prefix, suffix: parts of an image's address,
+//   items: [{ row, rank, score, text, where, tag, tone, bare: no image, gap }] }
 // Triggers: query (a panel's row, to search with it), open (a panel's row, to open its page).
 export default function () {
   window.stage3Results = draw;
@@ -29,18 +29,18 @@ function draw(component) {
     main.title = data.hint;
     main.setAttribute("aria-label", (item.rank ? "Rank " + item.rank + ": " : "") + item.where + ". " + data.hint);
     main.onclick = () => setTriggerValue("query", item.row);
-    const frame = make("span", "s3r-picture");
+    const frame = make("span", "s3r-image");
     if (!item.bare) {
       const img = make("img");
       img.loading = "lazy";
       img.decoding = "async";
       img.alt = item.where;
       img.src = data.prefix + Number(item.row) + data.suffix;
-      img.onerror = () => { img.remove(); frame.classList.add("s3r-nopicture"); frame.textContent = "no picture"; };
+      img.onerror = () => { img.remove(); frame.classList.add("s3r-noimage"); frame.textContent = "no image"; };
       frame.append(img);
     } else {
-      frame.classList.add("s3r-nopicture");
-      frame.textContent = "no picture";
+      frame.classList.add("s3r-noimage");
+      frame.textContent = "no image";
     }
     const body = make("span", "s3r-body");
     if (item.rank) {

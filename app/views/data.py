@@ -10,19 +10,22 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import export, loaders, shell
+from app import shell
 from app.charts import data as charts
-from stage3 import page_check
-from stage3.config import Config, Stage3Error
-from stage3.dataset import Dataset
-from stage3.images import ImageProblem
-from stage3.panels import DataReport
-from stage3.readers.report import ANOMALIES, REASONS
+from app.parts import export
+from app.store import loaders
+from stage3.batches.dataset import Dataset
+from stage3.config import Config
+from stage3.data import page_check
+from stage3.data.images import ImageProblem
+from stage3.data.readers.report import ANOMALIES, REASONS
+from stage3.data.table import DataReport
+from stage3.errors import Stage3Error
 
 MAX_LISTED = 20_000  # pages of a table that is sent to the browser
 RESOLVED = {
     "exact": "by the exact id",
-    "extension": "with a picture extension removed or added",
+    "extension": "with an image extension removed or added",
     "suffix": "by the longest unique end of the path",
     "normalised": "by the name in lower case with separators as underscores",
     "ambiguous": "several files fit: left out",
@@ -89,7 +92,7 @@ def _numbers(report: DataReport) -> None:
         "Panels": f"{facts.get('panels', 0):,}",
         "Books": f"{facts.get('books', 0):,}",
         "Panels without text": _percent(facts, "textless_share"),
-        "Equal pictures": f"{facts.get('duplicate_images', {}).get('pictures', 0):,}",
+        "Equal images": f"{facts.get('duplicate_images', {}).get('images', 0):,}",
     }
     for column, (name, value) in zip(st.columns(len(values)), values.items(), strict=True):
         with column:
@@ -164,12 +167,12 @@ def _left_out(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
         if len(pages) > len(shown):
             shell.line(f"The first {len(shown):,} of {len(pages):,} pages; the download below has all.")
         with st.container(key="quiet-data-left-out"):
-            shell.line("Choose a page to see its picture and what its file holds.")
+            shell.line("Choose a page to see its image and what its file holds.")
     picked = event["selection"]["rows"] if event else []
     at = picked[0] if picked and picked[0] < len(pages) else 0
     with right:
         if len(pages):
-            _page(config, str(pages["page_id"][at]), str(pages["picture"][at]), str(pages["reason"][at]))
+            _page(config, str(pages["page_id"][at]), str(pages["image"][at]), str(pages["reason"][at]))
 
 
 def _any_page(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
@@ -186,20 +189,20 @@ def _any_page(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
             {
                 "type": pages["page_type"][row] or "–",
                 "file found": RESOLVED.get(str(pages["resolved_by"][row]), ""),
-                "picture": f"{pages['width'][row]} × {pages['height'][row]} pixels",
+                "image": f"{pages['width'][row]} × {pages['height'][row]} pixels",
                 "panels": int(pages["n_panels"][row]),
             }
         )
         if st.button("Open page", icon=":material/auto_stories:", key="data_open"):
             shell.go("page", page=int(row))
-    written = listed["picture"][(listed["page_id"] == page).to_numpy()]
+    written = listed["image"][(listed["page_id"] == page).to_numpy()]
     with right:
         _page(config, page, str(written.iloc[0]) if len(written) else "", "")
 
 
-def _page(config: Config, page_id: str, picture: str, reason: str) -> None:
+def _page(config: Config, page_id: str, image: str, reason: str) -> None:
     """One page with its boxes, and what became of each entry of its file."""
-    check = page_check.check_page(config, page_id, picture)
+    check = page_check.check_page(config, page_id, image)
     shell.line(page_id)
     why = check.problem or ((reason, REASONS.get(reason, "")) if reason else None)
     if why:
@@ -211,9 +214,9 @@ def _page(config: Config, page_id: str, picture: str, reason: str) -> None:
         alt = f"The page with {kept} usable panels framed and {len(check.panels) - kept} dropped ones crossed out"
         st.image(drawn, alt=alt, width=560)
     except ImageProblem as problem:
-        shell.error_box(problem.detail, "This page's picture cannot be read")
-    if not check.picture:
-        shell.line("Its picture is missing; the boxes are drawn on an empty sheet.")
+        shell.error_box(problem.detail, "This page's image cannot be read")
+    if not check.image:
+        shell.line("Its image is missing; the boxes are drawn on an empty sheet.")
     if len(check.panels):
         st.dataframe(
             charts.entries(check),
@@ -238,12 +241,12 @@ def _why(reason: str, detail: str) -> str:
 
 def _anomalies(report: DataReport) -> None:
     rows = [
-        (code, n, ANOMALIES.get(code, "pictures that cannot be used" if code.startswith("image:") else ""))
+        (code, n, ANOMALIES.get(code, "images that cannot be used" if code.startswith("image:") else ""))
         for code, n in report.counts.most_common()
         if n and not code.startswith("page:")
     ]
     if not rows:
-        shell.line("Nothing unusual was found: every box, text and picture could be used as it is.")
+        shell.line("Nothing unusual was found: every box, text and image could be used as it is.")
         return
     table = pd.DataFrame(
         [(code, n, meaning, (report.examples.get(code) or [""])[0]) for code, n, meaning in rows],
@@ -312,7 +315,7 @@ def _found(report: DataReport) -> None:
         shell.line("All pages are in one file, so none had to be found.")
     same = report.facts.get("duplicate_images", {})
     if same:
-        shell.line(f"Equal pictures: {same.get('pictures', 0):,} in {same.get('groups', 0):,} groups.")
+        shell.line(f"Equal images: {same.get('images', 0):,} in {same.get('groups', 0):,} groups.")
     labels = report.facts.get("labels") or {}
     if labels:
         unknown = report.facts.get("unknown_labels") or {}

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import evidence_files as files
 from app import shell
 from app.charts import evidence as charts
 from app.charts import theme
 from app.charts.evidence import key_of
+from app.store import evidence as files
 from app.views import evidence_more as more
 from stage3.ablate.evidence import UNKNOWN, difference, number
 from stage3.ablate.findings import FINDINGS

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import evidence_files as files
 from app import shell
 from app.charts import evidence as charts
 from app.charts import theme
+from app.store import evidence as files
 
 MEASURES = {
     "spread": (
@@ -62,7 +62,7 @@ def noise(where: Path) -> None:
 
 
 def _noise_facts(meter: Mapping[str, Mapping[str, Any]]) -> None:
-    """What each cause does, in numbers; the colours of the bars by arm."""
+    """What each cause does, in numbers; the colors of the bars by arm."""
     rows = []
     for arm, found in meter.items():
         row: dict[str, Any] = {"arm": arm, "runs": found.get("runs")}

@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import loaders, shell
+from app import shell
 from app.charts import theme
 from app.charts.curves import How, Source, chart
-from stage3 import curves
-from stage3.config import Stage3Error
+from app.store import loaders
+from stage3.errors import Stage3Error
+from stage3.runs import curves
 
 KINDS = {"raw": "loss", "weighted": "weighted"}
 MAX_RUNS = 6
@@ -19,7 +20,7 @@ ACTIVE = {
     "active/anchors": "anchors with a page mate",
     "active/pairs": "page-mate pairs",
     "active/reconstructed": "reconstructed panels",
-    "active/aligned": "panels with picture and text",
+    "active/aligned": "panels with image and text",
 }
 
 
@@ -139,11 +140,11 @@ def _curves(sources: list[Source], kind: str, how: How) -> None:
             total |= {f"weighted/{t}": t for t in ("contrastive", "reconstruction", "alignment")}
         first, second = st.columns(2, gap="small")
         with first:
-            _draw("Total", "total", sources, total, how, about="The weighted sum that training minimises")
+            _draw("Total", "total", sources, total, how, about="The weighted sum that training minimizes")
             _draw("Reconstruction", "reconstruction", sources, {f"{prefix}/reconstruction": "reconstruction"}, how)
         with second:
             _draw("Contrastive", "contrastive", sources, {f"{prefix}/contrastive": "contrastive"}, how)
-            ways = {"loss/alignment_i2t": "picture→text", "loss/alignment_t2i": "text→picture"}
+            ways = {"loss/alignment_i2t": "image→text", "loss/alignment_t2i": "text→image"}
             shown = ways if kind == "raw" else {"weighted/alignment": "alignment"}
             _draw("Alignment, both directions" if kind == "raw" else "Alignment", "alignment", sources, shown, how)
     _work(sources, how)
@@ -165,7 +166,7 @@ def _work(sources: list[Source], how: How) -> None:
         ("Do the terms agree", "cosine", cosines, val, {"y_title": "cosine of gradients, -1 to 1",
          "about": "Above 0 two terms pull the weights the same way, below 0 against each other"}),
         ("Gradient norm of all", "norm", {"grad_norm": "before clipping"}, train, {"log": True}),
-        ("Retrieval", "retrieval", {"retrieval/i2t_r5": "R@5 picture→text", "retrieval/t2i_r5": "R@5 text→picture"},
+        ("Retrieval", "retrieval", {"retrieval/i2t_r5": "R@5 image→text", "retrieval/t2i_r5": "R@5 text→image"},
          val, {"percent": True}),
         ("Collapse watch: effective rank", "rank", {"collapse/effective_rank": "effective rank"}, val,
          {"about": "RankMe: how many directions the embeddings use. Near 1 everything is the same"}),

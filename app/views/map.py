@@ -1,4 +1,4 @@
-"""The map: every panel a dot; lasso, click, colour, filter; two checkpoints side by side; drift over epochs."""
+"""The map: every panel a dot; lasso, click, color, filter; two checkpoints side by side; drift over epochs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import components, export, gallery, inspector, loaders, mapjobs, shell
-from app.cache import Memory
+from app import components, shell
 from app.charts import maps, theme
+from app.parts import export, gallery, panel
+from app.store import loaders, map_jobs
+from app.store.cache import Memory
 from app.views import map_compare, map_drift
 from stage3.projection.files import Job
 from stage3.projection.layouts import hull, inside, stratified
@@ -51,7 +53,7 @@ def render() -> None:
     chosen = shell.chosen()
     frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
     if not len(loaders.embedded(chosen.run, chosen.step).rows):
-        shell.empty("No panel to draw", "The data set of this run has no panel with a picture or a text.")
+        shell.empty("No panel to draw", "The data set of this run has no panel with an image or a text.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute", key="map-head"):
         shell.heading("Map", "Every dot is a panel; near dots have similar embeddings.")
@@ -68,9 +70,9 @@ def render() -> None:
     if mode == "drift":
         map_drift.render(chosen, frame)
         return
-    job = mapjobs.ensure(chosen.run, chosen.step)
+    job = map_jobs.ensure(chosen.run, chosen.step)
     if job.state != "ready":
-        waiting(mapjobs.map_path(chosen.run, chosen.step), job, chosen)
+        waiting(map_jobs.map_path(chosen.run, chosen.step), job, chosen)
     if mode == "two":
         map_compare.render(chosen, frame)
     else:
@@ -86,28 +88,28 @@ def _known(name: str | None, names: Any, default: str) -> str:
 
 @st.fragment
 def _one(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
-    shown, colouring = controls(chosen, frame)
+    shown, coloring = controls(chosen, frame)
     left, right = st.columns([2.1, 1], gap="medium")
     with left:
-        _chart(chosen, shown, colouring)
+        _chart(chosen, shown, coloring)
     with right, st.container(border=True, key="card-map-panel"):
         _panel(chosen, shown)
-    _selection(chosen, shown, colouring)
+    _selection(chosen, shown, coloring)
 
 
-def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Colouring]:
+def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Coloring]:
     """One row of controls, and what they ask for."""
-    stored = mapjobs.umap_map(chosen.run, chosen.step)
+    stored = map_jobs.umap_map(chosen.run, chosen.step)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="map-controls"):
-        names = [n for n, c in maps.COLOURINGS.items() if stored is not None or c.column not in ("cluster_id", "trust")]
-        key = f"map_colour_{len(names)}"  # the list grows when the map is there; the address keeps the choice
+        names = [n for n, c in maps.COLORINGS.items() if stored is not None or c.column not in ("cluster_id", "trust")]
+        key = f"map_color_{len(names)}"  # the list grows when the map is there; the address keeps the choice
         name = st.selectbox(
-            "Colour by",
+            "Color by",
             names,
-            index=names.index(_known(shell.param("colour"), names, "page")),
-            format_func=lambda n: f"Colour: {maps.COLOURINGS[n].label}",
+            index=names.index(_known(shell.param("color"), names, "page")),
+            format_func=lambda n: f"Color: {maps.COLORINGS[n].label}",
             key=key,
-            on_change=lambda: shell.set_params(colour=st.session_state[key]),
+            on_change=lambda: shell.set_params(color=st.session_state[key]),
             label_visibility="collapsed",
             width=260,
         )
@@ -143,7 +145,7 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Col
                 help="WebGL is fast with many dots; SVG works on machines without it.",
             )
             st.toggle("Outline and path of the chosen page", value=True, key="map_outline")
-    return shown_map(chosen, frame, stored if layout == "UMAP" else None, stored, wanted), maps.COLOURINGS[name]
+    return shown_map(chosen, frame, stored if layout == "UMAP" else None, stored, wanted), maps.COLORINGS[name]
 
 
 def _filter(chosen: shell.Chosen, frame: pd.DataFrame, column: str, label: str) -> list[str]:
@@ -181,9 +183,9 @@ def shown_map(
     joined = loaders.remember(key, join)
     if umap is not None:
         xy = umap[["umap_dim1", "umap_dim2"]].to_numpy(np.float32)
-        about = "UMAP by cosine from exact neighbours"
+        about = "UMAP by cosine from exact neighbors"
     else:
-        xy = mapjobs.pca_positions(chosen.run, chosen.step)
+        xy = map_jobs.pca_positions(chosen.run, chosen.step)
         about = "first two principal components"
     kept = np.ones(len(rows), bool)
     for column, values in wanted.items():
@@ -202,7 +204,7 @@ def drawn_rows(shown: Shown, webgl_or_auto: bool) -> np.ndarray:
     return passing[stratified(books[passing], most)]
 
 
-def _chart(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> None:
+def _chart(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring) -> None:
     drawing = st.session_state.get("map_drawing", "auto")
     at = drawn_rows(shown, drawing != "svg")
     webgl = drawing == "webgl" or (drawing == "auto" and len(at) > maps.SVG_MOST)
@@ -215,25 +217,25 @@ def _chart(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> Non
         focus = None
     dim = 0.14
     if focus is not None and picked is None:
-        picked, dim = np.asarray(list(inspector.page_rows(chosen, int(shown.frame["page"][focus])))), 0.4
+        picked, dim = np.asarray(list(panel.page_rows(chosen, int(shown.frame["page"][focus])))), 0.4
     if picked is None and focus is None:
-        figure = _plain_figure(chosen, shown, colouring, at, webgl)
+        figure = _plain_figure(chosen, shown, coloring, at, webgl)
     else:
-        figure = figure_of(shown, colouring, at, picked, dim=dim, webgl=webgl)
+        figure = figure_of(shown, coloring, at, picked, dim=dim, webgl=webgl)
     if focus is not None:
         _outline(figure, shown, focus, webgl)
     name = "UMAP" if shown.about.startswith("UMAP") else "PCA"
-    alt = f"{name} map of {len(at):,} panels coloured by {colouring.label.lower()}"
+    alt = f"{name} map of {len(at):,} panels colored by {coloring.label.lower()}"
     with st.container(key=CHART, border=True):
         theme.show(figure, key="map-plot", alt=alt, on_select=_on_select, tools=True)
     components.hover(CHART, lambda row: shell.thumb_url(chosen, row, 240), 240)
     facts = [f"showing {len(at):,} of {len(shown.rows):,} panels", shown.about]
     if "trust" in shown.frame and name == "UMAP":
         trust, cluster = shown.frame["trust"].to_numpy()[shown.kept], shown.frame["cluster_id"].to_numpy()[shown.kept]
-        facts.append(f"{100 * np.nanmean(trust):.0f} % of neighbours kept from {_dim(chosen)} dimensions")
+        facts.append(f"{100 * np.nanmean(trust):.0f} % of neighbors kept from {_dim(chosen)} dimensions")
         facts.append(f"{len(np.unique(cluster[cluster >= 0]))} clusters")
-    if colouring.about and colouring.kind != "cycle":
-        facts.append(colouring.about.rstrip("."))
+    if coloring.about and coloring.kind != "cycle":
+        facts.append(coloring.about.rstrip("."))
     with st.container(key="quiet-map-facts"):
         st.text("  ·  ".join(facts))
 
@@ -242,19 +244,19 @@ def _dim(chosen: shell.Chosen) -> int:
     return int(loaders.embedded(chosen.run, chosen.step).panel.shape[1])
 
 
-def _plain_figure(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring, at: np.ndarray, webgl: bool) -> Any:
+def _plain_figure(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring, at: np.ndarray, webgl: bool) -> Any:
     """The scatter without a selection, which is the same for all sessions that ask for it."""
-    key = (*loaders.checkpoint_key(chosen.run, chosen.step), shown.about, colouring.label, "trust" in shown.frame)
+    key = (*loaders.checkpoint_key(chosen.run, chosen.step), shown.about, coloring.label, "trust" in shown.frame)
     dots = hashlib.sha256(at.tobytes() + shown.xy[at].tobytes()).hexdigest()
     key = (*key, dots, webgl, st.session_state.get("map_tool"), theme.is_dark())
-    return _figures.get(key, lambda: figure_of(shown, colouring, at, None, dim=1.0, webgl=webgl))
+    return _figures.get(key, lambda: figure_of(shown, coloring, at, None, dim=1.0, webgl=webgl))
 
 
 def figure_of(
-    shown: Shown, colouring: maps.Colouring, at: np.ndarray, picked: np.ndarray | None, *, dim: float, webgl: bool
+    shown: Shown, coloring: maps.Coloring, at: np.ndarray, picked: np.ndarray | None, *, dim: float, webgl: bool
 ) -> Any:
     """The scatter of some positions of a map."""
-    columns = ["page_id", "order", "n_panels", colouring.column]
+    columns = ["page_id", "order", "n_panels", coloring.column]
     part = shown.frame[list(dict.fromkeys(columns))].iloc[at]
     hover = None
     if len(at) <= maps.HOVER_TEXT_MOST:
@@ -262,9 +264,9 @@ def figure_of(
         hover = [f"{theme.safe(p, 40)} · {o + 1}/{n}" for p, o, n in zip(*about, strict=True)]
     marked = None if picked is None else np.isin(shown.rows[at], picked)
     tool = st.session_state.get("map_tool", "pan")
-    coloured = part[colouring.column]
+    colored = part[coloring.column]
     return maps.scatter(
-        shown.rows[at], shown.xy[at], coloured, colouring, hover=hover, picked=marked, dim=dim, webgl=webgl, tool=tool
+        shown.rows[at], shown.xy[at], colored, coloring, hover=hover, picked=marked, dim=dim, webgl=webgl, tool=tool
     )
 
 
@@ -305,7 +307,7 @@ def take_selection(event: Any) -> None:
         row = point.get("customdata")
         row = row[0] if isinstance(row, list | tuple) else row
         if row is not None and int(row) in set(rows.tolist()):
-            inspector.focus_on(int(row))
+            panel.focus_on(int(row))
             return
 
 
@@ -326,15 +328,15 @@ def focus_row(shown: Shown) -> int | None:
     return row if row is not None and (shown.rows == row).any() else None
 
 
-def _selection(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) -> None:
+def _selection(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring) -> None:
     picked = picked_rows(chosen)
     if picked is None:
         return
     part = shown.frame.loc[picked[np.isin(picked, shown.rows)]]
     order = "in reading order"
-    if colouring.kind == "number" and colouring.column in part:
-        part = part.sort_values(colouring.column, ascending=False, na_position="last", kind="stable")
-        order = f"highest first: {colouring.label.lower()}"
+    if coloring.kind == "number" and coloring.column in part:
+        part = part.sort_values(coloring.column, ascending=False, na_position="last", kind="stable")
+        order = f"highest first: {coloring.label.lower()}"
     st.divider()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader(f"{len(part):,} panels selected", anchor=False, help="All panels inside the lasso, drawn or not")
@@ -350,7 +352,7 @@ def _selection(chosen: shell.Chosen, shown: Shown, colouring: maps.Colouring) ->
         key="map-selection",
         per_page=24,
         width=150,
-        actions={":material/center_focus_strong:": inspector.focus_on},
+        actions={":material/center_focus_strong:": panel.focus_on},
     )
 
 
@@ -366,17 +368,15 @@ def _panel(chosen: shell.Chosen, shown: Shown) -> None:
     page = int(frame["page"][row])
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader("Chosen panel", anchor=False)
-        st.button(
-            "", icon=":material/close:", on_click=inspector.focus_on, args=(None,), key="map-unfocus", help="Close"
-        )
-    shell.line(inspector.title_of(frame, row))
-    picture, real = inspector.page_picture(chosen, page, int(frame["order"][row]), 640)
+        st.button("", icon=":material/close:", on_click=panel.focus_on, args=(None,), key="map-unfocus", help="Close")
+    shell.line(panel.title_of(frame, row))
+    image, real = panel.page_image(chosen, page, int(frame["order"][row]), 640)
     with st.container(horizontal_alignment="center"):
-        st.image(picture, width=300, alt=f"The page with {int(frame['n_panels'][row])} numbered panels")
+        st.image(image, width=300, alt=f"The page with {int(frame['n_panels'][row])} numbered panels")
     if not real:
         with st.container(key="quiet-map-missing"):
-            st.text("The picture of this page is missing; this is its layout.")
-    shell.line(inspector.words(frame, row, 280))
+            st.text("The image of this page is missing; this is its layout.")
+    shell.line(panel.words(frame, row, 280))
     with st.container(horizontal=True, gap="small"):
         st.button(
             "Open page",
@@ -398,16 +398,16 @@ def _panel(chosen: shell.Chosen, shown: Shown) -> None:
     trust = float(frame["trust"][row]) if "trust" in frame else float("nan")
     if not np.isnan(trust):
         shell.line(f"Trust: the map keeps {100 * trust:.0f} % of its 15 nearest panels")
-    inspector.show_gate(frame, row)
-    inspector.show_measures(frame, row, "map-measures")
+    panel.show_gate(frame, row)
+    panel.show_measures(frame, row, "map-measures")
     st.markdown("**Nearest panels**", help="By cosine in the full space, not on the map. A tick marks its own page.")
-    inspector.show_neighbours(chosen, frame, row, key="map")
+    panel.show_neighbors(chosen, frame, row, key="map")
 
 
 def _hint(shown: Shown) -> None:
     st.subheader("Look closer", anchor=False)
     st.markdown(
-        "- **Point** at a dot to see its panel.\n- **Click** a dot for its page, losses and neighbours.\n"
+        "- **Point** at a dot to see its panel.\n- **Click** a dot for its page, losses and neighbors.\n"
         "- **Lasso** dots to see them together and to export them.\n"
         "- **Scroll** to zoom, drag to move, double-click to reset."
     )
@@ -429,13 +429,13 @@ def waiting(path: Any, job: Job, chosen: shell.Chosen, *, drift: bool = False) -
     if job.state == "failed":
         shell.error_box(job.message, "The map could not be made")
         if st.button("Try again", key="map-again"):
-            mapjobs.ensure(chosen.run, chosen.step, drift=drift, again=True)
+            map_jobs.ensure(chosen.run, chosen.step, drift=drift, again=True)
             st.rerun()
         return
 
     @st.fragment(run_every="1s")
     def watch() -> None:
-        now = mapjobs.ensure(chosen.run, chosen.step, drift=drift)
+        now = map_jobs.ensure(chosen.run, chosen.step, drift=drift)
         if now.state != "running":
             st.rerun()
         what = "The drift of the saved epochs" if drift else "UMAP"

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import components, gallery, inspector, loaders, mapjobs, shell
+from app import components, shell
 from app.charts import maps, theme
-from stage3 import neighbors
+from app.parts import gallery, panel
+from app.store import loaders, map_jobs
+from stage3.metrics import neighbors
 from stage3.projection import layouts
 
 MOST_COMPARED = 20_000
-NEIGHBOURS = 15
+NEIGHBORS = 15
 
 
 def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
@@ -77,7 +79,7 @@ def _keys(a: shell.Chosen, b: shell.Chosen) -> tuple[Any, ...]:
 
 
 def overlap(a: shell.Chosen, b: shell.Chosen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions in a, positions in b, and the share of neighbours that each of these panels keeps."""
+    """Positions in a, positions in b, and the share of neighbors that each of these panels keeps."""
 
     def make() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         here, there = common(a, b)
@@ -87,23 +89,23 @@ def overlap(a: shell.Chosen, b: shell.Chosen) -> tuple[np.ndarray, np.ndarray, n
         here, there = here[sample], there[sample]
         x = loaders.embedded(a.run, a.step).panel.numpy()[here]
         y = loaders.embedded(b.run, b.step).panel.numpy()[there]
-        return here, there, neighbors.neighbour_overlap(x, y, NEIGHBOURS)
+        return here, there, neighbors.neighbor_overlap(x, y, NEIGHBORS)
 
     return loaders.remember(("overlap", *_keys(a, b)), make)  # type: ignore[no-any-return]
 
 
 def _pair(chosen: shell.Chosen, frame: pd.DataFrame, other: shell.Chosen) -> None:
-    here, there, kept = shell.working("Comparing neighbours", overlap, chosen, other)
+    here, there, kept = shell.working("Comparing neighbors", overlap, chosen, other)
     if len(here) < 2:
         shell.empty(
             "No panel in common", "The two runs were trained on different panels. Choose a run on the same data."
         )
         return
-    job = mapjobs.ensure(other.run, other.step)
+    job = map_jobs.ensure(other.run, other.step)
     if job.state != "ready":
         from app.views.map import waiting
 
-        waiting(mapjobs.map_path(other.run, other.step), job, other)
+        waiting(map_jobs.map_path(other.run, other.step), job, other)
     _body(chosen, frame, other, here, there, kept)
 
 
@@ -116,21 +118,21 @@ def _body(
     there: np.ndarray,
     kept: np.ndarray,
 ) -> None:
-    names = [n for n, c in maps.COLOURINGS.items() if c.column not in ("cluster_id", "trust")]
+    names = [n for n, c in maps.COLORINGS.items() if c.column not in ("cluster_id", "trust")]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="map-pair-controls"):
         name = st.selectbox(
-            "Colour by",
+            "Color by",
             ["overlap", *names],
-            key="map_pair_colour",
+            key="map_pair_color",
             width=230,
-            format_func=lambda n: "Neighbours in common" if n == "overlap" else maps.COLOURINGS[n].label,
+            format_func=lambda n: "Neighbors in common" if n == "overlap" else maps.COLORINGS[n].label,
         )
-        chance = min(1.0, NEIGHBOURS / max(len(here) - 1, 1))
+        chance = min(1.0, NEIGHBORS / max(len(here) - 1, 1))
         st.metric(
-            "Neighbours in common",
+            "Neighbors in common",
             f"{100 * np.nanmean(kept):.0f} %",
             width=180,
-            help=f"Mean share of {NEIGHBOURS} nearest panels that both have; by chance {100 * chance:.1f} %",
+            help=f"Mean share of {NEIGHBORS} nearest panels that both have; by chance {100 * chance:.1f} %",
         )
         st.metric("Panels compared", f"{len(here):,}", width=150, help="Panels that both runs embed, by id")
     rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()[here]
@@ -143,7 +145,7 @@ def _body(
             values = _values(side, frame if i == 0 else None, own, name, kept)
             _side(chosen, side, rows, own, xy, layout, values, name, i)
     worst = rows[np.argsort(kept, kind="stable")[:12]]
-    st.subheader("Whose neighbours changed most", anchor=False)
+    st.subheader("Whose neighbors changed most", anchor=False)
     share = dict(zip(rows.tolist(), kept.tolist(), strict=True))
     gallery.panels(
         chosen,
@@ -160,13 +162,13 @@ def _positions(
     a: shell.Chosen, b: shell.Chosen, here: np.ndarray, there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Both layouts, the second turned onto the first: UMAP where both have it, else PCA."""
-    maps_of = [mapjobs.umap_map(side.run, side.step) for side in (a, b)]
+    maps_of = [map_jobs.umap_map(side.run, side.step) for side in (a, b)]
     if maps_of[0] is not None and maps_of[1] is not None:
         columns = ["umap_dim1", "umap_dim2"]
         first, second = maps_of[0][columns].to_numpy()[here], maps_of[1][columns].to_numpy()[there]
         return first, layouts.aligned(second, first), "UMAP"
-    first = mapjobs.pca_positions(a.run, a.step)[here]
-    second = mapjobs.pca_positions(b.run, b.step)[there]
+    first = map_jobs.pca_positions(a.run, a.step)[here]
+    second = map_jobs.pca_positions(b.run, b.step)[there]
     return first, layouts.aligned(second, first), "PCA"
 
 
@@ -176,7 +178,7 @@ def _values(
     if name == "overlap":
         return pd.Series(kept, name="overlap")
     frame = loaders.panel_frame(side.run, side.step) if frame is None else frame
-    return frame[maps.COLOURINGS[name].column].loc[own].reset_index(drop=True)
+    return frame[maps.COLORINGS[name].column].loc[own].reset_index(drop=True)
 
 
 def _side(
@@ -190,12 +192,12 @@ def _side(
     name: str,
     place: int,
 ) -> None:
-    colouring = maps.OVERLAP if name == "overlap" else maps.COLOURINGS[name]
+    coloring = maps.OVERLAP if name == "overlap" else maps.COLORINGS[name]
     focus = shell.int_param("panel")
     picked = np.isin(rows, _same_page(chosen, focus)) if focus is not None and (rows == focus).any() else None
     with st.container(key=f"quiet-map-side-{place}"):
         st.text(f"{side.id}  ·  step {side.step}  ·  {layout}{'' if place == 0 else ', turned onto the left one'}")
-    figure = maps.scatter(rows, xy, values, colouring, picked=picked, webgl=len(rows) > maps.SVG_MOST, height=480)
+    figure = maps.scatter(rows, xy, values, coloring, picked=picked, webgl=len(rows) > maps.SVG_MOST, height=480)
     chart = f"map-side-{place}"
     with st.container(key=chart, border=True):
         theme.show(
@@ -211,7 +213,7 @@ def _side(
 
 def _same_page(chosen: shell.Chosen, row: int) -> np.ndarray:
     table = loaders.open_dataset(chosen.run).table
-    return np.fromiter(inspector.page_rows(chosen, int(table.page_of_panel[row])), dtype=np.int64)
+    return np.fromiter(panel.page_rows(chosen, int(table.page_of_panel[row])), dtype=np.int64)
 
 
 def _click() -> None:
@@ -220,5 +222,5 @@ def _click() -> None:
         event = st.session_state.get(f"map-side-{place}-plot") or {}
         for point in (event.get("selection") or {}).get("points") or []:
             row = point.get("customdata")
-            inspector.focus_on(int(row[0] if isinstance(row, list | tuple) else row))
+            panel.focus_on(int(row[0] if isinstance(row, list | tuple) else row))
             return

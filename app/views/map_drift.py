@@ -6,13 +6,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import components, loaders, mapjobs, shell
+from app import components, shell
 from app.charts import maps, theme
+from app.store import loaders, map_jobs
 from stage3.projection.files import drift_path, epoch_files, load
 
 
 def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
-    """The animation, and how many neighbours each epoch kept; or what to do where no epoch was saved."""
+    """The animation, and how many neighbors each epoch kept; or what to do where no epoch was saved."""
     files = epoch_files(chosen.run)
     if not files:
         shell.empty(
@@ -21,7 +22,7 @@ def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
             "python -m stage3.train --run runs/drift --data data/samples --embed_every 1",
         )
         return
-    job = mapjobs.ensure(chosen.run, chosen.step, drift=True)
+    job = map_jobs.ensure(chosen.run, chosen.step, drift=True)
     path = drift_path(chosen.run)
     if job.state != "ready":
         from app.views.map import waiting
@@ -40,13 +41,13 @@ def _show(chosen: shell.Chosen, frame: pd.DataFrame, made: pd.DataFrame) -> None
     rows = rows[rows < len(frame)]
     with left:
         name = st.selectbox(
-            "Colour by",
+            "Color by",
             ["page", "book"],
-            key="map_drift_colour",
+            key="map_drift_color",
             width=230,
-            format_func=lambda n: maps.COLOURINGS[n].label,
+            format_func=lambda n: maps.COLORINGS[n].label,
         )
-        column = frame[maps.COLOURINGS[name].column].loc[rows]
+        column = frame[maps.COLORINGS[name].column].loc[rows]
         codes = pd.factorize(column)[0]  # not every page is among the saved panels: number those that are
         shown = made[made["row"].isin(rows)]
         with st.container(key="map-drift", border=True):
@@ -70,5 +71,5 @@ def _show(chosen: shell.Chosen, frame: pd.DataFrame, made: pd.DataFrame) -> None
             x=kept.index, y=kept, mode="lines+markers", hovertemplate="epoch %{x}: %{y:.0f} %<extra></extra>"
         )
         figure = theme.style(go.Figure(line), height=260, legend=False)
-        figure.update_yaxes(title="neighbours kept, %", rangemode="tozero").update_xaxes(title="epoch")
-        theme.show(figure, key="map-drift-kept", alt=f"Neighbours kept from epoch to epoch, last {kept.iloc[-1]:.0f} %")
+        figure.update_yaxes(title="neighbors kept, %", rangemode="tozero").update_xaxes(title="epoch")
+        theme.show(figure, key="map-drift-kept", alt=f"Neighbors kept from epoch to epoch, last {kept.iloc[-1]:.0f} %")

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import inspector, loaders, shell
+from app import shell
 from app.charts import pages, theme
-from stage3 import neighbors
+from app.parts import panel
+from app.store import loaders
+from stage3.metrics import neighbors
 
 PULL = 8  # nearest panels looked at for each panel
 LONG_LIST = 2_000  # pages of a book, or books, that a list may hold
@@ -35,7 +37,7 @@ def render() -> None:
     _head(chosen, frame, table.pages, page)
     left, right = st.columns([1, 1.15], gap="large")
     with left:
-        _picture(chosen, page, focus)
+        _image(chosen, page, focus)
     with right:
         focus = _panels(chosen, frame, page, focus)
         if focus is not None:
@@ -59,7 +61,7 @@ def _page(n: int, frame: pd.DataFrame) -> int:
 
 def _focus(chosen: shell.Chosen, page: int) -> int | None:
     row = shell.int_param("panel")
-    return row if row is not None and row in inspector.page_rows(chosen, page) else None
+    return row if row is not None and row in panel.page_rows(chosen, page) else None
 
 
 def _open(page: int) -> None:
@@ -97,7 +99,7 @@ def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page:
                 shortcut="Right",
                 help="The page after it in the data set",
             )
-    split = str(frame["split"][inspector.page_rows(chosen, page)[0]])
+    split = str(frame["split"][panel.page_rows(chosen, page)[0]])
     facts = [str(record["page_id"]), f"{int(record['n_panels'])} panels", str(record["page_type"]), f"{split} split"]
     facts.append(f"page {page + 1:,} of {len(listed):,}")
     shell.line("  ·  ".join(f for f in facts if f))
@@ -135,29 +137,29 @@ def _book_chosen(listed: pd.DataFrame) -> None:
     _open(int(np.flatnonzero((listed["book_id"] == st.session_state["page_book"]).to_numpy())[0]))
 
 
-# --- picture and panels
+# --- image and panels
 
 
-def _picture(chosen: shell.Chosen, page: int, focus: int | None) -> None:
-    rows = inspector.page_rows(chosen, page)
+def _image(chosen: shell.Chosen, page: int, focus: int | None) -> None:
+    rows = panel.page_rows(chosen, page)
     at = None if focus is None else rows.index(focus)
-    picture, real = inspector.page_picture(chosen, page, at, 1200)
-    st.image(picture, width="stretch", alt=f"The page with its {len(rows)} panels framed and numbered in reading order")
+    image, real = panel.page_image(chosen, page, at, 1200)
+    st.image(image, width="stretch", alt=f"The page with its {len(rows)} panels framed and numbered in reading order")
     if not real:
         with st.container(key="quiet-page-missing"):
-            st.text("The picture of this page is missing or unreadable. This is its layout, from the panels' boxes.")
+            st.text("The image of this page is missing or unreadable. This is its layout, from the panels' boxes.")
 
 
 def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | None) -> int | None:
     """The table of the page's panels; a click on a row makes it the chosen one."""
-    rows = list(inspector.page_rows(chosen, page))
+    rows = list(panel.page_rows(chosen, page))
     part = frame.loc[rows]
-    shown = pd.DataFrame({"picture": [shell.thumb_url(chosen, r, 160) for r in rows]}, index=rows)
+    shown = pd.DataFrame({"image": [shell.thumb_url(chosen, r, 160) for r in rows]}, index=rows)
     shown["n"] = part["order"] + 1
     shown["text"] = part["text"].where(part["text"] != "", "(no text)")
     columns: dict[str, object] = {
         "n": st.column_config.NumberColumn("#", width=36),
-        "picture": st.column_config.ImageColumn("Panel", width=84),
+        "image": st.column_config.ImageColumn("Panel", width=84),
         "text": st.column_config.TextColumn("Text", width=170),
     }
     for name, label in COLUMNS.items():
@@ -167,7 +169,7 @@ def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | N
     st.subheader("Panels in reading order", anchor=False)
     key = f"page-panels-{chosen.id}-{page}"
     st.dataframe(
-        shown[["n", "picture", "text", *[c for c in COLUMNS if c in shown]]],
+        shown[["n", "image", "text", *[c for c in COLUMNS if c in shown]]],
         key=key,
         hide_index=True,
         row_height=64,
@@ -181,7 +183,7 @@ def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | N
 
 def _row_chosen(key: str, rows: list[int]) -> None:
     picked = st.session_state[key]["selection"]["rows"]
-    inspector.focus_on(rows[picked[0]] if picked else None)
+    panel.focus_on(rows[picked[0]] if picked else None)
 
 
 def _chosen_panel(chosen: shell.Chosen, frame: pd.DataFrame, row: int) -> None:
@@ -205,23 +207,23 @@ def _chosen_panel(chosen: shell.Chosen, frame: pd.DataFrame, row: int) -> None:
                     args=("search",),
                     kwargs={"panel": row},
                 )
-        picture, numbers = st.columns([1, 1.5], gap="medium")
-        with picture:
-            st.image(shell.thumb(chosen, row, 360), width="stretch", alt=inspector.title_of(frame, row))
-            shell.line(inspector.words(frame, row))
+        image, numbers = st.columns([1, 1.5], gap="medium")
+        with image:
+            st.image(shell.thumb(chosen, row, 360), width="stretch", alt=panel.title_of(frame, row))
+            shell.line(panel.words(frame, row))
         with numbers:
-            inspector.show_gate(frame, row)
-            inspector.show_measures(frame, row, f"page-measures-{row}")
+            panel.show_gate(frame, row)
+            panel.show_measures(frame, row, f"page-measures-{row}")
         st.markdown("**Nearest panels**", help="By cosine of panel embeddings. A tick marks this page.")
-        inspector.show_neighbours(chosen, frame, row, key="page", k=12, width=90)
+        panel.show_neighbors(chosen, frame, row, key="page", k=12, width=90)
 
 
 # --- similarity
 
 
 def _similarity(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
-    rows = np.array(list(inspector.page_rows(chosen, page)))
-    at = inspector.positions_of(chosen, rows)
+    rows = np.array(list(panel.page_rows(chosen, page)))
+    at = panel.positions_of(chosen, rows)
     rows, at = rows[at >= 0], at[at >= 0]
     if not len(rows):
         return
@@ -236,19 +238,19 @@ def _similarity(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
         figure = pages.similarities(matrix, names, names, axes=("panel", "panel"))
         theme.show(figure, key="page-similar", alt=f"Similarity of the {len(rows)} panels of the page, {_span(matrix)}")
     with right:
-        st.subheader("Picture against text", anchor=False)
+        st.subheader("Image against text", anchor=False)
         st.caption(
-            "Alignment wants the diagonal highest in its row and in its column. Absent pictures or texts are empty."
+            "Alignment wants the diagonal highest in its row and in its column. Absent images or texts are empty."
         )
         image, text = embedded.image.numpy()[at], embedded.text.numpy()[at]
         matrix = neighbors.similarity(image, text)
-        matrix[~frame["has_picture"].loc[rows].to_numpy(bool)] = np.nan
+        matrix[~frame["has_image"].loc[rows].to_numpy(bool)] = np.nan
         matrix[:, ~frame["has_text"].loc[rows].to_numpy(bool)] = np.nan
         if np.isnan(matrix).all():
-            shell.line("No panel of this page has a picture and another a text.")
+            shell.line("No panel of this page has an image and another a text.")
             return
-        figure = pages.similarities(matrix, names, names, axes=("picture of panel", "text of panel"))
-        theme.show(figure, key="page-aligned", alt=f"Cosine of pictures and texts of the page, {_span(matrix)}")
+        figure = pages.similarities(matrix, names, names, axes=("image of panel", "text of panel"))
+        theme.show(figure, key="page-aligned", alt=f"Cosine of images and texts of the page, {_span(matrix)}")
 
 
 def _span(matrix: np.ndarray) -> str:
@@ -257,11 +259,11 @@ def _span(matrix: np.ndarray) -> str:
 
 def _pull(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
     """Which pages the panels of this page are nearest to."""
-    rows = np.array(list(inspector.page_rows(chosen, page)))
-    rows = rows[inspector.positions_of(chosen, rows) >= 0]
+    rows = np.array(list(panel.page_rows(chosen, page)))
+    rows = rows[panel.positions_of(chosen, rows) >= 0]
     if not len(rows) or len(frame) < 2:
         return
-    near, cosine = inspector.nearest(chosen, rows, PULL)
+    near, cosine = panel.nearest(chosen, rows, PULL)
     pulled = neighbors.pages_pulled_to(page, near, cosine, frame["page"].to_numpy())
     total = near.size
     own = next((n for p, n, _ in pulled if p == page), 0)

@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import forms, jobs, loaders, shell
+from app import shell
 from app.charts import theme
 from app.charts.curves import How, Source, chart
-from stage3 import curves
-from stage3.config import FIELDS, GROUPS, Config, Stage3Error, differences, spec_of
-from stage3.runs import Run
+from app.parts import forms
+from app.store import jobs, loaders
+from stage3.config import FIELDS, GROUPS, Config, differences, spec_of
+from stage3.errors import Stage3Error
+from stage3.runs import RunFolder, curves
 
 START_UP = 3.0  # seconds until the first step, about: imports, data, features from the store
 SHOWN = ("contrastive_weight", "reconstruction_weight", "alignment_weight", "epochs", "seed", "lr")
@@ -301,7 +303,7 @@ def _tiles(values: dict[str, float], before: dict[str, float]) -> None:
                       delta_color="inverse" if lower else "normal")  # fmt: skip
 
 
-def _compare(entry: loaders.Entry, run: Run, parent: loaders.Entry) -> None:
+def _compare(entry: loaders.Entry, run: RunFolder, parent: loaders.Entry) -> None:
     left, right = st.columns([2, 3], gap="small")
     with left, st.container(border=True, key="card-changed"):
         st.subheader("What was changed", anchor=False)

@@ -7,16 +7,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import loaders, shell
+from app import shell
 from app.charts import curves as curve_charts
 from app.charts import theme
-from stage3 import curves
-from stage3.config import Stage3Error, differences, spec_of
+from app.store import loaders
+from stage3.config import differences, spec_of
+from stage3.errors import Stage3Error
+from stage3.runs import curves
 
-COLOURS = {"healthy": "green", "no signal": "orange", "page-collapsed": "red", "collapsed": "red", "not finite": "red"}
+COLORS = {"healthy": "green", "no signal": "orange", "page-collapsed": "red", "collapsed": "red", "not finite": "red"}
 TILES = {
-    "retrieval/i2t_r5": "R@5 picture→text",
-    "retrieval/t2i_r5": "R@5 text→picture",
+    "retrieval/i2t_r5": "R@5 image→text",
+    "retrieval/t2i_r5": "R@5 text→image",
     "retrieval/same_page_r_precision": "Same-page precision",
     "reconstruction/skill": "Reconstruction skill",
     "collapse/effective_rank": "Effective rank",
@@ -63,8 +65,8 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
             "progress": st.column_config.ProgressColumn(
                 "Steps", format="percent", min_value=0, max_value=1, width="small"
             ),
-            "i2t": st.column_config.ProgressColumn("R@5 picture→text", **percent),
-            "t2i": st.column_config.ProgressColumn("R@5 text→picture", **percent),
+            "i2t": st.column_config.ProgressColumn("R@5 image→text", **percent),
+            "t2i": st.column_config.ProgressColumn("R@5 text→image", **percent),
             "rank": st.column_config.NumberColumn("Eff. rank", format="%.1f", width="small"),
             "curve": st.column_config.LineChartColumn("Validation loss", width="small"),
             "weights": st.column_config.TextColumn(
@@ -184,7 +186,7 @@ def _health(entry: loaders.Entry) -> None:
         shell.error_box(error, "The embeddings could not be judged")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.badge(found.verdict, color=COLOURS[found.verdict])  # type: ignore[arg-type]
+        st.badge(found.verdict, color=COLORS[found.verdict])  # type: ignore[arg-type]
         st.text(VERDICTS[found.verdict], width="stretch")
     with st.container(key="quiet-reasons", gap="xsmall"):
         for reason in found.reasons:

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import asking, export, loaders, results, shell
-from app.asking import Way
+from app import shell
 from app.charts import search as charts
-from stage3.config import DataError, Stage3Error
-from stage3.report import evaluation_report
+from app.parts import cards, export, query
+from app.parts.query import Way
+from app.store import loaders
+from stage3.errors import DataError, Stage3Error
+from stage3.evaluate import evaluation_report
 from stage3.search.failures import I2T, REASONS, T2I, failures
 from stage3.search.searcher import TEXT_FILTERS, Filters, Results, Searcher
 
@@ -24,13 +26,13 @@ TEXT_NAMES = {"any": "With or without text", "with": "Only with text", "without"
 def render() -> None:
     """The query on the left, two ranked lists beside it, metrics and failures below."""
     chosen = shell.chosen()
-    searcher = shell.working("Reading the panels", asking.searcher_of, chosen)
+    searcher = shell.working("Reading the panels", query.searcher_of, chosen)
     if not len(searcher.embedded.rows):
-        shell.empty("No panel to search", "The data set of this run has no panel with a picture or a text.")
+        shell.empty("No panel to search", "The data set of this run has no panel with an image or a text.")
         return
-    shell.heading("Search", "Which texts belong to a picture, which pictures to a text: nearest by cosine, exactly.")
-    results.prepare()
-    asking.follow_address()
+    shell.heading("Search", "Which texts belong to an image, which images to a text: nearest by cosine, exactly.")
+    cards.prepare()
+    query.follow_address()
     _search(chosen, searcher)
     _quality(chosen, searcher)
 
@@ -41,11 +43,11 @@ def _search(chosen: shell.Chosen, searcher: Searcher) -> None:
     ways: list[Way] = []
     with left, st.container(border=True, key="card-search-query"):
         try:
-            ways = asking.ask(chosen, searcher)
+            ways = query.ask(chosen, searcher)
         except (DataError, ValueError) as error:
             shell.error_box(error, "This cannot be searched with")
         filters, top = _filters(searcher)
-    asking.write_address(str(st.session_state["search_kind"]))
+    query.write_address(str(st.session_state["search_kind"]))
     if not ways:
         with middle:
             shell.empty("Nothing is asked yet", "Name a query on the left: the nearest panels appear here.")
@@ -70,7 +72,7 @@ def _filters(searcher: Searcher) -> tuple[Filters, int]:
 
 
 def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, filters: Filters, top: int) -> None:
-    """One ranked list: what is compared, where the true partner stands, the cards, the export."""
+    """One ranked list: what is compared, where the true match stands, the cards, the export."""
     kind, labels = st.session_state["search_kind"], [way.label for way in ways]
     label = st.selectbox(
         "Left list" if side == 0 else "Right list",
@@ -85,8 +87,8 @@ def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, 
         shell.line(f"{_capital(found.compared)}.")
         shell.line(_standing(found, way))
     items = _items(searcher, found, way)
-    mode: results.Mode = "text" if way.target == "text" else "picture"
-    results.cards(chosen, items, mode, key=f"search-cards-{side}", on_query=lambda row: _requery(searcher, row))
+    mode: cards.Mode = "text" if way.target == "text" else "image"
+    cards.cards(chosen, items, mode, key=f"search-cards-{side}", on_query=lambda row: _requery(searcher, row))
     menu = st.popover(
         "Export",
         icon=":material/download:",
@@ -103,7 +105,7 @@ def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, 
 
 def _requery(searcher: Searcher, row: int) -> None:
     if searcher.spaces_of(row):
-        asking.use_panel(row)
+        query.use_panel(row)
 
 
 def _capital(text: str) -> str:
@@ -112,24 +114,24 @@ def _capital(text: str) -> str:
 
 def _standing(found: Results, way: Way) -> str:
     among = f"{found.gallery:,} panels searched"
-    if found.partner_rank is not None:
-        return f"True partner at rank {found.partner_rank:g} of {found.gallery:,}."
+    if found.match_rank is not None:
+        return f"True match at rank {found.match_rank:g} of {found.gallery:,}."
     if way.query.panel is not None and way.query.space != way.target:
-        return f"{among}; the true partner is not among them."
+        return f"{among}; the true match is not among them."
     return f"{among}."
 
 
 def _items(searcher: Searcher, found: Results, way: Way) -> list[dict[str, Any]]:
-    """Cards of the results; a true partner below the list is added with its rank, so that both can be compared."""
+    """Cards of the results; a true match below the list is added with its rank, so that both can be compared."""
     items = []
     for place, (row, score, relation) in enumerate(zip(found.rows, found.scores, found.relations, strict=True), 1):
-        card = results.item(searcher.frame, int(row))
-        marks = {"tag": results.TAGS[relation], "tone": results.TONES.get(relation, "")} if relation else {}
+        card = cards.item(searcher.frame, int(row))
+        marks = {"tag": cards.TAGS[relation], "tone": cards.TONES.get(relation, "")} if relation else {}
         items.append({**card, "rank": str(place), "score": round(float(score), 4)} | marks)
-    if found.partner_rank is not None and "partner" not in found.relations and way.query.panel is not None:
-        card = results.item(searcher.frame, way.query.panel)
-        mark = {"tag": results.TAGS["partner"], "tone": "partner", "gap": True}
-        items.append({**card, "rank": f"{found.partner_rank:g}", "score": round(found.partner_score or 0.0, 4), **mark})
+    if found.match_rank is not None and "true match" not in found.relations and way.query.panel is not None:
+        card = cards.item(searcher.frame, way.query.panel)
+        mark = {"tag": cards.TAGS["true match"], "tone": "match", "gap": True}
+        items.append({**card, "rank": f"{found.match_rank:g}", "score": round(found.match_score or 0.0, 4), **mark})
     return items
 
 
@@ -169,7 +171,7 @@ def _metrics(chosen: shell.Chosen, searcher: Searcher) -> None:
         st.dataframe(charts.metric_words(table), hide_index=True, height="content")
     with st.container(key="quiet-search-metrics", gap="xxsmall"):
         shell.line(
-            f"{_capital(report['split'])} split: {report['gallery']:,} panels with picture and text, "
+            f"{_capital(report['split'])} split: {report['gallery']:,} panels with image and text, "
             f"{report['pages']:,} pages. "
             f"Intervals of {report['level']:.0%} by resampling whole pages. Panels of the same text do not compete. "
             "The gallery is the whole split, whatever the filters above."
@@ -199,8 +201,8 @@ def _failures(chosen: shell.Chosen, searcher: Searcher) -> None:
     found = loaders.remember(key, lambda: _failed(searcher, panels, split, k))
     counts = found["reason"].value_counts()
     with st.container(horizontal=True, gap="medium"):
-        st.metric("Only picture → text works", f"{(found['works'] == I2T).sum():,}")
-        st.metric("Only text → picture works", f"{(found['works'] == T2I).sum():,}")
+        st.metric("Only image → text works", f"{(found['works'] == I2T).sum():,}")
+        st.metric("Only text → image works", f"{(found['works'] == T2I).sum():,}")
         st.metric("No text to ask with", f"{counts.get('no text', 0):,}")
     reasons = [r for r in REASONS if counts.get(r, 0)]
     if not reasons:

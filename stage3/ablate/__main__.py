@@ -1,7 +1,55 @@
 """`python -m stage3.ablate`."""
 
-from stage3.ablate import main
-from stage3.console import run
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from stage3.ablate import prepare, run_experiments, update_table
+from stage3.ablate.findings import FINDINGS
+from stage3.cli import Parser, given, run, say
+from stage3.errors import NumericError
+from stage3.storage import to_json
+
+EXAMPLES = (
+    "python -m stage3.ablate --findings all --seeds 5 --jobs 2                 (about a quarter of an hour)",
+    "python -m stage3.ablate --findings F2 F3 --seeds 3",
+    "python -m stage3.ablate --findings F4 --epochs 20 --out runs/longer",
+    "python -m stage3.ablate --out data/samples/evidence --update README.md    (only puts the table there)",
+    "python -m stage3.ablate --prepare                                         (only writes the thinned data)",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, train what is missing, write the tables; returns the exit code."""
+    about = "Train each variant against the other over seeds and say which difference shows. Resumes by itself."
+    parser = Parser("ablate", about, EXAMPLES, usage="[--findings F1 F2 ...] [--seeds 5] [--out DIR] [--SETTING VALUE]")
+    parser.add_argument("--findings", nargs="+", default=["all"], metavar="ID", help=f"all, or {', '.join(FINDINGS)}")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 of each arm; default 5, a verdict needs 3")
+    parser.add_argument("--out", default="runs/evidence", help="folder of runs and tables; default runs/evidence")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that train at once; default 1")
+    parser.add_argument("--update", metavar="FILE", help="put the table of --out between the markers in FILE")
+    parser.add_argument("--prepare", action="store_true", help="write the thinned data set and stop")
+    parser.add_json("print the result as one JSON object")
+    parser.add_settings()
+    args = parser.parse(argv)
+    tell: Callable[[str], None] = (lambda _: None) if args.json else say
+    summary: dict[str, Any]
+    if args.update:
+        summary = update_table(Path(args.out), Path(args.update), tell)
+    elif args.prepare:
+        summary = {"thinned": str(prepare(args.out, given(args)))}
+        tell(f"thinned data: {summary['thinned']}")
+    else:
+        summary = run_experiments(args.findings, args.seeds, args.out, jobs=args.jobs, settings=given(args), tell=tell)
+    if args.json:
+        say(to_json(summary))
+    if summary.get("failed"):
+        shown = ", ".join(summary["failed"][:5])
+        raise NumericError(f"{len(summary['failed'])} runs met infinite numbers and count in no comparison: {shown}")
+    return 0
+
 
 if __name__ == "__main__":
     run(main)

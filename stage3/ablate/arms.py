@@ -20,18 +20,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stage3 import evaluation, report
+from stage3 import evaluate
 from stage3.ablate import noise
 from stage3.ablate.chunked_check import errors_and_memory
 from stage3.ablate.terms import METRICS, MSE, REVIEWED, Arm
 from stage3.batches import PageSampler
-from stage3.config import FIELDS, Config, Interrupted, NumericError, Stage3Error, spec_of
+from stage3.config import FIELDS, Config, spec_of
 from stage3.diagnose import diagnose
-from stage3.runs import Run
+from stage3.errors import Interrupted, NumericError, Stage3Error
+from stage3.model import embedding, validation
+from stage3.runs import RunFolder
 from stage3.train import check_identity
 
 if TYPE_CHECKING:
-    from stage3.dataset import Dataset
+    from stage3.batches.dataset import Dataset
 
 SMALLER = {"epochs": 10, "dim": 256}
 """Half a run's default epochs and size, so that some four hundred runs fit a quarter of an hour on two cores."""
@@ -111,7 +113,7 @@ def name_of(arm: Arm, key: str, seed: int) -> str:
 
 @lru_cache(maxsize=4)
 def _dataset(settings: str) -> Dataset:
-    from stage3.dataset import Dataset
+    from stage3.batches.dataset import Dataset
 
     return Dataset.load(Config.from_mapping(json.loads(settings)), progress=False)
 
@@ -158,22 +160,22 @@ def record_of(plan: Plan) -> dict[str, Any] | None:
     path = plan.path / f"{RECORD}.json"
     if not path.is_file():
         return None
-    record: dict[str, Any] = Run.open(plan.path).read_json(RECORD)
+    record: dict[str, Any] = RunFolder.load(plan.path).read_json(RECORD)
     return record if record.get("failed") or plan.wants <= set(record["parts"]) else None
 
 
-def _ready(plan: Plan) -> Run:
+def _ready(plan: Plan) -> RunFolder:
     """The run's folder, new or to go on with; one that was measured for less than is wanted now starts again."""
-    if Run.exists(plan.path):
-        run = Run.open(plan.path)
+    if RunFolder.exists(plan.path):
+        run = RunFolder.load(plan.path)
         if not (run.path / f"{RECORD}.json").is_file():
             run.write_config(plan.config)
             return run
         shutil.rmtree(plan.path)
-    return Run.create(plan.path, plan.config)
+    return RunFolder.create(plan.path, plan.config)
 
 
-def _train(run: Run, data: Dataset, stop: Callable[[], bool]) -> None:
+def _train(run: RunFolder, data: Dataset, stop: Callable[[], bool]) -> None:
     """Train to the end with the status that `python -m stage3.train` would write."""
     from stage3.train.trainer import Trainer
 
@@ -200,7 +202,7 @@ def _train(run: Run, data: Dataset, stop: Callable[[], bool]) -> None:
 # --- measuring
 
 
-def measure(run: Run, data: Dataset, wants: frozenset[str] = frozenset()) -> dict[str, Any]:
+def measure(run: RunFolder, data: Dataset, wants: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Everything that the tables need of a finished run, as plain values.
 
     Returns:
@@ -221,8 +223,8 @@ def measure(run: Run, data: Dataset, wants: frozenset[str] = frozenset()) -> dic
     record["val"] = {k: v for k, v in values.items() if k.startswith(("retrieval/", "reconstruction/", "collapse/"))}
     extra = _signal(run.config, data)
     if "chunked" in wants:
-        model = evaluation.load_model(run, chosen)
-        extra |= errors_and_memory(evaluation.embed(model, data.panel_set, pages))
+        model = run.model(chosen)
+        extra |= errors_and_memory(embedding.embed(model, data.panel_set, pages))
     if "noise" in wants:
         found, record["noise"] = noise.measure(run, data)
         extra |= found
@@ -232,16 +234,16 @@ def measure(run: Run, data: Dataset, wants: frozenset[str] = frozenset()) -> dic
     return record
 
 
-def _measured(run: Run, data: Dataset, step: int, pages: np.ndarray) -> dict[str, Any]:
-    model = evaluation.load_model(run, step)
-    row, embedded = evaluation.all_metrics(model, data.panel_set, pages)
+def _measured(run: RunFolder, data: Dataset, step: int, pages: np.ndarray) -> dict[str, Any]:
+    model = run.model(step)
+    row, embedded = validation.all_metrics(model, data.panel_set, pages)
     row["diagnose/healthy"] = float(diagnose(embedded.panel, embedded.page_ids, row).exit_code == 0)
     if model.weights["reconstruction"] > 0:
-        prediction, at = evaluation.reconstruct(model, embedded)
+        prediction, at = validation.reconstruct(model, embedded)
         row[MSE] = float((prediction - embedded.panel[at]).square().mean())
     books = data.table.pages["book_id"].to_numpy()[embedded.page_ids.numpy()]
     sums: dict[str, dict[str, list[float]]] = {}
-    for name, (values, at) in report.item_values(model, embedded)[0].items():
+    for name, (values, at) in evaluate.item_values(model, embedded)[0].items():
         if name in METRICS:
             sums[name] = _by_group(values.double().numpy(), books[at.numpy()])
     return {"step": step, "metrics": row, "books": sums}
@@ -271,7 +273,7 @@ def _signal(config: Config, data: Dataset) -> dict[str, float]:
     }
 
 
-def weights_digest(run: Run, step: int) -> str:
+def weights_digest(run: RunFolder, step: int) -> str:
     """SHA-256 over names and bytes of a checkpoint's weights: equal when every bit is."""
     digest = hashlib.sha256()
     for name, tensor in sorted(run.load_checkpoint(step).tensors["model"].items()):

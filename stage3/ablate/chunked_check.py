@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stage3 import losses
-from stage3.evaluation import Embedded
+from stage3.model.embedding import Embedded
 
 TEMPERATURES = (0.07, 0.02)
 BLOCK = 64  # rows a block; small enough that a few hundred test panels make several

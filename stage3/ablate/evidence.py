@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stage3.ablate.terms import HELPS, HURTS, METRICS, NONE, Comparison, Finding, Judged
-from stage3.bootstrap import Interval
+from stage3.metrics.bootstrap import Interval
 
 LEVEL, RESAMPLES = 0.95, 2000
 LEAST_SEEDS = 3

@@ -7,7 +7,7 @@ difference between two arms has one cause. Nothing here trains or counts; `sched
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stage3.ablate.terms import (
@@ -34,7 +34,8 @@ from stage3.ablate.terms import (
     Finding,
     Judged,
 )
-from stage3.config import ConfigError, nearest
+from stage3.config import nearest
+from stage3.errors import ConfigError
 
 GALLERY = (R5, R1, MRR, PAGE)
 
@@ -165,11 +166,11 @@ def _one_sided(label: str, form: dict[str, Any], expected: str, main: bool = Fal
     )
 
 
-_FORMS = {"i2t": "picture → text only", "t2i": "text → picture only", "averaged_logits": "logits averaged"}
+_FORMS = {"i2t": "image → text only", "t2i": "text → image only", "averaged_logits": "logits averaged"}
 F3 = Finding(
     "F3",
     "Alignment in both directions",
-    "Does training picture → text only cost text → picture retrieval?",
+    "Does training image → text only cost text → image retrieval?",
     (
         _one_sided("weight 0.3", _I2T, "", True),
         _one_sided("weight 0.3", _T2I, ""),
@@ -178,8 +179,8 @@ F3 = Finding(
         _one_sided("weight 1", _AVERAGED, "", alignment_weight=1.0),
         _one_sided("alignment alone", _I2T, NONE, False, **_ONLY_ALIGN),
     ),
-    note="Retrieval is measured in a fixed gallery of all test panels with picture and text, in both directions. "
-    "Earlier trials lost about two points of text → picture retrieval at weight 0.3; the sign is the same "
+    note="Retrieval is measured in a fixed gallery of all test panels with image and text, in both directions. "
+    "Earlier trials lost about two points of text → image retrieval at weight 0.3; the sign is the same "
     "here, but the test books are too few to tell two points from none. Averaging the logits with their transpose, "
     "the wrong fix, costs two to three points of R@5 at weight 1.",
 )
@@ -240,7 +241,7 @@ def _sampler(pages: int, expected: str, data: str = "thinned", main: bool = Fals
 F5 = Finding(
     "F5",
     "Enough signal in every batch",
-    "On thin data, does a sampler that guarantees multi-panel pages and picture-text pairs in every batch help?",
+    "On thin data, does a sampler that guarantees multi-panel pages and image-text pairs in every batch help?",
     (
         _sampler(2, HELPS, main=True),
         _sampler(4, HELPS, main=True),
@@ -248,7 +249,7 @@ F5 = Finding(
         _sampler(16, NONE, data="whole", main=True),
     ),
     note="Thinned data: of the training books, 85 % of the pages keep a single panel and 85 % lose their texts; the "
-    "books that choose and judge stay whole. Two or four pages a batch leave less than one picture-text pair a "
+    "books that choose and judge stay whole. Two or four pages a batch leave less than one image-text pair a "
     "batch, and a pair alone has no negative, so the sampler lets the pairs meet in some of the batches. "
     "Earlier trials gained more from such a sampler (R@5 2 to 13 at two pages a batch); here every page comes "
     "once an epoch, and a few dozen pairs are too few to learn much from, in whatever order.",
@@ -466,10 +467,10 @@ E9 = Finding(
 FINDINGS: dict[str, Finding] = {
     f.id: f for f in (F1, F2, F3, F4, F5, F6, S1, S2, S3, E1, E2, E3, E4, E5, E6, E7, E8, E9)
 }
-SWEEPS = ("F4", "F6", "E7", "E9")  # whose arms the picture of retrieval against page coherence shows
+SWEEPS = ("F4", "F6", "E7", "E9")  # whose arms the image of retrieval against page coherence shows
 
 
-def chosen(ids: list[str]) -> list[Finding]:
+def chosen(ids: Sequence[str]) -> list[Finding]:
     """The findings of these names; "all" is every one.
 
     Raises:

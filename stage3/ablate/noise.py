@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stage3 import evaluation
 from stage3.batches import derived_seed, fixed_batches
-from stage3.runs import Run
+from stage3.model import validation
+from stage3.runs import RunFolder
 
 if TYPE_CHECKING:
-    from stage3.dataset import Dataset
+    from stage3.batches.dataset import Dataset
 
 CAUSES: dict[str, dict[str, bool]] = {
     "none": {"validation_dropout": False, "validation_random_mask": False},
@@ -27,7 +27,7 @@ CAUSES: dict[str, dict[str, bool]] = {
 REPEATS = 8
 
 
-def repeat_validation(run: Run, data: Dataset, repeats: int = REPEATS) -> dict[str, np.ndarray]:
+def repeat_validation(run: RunFolder, data: Dataset, repeats: int = REPEATS) -> dict[str, np.ndarray]:
     """Total validation losses of every checkpoint of a run, validated `repeats` times for each cause of noise.
 
     Returns:
@@ -37,16 +37,16 @@ def repeat_validation(run: Run, data: Dataset, repeats: int = REPEATS) -> dict[s
     batches = fixed_batches(pages, run.config.batch_pages, run.config.seed)
     totals: dict[str, list[list[float]]] = {cause: [] for cause in CAUSES}
     for checkpoint in run.checkpoints():
-        model = evaluation.load_model(run, checkpoint.step)
+        model = run.model(checkpoint.step)
         for cause, switches in CAUSES.items():
             model.config = run.config.replace(**switches)
             seeds = [derived_seed(run.config.seed, "noise meter", cause, checkpoint.step, r) for r in range(repeats)]
-            rows = [evaluation.validate(model, data.panel_set, batches, noise_seed=seed) for seed in seeds]
+            rows = [validation.validate(model, data.panel_set, batches, noise_seed=seed) for seed in seeds]
             totals[cause].append([row["loss/total"] for row in rows])
     return {cause: np.asarray(values) for cause, values in totals.items()}
 
 
-def summarise(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
+def summarize(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
     """What the repeats say.
 
     Args:
@@ -69,7 +69,7 @@ def summarise(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
     return found
 
 
-def measure(run: Run, data: Dataset, repeats: int = REPEATS) -> tuple[dict[str, float], dict[str, Any]]:
-    """`summarise` of a run, and the losses themselves as plain lists for a file."""
+def measure(run: RunFolder, data: Dataset, repeats: int = REPEATS) -> tuple[dict[str, float], dict[str, Any]]:
+    """`summarize` of a run, and the losses themselves as plain lists for a file."""
     totals = repeat_validation(run, data, repeats)
-    return summarise(totals), {cause: values.tolist() for cause, values in totals.items()}
+    return summarize(totals), {cause: values.tolist() for cause, values in totals.items()}

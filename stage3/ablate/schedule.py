@@ -19,9 +19,9 @@ from stage3.ablate.arms import Plan, command_of, config_of, dataset_of, key_of, 
 from stage3.ablate.findings import arms
 from stage3.ablate.terms import Arm, Comparison, Finding
 from stage3.ablate.thinning import write_thinned
-from stage3.config import DataError, Interrupted
-from stage3.console import progress
-from stage3.dataset import Dataset
+from stage3.batches.dataset import Dataset
+from stage3.cli import progress
+from stage3.errors import DataError, Interrupted
 
 POLL = 0.5  # seconds between looks at a request to stop
 

@@ -30,8 +30,8 @@ from stage3.ablate.terms import (
     Arm,
     Finding,
 )
-from stage3.durable import replace_file
-from stage3.runs import Run
+from stage3.runs import RunFolder
+from stage3.storage import replace_file
 
 CURVES = {
     "val": ("loss/total", R5, PAGE, "collapse/effective_rank", "collapse/intra_cosine", "reconstruction/skill"),
@@ -77,7 +77,7 @@ def read_rows(folder: Path) -> list[Row]:
     Raises:
         DataError: there is none, or it lacks a column.
     """
-    from stage3.config import DataError
+    from stage3.errors import DataError
 
     path = folder / "evidence.parquet"
     if not path.is_file():
@@ -159,7 +159,7 @@ def _histories(
     curves, budget = [], []
     for name, (label, _, ids) in labels.items():
         paths = [p.path for p in experiment.plans[name] if not records[p.path].get("failed")]
-        frames = [Run.open(path).metrics() for path in paths]
+        frames = [RunFolder.load(path).metrics() for path in paths]
         for split, wanted in CURVES.items():
             for metric in wanted:
                 curves += _over_seeds(frames, split, metric, {"arm": label, "findings": ",".join(ids)})

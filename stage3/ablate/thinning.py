@@ -1,7 +1,7 @@
 """A thinned copy of a data set: mostly single-panel, mostly silent training pages, as many real collections are.
 
 The copy is an ordinary data set folder (manifest, one JSON a page, labels, dataset.yaml) that points at the original
-pictures. Books that choose the checkpoint or judge it stay whole, so every model is measured on the same panels.
+images. Books that choose the checkpoint or judge it stay whole, so every model is measured on the same panels.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 import yaml
 
 from stage3.batches import derived_seed
-from stage3.durable import TMP
-from stage3.splits import TRAIN
+from stage3.data.splits import TRAIN
+from stage3.storage import TMP
 
 if TYPE_CHECKING:
-    from stage3.dataset import Dataset
+    from stage3.batches.dataset import Dataset
 
 SINGLE, SILENT = 0.85, 0.85  # shares of the training pages
 SEED = 0

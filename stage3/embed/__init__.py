@@ -1,91 +1,76 @@
-"""`python -m stage3.embed`: write the panel embeddings of a run into the store that Stage 4 reads, or check one.
+"""Write the panel embeddings of a run into the store that Stage 4 reads, or check one.
 
-This file is the command. Beside it: `plan` says what an export writes, `exporter` writes it, and `stage4` is the store.
+`plan` says what an export writes, `exporter` writes it, and `stage4` is the store; `python -m stage3.embed` is the
+command.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from stage3.config import FIELDS, ConfigError, DataError, StorageError, nearest
-from stage3.console import Parser, counted, progress, say, to_json
-from stage3.loading import DATA_SETTINGS, check_features, load_data
-from stage3.runs import Run
+from stage3.cli import counted, progress, stopping
+from stage3.errors import ConfigError, DataError
+from stage3.runs import RunFolder
+from stage3.runs.data import check_features, load_data
 
-SPLITS = ("all", "train", "val", "test")
-EXAMPLES = (
-    "python -m stage3.embed --run runs/first --out first.zarr",
-    "python -m stage3.embed --run runs/first --data all/comics --out all.zarr   (again after a stop: it goes on)",
-    "python -m stage3.embed --run runs/first --out first.zarr --pages 0:600000  (one part; others may run beside it)",
-    "python -m stage3.embed --out first.zarr --verify                           (reads everything, compares hashes)",
-)
-ABOUT = """Write the fused panel embeddings of a run's best checkpoint as a Zarr store for Stage 4.
-
-X.zarr holds panel_embeddings (pages, 16, dim) and panel_masks (pages, 16); X.metadata.json lists the pages in row
-order; X.panels.parquet has a row for each panel. Embeddings are as the encoder gives them, not of length 1: divide by
-the norm for cosines. A stopped export goes on with the same command and ends with the same bytes."""
+if TYPE_CHECKING:
+    from stage3.batches import Dataset
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, export or verify, print; returns the exit code."""
-    parser = Parser("embed", ABOUT, EXAMPLES, usage="--run RUN --out X.zarr [--data FOLDER] [--verify] [--json] ...")
-    parser.add_argument("--run", help="folder of the run; left out, --verify checks the store that is there")
-    parser.add_argument("--out", required=True, metavar="X.zarr", help="the store")
-    parser.add_argument("--split", default="all", help=f"which pages: {', '.join(SPLITS)}; default all")
-    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="export this step; default the best")
-    parser.add_argument("--pages", metavar="A:B", help="write only these rows of the store, on borders of 100 pages")
-    parser.add_argument("--verify", action="store_true", help="read the whole store and name every damaged file")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda; part of what makes bytes equal")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_settings(DATA_SETTINGS)
-    args = parser.parse(argv)
-    if args.split not in SPLITS:
-        raise ConfigError(f"split: {args.split!r} is not one of {', '.join(SPLITS)}.{nearest(args.split, SPLITS)}")
-    if not args.run and not args.verify:
-        raise ConfigError("name the run to export with --run RUN, or check a store with --verify")
-    tell: Callable[[str], None] = (lambda _: None) if args.json else say
-    result: dict[str, Any] = {"out": args.out}
-    if args.run:
-        result |= export(args, tell)
-    if args.verify and result.get("finished", True):
-        result["damages"] = verify(args.out, tell)
-    if args.json:
-        say(to_json(result))
-    if result.get("damages"):
-        many = len(result["damages"])
-        raise StorageError(
-            f"{args.out}: {counted(many, 'damaged part')}. Run the command that wrote it again to repair it."
-        )
-    return 0
+def export_run(
+    run: RunFolder,
+    out: Path | str,
+    *,
+    checkpoint: int | None = None,
+    data: Dataset | None = None,
+    split: str = "all",
+    pages: str | None = None,
+    device: str = "auto",
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Write the panel embeddings of a checkpoint as a Zarr store, or go on with one that was stopped.
 
+    Args:
+        run: the run.
+        out: the store, `X.zarr`.
+        checkpoint: step; None is the best.
+        data: the data set; None loads the run's own.
+        split: which pages: "all", "train", "val" or "test".
+        pages: `A:B` writes only these rows of the store, on borders of 100 pages; others may run beside it.
+        device: "auto", "cpu" or "cuda"; part of what makes bytes equal.
+        tell: takes a line for a person.
 
-def export(args: Any, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Embed and write; a summary for people and programs."""
-    the_run = Run.open(args.run)
+    Returns:
+        What was written: `finished`, `pages`, `panels`, `written`, `kept`, `run`, `step`, `checkpoint` and so on.
+
+    Raises:
+        ConfigError, DataError: nothing to export, or data that is not for this run.
+        Interrupted: it was asked to stop; the same call goes on.
+        StorageError: the store is of other embeddings, or cannot be written.
+    """
     import torch
 
-    from stage3 import evaluation
-    from stage3.embed.exporter import Export, run_export
-    from stage3.train import stopping
-    from stage3.train.trainer import resolve_device
+    from stage3.embed.exporter import run_export
+    from stage3.embed.plan import Export
+    from stage3.features import usable_device
 
-    torch.set_num_threads(the_run.config.threads)
-    device = resolve_device(args.device)
-    best = the_run.best()
-    step = args.checkpoint if args.checkpoint is not None else best.step if best else the_run.load_checkpoint().step
-    model = evaluation.load_model(the_run, step).to(device)
-    data = load_data(the_run, {k: v for k, v in vars(args).items() if k in FIELDS and k in DATA_SETTINGS})
-    check_features(the_run, model.encoder.spec, data)
-    job = Export.of(the_run, step, model, data, args.out, args.split, device)
-    shard = page_range(args.pages, len(job.pages)) if args.pages else None
-    tell(f"exporting {the_run.path}, step {step}, {counted(len(job.pages), 'page')}, to {job.places.zarr}")
-    total = shard[1] - shard[0] if shard else len(job.pages)
-    with stopping() as stop, progress("embedding pages", total) as bar:
-        found = run_export(job, shard=shard, stop=stop, on_pages=bar.advance)
-    for line in summary_lines(found, job.places):
-        tell(line)
-    return found | {"run": str(the_run.path), "step": step, "checkpoint": job.plan["checkpoint"]}
+    where = torch.device(usable_device(device))
+    with run.threads():
+        step = run.checkpoint(checkpoint).step
+        model = run.model(step).to(where)
+        data = data or load_data(run)
+        check_features(run, model.encoder.spec, data)
+        job = Export.of(run, step, model, data, out, split, where)
+        shard = page_range(pages, len(job.pages)) if pages else None
+        tell(f"exporting {run.path}, step {step}, {counted(len(job.pages), 'page')}, to {job.places.zarr}")
+        total = shard[1] - shard[0] if shard else len(job.pages)
+        with stopping() as stop, progress("embedding pages", total) as bar:
+            found = run_export(job, shard=shard, stop=stop, on_pages=bar.advance)
+        for line in summary_lines(found, job.places):
+            tell(line)
+    return found | {"run": str(run.path), "step": step, "checkpoint": job.plan["checkpoint"]}
 
 
 def page_range(text: str, pages: int) -> tuple[int, int]:
@@ -115,7 +100,7 @@ def summary_lines(found: Mapping[str, Any], places: Any) -> Iterator[str]:
     yield f"beside it: {places.metadata.name} (pages in row order), {places.sidecar.name} (a row a panel)"
 
 
-def verify(out: str, tell: Callable[[str], None]) -> list[str]:
+def verify(out: Path | str, tell: Callable[[str], None] = lambda _: None) -> list[str]:
     """Every damage of a finished store, told one by one.
 
     Raises:

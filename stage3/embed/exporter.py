@@ -12,19 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stage3.config import DataError, Interrupted, StorageError
-from stage3.durable import (
-    TMP,
-    Lock,
-    clear_scratch,
-    make_folder,
-    read_json,
-    rename,
-    replace_file,
-    storing,
-    sync_file,
-    sync_folder,
-)
 from stage3.embed.plan import Export, write_metadata, write_sidecar
 from stage3.embed.stage4 import (
     CHUNK,
@@ -39,6 +26,19 @@ from stage3.embed.stage4 import (
     pretty,
     strangers,
     write_chunk,
+)
+from stage3.errors import DataError, Interrupted, StorageError
+from stage3.storage import (
+    TMP,
+    Lock,
+    clear_scratch,
+    make_folder,
+    read_json,
+    rename,
+    replace_file,
+    storing,
+    sync_file,
+    sync_folder,
 )
 
 __all__ = ["Export", "run_export"]

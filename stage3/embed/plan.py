@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage3 import evaluation
-from stage3.config import DataError, NumericError
-from stage3.dataset import Dataset
+from stage3.batches.dataset import Dataset
+from stage3.config import SPLITS
 from stage3.embed.stage4 import CHUNK, FORMAT, SLOTS, Places
-from stage3.objectives import Stage3
-from stage3.runs import Run
-from stage3.splits import SPLITS
+from stage3.errors import DataError, NumericError
+from stage3.model import embedding
+from stage3.model.objectives import Stage3
+from stage3.runs import RunFolder
 
 SIDECAR_ROWS = 100_000  # panels a row group of the sidecar
 
@@ -49,7 +49,7 @@ class Export:
 
     @classmethod
     def of(
-        cls, run: Run, step: int, model: Stage3, data: Dataset, out: Path | str, split: str, device: torch.device
+        cls, run: RunFolder, step: int, model: Stage3, data: Dataset, out: Path | str, split: str, device: torch.device
     ) -> Export:
         """Plan the export of a split's pages.
 
@@ -76,7 +76,7 @@ class Export:
             "device": device.type,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            "embedded_pages": evaluation.EMBED_PAGES,
+            "embedded_pages": embedding.EMBED_PAGES,
         }
         return cls(Places.of(out), plan, model, data, pages, device)
 
@@ -112,7 +112,7 @@ class Export:
         rows, page, slot = self.layout
         pages = self.pages[chunk * CHUNK : (chunk + 1) * CHUNK]
         low, high = np.searchsorted(page, [chunk * CHUNK, chunk * CHUNK + len(pages)])
-        embedded = evaluation.embed(self.model, self.data.panel_set, pages, self.device)
+        embedded = embedding.embed(self.model, self.data.panel_set, pages, self.device)
         assert np.array_equal(embedded.rows.numpy(), rows[low:high])
         found = embedded.panel.numpy()
         bad = ~np.isfinite(found).all(axis=1)

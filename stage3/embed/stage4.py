@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stage3.config import DataError, StorageError
-from stage3.durable import MAX_JSON, append_line, parse_object, read_file, read_json, replace_file, storing
+from stage3.errors import DataError, StorageError
+from stage3.storage import MAX_JSON, append_line, parse_object, read_file, read_json, replace_file, storing
 
 if TYPE_CHECKING:
     from torch import Tensor

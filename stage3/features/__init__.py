@@ -1,11 +1,11 @@
-"""What training reads of pictures and texts: features of frozen backbones, computed once and kept.
+"""What training reads of images and texts: features of frozen backbones, computed once and kept.
 
 `load_or_build` finds every vector it can in the store and computes the rest; a second run on the same data decodes
 nothing. Vectors are found by content (the page file's bytes and the box; the text itself), so moving or renaming
 files, reordering pages or dropping some costs nothing. Beside this file: `store` keeps vectors by content key, `build`
 computes what it lacks, and `page_digests` remembers which page files have not changed.
 
-Shapes: V panels, U distinct crops, T distinct texts, Di and Dt sizes of a picture's and a text's feature.
+Shapes: V panels, U distinct crops, T distinct texts, Di and Dt sizes of an image's and a text's feature.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stage3.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
-from stage3.config import Config, ConfigError, DataError, check_value
+from stage3.config import Config, check_value
+from stage3.data.table import PanelTable
+from stage3.errors import ConfigError, DataError
+from stage3.features.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
 from stage3.features.build import EXAMPLES, extract_crops, extract_texts
 from stage3.features.store import SUFFIX, Array, VectorStore, write_segment
-from stage3.panels import PanelTable
 
 IN_MEMORY_BYTES = 256 * 2**20  # smaller sets are read into memory whole: gathering from there is quickest
 
@@ -102,7 +103,7 @@ class FeatureReport:
         """One line for a terminal."""
         lost = ", ".join(f"{code} {n}" for code, n in sorted(self.problems.items()))
         return (
-            f"features: {self.computed_images:,} pictures computed, {self.reused_images:,} reused; "
+            f"features: {self.computed_images:,} images computed, {self.reused_images:,} reused; "
             f"{self.computed_texts:,} texts computed, {self.reused_texts:,} reused, "
             f"{self.truncated_texts:,} of {self.distinct_texts:,} truncated; {self.seconds:.1f} s"
             + (f"; lost: {lost}" if lost else "")
@@ -125,10 +126,10 @@ class FeatureSet:
     """Features of every panel of a table.
 
     Attributes:
-        image_rows: (V,) int64 row of each panel's crop, -1 where the panel has no picture.
+        image_rows: (V,) int64 row of each panel's crop, -1 where the panel has no image.
         text_rows: (V,) int64 row of each panel's text, -1 where it has none; identical texts share a row, so this
             is also the text's identity.
-        image_sizes: sizes of the parts of a picture's feature, in order (several for joined backbones).
+        image_sizes: sizes of the parts of an image's feature, in order (several for joined backbones).
         fingerprint: SHA-256 over the backbones and the number format; changes whenever vectors would.
         report: what building them did.
         images, texts: the matrices that the rows point into.
@@ -227,7 +228,7 @@ def load_or_build(
 ) -> FeatureSet:
     """Features of every panel, from the store where they are there, computed where not.
 
-    Interrupted work is continued by the next call; a page whose picture is missing or unreadable loses its image
+    Interrupted work is continued by the next call; a page whose image is missing or unreadable loses its image
     modality and is counted in the report, which also joins `table.report`.
 
     Args:
@@ -288,9 +289,9 @@ def export(features: FeatureSet, folder: Path) -> list[Path]:
         raise DataError(f"{folder}: only features that load_or_build made can be exported; these were made in memory")
     keys, written = features.keys, []
     edges = np.cumsum((0, *features.image_sizes))
-    pictures = features.images.take(np.arange(len(keys.images)))
+    vectors_of_images = features.images.take(np.arange(len(keys.images)))
     parts = [
-        (name, keys.images, np.zeros(len(keys.images), np.uint8), pictures[:, a:b])
+        (name, keys.images, np.zeros(len(keys.images), np.uint8), vectors_of_images[:, a:b])
         for name, a, b in zip(keys.image_stores, edges[:-1], edges[1:], strict=True)
     ]
     parts.append((keys.text_store, keys.texts, keys.text_flags, features.texts.take(np.arange(len(keys.texts)))))

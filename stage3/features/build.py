@@ -18,12 +18,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stage3 import console, images
-from stage3.backbones import TextBackbone, VisionBackbone, clean_text
-from stage3.config import Config, DataError
+from stage3 import cli
+from stage3.config import Config
+from stage3.data import images
+from stage3.data.table import PanelTable
+from stage3.errors import DataError
+from stage3.features.backbones import TextBackbone, VisionBackbone, clean_text
 from stage3.features.page_digests import PageDigests
 from stage3.features.store import KEY_BYTES, Array, VectorStore, as_keys, key_of
-from stage3.panels import PanelTable
 
 EXAMPLES = 20  # paths kept of each kind of problem
 CROP_VERSION = b"crop-1"  # how a box becomes pixels; a new number makes every crop new
@@ -84,7 +86,7 @@ def extract_crops(
     count = table.pages["n_panels"].to_numpy(dtype=np.int64)
     paths = table.pages["image_path"].tolist()
     hashes = table.pages["image_sha256"].tolist()
-    with _pool(config.workers) as pool, _bar("pictures", int(has_box.sum()), progress) as advance:
+    with _pool(config.workers) as pool, _bar("images", int(has_box.sum()), progress) as advance:
         try:
             for start in range(0, len(paths), SHARD_PAGES):
                 pages = range(start, min(start + SHARD_PAGES, len(paths)))
@@ -291,5 +293,5 @@ def _bar(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     if not shown or not total:
         yield lambda n: None
         return
-    with console.progress(what, total) as bar:
+    with cli.progress(what, total) as bar:
         yield bar.advance

@@ -17,8 +17,9 @@ from stat import S_ISREG
 
 import pandas as pd
 
-from stage3 import images
-from stage3.config import Config, StorageError
+from stage3.config import Config
+from stage3.data import images
+from stage3.errors import StorageError
 
 COLUMNS = {
     "path": "str",
@@ -168,7 +169,7 @@ class PageDigests:
 
 
 def _digests(path: str, with_sha256: bool) -> tuple[int, str, str]:
-    """Pixels of a picture, the digest of its bytes and, from the same pass, their SHA-256 ("" when not wanted)."""
+    """Pixels of an image, the digest of its bytes and, from the same pass, their SHA-256 ("" when not wanted)."""
     digest, sha256 = hashlib.blake2b(digest_size=16), hashlib.sha256()
     with images.open_regular(path) as file:
         while chunk := file.read(CHUNK):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from stage3.config import StorageError
+from stage3.errors import StorageError
 
 KEY_BYTES = 16
 SUFFIX = ".safetensors"

@@ -1,4 +1,4 @@
-"""`python -m stage3.projection`: the map of a run's panels, computed once and kept with the run as Parquet.
+"""The map of a run's panels, computed once and kept with the run as Parquet; `python -m stage3.projection` makes it.
 
     runs/NAME/projections/  KEY.parquet  KEY.json (progress)  KEY.lock      KEY = checkpoint fingerprint - parameters
 
@@ -16,38 +16,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stage3.config import ConfigError, DataError
-from stage3.console import Parser, counted, progress, say, to_json
-from stage3.neighbors import TRUST_K, Array, exact_neighbours, own_rows, shared, trust
+from stage3.errors import ConfigError, DataError
+from stage3.metrics.neighbors import TRUST_K, Array, exact_neighbors, own_rows, shared, trust
 from stage3.projection.files import (
     Parameters,
     Tell,
-    chosen_step,
     drift_path,
     epoch_files,
-    load,
     make,
     projection_path,
 )
 from stage3.projection.layouts import aligned, clusters, pca, placed, stratified, umap_layout
-from stage3.runs import Run
+from stage3.runs import RunFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
 
-    from stage3.panels import PanelTable
+    from stage3.data.table import PanelTable
 
 DRIFT_PASSES = 120  # UMAP passes for an epoch that starts from the one before
 DRIFT_RATE = 0.2
 
-EXAMPLES = (
-    "python -m stage3.projection --run runs/first",
-    "python -m stage3.projection --run runs/first --step 120 --neighbors 30 --seed 1",
-    "python -m stage3.projection --run runs/first --drift            (needs a run trained with --embed_every 1)",
-    "python -m stage3.projection --run runs/first --json",
-)
+STAGES = 5
 
 
 # --- computing
@@ -69,8 +61,8 @@ def project(x: Array, rows: Array, table: PanelTable, parameters: Parameters, te
     own = own_rows(len(x), fitted)
     tell("principal components", 0, 5)
     flat = pca(x)
-    tell("nearest neighbours", 1, 5)
-    near, cosine = exact_neighbours(x, max(parameters.neighbors - 1, TRUST_K), x[fitted], own)
+    tell("nearest neighbors", 1, 5)
+    near, cosine = exact_neighbors(x, max(parameters.neighbors - 1, TRUST_K), x[fitted], own)
     tell("layout", 2, 5)
     layout = umap_layout(
         x[fitted],
@@ -119,7 +111,7 @@ def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, te
         tell: called with (stage, done, total).
 
     Returns:
-        Columns epoch, row, umap_dim1, umap_dim2, kept: the share of a panel's 15 neighbours in D dimensions that it
+        Columns epoch, row, umap_dim1, umap_dim2, kept: the share of a panel's 15 neighbors in D dimensions that it
         had in the epoch before, NaN in the first.
 
     Raises:
@@ -139,7 +131,7 @@ def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, te
         if tell:
             tell(f"epoch {epoch}", i, len(epochs))
         z = x[own_rows(int(max(held.max(), rows.max())) + 1, held)[rows]]
-        near, cosine = exact_neighbours(z, max(parameters.neighbors - 1, TRUST_K))
+        near, cosine = exact_neighbors(z, max(parameters.neighbors - 1, TRUST_K))
         layout = umap_layout(
             z,
             (near, cosine),
@@ -163,14 +155,15 @@ def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, te
 # --- what the child process does
 
 
-def _map_work(the_run: Run, step: int, parameters: Parameters) -> Callable[[Tell], Any]:
+def _map_work(the_run: RunFolder, step: int, parameters: Parameters) -> Callable[[Tell], Any]:
     def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
-        from stage3.dataset import Dataset
-        from stage3.evaluation import embed, load_model
+        from stage3.batches.dataset import Dataset
+        from stage3.model.embedding import embed
 
         data = Dataset.load(the_run.config, progress=False)
         tell("embedding panels", 0, 5)
-        embedded = embed(load_model(the_run, step), data.panel_set, data.pages("all"))
+        with the_run.threads():
+            embedded = embed(the_run.model(step), data.panel_set, data.pages("all"))
         if not len(embedded.panel):
             raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
         frame = project(embedded.panel.numpy(), embedded.rows.numpy(), data.table, parameters, tell)
@@ -180,9 +173,9 @@ def _map_work(the_run: Run, step: int, parameters: Parameters) -> Callable[[Tell
     return work
 
 
-def _drift_work(the_run: Run, parameters: Parameters) -> Callable[[Tell], Any]:
+def _drift_work(the_run: RunFolder, parameters: Parameters) -> Callable[[Tell], Any]:
     def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
-        from stage3.evaluation import load_embeddings
+        from stage3.model.embedding import load_embeddings
 
         epochs = []
         for epoch, path in epoch_files(the_run):
@@ -194,44 +187,45 @@ def _drift_work(the_run: Run, parameters: Parameters) -> Callable[[Tell], Any]:
     return work
 
 
-# --- the verb
+# --- what the command and `Run.project` share
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Make the map of a run's checkpoint, or of its saved epochs, unless it is there; returns the exit code."""
-    parser = Parser("projection", "Lay a run's panels out on a map: UMAP, PCA, clusters, trust.", EXAMPLES)
-    defaults = Parameters()
-    parser.add_argument("--run", required=True, help="folder of the run, such as runs/first")
-    parser.add_argument("--step", type=int, help="checkpoint; default the best")
-    parser.add_argument("--drift", action="store_true", help="lay out the saved epochs instead of one checkpoint")
-    parser.add_argument("--neighbors", type=int, default=defaults.neighbors, help="UMAP neighbourhood; default 15")
-    parser.add_argument("--min_dist", type=float, default=defaults.min_dist, help="closest points; default 0.1")
-    parser.add_argument("--min_cluster", type=int, default=defaults.min_cluster, help="smallest cluster; 0 by size")
-    parser.add_argument("--limit", type=int, default=defaults.limit, help="panels laid out by UMAP; default 20000")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed of UMAP; default 0")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    args = parser.parse(argv)
-    parameters = Parameters(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Parameters)})
-    the_run = Run.open(args.run)
-    if args.drift:
-        path, work = drift_path(the_run, parameters), _drift_work(the_run, parameters)
+def project_run(
+    run: RunFolder,
+    *,
+    checkpoint: int | None = None,
+    drift: bool = False,
+    parameters: Parameters | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Path, bool]:
+    """The map of a run's checkpoint, or of its saved epochs, made unless it is there.
+
+    Args:
+        run: the run.
+        checkpoint: step; None is the best.
+        drift: lay out the saved epochs instead of one checkpoint.
+        parameters: of the layout.
+        advance: called with the number of stages, of `STAGES`, that were finished.
+
+    Returns:
+        The Parquet file, and whether it was there already.
+
+    Raises:
+        ConfigError: the packages that make a map are not installed.
+        DataError: nothing to lay out.
+        StorageError: no such checkpoint, or the map cannot be written.
+    """
+    parameters = parameters or Parameters()
+    if drift:
+        path, work = drift_path(run, parameters), _drift_work(run, parameters)
     else:
-        step = chosen_step(the_run, args.step)
-        path, work = projection_path(the_run, step, parameters), _map_work(the_run, step, parameters)
+        step = run.checkpoint(checkpoint).step
+        path, work = projection_path(run, step, parameters), _map_work(run, step, parameters)
     there = path.is_file()
     if not there:
         check_installed()
-    with progress("projection, stages", 5) as bar:
-        make(path, _shown(work, bar.advance))
-    summary = summary_of(path, load(path))
-    if args.json:
-        say(to_json(summary))
-        return 0
-    what = counted(summary["epochs"], "epoch") if args.drift else counted(summary["clusters"], "cluster")
-    say(f"{counted(summary['panels'], 'panel')}, {what}, {'there already' if there else 'made now'}: {path}")
-    if not args.drift:
-        say(f"mean trust {summary['trust']:.3f}: the share of 15 neighbours that the map keeps")
-    return 0
+    make(path, _shown(work, advance))
+    return path, there
 
 
 def check_installed() -> None:
@@ -249,7 +243,7 @@ def _shown(work: Callable[[Tell], Any], advance: Callable[[int], None]) -> Calla
         def both(stage: str, done: int, total: int) -> None:
             nonlocal reached
             tell(stage, done, total)
-            now = done * 5 // max(total, 1)
+            now = done * STAGES // max(total, 1)
             advance(max(0, now - reached))
             reached = max(reached, now)
 

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stage3.config import ConfigError, DataError, NotThere, Stage3Error, StorageError
-from stage3.console import to_json
-from stage3.durable import Lock, make_folder, read_file, read_json, replace_file, this_process
-from stage3.runs import Run
+from stage3.errors import ConfigError, DataError, Stage3Error, StorageError
+from stage3.runs import RunFolder
+from stage3.storage import Lock, make_folder, read_file, read_json, replace_file, this_process, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +49,7 @@ class Parameters:
     """What a map depends on besides the checkpoint.
 
     Attributes:
-        neighbors: size of a UMAP neighbourhood, the panel itself included, 3 to 200.
+        neighbors: size of a UMAP neighborhood, the panel itself included, 3 to 200.
         min_dist: how close UMAP lets points come, 0 to 0.99.
         min_cluster: smallest HDBSCAN cluster in panels; 0 takes a hundredth of the panels, between 5 and 100.
         limit: panels laid out by UMAP; more are sampled evenly over books, and the others placed amid their nearest.
@@ -80,31 +79,14 @@ class Parameters:
         return hashlib.sha256(to_json(dataclasses.asdict(self)).encode()).hexdigest()[:8]
 
 
-def chosen_step(the_run: Run, step: int | None = None) -> int:
-    """The step a map is made of: the one asked for, else the best, else the newest.
-
-    Raises:
-        NotThere: the run has no checkpoint yet.
-    """
-    if step is not None:
-        return step
-    best = the_run.best()
-    there = the_run.checkpoints()
-    if best is not None and any(c.step == best.step for c in there):
-        return best.step
-    if not there:
-        raise NotThere(f"{the_run.path}: there is no checkpoint yet. Let it train for an epoch first.")
-    return there[-1].step
-
-
-def projection_path(the_run: Run, step: int | None = None, parameters: Parameters | None = None) -> Path:
+def projection_path(the_run: RunFolder, step: int | None = None, parameters: Parameters | None = None) -> Path:
     """Where the map of a checkpoint is, or will be, kept."""
     parameters = parameters or Parameters()
-    fingerprint = the_run.fingerprint(chosen_step(the_run, step))
+    fingerprint = the_run.fingerprint(the_run.checkpoint(step).step)
     return the_run.path / "projections" / f"{fingerprint[:24]}-{parameters.digest}.parquet"
 
 
-def epoch_files(the_run: Run, most: int = 12) -> list[tuple[int, Path]]:
+def epoch_files(the_run: RunFolder, most: int = 12) -> list[tuple[int, Path]]:
     """The saved epoch embeddings of a run, ascending; of more than `most`, the first, the last and even steps between.
 
     Returns:
@@ -117,7 +99,7 @@ def epoch_files(the_run: Run, most: int = 12) -> list[tuple[int, Path]]:
     return [files[i] for i in np.unique(np.linspace(0, len(files) - 1, most).round().astype(int))]
 
 
-def drift_path(the_run: Run, parameters: Parameters | None = None) -> Path:
+def drift_path(the_run: RunFolder, parameters: Parameters | None = None) -> Path:
     """Where the drift of a run's saved epochs is, or will be, kept; another path once an epoch changes."""
     parameters = parameters or Parameters()
     digest = hashlib.sha256()

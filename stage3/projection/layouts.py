@@ -1,4 +1,4 @@
-"""Panels on a plane: PCA, UMAP from exact neighbours, clusters of the map, samples for large sets.
+"""Panels on a plane: PCA, UMAP from exact neighbors, clusters of the map, samples for large sets.
 
 Pure functions of arrays and a seed: the same input gives the same bits. UMAP and scikit-learn are imported when a
 function needs them, since compiling UMAP alone takes several seconds. N panels, D dimension.
@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from stage3.neighbors import Array, exact_neighbours, unit_rows
+from stage3.metrics.neighbors import Array, exact_neighbors, unit_rows
 
-NEIGHBOURS = 15
+NEIGHBORS = 15
 MIN_DIST = 0.1
-SMALLEST_UMAP = 8  # below, a neighbourhood graph says nothing that PCA does not
+SMALLEST_UMAP = 8  # below, a neighborhood graph says nothing that PCA does not
 
 
 def pca(x: Array, components: int = 2) -> Array:
-    """(N, components) float32 principal components of unit-length, centred embeddings.
+    """(N, components) float32 principal components of unit-length, centerd embeddings.
 
     Each axis points so that its largest loading is positive, so that two calls never mirror each other. Axes that the
     data do not have are 0.
@@ -39,26 +39,26 @@ def pca(x: Array, components: int = 2) -> Array:
 
 def umap_layout(
     x: Array,
-    neighbours: tuple[Array, Array] | None = None,
+    neighbors: tuple[Array, Array] | None = None,
     seed: int = 0,
     init: Array | None = None,
     *,
-    n_neighbors: int = NEIGHBOURS,
+    n_neighbors: int = NEIGHBORS,
     min_dist: float = MIN_DIST,
     epochs: int | None = None,
     rate: float = 1.0,
 ) -> Array:
-    """UMAP by cosine (McInnes et al. 2018, arXiv:1802.03426) on exact neighbours, from PCA or from given positions.
+    """UMAP by cosine (McInnes et al. 2018, arXiv:1802.03426) on exact neighbors, from PCA or from given positions.
 
-    The graph and the optimiser are umap-learn's own; what its estimator class would do besides (searching neighbours
+    The graph and the optimizer are umap-learn's own; what its estimator class would do besides (searching neighbors
     approximately, preparing for new points) is not needed here. One thread and a seeded generator: same bits again.
 
     Args:
         x: (N, D) embeddings, of any norm.
-        neighbours: what `exact_neighbours(x, k)` returned with k >= n_neighbors - 1, to save the product.
-        seed: of the optimiser's negative samples.
+        neighbors: what `exact_neighbors(x, k)` returned with k >= n_neighbors - 1, to save the product.
+        seed: of the optimizer's negative samples.
         init: (N, 2) starting positions on a map about 10 wide, such as the previous epoch's; default PCA.
-        n_neighbors: size of a neighbourhood, the panel itself included.
+        n_neighbors: size of a neighborhood, the panel itself included.
         min_dist: how close points may come.
         epochs: passes over the graph's edges; default 500 up to 10,000 panels, 200 above.
         rate: initial step size; a layout that starts from a good one takes a smaller one.
@@ -71,20 +71,20 @@ def umap_layout(
     if len(x) < SMALLEST_UMAP:
         return start
     size = min(n_neighbors, len(x) - 1)
-    near, cosine = exact_neighbours(x, size - 1) if neighbours is None else neighbours
+    near, cosine = exact_neighbors(x, size - 1) if neighbors is None else neighbors
     if near.shape[1] < size - 1:
-        raise ValueError(f"{near.shape[1]} neighbours a panel given, {size - 1} needed for n_neighbors={size}")
+        raise ValueError(f"{near.shape[1]} neighbors a panel given, {size - 1} needed for n_neighbors={size}")
     itself = np.arange(len(x), dtype=np.int32)[:, None]
     indices = np.hstack([itself, near[:, : size - 1]]).astype(np.int32)
     distances = np.hstack([np.zeros_like(itself), 1 - cosine[:, : size - 1]]).clip(0, 2).astype(np.float32)
     spread = max(float(np.ptp(start, axis=0).max()), 1e-12)
     start = start * (10 / spread) if init is None else start
-    # noise parts panels with the same embedding, which the optimiser cannot
+    # noise parts panels with the same embedding, which the optimizer cannot
     start = (start + rng.normal(scale=1e-4, size=start.shape)).astype(np.float32)
-    return _optimised(unit_rows(x), indices, distances, start, size, (min_dist, epochs, rate), seed)
+    return _optimized(unit_rows(x), indices, distances, start, size, (min_dist, epochs, rate), seed)
 
 
-def _optimised(
+def _optimized(
     x: Array,
     indices: Array,
     distances: Array,
@@ -169,7 +169,7 @@ def placed(near: Array, cosine: Array, fitted: Array, xy: Array, k: int = 5) -> 
     """(N, 2) float32 positions of all panels when only some had a layout: amid the nearest of those that had.
 
     Args:
-        near: (N, K) neighbours among the fitted panels, as positions in `fitted`, nearest first.
+        near: (N, K) neighbors among the fitted panels, as positions in `fitted`, nearest first.
         cosine: (N, K) their cosines; each of the k nearest counts by it.
         fitted: (F,) rows that have a position; they keep it.
         xy: (F, 2) their positions.
@@ -190,12 +190,12 @@ def aligned(xy: Array, onto: Array) -> Array:
         onto: (N, 2) positions of the same panels.
     """
     a, b = np.asarray(xy, np.float64), np.asarray(onto, np.float64)
-    centred, target = a - a.mean(axis=0), b - b.mean(axis=0)
-    size = float((centred**2).sum())
+    centerd, target = a - a.mean(axis=0), b - b.mean(axis=0)
+    size = float((centerd**2).sum())
     if len(a) < 2 or size == 0:
-        return np.asarray(onto, np.float32).copy() if len(a) < 2 else (centred + b.mean(axis=0)).astype(np.float32)
-    u, s, vt = np.linalg.svd(centred.T @ target)
-    moved: Array = centred @ (u @ vt) * (s.sum() / size) + b.mean(axis=0)
+        return np.asarray(onto, np.float32).copy() if len(a) < 2 else (centerd + b.mean(axis=0)).astype(np.float32)
+    u, s, vt = np.linalg.svd(centerd.T @ target)
+    moved: Array = centerd @ (u @ vt) * (s.sum() / size) + b.mean(axis=0)
     return moved.astype(np.float32)
 
 

@@ -9,6 +9,7 @@ nothing that the manifest does not vouch for, and nothing is ever unpickled.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -20,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stage3.config import NotThere, StorageError
-from stage3.durable import (
+from stage3.errors import NotThere, StorageError
+from stage3.storage import (
     MAX_JSON,
     TMP,
     clear_scratch,
@@ -151,6 +152,26 @@ class CheckpointFolder:
         steps = ", ".join(str(c.step) for c in there) or "none"
         raise NotThere(f"{self.path}: no checkpoint of step {step}; there are: {steps}")
 
+    def newest_intact(self) -> Checkpoint:
+        """The newest checkpoint whose files are what its manifest promises.
+
+        Raises:
+            NotThere: there is no checkpoint yet.
+            StorageError: all of them are damaged; each is named.
+        """
+        damaged: list[str] = []
+        for checkpoint in reversed(self.visible()):
+            problem = _known_damage(checkpoint)
+            if not problem:
+                return checkpoint
+            damaged.append(problem)
+        raise self._none(damaged)
+
+    def _none(self, damaged: list[str]) -> StorageError:
+        if damaged:
+            return StorageError(f"{self.path}: no checkpoint is intact: " + "; ".join(damaged))
+        return NotThere(f"{self.path.parent}: there is no checkpoint yet. Let it train for an epoch first.")
+
     # --- loading
 
     def load(self, step: int | None = None, check: Callable[[Loaded], None] | None = None) -> Loaded:
@@ -165,9 +186,7 @@ class CheckpointFolder:
                 damaged.append(str(error))
                 continue
             return Loaded(loaded.step, loaded.tensors, loaded.state, loaded.path, damaged)
-        if damaged:
-            raise StorageError(f"{self.path}: no checkpoint is whole: " + "; ".join(damaged))
-        raise NotThere(f"{self.path.parent}: there is no checkpoint yet. Let it train for an epoch first.")
+        raise self._none(damaged)
 
     # --- retention
 
@@ -273,6 +292,21 @@ def damage(checkpoint: Checkpoint) -> str:
     except StorageError as error:
         return str(error)
     return ""
+
+
+def _known_damage(checkpoint: Checkpoint) -> str:
+    """`damage`, measured again only when a file of the checkpoint has changed: hashing takes the time of a read."""
+    try:
+        files = sorted(checkpoint.path.iterdir())
+        stamp = tuple((f.name, (s := f.lstat()).st_size, s.st_mtime_ns, s.st_ino) for f in files)
+    except OSError as error:
+        return f"{checkpoint.path}: {error.strerror or error}"
+    return _damage_of(checkpoint, stamp)
+
+
+@functools.lru_cache(maxsize=512)
+def _damage_of(checkpoint: Checkpoint, stamp: tuple[tuple[str, int, int, int], ...]) -> str:
+    return damage(checkpoint)
 
 
 def _measure(path: Path) -> tuple[int, str]:

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stage3.config import StorageError
-from stage3.console import Parser, counted, progress, run
+from stage3.cli import Parser, counted, progress, run
+from stage3.errors import StorageError
 from stage3.samples.writer import FORMATS, Summary, draw_books
 
 EXAMPLES = (
@@ -26,7 +26,7 @@ def parser() -> Parser:
         "--seed", type=int, required=True, metavar="S", help="the same seed draws the same books (0 or more)"
     )
     p.add_argument("--pages", type=int, default=8, metavar="P", help="pages in a book, cover included (default 8)")
-    p.add_argument("--format", default="png", choices=FORMATS, help="lossless picture format (default png)")
+    p.add_argument("--format", default="png", choices=FORMATS, help="lossless image format (default png)")
     p.add_argument("--json", action="store_true", help="print the summary as JSON")
     return p
 

@@ -47,7 +47,7 @@ _HATS = {
 
 @dataclass(frozen=True)
 class Character:
-    """One of a book's cast. Colour fields hold names of `stage3.samples.world`."""
+    """One of a book's cast. Color fields hold names of `stage3.samples.world`."""
 
     name: str
     kind: str
@@ -61,22 +61,22 @@ class Character:
 
     @property
     def fabric(self) -> Color:
-        """Colour of the clothes."""
+        """Color of the clothes."""
         return COLOR_RGB[self.clothes_color]
 
     @property
     def skin(self) -> Color:
-        """Colour of skin, fur or metal."""
+        """Color of skin, fur or metal."""
         return BODY_RGB[self.body_color]
 
     @property
     def locks(self) -> Color:
-        """Colour of the hair."""
+        """Color of the hair."""
         return HAIR_RGB[self.hair]
 
 
 def choose_cast(rng: np.random.Generator, size: int = 3) -> list[Character]:
-    """Draw a cast whose members differ in kind, in the colour of their clothes and in name."""
+    """Draw a cast whose members differ in kind, in the color of their clothes and in name."""
     weights = np.array([1.3, 1.3, 1.1] + [1.0] * (len(world.KINDS) - 3))
     kinds = rng.choice(world.KINDS, size=size, replace=False, p=weights / weights.sum())
     colors = rng.choice(world.COLORS, size=size, replace=False)

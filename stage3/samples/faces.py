@@ -57,12 +57,12 @@ class Head:
 
 
 def skin_color(head: Head) -> Color:
-    """Colour of the skin, fur or metal in this light."""
+    """Color of the skin, fur or metal in this light."""
     return head.c.paint(head.who.skin, FIGURE_LIGHT)
 
 
 def hair_color(head: Head) -> Color:
-    """Colour of the hair in this light."""
+    """Color of the hair in this light."""
     return head.c.paint(head.who.locks, FIGURE_LIGHT)
 
 

@@ -161,7 +161,7 @@ class Figure:
 
     @property
     def head_at(self) -> Point:
-        """Centre of the head on the panel."""
+        """Center of the head on the panel."""
         return self.frame.at(*self.body.head)
 
     @property
@@ -227,7 +227,7 @@ def _draw_parts(c: Canvas, figure: Figure, line: float) -> None:
     passing = c.pass_
     if (
         passing == "fill" and figure.frame.scale >= 64
-    ):  # the near arm lies over clothes of its own colour: it keeps its outline
+    ):  # the near arm lies over clothes of its own color: it keeps its outline
         c.pass_ = "full"
     _arm(c, figure, body.near_arm, line, far=False)
     c.pass_ = passing
@@ -239,7 +239,7 @@ def _line(c: Canvas, figure: Figure) -> float:
 
 
 def _shade(c: Canvas, figure: Figure, color: Color) -> Color | None:
-    """The shadow side's colour; none on figures too small to show it."""
+    """The shadow side's color; none on figures too small to show it."""
     return None if c.look.shading != "cel" or figure.frame.scale < 150 else darker(color, 0.22)
 
 

@@ -99,7 +99,7 @@ class Canvas:
         return self.image.width / SCALE, self.image.height / SCALE
 
     def paint(self, color: Color, amount: float = 1.0) -> Color:
-        """A colour as the book prints it, under the light of the scene."""
+        """A color as the book prints it, under the light of the scene."""
         return lit(self.look.color(color), self.time, amount)
 
     def _at(self, points: Sequence[Point]) -> list[Point]:

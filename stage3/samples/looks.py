@@ -1,4 +1,4 @@
-"""How a book looks: palette, ink, gutters, borders, shading; and how light changes a colour through the day."""
+"""How a book looks: palette, ink, gutters, borders, shading; and how light changes a color through the day."""
 
 from colorsys import hsv_to_rgb, rgb_to_hsv
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 Color = tuple[int, int, int]
 
-PALETTES: dict[str, tuple[float, float, Color, float]] = {  # saturation, value, wash colour, share of the wash
+PALETTES: dict[str, tuple[float, float, Color, float]] = {  # saturation, value, wash color, share of the wash
     "pop": (1.12, 1.03, (255, 240, 210), 0.00),
     "newsprint": (0.85, 0.97, (240, 214, 170), 0.16),
     "pastel": (0.66, 1.08, (255, 246, 250), 0.14),
@@ -50,7 +50,7 @@ class Look:
     masthead: str
 
     def color(self, rgb: Color) -> Color:
-        """A colour as this book prints it."""
+        """A color as this book prints it."""
         saturation, value, wash, share = PALETTES[self.palette]
         hue, s, v = rgb_to_hsv(*(channel / 255 for channel in rgb))
         r, g, b = hsv_to_rgb(hue, min(s * saturation, 1.0), min(v * value, 1.0))
@@ -64,17 +64,17 @@ def mix(a: Color, b: Color, share: float) -> Color:
 
 
 def darker(color: Color, by: float = 0.28) -> Color:
-    """The shadow side of a colour: darker and a little colder."""
+    """The shadow side of a color: darker and a little colder."""
     return mix(color, (26, 18, 60), by)
 
 
 def lighter(color: Color, by: float = 0.3) -> Color:
-    """The lit side of a colour."""
+    """The lit side of a color."""
     return mix(color, (255, 250, 235), by)
 
 
 def lit(color: Color, time: str, amount: float = 1.0) -> Color:
-    """A colour under the light of a time of day; `amount` below 1 keeps figures readable at night."""
+    """A color under the light of a time of day; `amount` below 1 keeps figures readable at night."""
     r, g, b = (round(channel * keep) for channel, keep in zip(color, LIGHT[time], strict=True))
     return mix(color, (r, g, b), amount)
 

@@ -1,4 +1,4 @@
-"""A page's file: reduced to its size, lettered, and stored in few colours."""
+"""A page's file: reduced to its size, lettered, and stored in few colors."""
 
 import struct
 import zlib
@@ -13,14 +13,14 @@ COLORS = 36  # palette of a page's file
 
 
 def encode(image: Image.Image, letters: list[Letters]) -> bytes:
-    """A page's PNG: reduced to page size, lettered, and stored with as few colours as keep it small."""
+    """A page's PNG: reduced to page size, lettered, and stored with as few colors as keep it small."""
     page = image.resize((round(PAGE[0]), round(PAGE[1])), Image.Resampling.NEAREST)
     letter_page(page, letters)
     return _png(_palette(page, COLORS))
 
 
 def _png(page: Image.Image) -> bytes:
-    """An 8-bit palette PNG without row filters: on flat colours several per cent smaller than Pillow's own."""
+    """An 8-bit palette PNG without row filters: on flat colors several per cent smaller than Pillow's own."""
     width, height = page.size
     rows = np.asarray(page, dtype=np.uint8)
     raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
@@ -32,7 +32,7 @@ def _png(page: Image.Image) -> bytes:
 
 
 def _palette(page: Image.Image, colors: int) -> Image.Image:
-    """The page in the colours that leave the least to be seen: each next one is far from those chosen, and frequent."""
+    """The page in the colors that leave the least to be seen: each next one is far from those chosen, and frequent."""
     counted = page.getcolors(1 << 18) or []
     counts = np.array([n for n, _ in counted], dtype=float)
     rgb = np.array([color for _, color in counted], dtype=float)

@@ -322,7 +322,7 @@ def _fill(rng: Rng, panel: PanelScript, lines: dict[str, tuple[str, ...]], lette
     return pick(rng, short) if short else shortest
 
 
-def summarise(rng: Rng, panels: list[PanelScript]) -> str:
+def summarize(rng: Rng, panels: list[PanelScript]) -> str:
     """One sentence about a page."""
     names = list(dict.fromkeys(actor.who.name for panel in panels for actor in panel.actors))
     people = "Nobody" if not names else names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -54,7 +54,7 @@ class View:
         return [(self.x(k * step, depth), np.random.default_rng([seed, k + 10_000])) for k in range(first, last + 1)]
 
     def paint(self, color: Color, far: float = 0.0) -> Color:
-        """A colour in this light, hazier the farther away."""
+        """A color in this light, hazier the farther away."""
         haze = self.c.look.color(SKY[self.time][3])
         return mix(self.c.paint(color), haze, far)
 

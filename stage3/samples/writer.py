@@ -23,7 +23,7 @@ from stage3.samples.lettering import Box, room_for_words
 from stage3.samples.lines import PLACE_TITLES, TITLES
 from stage3.samples.looks import Look, choose_look
 from stage3.samples.png import encode
-from stage3.samples.script import PanelScript, Story, choose_scene, pick, summarise, write_panel
+from stage3.samples.script import PanelScript, Story, choose_scene, pick, summarize, write_panel
 from stage3.samples.staging import Drawn, draw_panel, letter_size
 
 TEXTLESS = 0.25  # share of story panels without words
@@ -54,7 +54,7 @@ class Summary:
 
 @dataclass
 class Page:
-    """A finished page: its picture and what is written about it."""
+    """A finished page: its image and what is written about it."""
 
     canonical_id: str
     kind: str
@@ -93,14 +93,14 @@ def draw_books(
     manifest, labels, facts = [], {}, []
     for book in range(books):
         for page in draw_book(book, seed, pages):
-            picture = f"images/{page.canonical_id}.{image_format}"
-            image = out / picture
+            name = f"images/{page.canonical_id}.{image_format}"
+            image = out / name
             record = out / "panels" / f"{page.canonical_id}.json"
             for path in (image, record):
                 path.parent.mkdir(parents=True, exist_ok=True)
             image.write_bytes(page.image if image_format == "png" else _webp(page.image))
             _write(record, _json(page.record))
-            manifest.append((page.canonical_id, picture))
+            manifest.append((page.canonical_id, name))
             labels[page.canonical_id] = page.kind
             facts += page.facts
             _count(summary, page)
@@ -148,7 +148,7 @@ def _dataset_yaml(books: int, pages: int, seed: int, image_format: str) -> str:
         "about: >-\n"
         f"  {books} comic books of {pages} pages, drawn by\n"
         f"  `python -m stage3.samples OUT --books {books} --seed {seed} --pages {pages} --format {image_format}`.\n"
-        f"  Every picture, name and line is made by the program; {FACTS} holds what each panel shows.\n"
+        f"  Every image, name and line is made by the program; {FACTS} holds what each panel shows.\n"
     )
 
 
@@ -215,7 +215,7 @@ def _story_page(canonical_id: str, story: Story, look: Look, rng: np.random.Gene
         scripts.append(script)
         drawn.append(draw_panel(image, shape, script, look, rng, letters))
     record = {
-        "overall_summary": summarise(rng, scripts),
+        "overall_summary": summarize(rng, scripts),
         "panels": [_panel_record(k, s, d) for k, (s, d) in enumerate(zip(scripts, drawn, strict=True), 1)],
         "canonical_id": canonical_id,
         "model": MODEL,

@@ -1,7 +1,68 @@
 """`python -m stage3.search`."""
 
-from stage3.console import run
-from stage3.search import main
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stage3.cli import Parser, given, run, say
+from stage3.config import SPLITS
+from stage3.runs import RunFolder
+from stage3.runs.data import DATA_SETTINGS, load_data
+from stage3.storage import to_json
+
+EXAMPLES = (
+    'python -m stage3.search --run runs/first --text "a man runs in the rain"',
+    "python -m stage3.search --run runs/first --image drawing.png --target text",
+    'python -m stage3.search --run runs/first --image drawing.png --text "at night" --blend 0.3',
+    "python -m stage3.search --run runs/first --panel book012/p003#1 --top 5      (both directions)",
+)
+TARGETS = ("image", "text", "panel")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, search, print; returns the exit code."""
+    about = (
+        "Find the panels of a run's data set that lie nearest to a query: typed words, an image file, a blend of "
+        "both, or a panel of the set, which is asked in both directions."
+    )
+    parser = Parser("search", about, EXAMPLES, usage="--run RUN (--text WORDS | --image FILE | --panel ID) ...")
+    parser.add_run()
+    parser.add_argument("--text", help="words to search with")
+    parser.add_argument("--image", help="image file to search with; beside --text the two are blended")
+    parser.add_argument("--panel", metavar="ID", help="panel id (page#index, as printed) or row of the panel table")
+    parser.add_argument("--blend", type=float, default=0.5, help="weight of the words beside an image, 0 to 1")
+    parser.add_argument("--target", choices=TARGETS, help="what is searched; default the other modality")
+    parser.add_argument("--top", type=int, default=10, help="how many panels, 1 to 1000; default 10")
+    parser.add_argument("--book", action="append", default=[], help="only this book; repeatable")
+    parser.add_argument("--page_type", action="append", default=[], help="only this page type; repeatable")
+    parser.add_argument("--split", action="append", default=[], choices=SPLITS, help="only this split; repeatable")
+    parser.add_argument(
+        "--has_text", default="any", choices=("any", "with", "without"), help="only panels with or without text"
+    )
+    parser.add_checkpoint()
+    parser.add_json()
+    parser.add_settings(DATA_SETTINGS)
+    args = parser.parse(argv)
+    folder = RunFolder.load(args.run)
+
+    from stage3.search import Filters, Searcher, answer_lines, answers
+
+    data = load_data(folder, given(args, DATA_SETTINGS))
+    found = answers(
+        Searcher.of_run(folder, data, checkpoint=args.checkpoint),
+        text=args.text,
+        image=args.image,
+        panel=args.panel,
+        blend=args.blend,
+        target=args.target,
+        top=args.top,
+        filters=Filters(tuple(args.book), tuple(args.page_type), tuple(args.split), args.has_text),
+    )
+    summary = {"run": str(folder.path), "searches": [answer.to_dict() for answer in found]}
+    for line in [to_json(summary)] if args.json else answer_lines(summary):
+        say(line)
+    return 0
+
 
 if __name__ == "__main__":
     run(main)

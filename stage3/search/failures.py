@@ -1,6 +1,6 @@
 """Panels that are found in one direction and missed in the other, and what about them explains it.
 
-M panels of a gallery: those with picture and text.
+M panels of a gallery: those with image and text.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from stage3.evaluation import Embedded
-from stage3.inspection import gallery_sample, take
+from stage3.model.embedding import Embedded
+from stage3.runs.inspection import gallery_sample, take
 from stage3.search.index import Index
 
 GENERIC = 0.9  # share of the gallery's texts whose nearest other texts lie further away than a generic one's
@@ -23,9 +23,9 @@ REASONS = {
     "same text": "Other panels carry the very same text, so words cannot tell which is meant.",
     "generic": f"Its {NEAREST} nearest other texts are closer to it than those of {GENERIC:.0%} of all texts are to "
     "theirs: it says little of its own.",
-    "other": "None of these; see the neighbours that come first.",
+    "other": "None of these; see the neighbors that come first.",
 }
-I2T, T2I = "picture → text", "text → picture"
+I2T, T2I = "image → text", "text → image"
 
 
 def failures(
@@ -36,7 +36,7 @@ def failures(
     *,
     k: int = 5,
 ) -> pd.DataFrame:
-    """The panels whose partner is among the first k in one direction only, worst first, then those without text.
+    """The panels whose true match is among the first k in one direction only, worst first, then those without text.
 
     Reasons are tested in the order of `REASONS`: no text; a text that another panel of the gallery has too; a text
     among the tenth whose nearest other texts are closest; other. Panels without text can be asked in
@@ -44,7 +44,7 @@ def failures(
 
     Args:
         embedded: embeddings of all usable panels.
-        ranks_i2t: (V,) rank of each panel's text for its picture, by panel row; NaN outside the gallery.
+        ranks_i2t: (V,) rank of each panel's text for its image, by panel row; NaN outside the gallery.
         ranks_t2i: (V,) the other direction.
         rows: (n,) panel rows to judge, such as those of a split; their texts are what a text is compared with.
         k: a rank of at most k is a success.

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine: a matrix product, the best of it, and the last digits in float64.
+"""Exact nearest neighbors by cosine: a matrix product, the best of it, and the last digits in float64.
 
 Q queries, N rows searched, D dimensions, k results.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stage3.config import DataError
+from stage3.errors import DataError
 
 CELLS_AT_ONCE = 2**24  # scores held at a time: 64 MiB
 ROWS_AT_ONCE = 2**16  # rows read at a time, which is what a memory-mapped matrix costs in memory
@@ -57,7 +57,7 @@ class Index:
             if len(bad):
                 row = int(bad[0, 0])
                 raise DataError(
-                    f"row {start + row} of the index is not of norm 1 (off by {off[row]:.3g}). Normalise the rows, "
+                    f"row {start + row} of the index is not of norm 1 (off by {off[row]:.3g}). Normalize the rows, "
                     "and leave out panels that lack the modality."
                 )
 

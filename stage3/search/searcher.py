@@ -1,7 +1,7 @@
-"""Queries of every kind against the panels of a run: a panel, typed words, a picture, or a picture and words.
+"""Queries of every kind against the panels of a run: a panel, typed words, an image, or an image and words.
 
-Three spaces hold the panels: `picture` and `text`, which the alignment loss brings together, and `panel`, the fused
-embedding of all that a panel has. A query lies in one of them (or between picture and text) and searches one of them.
+Three spaces hold the panels: `image` and `text`, which the alignment loss brings together, and `panel`, the fused
+embedding of all that a panel has. A query lies in one of them (or between image and text) and searches one of them.
 
 V panels of the table, N of them in a gallery, D embedding size.
 """
@@ -20,26 +20,28 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from stage3 import evaluation, loading, metrics
-from stage3.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
+from stage3 import metrics
 from stage3.batches import IMAGE, TEXT
-from stage3.config import DataError
-from stage3.dataset import Dataset
-from stage3.evaluation import Embedded
-from stage3.inspection import describe_panels
-from stage3.objectives import Stage3
+from stage3.batches.dataset import Dataset
+from stage3.errors import DataError
+from stage3.features.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
+from stage3.model import embedding
+from stage3.model.embedding import Embedded
+from stage3.model.objectives import Stage3
+from stage3.runs.data import check_features, load_data
+from stage3.runs.inspection import describe_panels
 from stage3.search.index import Index
 
 if TYPE_CHECKING:
-    from stage3.runs import Run
+    from stage3.runs import RunFolder
 
-Space = Literal["picture", "text", "panel"]
-SPACES: tuple[Space, ...] = ("picture", "text", "panel")
+Space = Literal["image", "text", "panel"]
+SPACES: tuple[Space, ...] = ("image", "text", "panel")
 SPACE_NAMES = {
-    "picture": "picture embedding",
+    "image": "image embedding",
     "text": "text embedding",
     "panel": "fused panel embedding",
-    "blend": "blend of a picture and a text embedding",
+    "blend": "blend of an image and a text embedding",
 }
 MAX_WORDS = 2000  # characters of a typed query
 TEXT_FILTERS = ("any", "with", "without")
@@ -51,7 +53,7 @@ class Query:
 
     Attributes:
         vector: (D,) float32 of norm 1.
-        space: where the vector lies: "picture", "text", "panel" or "blend".
+        space: where the vector lies: "image", "text", "panel" or "blend".
         said: what it is, in words of our own.
         panel: row of the panel table when the query is a panel of the set.
     """
@@ -89,12 +91,12 @@ class Results:
     Attributes:
         rows: (k,) rows of the panel table, best first.
         scores: (k,) cosines, -1 to 1.
-        relations: (k,) what each result is to a panel that asked: "partner" (its own other half), "same text",
+        relations: (k,) what each result is to a panel that asked: "true match" (its own other half), "same text",
             "page mate" or "".
         gallery: number of panels that were searched.
-        partner_rank: rank of the true partner in that gallery, ties counting half and panels of the same text not
-            competing, as in the metrics; None when the query has no partner there.
-        partner_score: its cosine; None likewise.
+        match_rank: rank of the true match in that gallery, ties counting half and panels of the same text not
+            competing, as in the metrics; None when the query has no true match there.
+        match_score: its cosine; None likewise.
         compared: which spaces are compared, in words.
     """
 
@@ -102,8 +104,8 @@ class Results:
     scores: np.ndarray[Any, Any]
     relations: list[str]
     gallery: int
-    partner_rank: float | None
-    partner_score: float | None
+    match_rank: float | None
+    match_score: float | None
     compared: str
 
 
@@ -115,7 +117,7 @@ class Searcher:
         data: the panels.
         model: in eval mode, on the CPU.
         embedded: its embeddings of all usable pages.
-        names: (vision, text) backbones, by which words and uploaded pictures become features.
+        names: (vision, text) backbones, by which words and uploaded images become features.
     """
 
     data: Dataset
@@ -125,17 +127,18 @@ class Searcher:
     _backbones: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of_run(cls, run: Run, data: Dataset | None = None, *, checkpoint: int | None = None) -> Searcher:
+    def of_run(cls, run: RunFolder, data: Dataset | None = None, *, checkpoint: int | None = None) -> Searcher:
         """A searcher of a run's checkpoint (None: the best) over its own data set, or other panels.
 
         Raises:
             DataError: the data cannot be read, or its features come from other backbones than the run's.
             StorageError: the checkpoint does not load.
         """
-        model = evaluation.load_model(run, checkpoint)
-        data = data or loading.load_data(run)
-        loading.check_features(run, model.encoder.spec, data)
-        embedded = evaluation.embed(model, data.panel_set, data.pages("all"))
+        with run.threads():
+            model = run.model(checkpoint)
+            data = data or load_data(run)
+            check_features(run, model.encoder.spec, data)
+            embedded = embedding.embed(model, data.panel_set, data.pages("all"))
         return cls(data, model, embedded, (run.config.vision_backbone, run.config.text_backbone))
 
     # --- what is searched
@@ -162,12 +165,12 @@ class Searcher:
             if space == "panel":
                 at = torch.arange(len(self.embedded.rows))
             else:
-                at = self.embedded.present[:, IMAGE if space == "picture" else TEXT].nonzero()[:, 0]
+                at = self.embedded.present[:, IMAGE if space == "image" else TEXT].nonzero()[:, 0]
             self._galleries[space] = (Index.of(self._vectors(space)[at]), self.embedded.rows[at].numpy())
         return self._galleries[space]
 
     def _vectors(self, space: str) -> Tensor:
-        return {"picture": self.embedded.image, "text": self.embedded.text, "panel": self.embedded.panel}[space]
+        return {"image": self.embedded.image, "text": self.embedded.text, "panel": self.embedded.panel}[space]
 
     @cached_property
     def _codes(self) -> dict[str, tuple[np.ndarray[Any, Any], dict[str, int]]]:
@@ -216,7 +219,7 @@ class Searcher:
         if not 0 <= row < len(self.position) or self.position[row] < 0:
             return ()
         present = self.embedded.present[int(self.position[row])]
-        has = {"picture": bool(present[IMAGE]), "text": bool(present[TEXT]), "panel": True}
+        has = {"image": bool(present[IMAGE]), "text": bool(present[TEXT]), "panel": True}
         return tuple(s for s in SPACES if has[s])
 
     def from_panel(self, row: int, space: Space) -> Query:
@@ -244,30 +247,30 @@ class Searcher:
         features = self.text_backbone.encode([words])
         return self._encoded(features, "text", "the words that were typed")
 
-    def from_picture(self, picture: Image.Image) -> Query:
-        """A picture that need not be of the set: vision backbone, then the model's picture adapter."""
-        features = self.vision_backbone.encode([picture.convert("RGB")])
-        return self._encoded(features, "picture", "the picture that was given")
+    def from_image(self, image: Image.Image) -> Query:
+        """An image that need not be of the set: vision backbone, then the model's image adapter."""
+        features = self.vision_backbone.encode([image.convert("RGB")])
+        return self._encoded(features, "image", "the image that was given")
 
-    def blend(self, picture: Query, words: Query, weight: float) -> Query:
-        """A picture and words together: the normalised (1 - weight) * picture + weight * words.
+    def blend(self, image: Query, words: Query, weight: float) -> Query:
+        """An image and words together: the normalized (1 - weight) * image + weight * words.
 
         Args:
-            picture: a query in the picture space.
+            image: a query in the image space.
             words: a query in the text space.
-            weight: of the words, 0 to 1; 0 is the picture alone, 1 the words alone.
+            weight: of the words, 0 to 1; 0 is the image alone, 1 the words alone.
 
         Raises:
             DataError: a weight or space that is none of these, or two opposite vectors that cancel out.
         """
         if not 0 <= weight <= 1:
-            raise DataError(f"the blend is a number from 0 (picture) to 1 (words), not {weight}")
-        if (picture.space, words.space) != ("picture", "text"):
-            raise DataError(f"a blend takes a picture and words, not {picture.space} and {words.space}")
-        mixed = (1 - weight) * picture.vector + weight * words.vector
+            raise DataError(f"the blend is a number from 0 (image) to 1 (words), not {weight}")
+        if (image.space, words.space) != ("image", "text"):
+            raise DataError(f"a blend takes an image and words, not {image.space} and {words.space}")
+        mixed = (1 - weight) * image.vector + weight * words.vector
         if float(mixed.norm()) < 1e-6:
-            raise DataError("picture and words point in opposite directions and cancel out; move the blend")
-        said = f"{1 - weight:.0%} picture and {weight:.0%} words"
+            raise DataError("image and words point in opposite directions and cancel out; move the blend")
+        said = f"{1 - weight:.0%} image and {weight:.0%} words"
         return Query(F.normalize(mixed, dim=0), "blend", said)
 
     @property
@@ -280,7 +283,7 @@ class Searcher:
 
     @property
     def vision_backbone(self) -> VisionBackbone:
-        """The run's vision backbone; its weights load with the first picture."""
+        """The run's vision backbone; its weights load with the first image."""
         if "vision" not in self._backbones:
             self._backbones["vision"] = resolve_vision(self.names[0])
         found: VisionBackbone = self._backbones["vision"]
@@ -298,7 +301,7 @@ class Searcher:
     def search(self, query: Query, target: Space, k: int = 10, filters: Filters | None = None) -> Results:
         """The k panels of the target space nearest to the query by cosine, best first, ties by row.
 
-        A panel does not find itself within one space; across spaces it is its own true partner and stays.
+        A panel does not find itself within one space; across spaces it is its own true match and stays.
 
         Raises:
             DataError: a filter names what no panel has.
@@ -354,7 +357,7 @@ class Searcher:
         out = []
         for row in rows:
             if row == me and not within:
-                out.append("partner")
+                out.append("true match")
             elif ids[row] == ids[me] and ids[me] >= 0:
                 out.append("same text")
             else:
@@ -382,7 +385,7 @@ def compared(space: str, target: str) -> str:
 
 def result_frame(searcher: Searcher, results: Results) -> pd.DataFrame:
     """The results as a table: rank, score, relation, and what the panel table says of each."""
-    columns = ["panel_id", "page_id", "book", "page_type", "split", "order", "text", "has_picture", "has_text"]
+    columns = ["panel_id", "page_id", "book", "page_type", "split", "order", "text", "has_image", "has_text"]
     frame = searcher.frame.loc[results.rows, columns].reset_index(names="panel")
     frame.insert(0, "rank", np.arange(1, len(frame) + 1))
     frame.insert(1, "score", results.scores)

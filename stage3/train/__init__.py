@@ -1,80 +1,97 @@
-"""`python -m stage3.train`: train a run from a data set, or go on with one that was stopped.
+"""Train a run from a data set, or go on with one that was stopped; `python -m stage3.train` is the command.
 
-This file is the command. Beside it: `trainer` is the loop, and `optim` has the optimiser's pieces.
+This file prepares a run and says how it ended. Beside it: `trainer` is the loop, and `optimizer` has AdamW's pieces.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stage3.config import (
-    FIELDS,
-    Config,
-    ConfigError,
-    DataError,
-    Interrupted,
-    Stage3Error,
-    StorageError,
-    coerce,
-    differences,
-    read_yaml,
-    spec_of,
-)
-from stage3.console import Parser, counted, progress, say, settings_from, to_json
-from stage3.runs import Run
+from stage3.cli import Stop, counted, progress, stopping
+from stage3.config import FIELDS, Config, coerce, differences, read_yaml, spec_of
+from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
+from stage3.runs import RunFolder
 
 if TYPE_CHECKING:
-    from stage3.dataset import Dataset
+    from stage3.batches.dataset import Dataset
     from stage3.train.trainer import Trainer
 
+Tell = Callable[[str], None]
 INEXACT = ("threads", "device")  # settings that change bits alone: --allow_inexact_resume
-EXAMPLES = (
-    "python -m stage3.train --run runs/first --data data/samples",
-    "python -m stage3.train --run runs/first                                   (goes on after a stop)",
-    "python -m stage3.train --run runs/strong --data data/samples --alignment_weight 3 --temperature 0.05",
-    "python -m stage3.train --run runs/copy --config runs/first/config.yaml --seed 1",
-    "python -m stage3.train --run runs/mine --manifest pages.csv --panels json/ --panel_format ocr",
-)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, prepare, train; returns the exit code."""
-    about = "Train panel embeddings. The same command again resumes a stopped run."
-    parser = Parser("train", about, EXAMPLES, usage="--run RUN [--config F.yaml] [--data FOLDER] [--SETTING VALUE ...]")
-    parser.add_argument("--run", required=True, help="folder of the run, such as runs/first")
-    parser.add_argument("--config", help="YAML file of settings; flags win over it")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    parser.add_argument(
-        "--allow_inexact_resume", action="store_true", help="resume although threads or device changed (other bits)"
-    )
-    parser.add_settings()
-    args = parser.parse(argv)
-    the_run, resumed = open_or_create(args)
-    tell = (lambda _: None) if args.json else say
-    with the_run.lock(), stopping() as stop:
+def train_run(
+    path: Path | str,
+    settings: Mapping[str, Any],
+    *,
+    config: Path | str | None = None,
+    data: Dataset | None = None,
+    allow_inexact_resume: bool = False,
+    tell: Tell = lambda _: None,
+    source: str = "command line",
+) -> RunFolder:
+    """Train a new run, or go on with one that was stopped; everything that `python -m stage3.train` does.
+
+    SIGINT and SIGTERM end it at the next step, with a checkpoint, where it runs in the main thread.
+
+    Args:
+        path: folder of the run.
+        settings: of `Config`, by name; for a run that has begun, only those that do not reach its weights.
+        config: YAML file of further settings; `settings` win over it.
+        data: the data set that the settings name, where it is loaded already.
+        allow_inexact_resume: resume although `threads` or `device` changed, which gives other bits.
+        tell: takes a line for a person.
+        source: what errors call the place where `settings` were given.
+
+    Raises:
+        ConfigError, DataError: settings or data cannot be used; a new run leaves nothing behind.
+        Interrupted: it was asked to stop; the same call resumes it.
+        NumericError: three steps in a row were not finite.
+        StorageError: the run cannot be written, or another process trains it.
+    """
+    asked = Asked(dict(settings), read_yaml(Path(config)) if config else {}, str(config or ""), source)
+    run, resumed = open_or_create(Path(path), asked, data)
+    with run.lock(), run.threads(), stopping() as stop:
         if resumed:
-            change_settings(the_run, args)
-        for line in [*overruled(args), *cautions(the_run.config)]:
-            _both(the_run, line, tell)
-        if the_run.status.state == "finished":
-            tell(f"{the_run.path} is finished; its result is below. Train a new run to change settings.")
+            change_settings(run, asked, allow_inexact_resume)
+        for line in [*asked.overruled(), *cautions(run.config)]:
+            _both(run, line, tell)
+        if run.status.state == "finished":
+            tell(f"{run.path} is finished; its result is below. Train a new run to change settings.")
         else:
-            train(the_run, resumed=resumed, inexact=args.allow_inexact_resume, stop=stop, tell=tell)
-    summary = result(the_run)
-    if args.json:
-        say(to_json(summary))
-    else:
-        for line in summary_lines(the_run, summary):
-            say(line)
-    return 0
+            train(run, resumed=resumed, inexact=allow_inexact_resume, stop=stop, tell=tell, data=data)
+    return run
 
 
-def open_or_create(args: Any) -> tuple[Run, bool]:
+@dataclass(frozen=True)
+class Asked:
+    """Settings as they were given: by name, and by a file, which they win over."""
+
+    settings: dict[str, Any]
+    of_file: dict[str, Any]
+    file: str
+    source: str
+
+    def over(self, run: RunFolder | None = None) -> Config:
+        """The settings that are meant, on top of a run's own or of the defaults."""
+        layers = [(run.config.to_dict(), str(run.path))] if run else []
+        return Config.layered(*layers, (self.of_file, self.file), (self.settings, self.source))
+
+    def overruled(self) -> list[str]:
+        """Settings that the file and the command line give differently, in words: the command line wins."""
+        lines = []
+        for name, value in self.of_file.items():
+            given = self.settings.get(name)
+            if given is not None and coerce(FIELDS[name], value) != coerce(FIELDS[name], given):
+                lines.append(f"{name}: {given} from the {self.source} wins over {value} of {self.file}")
+        return lines
+
+
+def open_or_create(path: Path, asked: Asked, data: Dataset | None = None) -> tuple[RunFolder, bool]:
     """The run to train and whether it was there before.
 
     A new run is made only once its data has been read, so that refused input leaves nothing behind.
@@ -82,20 +99,20 @@ def open_or_create(args: Any) -> tuple[Run, bool]:
     Raises:
         ConfigError, DataError: the settings or the data of a new run cannot be used on this machine.
     """
-    path = Path(args.run)
-    if not Run.exists(path):
-        from stage3 import readers
-        from stage3.train.trainer import resolve_device
+    if RunFolder.exists(path):
+        return RunFolder.load(path), True
+    from stage3.data import readers
+    from stage3.features import usable_device
 
-        config = settings_from(args, config=args.config)
+    config = asked.over()
+    if data is None:
         check_places(path, config)
-        resolve_device(config.device)
+        usable_device(config.device)
         readers.load(config)
-        return Run.create(path, config), False
-    return Run.open(path), True
+    return RunFolder.create(path, config), False
 
 
-def change_settings(the_run: Run, args: Any) -> None:
+def change_settings(the_run: RunFolder, asked: Asked, allow_inexact_resume: bool) -> None:
     """Take the settings that a run which was there before is asked to change; its lock is held.
 
     Before the first checkpoint nothing is trained yet, so that all of them may change: a first try that was refused is
@@ -104,11 +121,9 @@ def change_settings(the_run: Run, args: Any) -> None:
     Raises:
         ConfigError: a run that has begun is asked to change a setting that reaches its weights.
     """
-    asked = {name: value for name, value in vars(args).items() if name in FIELDS}
-    file = (read_yaml(Path(args.config)), args.config) if args.config else ({}, "")
-    wanted = Config.layered((the_run.config.to_dict(), str(the_run.path)), file, (asked, "command line"))
+    wanted = asked.over(the_run)
     changed = differences(the_run.config, wanted)
-    free = INEXACT if args.allow_inexact_resume else ()
+    free = INEXACT if allow_inexact_resume else ()
     fixed = {n: values for n, values in changed.items() if not spec_of(n).resume_free and n not in free}
     if fixed and has_begun(the_run):
         listed = "; ".join(f"{name} is {old}, asked for {new}" for name, (old, new) in fixed.items())
@@ -120,28 +135,18 @@ def change_settings(the_run: Run, args: Any) -> None:
         the_run.write_config(wanted)
 
 
-def has_begun(the_run: Run) -> bool:
+def has_begun(the_run: RunFolder) -> bool:
     """Whether anything was trained: a checkpoint is there, or one was chosen as the best and has been lost."""
     return bool(the_run.checkpoints() or the_run.best())
 
 
 def check_places(path: Path, config: Config) -> None:
     """Refuse a run inside the panels that it reads: the next scan would meet its files."""
-    from stage3 import readers
+    from stage3.data import readers
 
     folder = readers.source_of(config).panels
     if path.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"--run {path} lies inside the panels {folder}. Choose a folder outside the data.")
-
-
-def overruled(args: Any) -> list[str]:
-    """Settings that the file and the command line give differently, in words: the command line wins."""
-    lines = []
-    for name, value in read_yaml(Path(args.config)).items() if args.config else ():
-        given = vars(args).get(name)
-        if given is not None and coerce(FIELDS[name], value) != coerce(FIELDS[name], given):
-            lines.append(f"{name}: {given} from the command line wins over {value} of {args.config}")
-    return lines
 
 
 def cautions(config: Config) -> list[str]:
@@ -155,48 +160,9 @@ def cautions(config: Config) -> list[str]:
     return lines
 
 
-class Stop:
-    """Whether somebody asked to stop; work without steps runs `at_once()`, where asking ends it."""
-
-    def __init__(self) -> None:
-        self.asked = self.now = False
-
-    def __call__(self) -> bool:
-        """Whether to stop at the next step."""
-        return self.asked
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """A signal in here raises Interrupted: what is done so far has been kept, and nothing waits for a step."""
-        self.now = True
-        try:
-            yield
-        finally:
-            self.now = False
-
-
-@contextmanager
-def stopping() -> Iterator[Stop]:
-    """A `stop()` that turns true at SIGINT or SIGTERM, so that training ends at the next step with a checkpoint."""
-    stop = Stop()
-
-    def note(number: int, _: Any) -> None:
-        if stop.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.asked = True
-        if stop.now:
-            raise Interrupted("stopped before the first step; the same command goes on from what is done")
-
-    handled = [signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
-    before = {number: signal.signal(number, note) for number in handled}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Stop, tell: Any) -> None:
+def train(
+    the_run: RunFolder, *, resumed: bool, inexact: bool, stop: Stop, tell: Tell, data: Dataset | None = None
+) -> None:
     """Prepare data and model, resume if there is something to resume, and train to the end.
 
     The run's status says how it ended, whatever happens.
@@ -205,7 +171,7 @@ def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Stop, tell: Any) 
     the_run.set_status("running", message="reading the data")
     try:
         with stop.at_once():  # features may take hours
-            trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell)
+            trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell, data=data)
         with progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar:
             trainer.on_step = lambda _: bar.advance(1)
             trainer.fit(stop)
@@ -224,17 +190,15 @@ def train(the_run: Run, *, resumed: bool, inexact: bool, stop: Stop, tell: Any) 
     the_run.log(f"finished at step {trainer.step}")
 
 
-def prepare(the_run: Run, *, resumed: bool, inexact: bool, tell: Any) -> Trainer:
+def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, data: Dataset | None = None) -> Trainer:
     """Load the data, check that it is the data the run began with, build the trainer, load the newest checkpoint."""
-    import torch
+    from stage3.batches.dataset import Dataset
+    from stage3.data.readers.report import report_lines
+    from stage3.features import usable_device
+    from stage3.train.trainer import Trainer
 
-    from stage3.dataset import Dataset
-    from stage3.readers.report import report_lines
-    from stage3.train.trainer import Trainer, resolve_device
-
-    torch.set_num_threads(the_run.config.threads)
-    resolve_device(the_run.config.device)  # a missing GPU is said before minutes of features
-    data = Dataset.load(the_run.config)
+    usable_device(the_run.config.device)  # a missing GPU is said before minutes of features
+    data = data or Dataset.load(the_run.config)
     for line in report_lines(data.table.report):
         tell(line)
     _both(the_run, data.features.report.sentence(), tell)
@@ -261,12 +225,12 @@ def prepare(the_run: Run, *, resumed: bool, inexact: bool, tell: Any) -> Trainer
     return trainer
 
 
-def _both(the_run: Run, line: str, tell: Any) -> None:
+def _both(the_run: RunFolder, line: str, tell: Tell) -> None:
     the_run.log(line)
     tell(line)
 
 
-def start_line(the_run: Run, data: Dataset, trainer: Trainer) -> str:
+def start_line(the_run: RunFolder, data: Dataset, trainer: Trainer) -> str:
     """What is about to be trained, in one line."""
     parameters = sum(p.numel() for p in trainer.model.parameters())
     sizes = {name: len(data.pages(name)) for name in ("train", "val", "test")}
@@ -277,7 +241,7 @@ def start_line(the_run: Run, data: Dataset, trainer: Trainer) -> str:
     )
 
 
-def check_identity(the_run: Run, data: Dataset) -> None:
+def check_identity(the_run: RunFolder, data: Dataset) -> None:
     """Record what the run is trained on, or refuse to go on with what has begun when that has changed."""
     now = data.identity()
     if not has_begun(the_run):
@@ -297,7 +261,7 @@ def check_identity(the_run: Run, data: Dataset) -> None:
         )
 
 
-def result(the_run: Run) -> dict[str, Any]:
+def result(the_run: RunFolder) -> dict[str, Any]:
     """Where the run is and what its best validation says."""
     best = the_run.best()
     frame = the_run.metrics()
@@ -312,7 +276,7 @@ def result(the_run: Run) -> dict[str, Any]:
     }
 
 
-def summary_lines(the_run: Run, summary: dict[str, Any]) -> list[str]:
+def summary_lines(the_run: RunFolder, summary: dict[str, Any]) -> list[str]:
     """The end of a training session in words."""
     lines = [f"{summary['state']} at step {summary['step']}: {the_run.path}"]
     if summary["best_step"] is not None:

@@ -1,7 +1,46 @@
 """`python -m stage3.train`."""
 
-from stage3.console import run
-from stage3.train import main
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stage3.cli import Parser, given, run, say
+from stage3.storage import to_json
+from stage3.train import result, summary_lines, train_run
+
+EXAMPLES = (
+    "python -m stage3.train --run runs/first --data data/samples",
+    "python -m stage3.train --run runs/first                                   (goes on after a stop)",
+    "python -m stage3.train --run runs/strong --data data/samples --alignment_weight 3 --temperature 0.05",
+    "python -m stage3.train --run runs/copy --config runs/first/config.yaml --seed 1",
+    "python -m stage3.train --run runs/mine --manifest pages.csv --panels json/ --panel_format ocr",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, train, print; returns the exit code."""
+    about = "Train panel embeddings. The same command again resumes a stopped run."
+    parser = Parser("train", about, EXAMPLES, usage="--run RUN [--config F.yaml] [--data FOLDER] [--SETTING VALUE ...]")
+    parser.add_run()
+    parser.add_argument("--config", help="YAML file of settings; flags win over it")
+    parser.add_json("print the result as one JSON object")
+    parser.add_argument(
+        "--allow_inexact_resume", action="store_true", help="resume although threads or device changed (other bits)"
+    )
+    parser.add_settings()
+    args = parser.parse(argv)
+    folder = train_run(
+        args.run,
+        given(args),
+        config=args.config,
+        allow_inexact_resume=args.allow_inexact_resume,
+        tell=(lambda _: None) if args.json else say,
+    )
+    summary = result(folder)
+    for line in [to_json(summary)] if args.json else summary_lines(folder, summary):
+        say(line)
+    return 0
+
 
 if __name__ == "__main__":
     run(main)

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage3 import evaluation
 from stage3.batches import PageSampler, PanelBatch, derived_seed, fixed_batches, generator, seeded, steps_from
-from stage3.config import Config, Interrupted, NumericError, StorageError
-from stage3.dataset import Dataset
+from stage3.batches.dataset import Dataset
+from stage3.config import Config
+from stage3.errors import Interrupted, NumericError, StorageError
 from stage3.features import usable_device
-from stage3.model import EncoderSpec
-from stage3.objectives import Stage3, Step, sums
-from stage3.runs import Best, Loaded, Run
-from stage3.train.optim import (
+from stage3.model import EncoderSpec, checkpoint, embedding, validation
+from stage3.model.objectives import Stage3, Step, sums
+from stage3.runs import Best, Loaded, RunFolder
+from stage3.train.optimizer import (
     check_optimizer,
     clip,
     learning_rate,
@@ -84,28 +84,23 @@ class Totals:
         """The row's losses, counts, gradient norm and speed."""
         means = {name: value / count for name, (value, count) in self.losses.items() if count}
         took = time.perf_counter() - self.started
-        row = evaluation.loss_row(means, weights)
+        row = validation.loss_row(means, weights)
         row |= {f"active/{name}": n for name, n in self.counts.items()}
         row |= {"active/silent_batches": self.silent, "skipped_steps": self.skipped}
         row["grad_norm"] = sum(self.norms) / len(self.norms) if self.norms else math.nan
         return row | {"seconds": took, "panels_per_second": self.counts.get("panels", 0) / max(took, 1e-9)}
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU; ConfigError for one that is not on this machine."""
-    return torch.device(usable_device(name))
-
-
 class Trainer:
     """One run being trained; `fit` is the whole story."""
 
-    def __init__(self, run: Run, data: Dataset, *, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, run: RunFolder, data: Dataset, *, say: Callable[[str], None] = lambda _: None) -> None:
         """Args: `run` an open run whose lock is held; `data` its data set; `say` takes a line for the person."""
         self.run, self.data, self.config, self.say = run, data, run.config, say
-        self.device = resolve_device(self.config.device)
+        self.device = torch.device(usable_device(self.config.device))
         spec = EncoderSpec.of(self.config, data.features.image_sizes, data.features.text_dim)
         seed = derived_seed(self.config.seed, "weights")
-        self.model = Stage3.initialised(spec, self.config, seed).to(self.device)
+        self.model = Stage3.initialized(spec, self.config, seed).to(self.device)
         self.optimizer = make_optimizer(self.model, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
         self.sampler = PageSampler.of(data.panel_set, data.pages("train"), self.config)
@@ -236,9 +231,9 @@ class Trainer:
         row: dict[str, Any] = {"step": step, "epoch": epoch, "split": "val"}
         if len(self.val_pages):
             noise = derived_seed(self.config.seed, "validation noise", step)
-            row |= evaluation.validate(self.model, self.data.panel_set, self.val_batches, self.device, noise_seed=noise)
-            row |= evaluation.all_metrics(self.model, self.data.panel_set, self.val_pages, self.device)[0]
-            row |= evaluation.gradient_budget(
+            row |= validation.validate(self.model, self.data.panel_set, self.val_batches, self.device, noise_seed=noise)
+            row |= validation.all_metrics(self.model, self.data.panel_set, self.val_pages, self.device)[0]
+            row |= validation.gradient_budget(
                 self.model, self.data.panel_set.batch(self.val_batches[0]).to(self.device)
             )
         row["seconds"] = time.perf_counter() - started
@@ -258,8 +253,8 @@ class Trainer:
         pages = self.data.pages("all")
         per_page = max(len(self.data.table) / max(len(pages), 1), 1e-9)
         keep = max(1, math.ceil(len(pages) * per_page / 2000))
-        embedded = evaluation.embed(self.model, self.data.panel_set, pages[::keep], self.device)
-        evaluation.save_embeddings(self.run.path / "embeddings" / f"epoch-{epoch:04d}.safetensors", embedded)
+        embedded = embedding.embed(self.model, self.data.panel_set, pages[::keep], self.device)
+        embedding.save_embeddings(self.run.path / "embeddings" / f"epoch-{epoch:04d}.safetensors", embedded)
 
     # --- checkpoints
 
@@ -325,7 +320,7 @@ class Trainer:
         if differ:
             shown = ", ".join(f"{n} {state['encoder'].get(n)}, this run has {ours.get(n)}" for n in differ[:10])
             raise StorageError(f"{where}: encoder: another model's checkpoint ({shown})")
-        evaluation.check_tensors(self.model.state_dict(), loaded)
+        checkpoint.check_tensors(self.model.state_dict(), loaded.tensors.get("model", {}), loaded.path)
         check_optimizer(self.model, loaded.tensors.get("optimizer", {}))
 
     def resume(self, loaded: Loaded, *, inexact: bool = False) -> None:
@@ -361,7 +356,7 @@ class Trainer:
     def _finish_best(self) -> None:
         """Without a validation metric the last checkpoint is the one to use; say so instead of inventing a value."""
         if self.best is None:
-            why = "no validation panel has picture and text" if len(self.val_pages) else "no book is left to choose by"
+            why = "no validation panel has image and text" if len(self.val_pages) else "no book is left to choose by"
             self.say(f"no {self.config.select_by} was measured ({why}): the last checkpoint is used")
 
 

@@ -1,0 +1,193 @@
+"""One panel in detail, for every view that can point at a panel: its page, words, losses, gate and neighbors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from app import shell
+from app.charts import pages
+from app.store import loaders, thumbs
+from app.store.cache import Memory
+from stage3.data.images import ImageProblem
+from stage3.metrics import neighbors
+
+MEASURES = {
+    "loss_contrastive": "Contrastive",
+    "loss_reconstruction": "Reconstruction",
+    "loss_alignment_i2t": "Align p → t",
+    "loss_alignment_t2i": "Align t → p",
+    "loss_total": "Weighted sum",
+    "rank_i2t": "Rank p → t",
+    "rank_t2i": "Rank t → p",
+}
+_kept: Memory[Any] = Memory(300)
+GATE = {"gate_image": "image", "gate_text": "text", "gate_box": "box"}
+
+
+def page_rows(chosen: shell.Chosen, page: int) -> range:
+    """The panel rows of a page, in reading order."""
+    record = loaders.open_dataset(chosen.run).table.pages.iloc[page]
+    first = int(record["first_panel"])
+    return range(first, first + int(record["n_panels"]))
+
+
+def page_image(chosen: shell.Chosen, page: int, focus: int | None = None, side: int = 640) -> tuple[bytes, bool]:
+    """A page with numbered boxes, and whether it is the real image (else a drawing of its layout).
+
+    Args:
+        chosen: the run.
+        page: row of the page.
+        focus: position in reading order of the panel that stands out.
+        side: longer side in pixels; one of the image route's sizes.
+    """
+
+    def make() -> tuple[bytes, bool]:
+        table = loaders.open_dataset(chosen.run).table
+        part = table.panels.iloc[list(page_rows(chosen, page))]
+        boxes = [tuple(float(v) for v in b) if h else None for *b, h in part[[*"xywh", "has_box"]].to_numpy()]
+        record = table.pages.iloc[page]
+        ratio = int(record["width"]) / int(record["height"]) if record["height"] else 0.7
+        try:
+            image = thumbs.image(chosen.id, "page", page, side)
+        except ImageProblem:
+            return pages.boxed(None, boxes, focus, ratio=ratio, side=side), False  # type: ignore[arg-type]
+        return pages.boxed(image, boxes, focus), True  # type: ignore[arg-type]
+
+    key = ("boxed", *loaders.data_key(chosen.run.config), page, focus, side)
+    return _kept.get(key, make)  # type: ignore[no-any-return]
+
+
+def positions_of(chosen: shell.Chosen, rows: np.ndarray) -> np.ndarray:
+    """Where panel rows stand among the embedded panels, -1 for panels that were not embedded."""
+
+    def make() -> np.ndarray:
+        embedded = loaders.embedded(chosen.run, chosen.step).rows.numpy()
+        return neighbors.own_rows(len(loaders.open_dataset(chosen.run).table), embedded)
+
+    at: np.ndarray = _kept.get(("positions", *loaders.checkpoint_key(chosen.run, chosen.step)), make)
+    found: np.ndarray = at[rows]
+    return found
+
+
+def unit_embeddings(chosen: shell.Chosen) -> np.ndarray:
+    """(N, D) panel embeddings of length 1, in the order of `Embedded.rows`."""
+    key = ("unit", *loaders.checkpoint_key(chosen.run, chosen.step))
+    run, step = chosen.run, chosen.step
+    found: np.ndarray = _kept.get(key, lambda: neighbors.unit_rows(loaders.embedded(run, step).panel.numpy()))
+    return found
+
+
+def nearest(chosen: shell.Chosen, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) panel rows nearest to some panels by cosine of panel embeddings, and their cosines."""
+
+    def make() -> tuple[np.ndarray, np.ndarray]:
+        z = unit_embeddings(chosen)
+        at = positions_of(chosen, rows)
+        found, cosine = neighbors.exact_neighbors(z[at], k, z, at)
+        return loaders.embedded(chosen.run, chosen.step).rows.numpy()[found], cosine
+
+    key = ("nearest", *loaders.checkpoint_key(chosen.run, chosen.step), tuple(rows.tolist()), k)
+    return _kept.get(key, make)  # type: ignore[no-any-return]
+
+
+def measures(frame: pd.DataFrame, row: int) -> pd.DataFrame:
+    """Losses and ranks of a panel, each with the share of panels that have a lower one; undefined ones left out."""
+    found = []
+    for column, name in MEASURES.items():
+        value = float(frame[column].to_numpy(np.float32)[frame.index.get_loc(row)]) if column in frame else float("nan")
+        if not np.isnan(value):
+            below = neighbors.share_below(frame[column].to_numpy(np.float32), value)
+            found.append({"what": name, "value": value, "below": 100 * below})
+    return pd.DataFrame(found, columns=["what", "value", "below"])
+
+
+def show_measures(frame: pd.DataFrame, row: int, key: str) -> None:
+    """The panel's losses and ranks as a table with bars."""
+    table = measures(frame, row)
+    if table.empty:
+        shell.line("No loss is defined for this panel: it is alone on its page and lacks an image or a text.")
+        return
+    st.dataframe(
+        table,
+        key=key,
+        hide_index=True,
+        width="stretch",
+        row_height=30,
+        column_config={
+            "what": st.column_config.TextColumn(
+                "Measure", width=112, help="Losses, and ranks of the true match; p image, t text"
+            ),
+            "value": st.column_config.NumberColumn("Value", format="%.3g", width=64),
+            "below": st.column_config.ProgressColumn(
+                "Higher than",
+                help="Share of all panels with a lower value",
+                format="%.0f %%",
+                min_value=0,
+                max_value=100,
+            ),
+        },
+    )
+
+
+def show_gate(frame: pd.DataFrame, row: int) -> None:
+    """What the fusion gate gave to image, text and box."""
+    shares = {name: float(frame[column][row]) for column, name in GATE.items()}
+    if any(np.isnan(list(shares.values()))):
+        return
+    shell.line("Gate: " + "   ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items()))
+
+
+def title_of(frame: pd.DataFrame, row: int) -> str:
+    """Which panel of which page, in words (text from data: show it as text)."""
+    panel = frame.loc[row]
+    return f"Panel {panel['order'] + 1} of {panel['n_panels']}  ·  {panel['page_id']}"
+
+
+def show_neighbors(
+    chosen: shell.Chosen, frame: pd.DataFrame, row: int, *, key: str, k: int = 8, width: int = 72
+) -> None:
+    """The nearest panels as small images; a click on one's button makes it the chosen panel."""
+    if positions_of(chosen, np.array([row]))[0] < 0:
+        shell.line("This panel was not embedded.")
+        return
+    rows, cosine = nearest(chosen, np.array([row]), k)
+    with st.grid(min_column_width=width, gap="xsmall", key=f"{key}-near"):
+        for other, value in zip(rows[0].tolist(), cosine[0].tolist(), strict=True):
+            relation = kinship(frame, row, other)
+            with st.container(gap="xxsmall", key=f"tile-{key}-near-{other}"):
+                st.image(shell.thumb(chosen, other, 160), width="stretch", alt=title_of(frame, other))
+                st.button(
+                    f"{value:.3f}",
+                    key=f"{key}-near-{other}-go",
+                    help=f"cosine, {relation}; click to look at this panel",
+                    icon=":material/check:" if relation == "same page" else None,
+                    type="tertiary",
+                    on_click=focus_on,
+                    args=(other,),
+                )
+
+
+def kinship(frame: pd.DataFrame, a: int, b: int) -> str:
+    """What two panels share: "same page", "same book" or "another book"."""
+    if frame["page"][a] == frame["page"][b]:
+        return "same page"
+    return "same book" if frame["book"][a] == frame["book"][b] else "another book"
+
+
+def focus_on(row: int | None) -> None:
+    """Make a panel the one that the address names."""
+    shell.set_params(panel=row)
+
+
+def words(frame: pd.DataFrame, row: int, limit: int = 600) -> str:
+    """Who says what in a panel, and its description; a sentence where there is neither."""
+    panel: Any = frame.loc[row]
+    parts = [str(panel["dialogue"]), str(panel["description"])]
+    text = "\n".join(p for p in parts if p)
+    if not text:
+        return "(no text)"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

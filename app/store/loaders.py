@@ -1,0 +1,328 @@
+"""Everything that views read of runs, computed once a checkpoint and shared by all sessions.
+
+Keys are fingerprints of files (a checkpoint's manifest, a data set's settings), never arrays. What comes back is
+shared: copy a frame before changing it. No function here needs a session, so the image route may call them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.store.cache import Memory
+from stage3.config import Config
+from stage3.errors import DataError, Stage3Error, StorageError
+from stage3.runs import RunFolder, list_broken, list_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stage3.batches.dataset import Dataset
+    from stage3.diagnose import Diagnosis
+    from stage3.model.embedding import Embedded
+    from stage3.model.objectives import Stage3
+
+PROJECT = Path(__file__).resolve().parents[2]
+SAMPLES = Path("data") / "samples"
+
+_datasets: Memory[Dataset] = Memory(3)
+_models: Memory[Stage3] = Memory(6)
+_embedded: Memory[Embedded] = Memory(6)
+_frames: Memory[pd.DataFrame] = Memory(6)
+_metrics: Memory[pd.DataFrame] = Memory(64)
+_other: Memory[Any] = Memory(128)
+
+
+# --- which runs there are
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run that can be chosen: its id in addresses (`root/name`) and the run."""
+
+    id: str
+    run: RunFolder
+    is_sample: bool
+
+
+def roots() -> dict[str, Path]:
+    """Folders whose runs are offered, by the label that stands for them in addresses. Nothing else is ever opened.
+
+    `runs/` and `data/samples/runs/` of the folder the app was started in, else of the project; and every folder that
+    the environment variable STAGE3_RUNS names (separated like PATH).
+    """
+    found: dict[str, Path] = {"runs": base() / "runs", "samples": base() / SAMPLES / "runs"}
+    for given in filter(None, os.environ.get("STAGE3_RUNS", "").split(os.pathsep)):
+        path = Path(given)
+        label = path.resolve().name or "root"
+        while label in found and found[label].resolve() != path.resolve():
+            label += "-"
+        found[label] = path
+    return found
+
+
+def base() -> Path:
+    """The folder that relative paths of runs refer to: where the app was started, if runs or data are there."""
+    here = Path.cwd()
+    return here if (here / "runs").is_dir() or (here / SAMPLES).is_dir() else PROJECT
+
+
+def entries() -> list[Entry]:
+    """All runs of all roots, the one that was active last first."""
+    found = []
+    for label, root in roots().items():
+        for run in list_runs([root]) if root.is_dir() else []:
+            found.append(Entry(f"{label}/{run.name}", run, label == "samples"))
+    return sorted(found, key=lambda e: e.run.status.updated, reverse=True)
+
+
+def broken() -> list[tuple[str, str]]:
+    """Folders that look like runs and cannot be opened: their id and the reason."""
+    found = []
+    for label, root in roots().items():
+        for path, reason in list_broken([root]) if root.is_dir() else []:
+            found.append((f"{label}/{path.name}", reason))
+    return found
+
+
+def default_entry(found: list[Entry]) -> Entry | None:
+    """The shipped run, or else the run that was active last."""
+    return next((e for e in found if e.is_sample), found[0] if found else None)
+
+
+def entry(run_id: str) -> Entry:
+    """The run of an id; DataError where there is none. Only ids of listed runs are found, never paths."""
+    label, _, name = run_id.partition("/")
+    root = roots().get(label)
+    if root is None or not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise DataError(f"no run is called {run_id[:100]!r} here")
+    own = RunFolder.exists(root) and root.resolve().name == name
+    return Entry(run_id, RunFolder.load(root if own else root / name), label == "samples")
+
+
+# --- what a run holds
+
+
+def steps(run: RunFolder) -> list[int]:
+    """Steps of the run's checkpoints, ascending."""
+    return [c.step for c in run.checkpoints()]
+
+
+def resolve_step(run: RunFolder, step: int | None) -> int:
+    """The checkpoint that is meant: the given one, else the best, else the newest.
+
+    Raises:
+        StorageError: the run has no such checkpoint (yet).
+    """
+    there = steps(run)
+    if not there:
+        raise StorageError(f"{run.name} has no checkpoint yet. It gets one at the end of its first epoch.")
+    if step is not None:
+        if step not in there:
+            raise StorageError(f"{run.name} has no checkpoint of step {step}; it has {', '.join(map(str, there))}.")
+        return step
+    best = run.best()
+    return best.step if best and best.step in there else there[-1]
+
+
+def metrics(run: RunFolder) -> pd.DataFrame:
+    """`RunFolder.metrics()`, read again only when the file has grown."""
+    key = metrics_key(run)
+    return run.metrics() if key is None else _metrics.get(key, run.metrics)
+
+
+def metrics_key(run: RunFolder) -> tuple[Any, ...] | None:
+    """A key for anything computed from a run's metrics; another one when the file has grown, None without a file."""
+    try:
+        info = (run.path / "metrics.jsonl").stat()
+        return (str(run.path.resolve()), info.st_size, info.st_mtime_ns)
+    except OSError:
+        return None
+
+
+def config_here(config: Config) -> Config:
+    """The settings with relative data paths made absolute from `base()`, and the CPU as device."""
+    changes: dict[str, Any] = {"device": "cpu", "recompute_features": False}
+    for name in ("data", "manifest", "panels", "labels", "cache_dir"):
+        value = getattr(config, name)
+        if value and not Path(value).is_absolute():
+            changes[name] = str(base() / value)
+    return config.replace(**changes)
+
+
+def data_key(config: Config) -> tuple[Any, ...]:
+    """What a data set and its features depend on; runs with equal keys share one data set in memory."""
+    from stage3.config import FIELDS, spec_of
+
+    names = [n for n in FIELDS if spec_of(n).group in ("data", "features")]
+    here = config_here(config)
+    stamp = []
+    for part in (here.data, here.manifest, here.labels):
+        path = Path(part) / "dataset.yaml" if part and Path(part).is_dir() else Path(part or "/nonexistent")
+        stamp.append(path.stat().st_mtime_ns if path.is_file() else 0)
+    return (*(getattr(here, n) for n in names), *stamp)
+
+
+def open_dataset(run: RunFolder) -> Dataset:
+    """The panels, features and split of a run's data set; computed features are found in the store.
+
+    Raises:
+        Stage3Error: the data set is not where the run's settings say, or cannot be read.
+    """
+
+    def make() -> Dataset:
+        from stage3.batches.dataset import Dataset
+
+        _one_thread()
+        return Dataset.load(config_here(run.config), progress=False)
+
+    return _datasets.get(data_key(run.config), make)
+
+
+def is_dataset_open(run: RunFolder) -> bool:
+    """Whether `open_dataset` would answer at once."""
+    return data_key(run.config) in _datasets
+
+
+def data_changed(run: RunFolder) -> str:
+    """What differs between the data a run was trained on and the data found now, "" when nothing does."""
+    data = open_dataset(run)
+    try:
+        before = run.read_json("data")
+    except StorageError:
+        return ""
+    now = _other.get(("identity", id(data)), data.identity)
+    names = [n for n in ("table", "features", "panels", "pages") if n in before and before[n] != now[n]]
+    return ", ".join(names)
+
+
+def fingerprint(run: RunFolder, step: int | None = None) -> str:
+    """SHA-256 that changes when a bit of the checkpoint does."""
+    return run.fingerprint(resolve_step(run, step))
+
+
+def checkpoint_key(run: RunFolder, step: int | None = None) -> tuple[Any, ...]:
+    """A key for anything computed from a checkpoint and its data set."""
+    return (fingerprint(run, step), data_key(run.config))
+
+
+def load_model(run: RunFolder, step: int | None = None) -> Stage3:
+    """The model of a checkpoint, in eval mode on the CPU. Shared: never train it."""
+    at = resolve_step(run, step)
+
+    def make() -> Stage3:
+
+        _one_thread()
+        return run.model(at)
+
+    return _models.get(run.fingerprint(at), make)
+
+
+def embedded(run: RunFolder, step: int | None = None) -> Embedded:
+    """Embeddings of all usable panels by a checkpoint, from stored features."""
+
+    def make() -> Embedded:
+        from stage3.model import embedding
+
+        data = open_dataset(run)
+        return embedding.embed(load_model(run, step), data.panel_set, data.pages("all"))
+
+    return _embedded.get(checkpoint_key(run, step), make)
+
+
+def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
+    """`stage3.runs.inspection.panel_frame` of a checkpoint: one row a panel, index = row of the panel table."""
+
+    def make() -> pd.DataFrame:
+        from stage3.runs import inspection
+
+        data, model, made = open_dataset(run), load_model(run, step), embedded(run, step)
+        measured = inspection.kept_columns(run, resolve_step(run, step), data, model, made)
+        frame = inspection.panel_frame(data, model, made, measured)
+        give_back()
+        return frame
+
+    return _frames.get(checkpoint_key(run, step), make)
+
+
+def diagnosis(run: RunFolder, step: int | None = None) -> Diagnosis:
+    """`stage3.diagnose.diagnose` of a checkpoint on books it was not trained on: val, else test, else all."""
+
+    def make() -> Diagnosis:
+        import torch
+
+        from stage3.config import SPLITS
+        from stage3.diagnose import diagnose
+        from stage3.model import validation
+        from stage3.runs import inspection
+
+        data, everything = open_dataset(run), embedded(run, step)
+        split_of = torch.from_numpy(data.split)[everything.page_ids]
+        for name in ("val", "test"):
+            chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
+            if len(chosen):
+                everything = inspection.take(everything, inspection.gallery_sample(chosen, everything))
+                break
+        found = diagnose(everything.panel, everything.page_ids, validation.retrieval_metrics(everything))
+        give_back()
+        return found
+
+    found: Diagnosis = _other.get(("diagnosis", *checkpoint_key(run, step)), make)
+    return found
+
+
+def result(run: RunFolder) -> dict[str, float]:
+    """The validation row of the best checkpoint (`stage3.train.result`), undefined metrics left out."""
+    from stage3 import train
+
+    values = train.result(run)["validation"]
+    return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and v == v}
+
+
+def warm_up() -> None:
+    """Import what every view needs and read the default run's panels; what fails here is said by the view that asks."""
+    # Walking the 400,000 objects of torch, pandas and plotly stops all sessions, and collecting while they are imported
+    # took half a second of the first view. They live as long as the server, so the collector need not look at them.
+    gc.disable()
+    try:
+        import plotly.graph_objects  # noqa: F401
+
+        found = default_entry(entries())
+        if found is not None:
+            with suppress(Stage3Error):
+                panel_frame(found.run)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def remember(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """Keep a view's own small result by key, such as ("neighbors", *checkpoint_key(run, step), 10)."""
+    return _other.get(key, make)
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system after heavy work: the C library keeps what lies between pieces in use.
+
+    After embedding 100,000 panels that were 156 of 703 MB.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _one_thread() -> None:
+    """Sessions share the machine with training: inference uses one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+__all__ = ["Entry", "Stage3Error", "embedded", "entries", "open_dataset", "panel_frame", "remember"]

@@ -1,0 +1,120 @@
+"""Positions of panels: PCA at once, UMAP from the run's folder, made there by a child process when it is missing.
+
+The child is `python -m stage3.projection`; what it does is on the disk, so any tab of any session sees it, and a
+restarted server too. This module only remembers which children it started, to start none twice.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.store import loaders
+from app.store.cache import Memory
+from stage3.errors import StorageError
+from stage3.projection import files, layouts
+from stage3.projection.files import Job
+from stage3.runs import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_AT_ONCE = 2
+_kept: Memory[Any] = Memory(16)
+_children: dict[Path, subprocess.Popen[bytes]] = {}
+_guard = threading.Lock()
+
+
+def pca_positions(run: RunFolder, step: int | None) -> np.ndarray:
+    """(N, 2) principal components, one row for each of `loaders.embedded(run, step).rows`."""
+
+    def make() -> np.ndarray:
+        return layouts.pca(loaders.embedded(run, step).panel.numpy())
+
+    return _kept.get(("pca", *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
+
+
+def umap_map(run: RunFolder, step: int | None) -> pd.DataFrame | None:
+    """The stored map in the order of `loaders.embedded(run, step).rows`, None while there is none that fits."""
+    path = files.projection_path(run, loaders.resolve_step(run, step))
+    if not path.is_file():
+        return None
+
+    def make() -> pd.DataFrame | None:
+        try:
+            frame = files.load(path)
+        except StorageError:
+            return None
+        rows = loaders.embedded(run, step).rows.numpy()
+        if frame.attrs["about"].get("table") != loaders.open_dataset(run).table.fingerprint():
+            return None  # the data set changed since; rows of the map name other panels now
+        found: pd.DataFrame = frame.set_index("row").reindex(rows)
+        return None if found["umap_dim1"].isna().any() else found
+
+    return _kept.get(("map", path, path.stat().st_mtime_ns), make)  # type: ignore[no-any-return]
+
+
+def map_path(run: RunFolder, step: int | None) -> Path:
+    """Where the map of a checkpoint is kept."""
+    return files.projection_path(run, loaders.resolve_step(run, step))
+
+
+def state(path: Path) -> Job:
+    """How far a map is. A child that this server started and that has not written yet counts as running."""
+    job = files.job_state(path)
+    child = _children.get(path)
+    if job.state in ("missing", "failed") and child is not None and child.poll() is None:
+        return Job("running", "starting")
+    if job.state == "missing" and child is not None and child.poll() not in (None, 0):
+        return Job("failed", message="the process that makes the map ended before it could say why")
+    return job
+
+
+def ensure(run: RunFolder, step: int | None, *, drift: bool = False, again: bool = False) -> Job:
+    """The state of a map, after starting a child for it where it is missing (or failed, and `again` is asked)."""
+    path = files.drift_path(run) if drift else map_path(run, step)
+    job = state(path)
+    if job.state in ("ready", "running") or (job.state == "failed" and not again):
+        return job
+    with _guard:
+        alive = [p for p, c in _children.items() if c.poll() is None]
+        if path in alive:
+            return state(path)
+        if len(alive) >= MOST_AT_ONCE:
+            return Job("running", "waiting for another map")
+        what = ["--drift"] if drift else ["--step", str(loaders.resolve_step(run, step))]
+        _children[path] = _spawn(["--run", str(run.path.resolve()), *what])
+    return Job("running", "starting")
+
+
+def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """A child of lower priority, with one thread, in a group of its own, that looks for data where the app does."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(loaders.PROJECT), os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-m", "stage3.projection", "--json", *arguments]
+    flags, group = 0, None
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS
+    else:
+        group = 0
+    child = subprocess.Popen(
+        command,
+        cwd=loaders.base(),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        creationflags=flags,
+        process_group=group,
+    )
+    if sys.platform != "win32":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, child.pid, 10)
+    return child

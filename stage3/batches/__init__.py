@@ -1,0 +1,35 @@
+"""Packed batches of whole pages, cut from a data set: no padding row exists anywhere.
+
+Beside this file: `batch` is what the encoder reads, `sampler` decides which pages share a batch, and `dataset` joins a
+panel table, its features and its split by book.
+"""
+
+from stage3.batches.batch import (
+    IMAGE,
+    LAYOUT,
+    TEXT,
+    Features,
+    PanelBatch,
+    PanelSet,
+    derived_seed,
+    generator,
+    seeded,
+)
+from stage3.batches.dataset import Dataset
+from stage3.batches.sampler import PageSampler, fixed_batches, steps_from
+
+__all__ = [
+    "IMAGE",
+    "LAYOUT",
+    "TEXT",
+    "Dataset",
+    "Features",
+    "PageSampler",
+    "PanelBatch",
+    "PanelSet",
+    "derived_seed",
+    "fixed_batches",
+    "generator",
+    "seeded",
+    "steps_from",
+]

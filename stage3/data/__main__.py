@@ -1,0 +1,72 @@
+"""`python -m stage3.data check`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stage3.cli import Parser, run, say, settings_from
+from stage3.errors import DataError
+from stage3.storage import to_json
+
+EXAMPLES = (
+    "python -m stage3.data check --data data/samples",
+    "python -m stage3.data check --manifest pages.csv --panels vlm_json --labels labels.json",
+    "python -m stage3.data check --manifest pages.csv --panels ocr --panel-format ocr --remap E:\\x=/data/x",
+    "python -m stage3.data check --data data/samples --json > report.json",
+)
+SETTINGS = (
+    "data",
+    "manifest",
+    "panels",
+    "panel_format",
+    "labels",
+    "remap",
+    "box_order",
+    "keep_labels",
+    "max_panels",
+    "max_skip_fraction",
+    "max_megapixels",
+    "limit_pages",
+    "val_fraction",
+    "test_fraction",
+    "split_seed",
+    "cache_dir",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check a data set; returns 2 only when nothing is left to train on."""
+    about = (
+        "Reads a data set as a training run would and reports what it finds: pages kept and left out by reason, how "
+        "panel files were found, panels per page, text, anomalies with their first paths, and the split by book."
+    )
+    parser = Parser("data", about, EXAMPLES)
+    parser.add_argument("action", metavar="check", choices=("check",), help="read everything and report")
+    parser.add_settings(SETTINGS)
+    parser.add_argument("--config", help="YAML file of settings; flags win over it")
+    parser.add_json("print the whole report as one line of JSON")
+    parser.add_argument("--out", help="also write the whole report to this JSON file")
+    parser.add_argument("--refresh", action="store_true", help="read all files again, whatever the cache holds")
+    args = parser.parse(argv)
+    config = settings_from(args, config=args.config)
+
+    from stage3.data.check import check
+    from stage3.data.readers.cache import damage_problem, nothing_left
+    from stage3.data.readers.report import report_lines
+
+    report = check(config, out=args.out, refresh=args.refresh)
+    for line in [to_json(report.to_dict())] if args.json else report_lines(report):
+        say(line)
+    if not args.json:
+        refused = damage_problem(report, config)
+        if refused and report.pages_kept:
+            say(f"A training run would refuse to start: {refused}")
+        if args.out:
+            say(f"Report written to {args.out}")
+    if problem := nothing_left(report):
+        raise DataError(problem)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,223 @@
+"""Why one page is, or is not, in the panel table: its file read again, panel by panel, with what happened to each."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stage3.config import Config
+from stage3.data import images
+from stage3.data.readers import READERS, DataSource, PageProblem, source_of
+from stage3.data.readers.jsonfile import read_json
+from stage3.data.readers.labels import read_labels
+from stage3.data.readers.manifest import read_manifest, remapped
+from stage3.data.readers.names import exact_key, stem_key
+from stage3.data.readers.rules import THOUSAND, PageInfo, Panel, RawPage, RawPanel, finish, flatten, four
+from stage3.data.table import DataReport, PanelTable
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class PanelCheck:
+    """One entry of a page's file.
+
+    Attributes:
+        index: its position in the file, from 0.
+        order: its place in reading order among the kept panels, None when it was dropped.
+        box: x, y, w, h as shares of the page: the one that is used, or of a dropped panel the one its file gives.
+        text: dialogue and description.
+        notes: (code, detail) of everything that happened to it.
+    """
+
+    index: int
+    order: int | None
+    box: Box | None
+    text: str
+    notes: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class PageCheck:
+    """One listed page.
+
+    Attributes:
+        page_id: canonical id.
+        image: path of its image, "" when it is missing.
+        file: path of its panel file, "" when none is found by its exact id.
+        problem: (reason, detail) why its file is refused, None when panels can be read from it.
+        panels: every entry of the file.
+        notes: (code, detail) of what concerns the whole page.
+    """
+
+    page_id: str
+    image: str
+    file: str
+    problem: tuple[str, str] | None
+    panels: list[PanelCheck]
+    notes: list[tuple[str, str]]
+
+
+def listed_pages(config: Config) -> pd.DataFrame:
+    """All pages of the manifest: page_id, image (as written), label ("" without one), one row a page.
+
+    Raises:
+        ConfigError, DataError: the data set, its manifest or labels cannot be read.
+    """
+    source = source_of(config)
+    manifest = read_manifest(source.manifest, DataReport())
+    if config.limit_pages:
+        manifest = manifest.head(config.limit_pages)
+    frame = pd.DataFrame(
+        {"page_id": manifest.ids.to_pandas(), "image": manifest.images.to_pandas(), "label": [""] * len(manifest)}
+    )
+    if source.labels is not None:
+        report = DataReport()
+        labels = read_labels(source.labels, config.keep_labels, report)
+        codes = labels.of_pages(manifest.ids, report)
+        names = np.array([*labels.names, "", ""], dtype=object)  # missing and invalid codes are negative
+        frame["label"] = names[np.maximum(codes, -2)]
+    return frame
+
+
+def left_out(listed: pd.DataFrame, table: PanelTable) -> pd.DataFrame:
+    """The listed pages that the table does not hold, with `reason` where the report or the label knows it.
+
+    Args:
+        listed: from `listed_pages`.
+        table: the panel table of the same data set.
+    """
+    kept = set(table.pages["page_id"])
+    out = listed[[page not in kept for page in listed["page_id"]]].reset_index(drop=True)
+    known: dict[str, str] = {}
+    root = (table.report.facts.get("source") or {}).get("panels", "")
+    for code, texts in table.report.examples.items():
+        if code.startswith("page:"):
+            known |= {page: code.removeprefix("page:") for text in texts for page in _ids_in(text, root)}
+    by_label = table.report.skipped.get("label", 0) > 0
+    kept_labels = set(table.pages["page_type"])
+    reasons = []
+    for page, label in zip(out["page_id"], out["label"], strict=True):
+        guess = "label" if by_label and label and label not in kept_labels else ""
+        reasons.append(known.get(page, guess))
+    return out.assign(reason=reasons)
+
+
+def _ids_in(text: str, root: str) -> list[str]:
+    """What may be the page id at the head of an example such as "book/p1: cover" or "panels/book/p1.json: line 3"."""
+    heads = [text, *(text[: m.start()] for m in re.finditer(": ", text))]
+    files = [h.removesuffix(".json") for h in heads if h.endswith(".json")]
+    below = [f.removeprefix(root).lstrip("/\\") for f in files if root]
+    return [*heads, *files, *(f.replace("\\", "/") for f in below)]
+
+
+def check_page(config: Config, page_id: str, image: str = "") -> PageCheck:
+    """Read one page again and say what becomes of each of its panels.
+
+    Args:
+        config: settings that name the data set.
+        page_id: canonical id of a listed page.
+        image: its image as the manifest writes it.
+
+    Raises:
+        ConfigError, DataError: the data set is not there.
+    """
+    source = source_of(config)
+    path = _image(source, image)
+    notes: list[tuple[str, str]] = []
+    file = ""
+
+    def note(code: str, detail: str) -> None:
+        notes.append((code, detail))
+
+    try:
+        value, file = _value(source, page_id)
+        raw = READERS[source.panel_format].page(value, source, note)
+    except PageProblem as problem:
+        return PageCheck(page_id, path, file, (problem.code, problem.detail), [], notes)
+    size = _size(path, config, note)
+    kept: list[Panel] = []
+    problem_found = None
+    try:
+        kept, declared = finish(raw, PageInfo(page_id, lambda: size, note), config.max_panels)
+        size = declared if 0 not in declared else size
+    except PageProblem as problem:
+        problem_found = (problem.code, problem.detail)
+    places = {panel.source_index: (order, panel.box) for order, panel in enumerate(kept)}
+    rescaled = any(code == "boxes_rescaled" for code, _ in notes)
+    entries = [_entry(raw, i, places, notes, size, rescaled) for i in range(len(raw.panels))]
+    general = [(code, detail) for code, detail in notes if not detail.startswith("panels[")]
+    return PageCheck(page_id, path, file, problem_found, entries, general)
+
+
+def _image(source: DataSource, written: str) -> str:
+    path = remapped(written, source.remap, source.manifest.resolve().parent)
+    return path if os.path.isfile(path) else ""  # noqa: PTH113 - a name that is too long is no file, and no error
+
+
+def _size(path: str, config: Config, note: Any) -> tuple[int, int]:
+    if not path:
+        return 0, 0
+    try:
+        return images.page_size(path, max_megapixels=config.max_megapixels)
+    except images.ImageProblem as problem:
+        note(f"image:{problem.code}", problem.detail)
+        return 0, 0
+
+
+def _value(source: DataSource, page_id: str) -> tuple[Any, str]:
+    """The page's parsed JSON and the file it came from, found by its id without listing the whole folder."""
+    items = READERS[source.panel_format].items
+    if items is not None:
+        for name, value in items(source.panels):
+            if name == page_id:
+                return value, str(source.panels)
+        raise PageProblem("no_panel_file", f"{source.panels.name} does not hold this page")
+    key = exact_key(page_id)
+    root = source.panels.resolve()
+    for name in dict.fromkeys((page_id, key, stem_key(key))):
+        path = os.path.join(root, f"{name}.json")  # noqa: PTH118 - as above
+        if os.path.isfile(path) and Path(path).resolve().is_relative_to(root):  # noqa: PTH113
+            return read_json(path), path
+    raise PageProblem("no_panel_file", "no panel file by its exact id; other spellings are not tried here")
+
+
+def _entry(
+    raw: RawPage,
+    index: int,
+    places: dict[int, tuple[int, Box | None]],
+    notes: list[tuple[str, str]],
+    size: tuple[int, int],
+    rescaled: bool,
+) -> PanelCheck:
+    panel = raw.panels[index]
+    where = f"panels[{index}]: "
+    own = [(code, detail.removeprefix(where)) for code, detail in notes if detail.startswith(where)]
+    text = "" if panel is None else " ".join(filter(None, (flatten(panel.dialogue), flatten(panel.description))))
+    order, box = places.get(index, (None, None))
+    if order is None and panel is not None and not rescaled:
+        box = _as_written(panel, size)
+    return PanelCheck(index, order, box, text[:2000], own)
+
+
+def _as_written(panel: RawPanel, size: tuple[int, int]) -> Box | None:
+    """The box of a dropped panel as its file gives it, cut to the page for drawing; None when that makes no box."""
+    values, _ = four(panel.box)
+    if values is None:
+        return None
+    a, b, c, d = values
+    x0, y0, x1, y1 = (a, b, a + c, b + d) if panel.corners == "xywh" else (a, b, c, d)
+    if panel.corners == "yxyx":
+        x0, y0, x1, y1 = b, a, d, c
+    wide, high = (THOUSAND, THOUSAND) if panel.unit == "permille" else (float(size[0]), float(size[1]))
+    if not wide or not high:
+        return None
+    left, right = sorted(min(max(v / wide, 0.0), 1.0) for v in (x0, x1))
+    top, bottom = sorted(min(max(v / high, 0.0), 1.0) for v in (y0, y1))
+    return (left, top, right - left, bottom - top)

@@ -1,0 +1,247 @@
+"""Reading a data set once: the table is kept as Parquet under a key that hashes everything it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from stage3.cli import counted
+from stage3.config import SPLITS, Config
+from stage3.data.readers.formats import READERS
+from stage3.data.readers.names import Listing, scan
+from stage3.data.readers.rows import build
+from stage3.data.readers.source import DataSource, source_of
+from stage3.data.splits import split_books
+from stage3.data.table import DataReport, PanelTable
+from stage3.errors import DataError, StorageError
+from stage3.storage import pid_alive
+
+VERSION = 2  # of the rules: a change to what a reader makes of the same files raises it
+# Not faults of a page: it is listed, and just not part of what is trained on, or nothing was ever found on it.
+NOT_DAMAGE = frozenset({"label", "label_missing", "no_panel_file", "panel_file_ambiguous", "no_panels"})
+
+
+def load(config: Config, *, refresh: bool = False) -> PanelTable:
+    """The panel table of the data set that the settings name, fit to train on; see `read`.
+
+    Raises:
+        ConfigError, DataError, StorageError: as `read`.
+        DataError: nothing is left to train on, or more than `max_skip_fraction` of the pages that the labels keep are
+            damaged.
+    """
+    table = read(config, refresh=refresh)
+    problem = nothing_left(table.report) or damage_problem(table.report, config)
+    if problem:
+        raise DataError(problem)
+    return table
+
+
+def read(config: Config, *, refresh: bool = False) -> PanelTable:
+    """The panel table of a data set, from its files the first time and then from the cache, however much is damaged.
+
+    The cache is used only while manifest, labels, panel files (path, size, time), image folders and the settings
+    that matter are the same. `refresh` reads everything again.
+
+    Raises:
+        ConfigError: the settings name no data set, or its dataset.yaml has an unknown key.
+        DataError: the manifest or the labels cannot be used.
+        StorageError: the cache folder cannot be written.
+    """
+    source = source_of(config)
+    scanned = DataReport()
+    listing = None if READERS[source.panel_format].items else scan(source.panels, scanned)
+    folder = Path(config.cache_dir) / "tables" / _key(config, source, listing)
+    table = None if refresh else _cached(folder)
+    if table is None:
+        _make(config, source, listing, scanned, folder)
+        table = PanelTable.load(folder)
+    table.report.facts["source"] = {
+        "name": source.name,
+        "format": source.panel_format,
+        "manifest": str(source.manifest),
+        "panels": str(source.panels),
+        "labels": str(source.labels or ""),
+        "table": str(folder),
+    }
+    table.report.facts["splits"] = split_sizes(table, config)
+    return table
+
+
+def _key(config: Config, source: DataSource, listing: Listing | None) -> str:
+    parts = {
+        "version": VERSION,
+        "manifest": _digest(source.manifest),
+        "folder": str(source.manifest.resolve().parent),  # relative image paths start here
+        "labels": _digest(source.labels) if source.labels else "",
+        "panels": [str(source.panels.resolve()), listing.digest if listing else _digest(source.panels)],
+        "format": [source.panel_format, source.box_order, source.remap],
+        "settings": [list(config.keep_labels), config.max_panels, config.limit_pages, config.max_megapixels],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _cached(folder: Path) -> PanelTable | None:
+    """The table in the folder; None when there is none, it is damaged, or an image folder has changed since."""
+    try:
+        folders = json.loads((folder / "image_folders.json").read_text(encoding="utf-8"))
+        if any(_mtime(name) != time for name, time in folders.items()):
+            return None
+        return PanelTable.load(folder)
+    except (DataError, OSError, ValueError, KeyError, pa.ArrowException):
+        return None
+
+
+def _mtime(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116 - many folders
+    except OSError:
+        return -1
+
+
+def _make(config: Config, source: DataSource, listing: Listing | None, scanned: DataReport, folder: Path) -> None:
+    """Build in a folder of its own and put it in place whole, so that no reader ever sees half a table."""
+    work = folder.with_name(f".{folder.name}.{os.getpid()}")
+    _clear_dead(folder.parent)
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        report, folders = build(config, source, listing, work)
+        for code, n in scanned.counts.items():
+            report.counts[code] += n
+            report.examples[code] = scanned.examples[code]
+        (work / "report.json").write_text(json.dumps(report.to_dict(), ensure_ascii=False), encoding="utf-8")
+        table = PanelTable.load(work)
+        table.report.facts.update(table_facts(table))
+        (work / "report.json").write_text(json.dumps(table.report.to_dict(), ensure_ascii=False), encoding="utf-8")
+        (work / "image_folders.json").write_text(json.dumps(folders, ensure_ascii=False), encoding="utf-8")
+        _put_in_place(work, folder)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the panel table cannot be written: {error.strerror or error}. "
+            "Name another folder with --cache_dir."
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _clear_dead(tables: Path) -> None:
+    """Remove what processes left that were killed while they built a table."""
+    for entry in tables.glob(".*"):
+        pid = entry.name.removesuffix(".old").rpartition(".")[2]
+        if pid.isdecimal() and not pid_alive(int(pid)):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _put_in_place(work: Path, folder: Path) -> None:
+    """Rename, so that another process sees the old table or the new one; if it was quicker, its table is as good."""
+    old = work.with_name(f"{work.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        work.replace(folder)
+    except OSError:
+        if not (folder / "image_folders.json").is_file():
+            raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def table_facts(table: PanelTable) -> dict[str, object]:
+    """What a newcomer asks of a data set: how many panels a page, how much text, how many boxes."""
+    per_page = table.pages["n_panels"].to_numpy()
+    numbers, pages = np.unique(per_page, return_counts=True)
+    dialogue = (table.panels["dialogue"] != "").to_numpy()
+    description = (table.panels["description"] != "").to_numpy()
+    no_image = (table.pages["image_path"] == "").to_numpy()
+    return {
+        "panels": len(table),
+        "books": int(table.pages["book_id"].nunique()),
+        "panels_per_page": {str(n): int(k) for n, k in zip(numbers, pages, strict=True)},
+        "single_panel_share": _share(per_page == 1),
+        "textless_share": _share(~(dialogue | description)),
+        "dialogue_share": _share(dialogue),
+        "description_share": _share(description),
+        "boxless_share": _share(~table.has_box),
+        "no_picture_share": _share(no_image),
+        **_spans(table),
+        "pages_by_type": {str(k): int(v) for k, v in table.pages["page_type"].value_counts().items()},
+    }
+
+
+def _spans(table: PanelTable) -> dict[str, int]:
+    """Panels that cross their page from side to side, and from top to bottom.
+
+    Comics are drawn in rows: where far more panels are columns, x and y of the boxes may be swapped. No single page
+    tells; a person must look.
+    """
+    w, h = (table.panels[c].to_numpy() for c in "wh")
+    return {"wide_panels": int(((w > 0.8) & (h < 0.6)).sum()), "tall_panels": int(((h > 0.8) & (w < 0.6)).sum())}
+
+
+def _share(which: np.ndarray) -> float:
+    return round(float(which.mean()), 6) if len(which) else 0.0
+
+
+def split_sizes(table: PanelTable, config: Config) -> dict[str, object]:
+    """Books, pages and panels of each split; `problem` instead when the books do not allow one."""
+    if not len(table.pages):
+        return {}
+    try:
+        split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
+    except DataError as error:
+        return {"problem": str(error)}
+    books, panels = table.book_of_page, table.pages["n_panels"].to_numpy()
+    return {
+        name: {
+            "books": len(np.unique(books[split == s])),
+            "pages": int((split == s).sum()),
+            "panels": int(panels[split == s].sum()),
+        }
+        for s, name in enumerate(SPLITS)
+    }
+
+
+def damaged_pages(report: DataReport) -> int:
+    """Pages left out because something is wrong with them, rather than because of their label or emptiness."""
+    return sum(n for reason, n in report.skipped.items() if reason not in NOT_DAMAGE)
+
+
+def damage_problem(report: DataReport, config: Config) -> str:
+    """Why a run would refuse to start on this data, "" when it would not."""
+    damaged, considered = damaged_pages(report), int(report.facts.get("considered", report.pages_listed))
+    if damaged <= config.max_skip_fraction * considered:
+        return ""
+    reason = next(r for r, _ in report.skipped.most_common() if r not in NOT_DAMAGE)
+    first = (report.examples.get(f"page:{reason}") or [""])[0]
+    return (
+        f"{damaged:,} of {considered:,} pages are damaged, more than max_skip_fraction {config.max_skip_fraction:g}; "
+        f"the most frequent reason is {reason}, first {first}. See `python -m stage3.data check`, then repair them or "
+        "raise --max_skip_fraction."
+    )
+
+
+def nothing_left(report: DataReport) -> str:
+    """Why nothing is left to train on, "" when something is."""
+    if report.pages_kept:
+        return ""
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in report.skipped.most_common(5)) or "no page is listed"
+    first = next((f"; first {e[0]}" for c, e in report.examples.items() if c.startswith("page:") and e), "")
+    remedy = ""
+    if next(iter(report.skipped.most_common(1)), ("", 0))[0] == "label":
+        names = ", ".join(f"{name} {n:,}" for name, n in report.facts.get("labels", {}).items())
+        remedy = f". Labels that there are: {names}; name those to train on with --keep_labels"
+    listed = counted(report.pages_listed, "page")
+    return f"nothing is left to train on: {listed} listed, none kept ({reasons}{first}){remedy}"

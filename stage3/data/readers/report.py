@@ -1,0 +1,206 @@
+"""The data report in words: what was listed, kept, left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stage3.data.table import DataReport
+
+BAR = 40  # characters of the longest bar
+MANY_TALL = 20  # panels; fewer say nothing about the whole
+SHOWN = 3  # first paths shown of each reason
+
+REASONS = {
+    "label": "the page type is not among keep_labels",
+    "label_missing": "the labels file does not name the page",
+    "label_invalid": "the label is no text",
+    "label_unknown": "the label is not in the vocabulary",
+    "no_panel_file": "no panel file for this id",
+    "panel_file_ambiguous": "several panel files could be meant",
+    "no_panels": "the page's list of panels is empty",
+    "no_usable_panel": "no panel has a valid box or text",
+    "id_invalid": "the id names no page",
+    "scale": "boxes in an unknown unit",
+    "page_size": "boxes in pixels of a page of unknown size",
+    "panels_missing": "no list of panels in the file",
+    "panels_type": "panels is no list",
+    "json_empty": "the panel file is empty",
+    "json_syntax": "the panel file is not JSON",
+    "json_encoding": "the panel file is not UTF-8",
+    "json_too_large": "the panel file is over 20 MB",
+    "json_duplicate_key": "a key stands twice",
+    "json_too_deep": "nested too deeply",
+    "json_number": "a number of thousands of digits",
+    "json_not_object": "the page is no JSON object",
+    "file_unreadable": "the panel file cannot be opened",
+}
+ANOMALIES = {
+    "junk_row": "rows of __MACOSX, ._*, Thumbs.db: ignored",
+    "junk_file": "files of __MACOSX, ._*: ignored",
+    "repeated_row": "manifest rows that repeat another: ignored",
+    "book_guessed": "ids without a folder: book taken from the name",
+    "manifest_column_ignored": "manifest columns that nothing reads",
+    "limit_beyond_data": "limit_pages is larger than the data",
+    "link_leaves_folder": "links out of the panels folder: not followed",
+    "panel_file_unlisted": "panel files that no listed page uses",
+    "panel_file_ambiguous": "ids that several panel files fit",
+    "label_unlisted": "labels of pages that are not listed",
+    "label_contradiction": "ids labeled twice, differently",
+    "label_ambiguous": "ids that several labels fit",
+    "box_missing": "panels without a box",
+    "box_shape": "boxes that are not four values",
+    "box_not_numbers": "boxes with values that are no finite numbers",
+    "box_swapped": "boxes with reversed corners: put in order",
+    "box_clamped": "boxes that stuck out of the page: cut to it",
+    "box_outside": "boxes outside the page: refused",
+    "box_no_area": "boxes without area: refused",
+    "box_thin": "boxes under 2 pixels on a side: refused",
+    "boxes_rescaled": "pages whose boxes were in another unit: rescaled",
+    "page_size_missing": "pages whose size was taken from the image",
+    "page_shape_differs": "files made for another shape of page than the image's (turned?)",
+    "panel_type": "entries that are no panel",
+    "panel_dropped": "panels with neither a valid box nor text",
+    "panel_number": "pages whose panel numbers are no order",
+    "panels_as_object": "pages whose panels are an object",
+    "panels_cut": "pages cut to max_panels",
+    "text_cut": "texts cut to 10,000 characters",
+    "id_differs_inside": "panel files that carry another id",
+    "image_missing": "pages whose image is missing",
+    "image_path_of_another_machine": "image paths of another machine: map them with --remap OLD=NEW",
+    "image_other_extension": "images found under another extension",
+    "image_duplicate": "images with the same bytes as an earlier one",
+    "image:sha256": "images with other bytes than the manifest's sha256 says: not used",
+    "image:first_frame": "animations and multi-page files: the first frame is used",
+    "image:read_partly": "truncated images, read as far as they go: half their pixels may be wrong",
+}
+IMAGES = {
+    "missing": "images that are not there: their pages go without",
+    "empty": "image files of no bytes: their pages go without",
+    "truncated": "images that end too early: their pages go without; --truncated_images reads what is there",
+    "too_many_pixels": "images above max_megapixels: their pages go without",
+}
+
+
+def report_lines(report: DataReport) -> list[str]:
+    """The report as lines of text, for `data check` and for the first lines of a training run."""
+    lines = [*_source(report), *_left_out(report)]
+    if report.pages_kept:
+        lines += [*_found(report), *_histogram(report), *_coverage(report)]
+    return [*lines, *_anomalies(report), *_splits(report)]
+
+
+def _source(report: DataReport) -> list[str]:
+    source = report.facts.get("source")
+    return [f"{source['name']}: {source['format']} panels in {source['panels']}"] if source else []
+
+
+def _left_out(report: DataReport) -> list[str]:
+    rows = [("pages listed", report.pages_listed, ""), ("pages kept", report.pages_kept, "")]
+    for reason, n in report.skipped.most_common():
+        rows.append((f"left out: {reason}", n, REASONS.get(reason, "")))
+    width = max(len(r[0]) for r in rows)
+    digits = max(len(f"{r[1]:,}") for r in rows)
+    lines = []
+    for name, n, meaning in rows:
+        lines.append(f"{name:<{width}}  {n:>{digits},}  {meaning}".rstrip())
+        lines += _examples(report, f"page:{name.removeprefix('left out: ')}", n, " " * 4)
+    if not report.facts.get("labels_file"):
+        lines.append("No labels file: every page counts as story.")
+    elif unknown := report.facts.get("unknown_labels"):
+        lines.append(f"Unknown labels: {_pairs(unknown)}.")
+    return lines
+
+
+def _examples(report: DataReport, code: str, n: int, indent: str) -> list[str]:
+    seen = report.examples.get(code, [])[:SHOWN]
+    lines = [f"{indent}{text[:160]}" for text in seen]
+    if lines and n > len(seen):
+        lines.append(f"{indent}and {n - len(seen):,} more")
+    return lines
+
+
+def _found(report: DataReport) -> list[str]:
+    found = {k: v for k, v in report.facts.get("resolved_by", {}).items() if k not in {"unresolved", "ambiguous"}}
+    return [f"Panel files found by: {_pairs(found)}."] if found else []
+
+
+def _pairs(values: Mapping[str, Any], most: int = 10) -> str:
+    shown = [f"{name} {n:,}" for name, n in list(values.items())[:most]]
+    return ", ".join(shown) + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def _histogram(report: DataReport) -> list[str]:
+    counts: dict[str, int] = report.facts.get("panels_per_page", {})
+    if not counts:
+        return []
+    most = max(counts.values())
+    width = max(len(n) for n in counts)
+    digits = len(f"{most:,}")
+    lines = [f"Panels a page ({report.facts['panels']:,} panels, {report.facts['books']:,} books):"]
+    for n, pages in counts.items():
+        lines.append(f"  {n:>{width}}  {pages:>{digits},}  {'#' * max(1, round(BAR * pages / most))}")
+    return lines
+
+
+def _coverage(report: DataReport) -> list[str]:
+    facts = report.facts
+    lines = [
+        f"Panels with dialogue {_percent(facts, 'dialogue_share')}, with a description "
+        f"{_percent(facts, 'description_share')}, without text {_percent(facts, 'textless_share')}, "
+        f"without a box {_percent(facts, 'boxless_share')}.",
+        f"Pages with a single panel {_percent(facts, 'single_panel_share')}, "
+        f"without an image {_percent(facts, 'no_image_share')}.",
+    ]
+    wide, tall = facts.get("wide_panels", 0), facts.get("tall_panels", 0)
+    if tall >= MANY_TALL and tall > 4 * wide:
+        lines.append(
+            f"{tall:,} panels reach from top to bottom of their page and {wide:,} from side to side: x and y of the "
+            "boxes may be swapped. Look at a page; vlm boxes can be read with --box_order."
+        )
+    if facts.get("no_picture_share") == 1:
+        lines.append("No page has an image: only texts and layout would be trained on. Is a --remap OLD=NEW missing?")
+    same = facts.get("duplicate_images", {})
+    if same.get("groups"):
+        lines.append(f"Equal images: {same['images']:,} in {same['groups']:,} groups.")
+    return lines
+
+
+def _percent(facts: Mapping[str, Any], name: str) -> str:
+    return f"{100 * facts.get(name, 0.0):.1f} %"
+
+
+def _anomalies(report: DataReport) -> list[str]:
+    rows = [(c, n) for c, n in sorted(report.counts.items(), key=_by_count) if not c.startswith("page:") and n]
+    if not rows:
+        return ["No anomalies."]
+    width, digits = max(len(c) for c, _ in rows), max(len(f"{n:,}") for _, n in rows)
+    lines = ["Anomalies:"]
+    for code, n in rows:
+        lines.append(f"  {code:<{width}}  {n:>{digits},}  {ANOMALIES.get(code, _image_problem(code))}".rstrip())
+        lines += _examples(report, code, n, " " * 6)[:1]
+    return lines
+
+
+def _by_count(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def _image_problem(code: str) -> str:
+    """What a code of `images.ImageProblem` means, as the table and the features count them."""
+    if not code.startswith("image:"):
+        return ""
+    return IMAGES.get(code.removeprefix("image:"), "images that cannot be used: their pages go without")
+
+
+def _splits(report: DataReport) -> list[str]:
+    splits = report.facts.get("splits", {})
+    if "problem" in splits:
+        return [f"No split: {splits['problem']}"]
+    return list(_split_rows(splits)) if splits else []
+
+
+def _split_rows(splits: Mapping[str, Mapping[str, int]]) -> Iterable[str]:
+    yield f"{'split':<6} {'books':>7} {'pages':>9} {'panels':>10}"
+    for name, sizes in splits.items():
+        yield f"{name:<6} {sizes['books']:>7,} {sizes['pages']:>9,} {sizes['panels']:>10,}"

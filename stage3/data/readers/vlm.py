@@ -1,0 +1,47 @@
+"""Style "vlm": a vision-language model's JSON, one a page, boxes in 0-1000 of the page.
+
+Variants: the box under `box_2d`, `box` or `bbox_2d`; entries of `text_content` with `label` or `type`, or plain
+strings; an older schema without boxes, with `speakers: [{character, dialogue, speech_type}]` and `caption`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stage3.data.readers.rules import RawPage, RawPanel, as_list
+from stage3.data.readers.shape import panel_list
+from stage3.data.readers.source import DataSource
+
+BOX_KEYS = ("box_2d", "box", "bbox_2d")
+
+
+def page(value: Any, source: DataSource, note: Any) -> RawPage:
+    """One page's parsed JSON in the common form; see `stage3.data.readers`."""
+    panels = [_panel(p, source.box_order) if isinstance(p, dict) else None for p in panel_list(value, note)]
+    return RawPage(panels, summary=value.get("overall_summary"), order="number", canonical_id=value.get("canonical_id"))
+
+
+def _panel(panel: dict[str, Any], box_order: str) -> RawPanel:
+    spoken, speakers = [], []
+    for entry in as_list(panel.get("text_content")):
+        if isinstance(entry, dict):
+            spoken.append(entry.get("text", entry.get("content")))
+            speakers.append(entry.get("speaker"))
+        else:
+            spoken.append(entry)
+    for entry in as_list(panel.get("speakers")):  # the older schema
+        if isinstance(entry, dict):
+            spoken.append(entry.get("dialogue"))
+            speakers.append(entry.get("character"))
+        else:
+            speakers.append(entry)
+    spoken += [panel.get(key) for key in ("caption", "dialogue", "text")]
+    return RawPanel(
+        box=next((panel[key] for key in BOX_KEYS if panel.get(key) is not None), None),
+        corners="xyxy" if box_order == "xyxy" else "yxyx",
+        unit="permille",
+        dialogue=spoken,
+        description=panel.get("description"),
+        speakers=speakers,
+        number=panel.get("panel_number"),
+    )

@@ -1,0 +1,236 @@
+"""The panel table: one row a panel, one row a page, and the report of everything that was left out.
+
+Every reader makes this table and everything after it reads only this. Panels of a page are contiguous and in
+reading order; no row exists for a panel that has neither a usable box nor text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stage3.errors import DataError
+
+LAYOUT_MEANING = "vlm"
+"""What the 7 layout features mean (see `PanelTable.layout`); a checkpoint records which meaning it was trained on."""
+
+# One row a panel. Boxes are shares of the page (0..1, after clamping), NaN where there is none.
+PANEL_COLUMNS: dict[str, str] = {
+    "panel_id": "str",  # "{page_id}#{source_index}"
+    "page": "int32",  # row of `pages`
+    "order": "int16",  # position in reading order among the kept panels of the page, from 0
+    "source_index": "int32",  # position in the page's own file, from 0
+    "x": "float32",
+    "y": "float32",
+    "w": "float32",
+    "h": "float32",
+    "has_box": "bool",
+    "dialogue": "str",
+    "description": "str",
+    "speakers": "str",  # names, comma-separated, for display only
+}
+# One row a page that has at least one usable panel.
+PAGE_COLUMNS: dict[str, str] = {
+    "page_id": "str",  # canonical id
+    "book_id": "str",
+    "page_type": "str",  # normalized label, "" when there is no labels file
+    "image_path": "str",  # absolute on this machine, "" when the image is missing
+    "image_sha256": "str",  # what its bytes must hash to, "" when the manifest does not say
+    "width": "int32",  # pixels after EXIF orientation; 0 when unknown
+    "height": "int32",
+    "overall_summary": "str",
+    "resolved_by": "str",  # exact, extension, suffix, normalized
+    "first_panel": "int64",
+    "n_panels": "int16",
+}
+
+
+@dataclass
+class DataReport:
+    """Counts and first examples of everything a reader kept, changed or left out.
+
+    `counts[code]` is how often an anomaly happened, `examples[code]` the first paths it hit, `skipped` one entry a
+    page left out, with its reason; `seen == kept + sum of skipped` always holds for pages.
+    """
+
+    pages_listed: int = 0
+    pages_kept: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)  # histograms, shares, split sizes
+
+    MAX_EXAMPLES = 20
+
+    def note(self, code: str, where: str, n: int = 1) -> None:
+        """Count an anomaly and remember where it was first seen."""
+        self.counts[code] += n
+        seen = self.examples.setdefault(code, [])
+        if len(seen) < self.MAX_EXAMPLES:
+            seen.append(where)
+
+    def skip(self, reason: str, where: str) -> None:
+        """Count a page that is left out."""
+        self.skipped[reason] += 1
+        self.note(f"page:{reason}", where)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "pages_listed": self.pages_listed,
+            "pages_kept": self.pages_kept,
+            "skipped": dict(self.skipped),
+            "counts": dict(self.counts),
+            "examples": self.examples,
+            **self.facts,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataReport:
+        """The inverse of `to_dict`."""
+        own = {"pages_listed", "pages_kept", "skipped", "counts", "examples"}
+        return cls(
+            values["pages_listed"],
+            values["pages_kept"],
+            Counter(values["skipped"]),
+            Counter(values["counts"]),
+            {k: list(v) for k, v in values["examples"].items()},
+            {k: v for k, v in values.items() if k not in own},
+        )
+
+
+@dataclass(frozen=True)
+class PanelTable:
+    """All usable panels of a data set.
+
+    Attributes:
+        panels: one row a panel, columns `PANEL_COLUMNS`, contiguous by page, in reading order.
+        pages: one row a page, columns `PAGE_COLUMNS`.
+        report: what was kept and left out.
+    """
+
+    panels: pd.DataFrame
+    pages: pd.DataFrame
+    report: DataReport
+
+    def __len__(self) -> int:
+        return len(self.panels)
+
+    @classmethod
+    def build(cls, panels: dict[str, list[Any]], pages: dict[str, list[Any]], report: DataReport) -> PanelTable:
+        """From columns as lists; checks the promises in this module's docstring."""
+        table = cls(
+            pd.DataFrame({k: pd.Series(panels[k], dtype=t) for k, t in PANEL_COLUMNS.items()}),
+            pd.DataFrame({k: pd.Series(pages[k], dtype=t) for k, t in PAGE_COLUMNS.items()}),
+            report,
+        )
+        table.check()
+        return table
+
+    def check(self) -> None:
+        """Raise DataError where the table breaks its own promises (an edited or foreign Parquet file)."""
+        for frame, columns, what in (
+            (self.panels, PANEL_COLUMNS, "panels"),
+            (self.pages, PAGE_COLUMNS, "pages"),
+        ):
+            missing = [c for c in columns if c not in frame.columns]
+            if missing:
+                raise DataError(f"{what} table: missing column {missing[0]!r}; it has {', '.join(frame.columns)}")
+        page = self.panels["page"].to_numpy()
+        expected = np.repeat(np.arange(len(self.pages)), self.pages["n_panels"].to_numpy())
+        if not np.array_equal(page, expected):
+            raise DataError("panel table: panels are not contiguous by page, or a page has no panel")
+        if self.pages["page_id"].duplicated().any():
+            first = self.pages.loc[self.pages["page_id"].duplicated(), "page_id"].iloc[0]
+            raise DataError(f"panel table: page {first!r} appears twice")
+
+    @property
+    def page_of_panel(self) -> np.ndarray:
+        """(V,) int64 row of `pages` for each panel."""
+        return self.panels["page"].to_numpy(dtype=np.int64)
+
+    @property
+    def book_of_page(self) -> np.ndarray:
+        """(P,) int64 code of each page's book, numbered in order of first appearance."""
+        codes, _ = pd.factorize(self.pages["book_id"])
+        return codes.astype(np.int64)
+
+    @property
+    def has_box(self) -> np.ndarray:
+        """(V,) bool."""
+        return self.panels["has_box"].to_numpy(dtype=bool)
+
+    def texts(self, text_parts: str) -> list[str]:
+        """(V,) text fed to the encoder, dialogue first so that truncation never drops it; "" when there is none."""
+        parts = text_parts.split("+")
+        columns = [self.panels[p].tolist() for p in parts]
+        return [" ".join(t for t in row if t) for row in zip(*columns, strict=True)]
+
+    def layout(self) -> np.ndarray:
+        """(V, 7) float32 layout features; rows of panels without a box are 0.
+
+        w/h in page units, area share, place in reading order / 15, 0, 0, center x, center y: the `LAYOUT_MEANING` that
+        the earlier trainer's vlm checkpoints know, at its 16 panels a page. It is 15 whatever `max_panels` is, so that
+        a panel's features follow from its page alone. The two zeros are unused character and balloon counts.
+        """
+        p = self.panels
+        x, y, w, h = (np.nan_to_num(p[c].to_numpy(dtype=np.float32)) for c in "xywh")
+        order = p["order"].to_numpy(dtype=np.float32) / 15
+        zero = np.zeros_like(x)
+        rows = np.stack(
+            [np.minimum(w / np.maximum(h, 1e-6), 20.0), w * h, order, zero, zero, x + w / 2, y + h / 2],
+            axis=1,
+        )
+        rows[~self.has_box] = 0.0
+        return rows.astype(np.float32)
+
+    def subset(self, page_rows: np.ndarray) -> PanelTable:
+        """Only these pages (rows of `pages`), in the order given, renumbered."""
+        counts = self.pages["n_panels"].to_numpy()[page_rows]
+        first = self.pages["first_panel"].to_numpy()[page_rows]
+        rows = np.concatenate([np.arange(f, f + n) for f, n in zip(first, counts, strict=True)] or [np.zeros(0, int)])
+        panels = self.panels.iloc[rows].reset_index(drop=True)
+        panels["page"] = np.repeat(np.arange(len(page_rows), dtype=np.int32), counts)
+        pages = self.pages.iloc[page_rows].reset_index(drop=True)
+        pages["first_panel"] = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64) if len(counts) else 0
+        return PanelTable(panels, pages, self.report)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that reaches the model or the split: ids, boxes, order, texts; not local paths."""
+        digest = hashlib.sha256()
+        for frame, columns in (
+            (self.panels, [c for c in PANEL_COLUMNS if c != "speakers"]),
+            (self.pages, ["page_id", "book_id", "page_type", "n_panels"]),
+        ):
+            hashed = pd.util.hash_pandas_object(frame[columns], index=False, categorize=False)
+            digest.update(hashed.to_numpy().astype("<u8").tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write panels.parquet, pages.parquet and report.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.panels.to_parquet(folder / "panels.parquet", index=False)
+        self.pages.to_parquet(folder / "pages.parquet", index=False)
+        (folder / "report.json").write_text(json.dumps(self.report.to_dict(), ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> PanelTable:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: a file or column is missing, or the rows break the table's promises.
+        """
+        try:
+            report = DataReport.from_dict(json.loads((folder / "report.json").read_text(encoding="utf-8")))
+            table = cls(pd.read_parquet(folder / "panels.parquet"), pd.read_parquet(folder / "pages.parquet"), report)
+        except FileNotFoundError as error:
+            raise DataError(f"{folder}: not a saved panel table, {Path(str(error.filename)).name} is missing") from None
+        table.check()
+        return table

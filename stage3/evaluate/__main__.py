@@ -1,0 +1,60 @@
+"""`python -m stage3.evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stage3.cli import Parser, given, run, say
+from stage3.evaluate.words import report_lines
+from stage3.runs import RunFolder
+from stage3.runs.data import DATA_SETTINGS, MAX_PAGES, load_data
+from stage3.storage import to_json
+
+EXAMPLES = (
+    "python -m stage3.evaluate --run runs/first",
+    "python -m stage3.evaluate --run runs/first --split val --intervals book",
+    "python -m stage3.evaluate --run runs/first --data other/comics        (all pages of other comics)",
+    "python -m stage3.evaluate --run runs/first --checkpoint 120 --json",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, evaluate, print; returns the exit code."""
+    about = "Measure a run's best checkpoint on held-out pages: retrieval both ways, collapse, reconstruction."
+    parser = Parser("evaluate", about, EXAMPLES, usage="--run RUN [--split SPLIT] [--data FOLDER] [--json] ...")
+    parser.add_run()
+    parser.add_split(None, "default test, or val where no book is held out")
+    parser.add_checkpoint()
+    parser.add_argument(
+        "--intervals", default="page", choices=("page", "book"), help="what the bootstrap resamples; default page"
+    )
+    parser.add_argument(
+        "--max_pages",
+        type=int,
+        default=MAX_PAGES,
+        help=f"evenly spaced pages stand for more; 0 takes all; default {MAX_PAGES}",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto; default cpu, where numbers repeat exactly")
+    parser.add_json()
+    parser.add_settings(DATA_SETTINGS)
+    args = parser.parse(argv)
+    folder = RunFolder.load(args.run)
+
+    from stage3.evaluate import evaluation_report
+
+    report = evaluation_report(
+        folder,
+        split=args.split,
+        data=load_data(folder, given(args, DATA_SETTINGS)),
+        checkpoint=args.checkpoint,
+        intervals=args.intervals,
+        max_pages=args.max_pages,
+        device=args.device,
+    )
+    for line in [to_json(report)] if args.json else report_lines(report):
+        say(line)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

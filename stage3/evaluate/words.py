@@ -1,0 +1,85 @@
+"""An evaluation report as lines for a person."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stage3.cli import counted, number, percent
+
+ROWS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "mean reciprocal rank", "median_rank": "median rank"}
+WAYS = {
+    "i2t": "image → text, over the whole gallery",
+    "t2i": "text → image, over the whole gallery",
+    "text_to_panel": "text → fused panel (for information)",
+    "image_to_panel": "image → fused panel (for information)",
+}
+COLLAPSE = {
+    "effective_rank": "effective rank",
+    "mean_cosine": "mean cosine of all pairs",
+    "intra_cosine": "mean cosine within a page",
+    "inter_cosine": "mean cosine between pages",
+    "page_gap": "page gap (within − between)",
+    "uniformity": "uniformity (lower: more spread)",
+    "alignment": "alignment (lower: closer pairs)",
+}
+
+
+def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """The report for a person, line by line."""
+    chosen = f" (best by {report['selected_by']})" if report["selected_by"] else ""
+    yield f"{report['run']}, checkpoint of step {report['step']}{chosen}"
+    yield (
+        f"{report['split']} split: {counted(report['books'], 'book')}, {counted(report['pages'], 'page')}, "
+        f"{counted(report['panels'], 'panel')}; "
+        f"gallery of {report['gallery']:,} panels with image and text"
+    )
+    for note in report["notes"]:
+        yield f"note: {note}"
+    yield ""
+    by = f"{100 * report['level']:.0f} % by {report['resampled']}"
+    yield f"{'':<36}{'value':>9}  {by:>19}{'chance':>10}"
+    for way, title in WAYS.items():
+        yield title
+        yield from (_line(report, f"retrieval/{way}_{row}", f"  {label}") for row, label in ROWS.items())
+    yield "among the panels of one page"
+    yield _line(report, "retrieval/within_page_i2t", "  image → its text first")
+    yield _line(report, "retrieval/within_page_t2i", "  text → its image first")
+    yield _line(report, "retrieval/same_page_r_precision", "same-page R-precision")
+    yield from _reconstruction_lines(report)
+    yield ""
+    yield f"collapse check, {report['panels']:,} fused panel embeddings"
+    most = report["chance"]["collapse/effective_rank_most"]
+    for name, label in COLLAPSE.items():
+        of = f"  of at most {most:.0f}" if name == "effective_rank" else ""
+        yield f"  {label:<34}{number(report.get(f'collapse/{name}')):>9}{of}"
+    losses = [f"{n.removeprefix('loss/')} {v:.3f}" for n, v in report.items() if n.startswith("loss/")]
+    yield f"losses, in fixed batches: {', '.join(losses)}"
+    yield ""
+    yield "What is compared:"
+    for names, meaning in report["spaces"].items():
+        yield from textwrap.wrap(f"{names}: {meaning}", 110, initial_indent="  ", subsequent_indent="    ")
+    yield f"next: python -m stage3.diagnose --run {report['run']}"
+
+
+def _reconstruction_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    yield "reconstruction of a panel from its page mates"
+    if "reconstruction/skill" not in report:
+        yield "  not measured: the run gives it weight 0, so its head never learned"
+        return
+    yield _line(report, "reconstruction/skill", "  skill (1 perfect, 0 the mean panel)")
+    yield _line(report, "reconstruction/rank_r1", "  prediction is nearest to its panel")
+
+
+def _line(report: Mapping[str, Any], name: str, label: str) -> str:
+    share = not name.endswith(("mrr", "median_rank", "skill"))
+    show = percent if share else _rank if name.endswith("median_rank") else number
+    low, high = report["intervals"].get(name, (math.nan, math.nan))
+    between = f"{show(low)} to {show(high)}" if math.isfinite(low) else "–"
+    return f"{label:<36}{show(report.get(name)):>9}  {between:>19}{show(report['chance'].get(name)):>10}"
+
+
+def _rank(value: float | None) -> str:
+    return number(value, ",.1f")

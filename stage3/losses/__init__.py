@@ -1,0 +1,251 @@
+"""The three objectives as pure functions on packed panels.
+
+Shape letters: V panels, P pages, M panels that have both an image and a text, D dimension.
+
+Every function computes in float32 whatever the dtype of its input and whatever autocast says, has no state and no
+randomness, and returns one value a panel (`PanelLoss`), never a bare mean: who averages decides over what.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stage3.losses.blockwise import info_nce_chunked, page_index, supcon_chunked, unit_rows
+
+__all__ = [
+    "DENSE_UP_TO",
+    "PanelLoss",
+    "info_nce",
+    "leave_one_out_mean",
+    "page_counts",
+    "page_index",
+    "page_mates",
+    "reconstruction",
+    "supcon",
+]
+
+DENSE_UP_TO = 256
+"""Rows up to which the whole similarity matrix is formed; above, blocks give the same numbers in linear memory."""
+
+
+@dataclass(frozen=True)
+class PanelLoss:
+    """One loss value a panel, and the panels for which that loss is defined.
+
+    Attributes:
+        value: (V,) float32; exactly 0 where `valid` is False, and no gradient flows from there.
+        valid: (V,) bool.
+    """
+
+    value: Tensor
+    valid: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number of panels for which the loss is defined."""
+        return int(self.valid.sum())
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over the valid panels: 0-dim; 0, still connected to the graph, when there is none."""
+        return self.value.sum() / self.valid.sum().clamp(min=1)
+
+
+def page_counts(page_ids: Tensor) -> Tensor:
+    """Number of panels on each panel's page: (V,) ids, in any order, to (V,) int64 counts of at least 1."""
+    page, counts = page_index(page_ids)
+    return counts[page]
+
+
+def page_mates(page_ids: Tensor) -> Tensor:
+    """(V, V) bool: the same page, and not the panel itself."""
+    return (page_ids[:, None] == page_ids[None, :]).fill_diagonal_(False)
+
+
+def supcon(
+    z: Tensor,
+    page_ids: Tensor,
+    temperature: float | Tensor,
+    *,
+    chunk_size: int | None = None,
+    include_singletons: bool = False,
+    log_epsilon: float = 0.0,
+) -> PanelLoss:
+    """Supervised contrastive loss, L_out of Khosla et al. 2020 (arXiv:2004.11362, eq. 2).
+
+    Every panel is an anchor; its positives are its page mates; its contrast set is every panel but itself.
+    A panel alone on its page is a negative for others, but its own loss is not defined (`valid` is False).
+
+    Args:
+        z: (V, D) embeddings, of any norm.
+        page_ids: (V,) int64 page of each panel: any values, any order.
+        temperature: tau > 0 of the equation, as a number or a 0-dim tensor (which then receives its gradient).
+        chunk_size: rows of the similarity matrix held at a time. Default: the whole matrix up to
+            `DENSE_UP_TO` panels, blocks that fit a linear memory above.
+        include_singletons: ablation. Count panels without a positive as valid zeros, which dilutes the mean.
+        log_epsilon: ablation. Add this inside the logarithm after subtracting the row's maximum with the anchor's
+            own similarity in it; at a small tau the maximum is then 1/tau and the epsilon bends the loss.
+
+    Raises:
+        ValueError: shapes disagree, or the temperature is not a positive finite number.
+    """
+    _check_rows("z", z, "page_ids", page_ids)
+    if log_epsilon and chunk_size is not None:
+        raise ValueError("log_epsilon has no chunked form: leave chunk_size out.")
+    tau = _temperature(temperature, z)
+    with _full_precision(z):
+        n_mates = page_counts(page_ids) - 1
+        if chunk_size is None and (log_epsilon or len(z) <= DENSE_UP_TO):
+            value = _supcon_dense(z.float(), page_ids, n_mates, tau, log_epsilon)
+        else:
+            value = supcon_chunked(_narrow(z), page_ids, tau, chunk_size)
+    return PanelLoss(value, torch.ones_like(n_mates, dtype=torch.bool) if include_singletons else n_mates > 0)
+
+
+def info_nce(
+    image: Tensor,
+    text: Tensor,
+    temperature: float | Tensor,
+    text_ids: Tensor | None = None,
+    *,
+    chunk_size: int | None = None,
+) -> tuple[PanelLoss, PanelLoss]:
+    """Both halves of the symmetric InfoNCE loss (van den Oord et al. 2018; CLIP, Radford et al. 2021).
+
+    Row m of `image` and row m of `text` are one panel; every other row of the batch is a negative. Swapping the two
+    inputs swaps the two results. The alignment objective is half their sum.
+
+    Panels with the same `text_ids` (0 or more; -1 means "like no other") are not each other's negatives: a text
+    cannot tell them apart, so those terms leave both denominators, and the panel's own pair stays. A panel that is
+    left without any negative (M = 1, or all texts identical) has a loss of 0 whatever its embedding, which measures
+    nothing: it is not valid.
+
+    Args:
+        image: (M, D) image embeddings, of any norm.
+        text: (M, D) text embeddings, of any norm.
+        temperature: tau > 0; logits are cosine / tau. A 0-dim tensor receives its gradient.
+        text_ids: (M,) int64; equal and non-negative means identical text.
+        chunk_size: as in `supcon`.
+
+    Returns:
+        image to text (softmax over the texts), text to image (softmax over the images); (M,) values each.
+
+    Raises:
+        ValueError: shapes disagree, or the temperature is not a positive finite number.
+    """
+    _check_pair("image", image, "text", text)
+    if text_ids is not None:
+        _check_rows("image", image, "text_ids", text_ids)
+    tau = _temperature(temperature, image)
+    groups = _text_groups(len(image), text_ids, image.device)
+    with _full_precision(image):
+        if chunk_size is None and len(image) <= DENSE_UP_TO:
+            to_text, to_image = _info_nce_dense(image.float(), text.float(), groups, tau)
+        else:
+            to_text, to_image = info_nce_chunked(_narrow(image), _narrow(text), groups, tau, chunk_size)
+    valid = page_counts(groups) < len(groups)
+    to_text, to_image = (torch.where(valid, value, 0.0) for value in (to_text, to_image))
+    return PanelLoss(to_text, valid), PanelLoss(to_image, valid)
+
+
+def leave_one_out_mean(e: Tensor, page_ids: Tensor) -> Tensor:
+    """Mean of the other panels of each panel's page, by segment sums.
+
+    Args:
+        e: (V, D) embeddings.
+        page_ids: (V,) int64 page of each panel: any values, any order.
+
+    Returns:
+        (V, D) float32; rows of pages with a single panel are 0 (`page_counts(page_ids) > 1` tells them).
+    """
+    _check_rows("e", e, "page_ids", page_ids)
+    with _full_precision(e):
+        e = e.float()
+        page, counts = page_index(page_ids)
+        sums = e.new_zeros(len(counts), e.shape[1]).index_add(0, page, e)
+        share = torch.where(counts > 1, 1 / (counts - 1).clamp(min=1).to(e.dtype), 0.0)
+        return sums.index_select(0, page).sub_(e).mul_(share[page, None])
+
+
+def reconstruction(prediction: Tensor, target: Tensor, valid: Tensor, *, detach_target: bool = True) -> PanelLoss:
+    """Masked-panel reconstruction: mean squared error over D between prediction and embedding.
+
+    Args:
+        prediction: (V, D) the head's output on each panel's context.
+        target: (V, D) the panels' own embeddings.
+        valid: (V,) bool, the masked panels; the other rows may hold anything, NaN included.
+        detach_target: the target gets no gradient. False is an ablation: the encoder may then lower the loss by
+            shrinking what has to be predicted.
+
+    Raises:
+        ValueError: shapes disagree.
+    """
+    _check_pair("prediction", prediction, "target", target)
+    _check_rows("prediction", prediction, "valid", valid)
+    with _full_precision(prediction):
+        target = target.detach() if detach_target else target
+        difference = torch.where(valid[:, None], prediction.float() - target.float(), 0.0)
+        return PanelLoss(difference.square().mean(dim=1), valid)
+
+
+def _supcon_dense(z: Tensor, page_ids: Tensor, n_mates: Tensor, tau: Tensor, log_epsilon: float) -> Tensor:
+    z = unit_rows(z)
+    logits = z @ z.T / tau
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    if log_epsilon and len(z):
+        logits = logits - logits.detach().amax(dim=1, keepdim=True)
+        log_prob = logits - (logits.exp().masked_fill(itself, 0.0).sum(dim=1, keepdim=True) + log_epsilon).log()
+    else:  # a finite fill: a row without any other panel must not become NaN
+        log_prob = logits.masked_fill(itself, torch.finfo(z.dtype).min).log_softmax(dim=1)
+    return -log_prob.masked_fill(~page_mates(page_ids), 0.0).sum(dim=1) / n_mates.clamp(min=1)
+
+
+def _info_nce_dense(image: Tensor, text: Tensor, groups: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    logits = unit_rows(image) @ unit_rows(text).T / tau
+    logits = logits.masked_fill(page_mates(groups), torch.finfo(logits.dtype).min)
+    return -logits.log_softmax(dim=1).diagonal(), -logits.log_softmax(dim=0).diagonal()
+
+
+def _text_groups(rows: int, text_ids: Tensor | None, device: torch.device) -> Tensor:
+    """(M,) ids in which only identical texts are equal: every -1 becomes a group of its own."""
+    alone = -1 - torch.arange(rows, device=device)
+    return alone if text_ids is None else torch.where(text_ids >= 0, text_ids, alone)
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    return torch.autocast(device_type=like.device.type, enabled=False)
+
+
+def _narrow(rows: Tensor) -> Tensor:
+    """Float64 to float32; halves stay, the blocks widen them one at a time."""
+    return rows.float() if rows.dtype == torch.float64 else rows
+
+
+def _temperature(temperature: float | Tensor, like: Tensor) -> Tensor:
+    """The temperature as a 0-dim float32 tensor beside `like`, its graph kept."""
+    tau = torch.as_tensor(temperature, device=like.device)
+    if tau.numel() != 1:
+        raise ValueError(f"temperature must be one number, not a tensor of shape {tuple(tau.shape)}.")
+    number = float(tau.detach())
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"temperature must be a finite number above 0, not {number}.")
+    return tau.reshape(()).float()
+
+
+def _check_rows(name: str, rows: Tensor, label_name: str, labels: Tensor) -> None:
+    if rows.ndim != 2:
+        raise ValueError(f"{name} must have shape (rows, dimension), not {tuple(rows.shape)}.")
+    if labels.shape != rows.shape[:1]:
+        raise ValueError(
+            f"{label_name} must hold one entry for each of the {len(rows)} rows of {name}; "
+            f"its shape is {tuple(labels.shape)}."
+        )
+
+
+def _check_pair(name: str, a: Tensor, other: str, b: Tensor) -> None:
+    if a.ndim != 2 or a.shape != b.shape:
+        raise ValueError(
+            f"{name} and {other} must both have shape (rows, dimension), not {tuple(a.shape)} and {tuple(b.shape)}."
+        )

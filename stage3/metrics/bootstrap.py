@@ -1,0 +1,169 @@
+"""Percentile bootstrap over groups (Efron & Tibshirani 1993, ch. 13).
+
+Panels of one page or one book resemble each other, so whole groups are resampled and never single panels.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+_CELLS_AT_ONCE = 4_000_000
+
+Values = Tensor | NDArray[Any] | Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the interval that groups of this kind leave it.
+
+    Attributes:
+        mean: mean over the defined (not NaN) values; NaN when there is none.
+        low: lower end of the interval; NaN with fewer than two groups, which say nothing about their spread.
+        high: upper end.
+        groups: number of groups (pages, books) that were resampled.
+        items: number of values behind the mean.
+    """
+
+    mean: float
+    low: float
+    high: float
+    groups: int
+    items: int
+
+
+@dataclass(frozen=True)
+class PairedInterval(Interval):
+    """The interval of a difference, and how often a resample turns its sign.
+
+    Attributes:
+        sign_flips: share of resamples (0 to 1) whose mean is zero or on the other side of zero; NaN like `low`.
+    """
+
+    sign_flips: float
+
+
+def bootstrap_interval(
+    values: Values,
+    groups: Values,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Mean of `values` with a percentile interval from resampling whole groups with replacement.
+
+    Args:
+        values: (N,) one number an item, such as 1.0 for a hit at rank 1; NaN entries are left out.
+        groups: (N,) group of each item, numbers or strings: its page, better its book.
+        level: share of resamples inside the interval, in (0, 1).
+        resamples: number of resamples.
+        seed: of the generator; the same seed gives the same interval.
+
+    Raises:
+        ValueError: lengths differ, or a setting is out of range.
+
+    Example:
+        >>> bootstrap_interval([1.0, 0.0, 1.0, 1.0], ["a", "a", "b", "c"], seed=0).mean
+        0.75
+    """
+    return _interval(*_resampled(values, groups, level, resamples, seed), level)
+
+
+def paired_bootstrap(
+    differences: Values,
+    groups: Values,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> PairedInterval:
+    """Mean difference between two models on the same items, resampling groups; see `bootstrap_interval`.
+
+    Args:
+        differences: (N,) value of one model minus value of the other, item by item; NaN entries are left out.
+        groups: (N,) group of each item.
+        level: share of resamples inside the interval, in (0, 1).
+        resamples: number of resamples.
+        seed: of the generator.
+    """
+    items, group_count, mean, means = _resampled(differences, groups, level, resamples, seed)
+    base = _interval(items, group_count, mean, means, level)
+    flips = float(np.mean(means * np.sign(mean) <= 0)) if len(means) else float("nan")
+    return PairedInterval(**vars(base), sign_flips=flips)
+
+
+def median_interval(
+    values: Tensor, groups: Tensor, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the median from resampling whole groups, as `bootstrap_interval` does for the mean.
+
+    Args:
+        values: (N,) numbers.
+        groups: (N,) group of each.
+        level: share of resamples inside.
+        resamples: how many.
+        seed: of the generator.
+
+    Returns:
+        (low, high); NaN with fewer than two groups.
+    """
+    order = np.argsort(values.numpy(), kind="stable")
+    ordered = values.numpy()[order]
+    names, group = np.unique(groups.numpy()[order], return_inverse=True)
+    if len(names) < 2:
+        return math.nan, math.nan
+    rng = np.random.default_rng(seed)
+    medians = np.empty(resamples)
+    for i in range(resamples):
+        times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+        upto = np.cumsum(times[group])  # how many drawn values are at most ordered[j]
+        low, high = np.searchsorted(upto, [(upto[-1] - 1) // 2, upto[-1] // 2], side="right")
+        medians[i] = (ordered[low] + ordered[high]) / 2
+    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(
+    values: Values, groups: Values, level: float, resamples: int, seed: int
+) -> tuple[int, int, float, NDArray[np.float64]]:
+    """Items, groups, their mean, and the means of the resamples (none with fewer than two groups)."""
+    numbers, labels = _array(values).astype(np.float64), _array(groups)
+    if numbers.ndim != 1 or numbers.shape != labels.shape:
+        raise ValueError(f"values and groups must be equally long lists, not {numbers.shape} and {labels.shape}.")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}.")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, not {resamples}.")
+    defined = ~np.isnan(numbers)
+    numbers, labels = numbers[defined], labels[defined]
+    if not len(numbers):
+        return 0, 0, float("nan"), np.empty(0)
+    _, group = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(group).astype(np.float64)
+    sums = np.bincount(group, weights=numbers)
+    mean = float(sums.sum() / sizes.sum())
+    if len(sizes) < 2:
+        return len(numbers), len(sizes), mean, np.empty(0)
+    generator = np.random.default_rng(seed)
+    parts, at_once = [], max(1, _CELLS_AT_ONCE // len(sizes))
+    for start in range(0, resamples, at_once):
+        draws = min(at_once, resamples - start)
+        times = generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws)
+        parts.append((times @ sums) / (times @ sizes))
+    return len(numbers), len(sizes), mean, np.concatenate(parts)
+
+
+def _interval(items: int, groups: int, mean: float, means: NDArray[np.float64], level: float) -> Interval:
+    if not len(means):
+        return Interval(mean, float("nan"), float("nan"), groups, items)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high), groups, items)
+
+
+def _array(values: Values) -> NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

@@ -1,0 +1,231 @@
+"""The panel encoder: each present modality of a panel encoded once, then fused by a gate over what is present.
+
+V panels, D embedding size, Di image feature size, Dt text feature size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
+from stage3.config import Config
+from stage3.data.table import LAYOUT_MEANING
+from stage3.errors import ConfigError
+
+MAX_SIZE = 65_536  # of a feature, an embedding or a hidden layer
+MAX_BACKBONES = 8
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Everything that fixes the encoder's shapes; stored with every checkpoint."""
+
+    image_sizes: tuple[int, ...]  # one a vision backbone
+    text_size: int
+    dim: int = 512
+    visual_fusion: str = "attention"
+    gate_hidden: int = 128
+    layout_hidden: int = 64
+    dropout: float = 0.1
+    feature_noise: float = 0.0
+    panel_norm: bool = True
+    residual_leak: bool = False  # ablation
+    layout: str = LAYOUT_MEANING  # what the seven layout features mean
+
+    def __post_init__(self) -> None:
+        if self.layout != LAYOUT_MEANING:
+            raise ConfigError(
+                f"this model was trained on layout features of the meaning {self.layout!r}, which this version does "
+                f"not make (it makes {LAYOUT_MEANING!r}). Train it again."
+            )
+
+    @classmethod
+    def of(cls, config: Config, image_sizes: tuple[int, ...], text_size: int) -> EncoderSpec:
+        """The spec a run's settings ask for, given its backbones' feature sizes."""
+        return cls(
+            tuple(image_sizes),
+            text_size,
+            config.dim,
+            config.visual_fusion,
+            config.gate_hidden,
+            config.layout_hidden,
+            config.dropout,
+            config.feature_noise,
+            config.panel_norm,
+            config.residual_leak,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"image_sizes": list(self.image_sizes)}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> EncoderSpec:
+        """The inverse of `to_dict`, for values of unknown origin: nothing that is wrong with them gets further.
+
+        Raises:
+            ValueError: an entry is missing, unknown, of another type, or a size that no encoder has.
+        """
+        known = {f.name: f.type for f in fields(cls)}
+        if not isinstance(values, dict) or set(values) != set(known):
+            given = sorted(map(str, values))[:20] if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"an encoder is described by {', '.join(known)}; found {given}")
+        sizes = values["image_sizes"]
+        if not isinstance(sizes, list) or not 1 <= len(sizes) <= MAX_BACKBONES:
+            raise ValueError(f"image_sizes: expected a list of 1 to {MAX_BACKBONES} sizes")
+        whole = {"image_sizes": sizes} | {name: [values[name]] for name, kind in known.items() if kind == "int"}
+        for name, numbers in whole.items():
+            for n in numbers:
+                if type(n) is not int or not 1 <= n <= MAX_SIZE:
+                    raise ValueError(f"{name}: {str(n)[:40]} is no size from 1 to {MAX_SIZE:,}")
+        types = {"str": str, "bool": bool, "float": int | float}
+        for name, kind in known.items():
+            if kind in types and not isinstance(values[name], types[kind]):
+                raise ValueError(f"{name}: {str(values[name])[:40]!r} is no {kind}")
+        return cls(**{**values, "image_sizes": tuple(sizes)})
+
+
+@dataclass(frozen=True)
+class PanelEmbeddings:
+    """What the encoder gives for V panels.
+
+    Attributes:
+        panel: (V, D) fused embedding of the modalities that are present.
+        image: (V, D) image-only embedding; 0 where there is no image.
+        text: (V, D) text-only embedding; 0 where there is no text.
+        gate: (V, 3) weights of image, text, layout in the fusion; they sum to 1, absent ones are 0.
+    """
+
+    panel: Tensor
+    image: Tensor
+    text: Tensor
+    gate: Tensor
+
+
+class Adapter(nn.Sequential):
+    """Two linear layers with LayerNorms from a backbone's feature to the embedding size.
+
+    In training Gaussian noise is added to the feature first: a Tikhonov regularizer (Bishop 1995, "Training with noise
+    is equivalent to Tikhonov regularization") against learning a few thousand panels by heart. Its standard deviation
+    is `noise` times each row's root mean square, so that one level suits backbones of any scale.
+    """
+
+    def __init__(self, size: int, dim: int, dropout: float, noise: float) -> None:
+        hidden = max(size // 2, min(size, dim // 4))
+        super().__init__(
+            nn.Linear(size, hidden),
+            nn.LayerNorm(hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, dim),
+            nn.LayerNorm(dim),
+        )
+        self.noise = noise
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(M, size) to (M, D)."""
+        if self.training and self.noise > 0:
+            scale = self.noise * feature.square().mean(dim=1, keepdim=True).sqrt()
+            feature = feature + scale * torch.randn_like(feature)
+        out: Tensor = super().forward(feature)  # type: ignore[no-untyped-call]
+        return out
+
+
+class VisualFusion(nn.Module):
+    """One embedding from one or several image backbones: softmax attention, a gate, or concatenation."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.sizes, self.how = list(spec.image_sizes), spec.visual_fusion
+        self.adapters = nn.ModuleList(Adapter(s, spec.dim, spec.dropout, spec.feature_noise) for s in spec.image_sizes)
+        n, d = len(self.sizes), spec.dim
+        self.mix: nn.Module = nn.Identity()
+        if n > 1 and self.how == "attention":
+            self.mix = nn.Linear(n * d, n)
+        elif n > 1 and self.how == "gate":
+            self.mix = nn.Sequential(nn.Linear(n * d, d), nn.ReLU(), nn.Linear(d, n))
+        elif n > 1 and self.how == "concat":
+            self.mix = nn.Sequential(nn.Linear(n * d, d), nn.LayerNorm(d))
+        elif n > 1:
+            raise ConfigError(f"visual_fusion: {self.how!r} is not one of attention, gate, concat")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(M, sum of sizes) features to (M, D)."""
+        parts: list[Tensor] = [a(x) for a, x in zip(self.adapters, torch.split(image, self.sizes, dim=1), strict=True)]
+        if len(parts) == 1:
+            return parts[0]
+        joined = torch.cat(parts, dim=1)
+        if self.how == "concat":
+            mixed: Tensor = self.mix(joined)
+            return mixed
+        weights: Tensor = self.mix(joined).softmax(dim=1)  # (M, n)
+        return (torch.stack(parts, dim=1) * weights[:, :, None]).sum(dim=1)
+
+
+class PanelEncoder(nn.Module):
+    """Image, text and layout features of panels to one embedding each."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        d = spec.dim
+        self.vision = VisualFusion(spec)
+        self.text = Adapter(spec.text_size, d, spec.dropout, spec.feature_noise)
+        self.layout = nn.Sequential(  # LayerNorm, not BatchNorm: one panel alone must work
+            nn.Linear(7, spec.layout_hidden),
+            nn.LayerNorm(spec.layout_hidden),
+            nn.GELU(),
+            nn.Linear(spec.layout_hidden, d),
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(d) for _ in range(3))
+        self.gate = nn.Sequential(
+            nn.Linear(3 * d + 3, spec.gate_hidden), nn.GELU(), nn.Dropout(spec.dropout), nn.Linear(spec.gate_hidden, 3)
+        )
+        self.residual_weight = nn.Parameter(torch.tensor(0.5))
+        self.panel_norm: nn.Module = nn.LayerNorm(d) if spec.panel_norm else nn.Identity()
+
+    def forward(self, batch: PanelBatch) -> PanelEmbeddings:
+        """Embed the panels of a batch; what an absent modality's features hold changes nothing, bit for bit."""
+        present = batch.present
+        parts = [
+            _encode_present(self.vision, batch.image, present[:, IMAGE], self.spec.dim),
+            _encode_present(self.text, batch.text, present[:, TEXT], self.spec.dim),
+            _encode_present(self.layout, batch.layout, present[:, LAYOUT], self.spec.dim),
+        ]
+        panel, gate = self.fuse(parts, present)
+        return PanelEmbeddings(panel, parts[IMAGE], parts[TEXT], gate)
+
+    def fuse(self, parts: list[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
+        """Gate-weighted sum plus a residual mean, both over the modalities present.
+
+        Args:
+            parts: three (V, D) embeddings, 0 where absent.
+            present: (V, 3) bool.
+
+        Returns:
+            (V, D) panel embeddings and (V, 3) gate weights.
+        """
+        normed = torch.stack([norm(p) for norm, p in zip(self.norms, parts, strict=True)], dim=1)  # (V, 3, D)
+        shown = normed * present[:, :, None]  # a norm's bias must not speak for what is absent
+        logits = self.gate(torch.cat([shown.flatten(1), present.to(shown.dtype)], dim=1)).float()
+        gate = logits.masked_fill(~present, -torch.inf).softmax(dim=1)
+        if self.spec.residual_leak:
+            residual = normed.mean(dim=1)
+        else:
+            residual = shown.sum(dim=1) / present.sum(dim=1, keepdim=True)
+        fused = (shown * gate[:, :, None]).sum(dim=1) + self.residual_weight * residual
+        return self.panel_norm(fused), gate
+
+
+def _encode_present(encoder: nn.Module, features: Tensor, present: Tensor, dim: int) -> Tensor:
+    """Run the encoder on the rows that are present and leave the others 0: (V, size) to (V, D)."""
+    rows = present.nonzero()[:, 0]
+    out = features.new_zeros(len(features), dim)
+    if len(rows) == 0:
+        return out
+    encoded = encoder(features[rows])
+    return out.to(encoded.dtype).index_copy(0, rows, encoded)

@@ -1,0 +1,207 @@
+"""Everything learned, in one module, and one forward pass that gives every loss.
+
+`Stage3` owns the encoder, the reconstruction head and the temperatures, so that train and eval mode, gradient
+clipping and the checkpoint cannot disagree about what exists. V panels, M with image and text, D embedding size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stage3 import losses
+from stage3.batches import IMAGE, TEXT, PanelBatch
+from stage3.config import Config, spec_of
+from stage3.losses import PanelLoss
+from stage3.model.encoder import EncoderSpec, PanelEmbeddings, PanelEncoder
+
+TERMS = ("contrastive", "reconstruction", "alignment")
+LOSSES = (*TERMS, "alignment_i2t", "alignment_t2i")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass over a batch.
+
+    Attributes:
+        losses: one `PanelLoss` over the batch's V panels for each name in `LOSSES`; a term of weight 0 is absent.
+        weights: the weight of each term.
+        counts: active items: pages, panels, anchors, pairs, reconstructed, aligned.
+        embeddings: what the encoder gave.
+        temperatures: contrastive and alignment temperature of this step.
+    """
+
+    losses: dict[str, PanelLoss]
+    weights: dict[str, float]
+    counts: dict[str, int]
+    embeddings: PanelEmbeddings
+    temperatures: tuple[float, float]
+
+    @property
+    def total(self) -> Tensor:
+        """Weighted sum of the terms' means over their active panels: a scalar on the graph."""
+        parts = [self.weights[t] * self.losses[t].mean for t in TERMS if t in self.losses]
+        return torch.stack(parts).sum()
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether any loss is defined on any panel; a step without signal must not move a weight."""
+        return any(bool(self.losses[t].valid.any()) for t in TERMS if t in self.losses)
+
+
+def sums(step: Step) -> dict[str, tuple[float, int]]:
+    """(sum, count) over active panels of each loss: what adds up over batches, unlike their means."""
+    return {name: (float(loss.value.detach().sum()), loss.count) for name, loss in step.losses.items()}
+
+
+class Temperature(nn.Module):
+    """A temperature: fixed, or learned on a log scale that cannot leave its declared range."""
+
+    def __init__(self, initial: float, learned: bool, setting: str) -> None:
+        super().__init__()
+        spec = spec_of(setting)
+        assert spec.low is not None
+        assert spec.high is not None
+        self.low, self.span = math.log(spec.low), math.log(spec.high) - math.log(spec.low)
+        self.initial = initial
+        self.raw: nn.Parameter | None = None
+        if learned:
+            share = min(max((math.log(initial) - self.low) / self.span, 1e-3), 1 - 1e-3)
+            self.raw = nn.Parameter(torch.tensor(math.log(share / (1 - share))))
+
+    def forward(self) -> float | Tensor:
+        """The temperature: a number, or a 0-dim tensor on the graph when learned."""
+        if self.raw is None:
+            return self.initial
+        return (self.low + self.span * self.raw.float().sigmoid()).exp()
+
+    @property
+    def value(self) -> float:
+        """The temperature as a plain number."""
+        return self.initial if self.raw is None else float(torch.as_tensor(self()).detach())
+
+
+class Stage3(nn.Module):
+    """The encoder, the reconstruction head and the temperatures, trained together.
+
+    Dropout follows train and eval mode. What is reconstructed follows the `generator` of the forward pass: with one,
+    a single panel drawn on each page, as in training; without, every panel that has a page mate, so a validation
+    has no randomness to seed.
+    """
+
+    def __init__(self, spec: EncoderSpec, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = PanelEncoder(spec)
+        d, hidden = spec.dim, max(spec.dim // 2, 8)
+        self.reconstruction_head = nn.Sequential(
+            nn.Linear(d, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(spec.dropout), nn.Linear(hidden, d)
+        )
+        learned = config.learn_temperature
+        self.contrastive_temperature = Temperature(config.contrastive_temperature, learned, "contrastive_temperature")
+        self.alignment_temperature = Temperature(config.alignment_temperature, learned, "alignment_temperature")
+
+    @classmethod
+    def initialized(cls, spec: EncoderSpec, config: Config, seed: int) -> Stage3:
+        """A new model whose weights depend on `seed` alone; the global random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(spec, config)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each term, from the settings."""
+        c = self.config
+        values = (c.contrastive_weight, c.reconstruction_weight, c.alignment_weight)
+        return dict(zip(TERMS, values, strict=True))
+
+    def forward(self, batch: PanelBatch, generator: torch.Generator | None = None) -> Step:
+        """All losses of a batch.
+
+        Args:
+            batch: packed panels of whole pages.
+            generator: CPU generator that draws one masked panel a page; None reconstructs every panel.
+        """
+        e = self.encoder(batch)
+        weights = self.weights
+        found: dict[str, PanelLoss] = {}
+        counts = {"pages": len(losses.page_index(batch.page_ids)[1]), "panels": len(batch)}
+        tau_c, tau_a = self.contrastive_temperature(), self.alignment_temperature()
+        mates = losses.page_counts(batch.page_ids) - 1
+        counts["anchors"] = int((mates > 0).sum())
+        counts["pairs"] = int(mates.sum()) // 2
+        if weights["contrastive"] > 0:
+            found["contrastive"] = losses.supcon(
+                e.panel,
+                batch.page_ids,
+                tau_c,
+                include_singletons=self.config.singleton_anchors,
+                log_epsilon=self.config.log_epsilon,
+            )
+        if weights["reconstruction"] > 0:
+            found["reconstruction"] = self.reconstruct(e.panel, batch.page_ids, generator)
+        if weights["alignment"] > 0:
+            found |= self.align(e, batch, tau_a)
+        counts["reconstructed"] = found["reconstruction"].count if "reconstruction" in found else 0
+        counts["aligned"] = found["alignment"].count if "alignment" in found else 0
+        return Step(found, weights, counts, e, (self.contrastive_temperature.value, self.alignment_temperature.value))
+
+    def reconstruct(self, panel: Tensor, page_ids: Tensor, generator: torch.Generator | None) -> PanelLoss:
+        """Predict masked panels (V, D) from the mean of their page mates; the head runs on the masked rows only."""
+        masked = self._masked(page_ids, generator)
+        context = losses.leave_one_out_mean(panel, page_ids)
+        if self.config.detach_context:
+            context = context.detach()
+        rows = masked.nonzero()[:, 0]
+        target = panel.float()
+        if self.config.normalize_target:
+            target = nn.functional.layer_norm(target, target.shape[-1:])
+        prediction = self.predict(context[rows]) if len(rows) else context[rows]
+        spread = torch.zeros_like(context).index_copy(0, rows, prediction.float())
+        return losses.reconstruction(spread, target, masked, detach_target=self.config.detach_target)
+
+    def predict(self, context: Tensor) -> Tensor:
+        """(n, D) panel embeddings predicted from (n, D) means of their page mates."""
+        predicted: Tensor = self.reconstruction_head(context)
+        return predicted
+
+    def _masked(self, page_ids: Tensor, generator: torch.Generator | None) -> Tensor:
+        """(V,) bool: which panels are reconstructed."""
+        several = losses.page_counts(page_ids) > 1
+        if generator is None:
+            return several
+        page, counts = losses.page_index(page_ids)
+        lot = torch.rand(len(page_ids), generator=generator, dtype=torch.float64).to(page_ids.device)
+        highest = lot.new_zeros(len(counts)).scatter_reduce(0, page, lot, "amax")
+        return several & (lot == highest[page])
+
+    def align(self, e: PanelEmbeddings, batch: PanelBatch, temperature: float | Tensor) -> dict[str, PanelLoss]:
+        """Both halves of the image-text alignment over the M panels that have both, spread to V rows."""
+        rows = (batch.present[:, IMAGE] & batch.present[:, TEXT]).nonzero()[:, 0]
+        image, text = e.image[rows], e.text[rows]
+        ids = None if self.config.identical_text_negatives else batch.text_ids[rows]
+        i2t, t2i = losses.info_nce(image, text, temperature, ids)
+        both = PanelLoss((i2t.value + t2i.value) / 2, i2t.valid & t2i.valid)
+        if not self.config.symmetric_alignment:
+            forms = {"i2t": i2t, "t2i": t2i, "averaged_logits": None}
+            chosen = forms[self.config.asymmetric_form]
+            both = chosen or _averaged_logits(image, text, temperature)
+        parts = {"alignment": both, "alignment_i2t": i2t, "alignment_t2i": t2i}
+        return {name: _spread(loss, rows, len(batch)) for name, loss in parts.items()}
+
+
+def _spread(loss: PanelLoss, rows: Tensor, size: int) -> PanelLoss:
+    value = loss.value.new_zeros(size).index_copy(0, rows, loss.value)
+    valid = loss.valid.new_zeros(size).index_copy(0, rows, loss.valid)
+    return PanelLoss(value, valid)
+
+
+def _averaged_logits(image: Tensor, text: Tensor, temperature: float | Tensor) -> PanelLoss:
+    """Ablation: the wrong fix that averages the logits with their transpose and takes one cross entropy."""
+    v, t = nn.functional.normalize(image.float(), dim=-1), nn.functional.normalize(text.float(), dim=-1)
+    logits = v @ t.T / temperature
+    value = -((logits + logits.T) / 2).log_softmax(dim=1).diagonal()
+    return PanelLoss(value, torch.full_like(value, len(value) > 1, dtype=torch.bool))

@@ -1,0 +1,137 @@
+"""The data of a run, or other data for the same model: found, loaded and checked against the run's backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stage3.config import FIELDS, Config
+from stage3.errors import ConfigError, DataError
+from stage3.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stage3.batches.dataset import Dataset
+    from stage3.model import EncoderSpec
+
+# Flags of the verbs that read data; giving one of PLACES means other data than the run's record says.
+PLACES = ("data", "manifest", "panels")
+DATA_SETTINGS = (*PLACES, "panel_format", "labels", "remap", "box_order", "cache_dir")
+MAX_PAGES = 5000  # ranking is quadratic: about a minute for 25,000 panels on one core
+_RESET = (*PLACES, "panel_format", "labels", "remap", "box_order", "limit_pages")
+
+
+def config_for(run: RunFolder, given: Mapping[str, Any]) -> Config:
+    """The run's settings, pointed at the data that flags name; without such flags, at the run's own.
+
+    Args:
+        run: whose backbones, panel limit and text parts count.
+        given: settings from the command line, any of `DATA_SETTINGS`.
+    """
+    base = run.config.to_dict() | {"device": "auto"}  # of the machine that looks, not of the one that trained
+    if any(name in given for name in PLACES):
+        base |= {name: FIELDS[name].default for name in _RESET}
+    return Config.layered((base, str(run.path)), (given, "command line"))
+
+
+def load_data(run: RunFolder, given: Mapping[str, Any] | None = None, *, progress: bool = True) -> Dataset:
+    """The data set that the flags or the run name, with features of the run's backbones.
+
+    The run's own data has the run's split by book. Of other data every page counts as held out: none was trained on.
+
+    Raises:
+        ConfigError, DataError: there is no data, or it cannot be used with this run.
+    """
+    from stage3.batches.dataset import Dataset
+    from stage3.data import readers
+    from stage3.data.splits import TEST, split_books
+    from stage3.features import load_or_build
+
+    config = config_for(run, given or {})
+    if not config.data and not (config.manifest and config.panels):
+        raise ConfigError(f"{run.path} does not say where its data is. Name it: --data FOLDER.")
+    try:
+        source = readers.source_of(config)
+        table = readers.load(config)
+    except (ConfigError, DataError) as error:
+        if given:
+            raise
+        raise DataError(f"{error} (the data that {run.path} names; if it has moved, give --data FOLDER)") from None
+    features = load_or_build(table, config, shipped=source.features, progress=progress)
+    split = table.pages["n_panels"].to_numpy() * 0 + TEST
+    if recorded(run).get("table", table.fingerprint()) == table.fingerprint():
+        split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
+    return Dataset(table, features, split)
+
+
+def chosen_pages(
+    run: RunFolder, data: Dataset, split: str | None, max_pages: int = MAX_PAGES
+) -> tuple[str, np.ndarray, list[str]]:
+    """The split's name, (n,) its page rows, and what a reader of the numbers must know about the choice."""
+    import numpy as np
+
+    notes = []
+    if not is_own(run, data):
+        if split not in (None, "all"):
+            notes.append(f"not the data of this run, so there is no split {split!r}: all pages are used")
+        seen = set(recorded(run).get("books", {}).get("train", [])) & set(data.table.pages["book_id"])
+        if seen:
+            notes.append(f"{len(seen)} of these books have the name of a book that was trained on, {min(seen)!r} first")
+        wanted = ["all"]
+    elif split is None:
+        wanted = ["test", "val", "all"]
+    else:
+        wanted = [split]
+    for name in wanted:
+        pages = data.pages(name)
+        if len(pages):
+            break
+        notes.append(f"the {name} split has no pages; the next one is used")
+    else:
+        raise DataError(f"split {wanted[-1]!r} of {run.path} has no page with a usable panel. Choose another --split.")
+    if name == "val":
+        notes.append("these pages chose the checkpoint, so the numbers are a little too good")
+    if name in ("train", "all") and is_own(run, data):
+        notes.append("the model was trained on these pages: the numbers show memory, not skill")
+    if 0 < max_pages < len(pages):
+        notes.append(f"{max_pages:,} evenly spaced pages stand for {len(pages):,}; --max_pages 0 takes all")
+        pages = pages[np.linspace(0, len(pages) - 1, max_pages).round().astype(np.int64)]
+    return name, pages, notes
+
+
+def recorded(run: RunFolder) -> dict[str, Any]:
+    """What the run wrote down of the data it was trained on; empty for a run that no training made."""
+    return run.read_json("data") if (run.path / "data.json").exists() else {}
+
+
+def is_own(run: RunFolder, data: Dataset) -> bool:
+    """Whether these are the panels that the run was trained on, so that its split by book applies."""
+    return bool(recorded(run).get("table", data.table.fingerprint()) == data.table.fingerprint())
+
+
+def check_features(run: RunFolder, spec: EncoderSpec, data: Dataset) -> None:
+    """Refuse features that the run's encoder was not trained on, even where their sizes fit.
+
+    Raises:
+        DataError: sizes or backbones differ; both are named.
+    """
+    ours = (tuple(spec.image_sizes), spec.text_size)
+    theirs = (tuple(data.features.image_sizes), data.features.text_dim)
+    if ours != theirs:
+        raise DataError(
+            f"{run.path} reads image features of {_sizes(ours[0])} and text features of {ours[1]} numbers, this data "
+            f"has {_sizes(theirs[0])} and {theirs[1]}. Compute its features with the run's backbones: "
+            f"vision_backbone {run.config.vision_backbone}, text_backbone {run.config.text_backbone}."
+        )
+    fingerprint = recorded(run).get("features", data.features.fingerprint)
+    if fingerprint != data.features.fingerprint:
+        raise DataError(
+            f"{run.path} was trained on features {fingerprint[:16]}, this data has features "
+            f"{data.features.fingerprint[:16]}: other weights or preprocessing of {run.config.vision_backbone} or "
+            f"{run.config.text_backbone}, so the numbers mean something else. Use the backbones of the training."
+        )
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return " + ".join(map(str, sizes))

@@ -1,0 +1,506 @@
+"""A run is a folder: its settings, what it is doing, its metrics and its checkpoints. Everything else only reads it.
+
+    runs/NAME/  config.yaml  environment.json  status.json  lock  STOP  metrics.jsonl  train.log
+                best.json  checkpoints/step-NNNNNNNN/  embeddings/
+
+Any number of readers may look while one process, the holder of the lock, writes. Listing runs imports neither torch
+nor pandas. `checkpoints`, beside this file, writes and reads the folders of tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+from stage3.cli import clean
+from stage3.config import Config
+from stage3.errors import ConfigError, DataError, StorageError
+from stage3.runs.checkpoints import MANIFEST, Checkpoint, CheckpointFolder, Loaded
+from stage3.storage import (
+    TMP,
+    Lock,
+    append_line,
+    clear_scratch,
+    make_folder,
+    open_regular,
+    pid_alive,
+    read_file,
+    read_json,
+    remove,
+    rename,
+    replace_file,
+    storing,
+    sync_file,
+    sync_folder,
+    this_process,
+    to_json,
+    write_new,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from stage3.model import Stage3
+
+__all__ = ["Best", "Checkpoint", "Loaded", "RunFolder", "State", "Status", "list_broken", "list_runs"]
+
+State = Literal["created", "running", "finished", "stopped", "failed"]
+MAX_METRICS = 4 * 2**30  # bytes
+MAX_CONFIG = 2**20  # bytes
+VERSIONS_OF = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow", "pillow", "zarr")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a run is doing, as `status.json` says it. Times are ISO 8601 in UTC."""
+
+    state: State = "created"
+    step: int = 0
+    total_steps: int = 0
+    epoch: int = 0
+    message: str = ""
+    pid: int | None = None
+    host: str = ""
+    boot_id: str = ""
+    started: str = ""
+    updated: str = ""
+    best_step: int | None = None
+    best_value: float | None = None
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True)
+class Best:
+    """Which checkpoint won, by which metric and with which value."""
+
+    step: int
+    value: float
+    metric: str
+
+
+class RunFolder:
+    """The folder of one run. Make one with `RunFolder.create` or `RunFolder.load`."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.name = path.resolve().name
+        self.config = config
+        self._lock = Lock(path / "lock")
+        self._announced = False  # whether `status.json` names this process as the one that runs
+        self._folder = CheckpointFolder(path / "checkpoints")
+
+    # --- the folder
+
+    @classmethod
+    def create(cls, path: Path | str, config: Config) -> Self:
+        """Make a new run; the folder appears with its settings in it, or not at all.
+
+        Raises:
+            ConfigError: the folder is a run already, or holds something else.
+            StorageError: it cannot be written.
+        """
+        path = Path(path)
+        if cls.exists(path):
+            raise ConfigError(f"{path} is a run already. Give another name, or resume it.")
+        with storing(path):
+            if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
+                raise ConfigError(f"{path} exists and is no empty folder. Give the run another name.")
+            make_folder(path.parent)
+            scratch = path.with_name(f"{TMP}{path.name}-{os.getpid()}")
+            _clear_scratch_of(path)
+            try:
+                scratch.mkdir()
+                write_new(scratch / "config.yaml", config.to_yaml().encode("utf-8"))
+                write_new(scratch / "environment.json", _pretty(environment(config)))
+                write_new(scratch / "status.json", _pretty(dataclasses.asdict(Status(updated=_now()))))
+                sync_folder(scratch)
+                if path.is_dir():
+                    path.rmdir()
+                rename(scratch, path)
+            except OSError:
+                with suppress(OSError):
+                    remove(scratch)
+                raise
+            sync_folder(path.parent)
+        return cls(path, config)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """A run that is there.
+
+        Raises:
+            DataError: the folder is missing or no run, or its settings do not read; the message says which.
+            StorageError: the disk fails while they are read.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise DataError(f"{path}: no such run")
+        if not cls.exists(path):
+            raise DataError(f"{path}: not a run, it has no config.yaml")
+        return cls(path, _read_config(path / "config.yaml"))
+
+    @staticmethod
+    def exists(path: Path | str) -> bool:
+        """Whether a folder is a run (it may still be a damaged one)."""
+        return (Path(path) / "config.yaml").is_file()
+
+    def write_config(self, config: Config) -> None:
+        """Record changed settings, as a resumed run may have."""
+        replace_file(self.path / "config.yaml", config.to_yaml().encode("utf-8"))
+        self.config = config
+
+    # --- what it is doing
+
+    @property
+    def status(self) -> Status:
+        """The last written status; a damaged `status.json` reads as a failed run that says so."""
+        path = self.path / "status.json"
+        try:
+            values = read_json(path, limit=2**20)
+            status = Status(**{f.name: values[f.name] for f in dataclasses.fields(Status) if f.name in values})
+        except StorageError as error:
+            return Status(state="failed", message=str(error))
+        if status.state not in get_args(State) or not isinstance(status.step, int):
+            return Status(state="failed", message=f"{path}: damaged")
+        return status
+
+    def set_status(self, state: State | None = None, **fields: Any) -> Status:
+        """Change some fields of `status.json` in one step and return the result.
+
+        A change to "running" records this process and the time. A change of state reaches the disk before this
+        returns; progress within a state need not, so it costs little.
+        """
+        before = self.status
+        after = dataclasses.replace(before, **{"updated": _now(), **fields})
+        if state is not None:
+            after = dataclasses.replace(after, state=state)
+        if state == "running" and not self._announced:
+            who = {"started": _now(), "exit_code": None, **this_process()}
+            after = dataclasses.replace(after, **{k: v for k, v in who.items() if k not in fields})
+            self._announced = True
+        self._announced = self._announced and after.state == "running"
+        durable = after.state != before.state
+        replace_file(self.path / "status.json", _pretty(dataclasses.asdict(after)), durable=durable)
+        return after
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process is training it now: the status says running and the lock is really held."""
+        return self.status.state == "running" and self._lock.is_held()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing. The lock ends with this process, however that ends.
+
+        Raises:
+            StorageError: another process holds it; the message names its pid and host.
+        """
+        self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody asked the run to stop at the next step."""
+        return (self.path / "STOP").exists()
+
+    def request_stop(self) -> None:
+        """Ask the process that trains this run to save and stop."""
+        replace_file(self.path / "STOP", b"")
+
+    def clear_stop(self) -> None:
+        """Withdraw the request to stop."""
+        with storing(self.path / "STOP"):
+            (self.path / "STOP").unlink(missing_ok=True)
+
+    def log(self, text: str) -> None:
+        """One line of `train.log`, with the time in UTC; control characters and line breaks are replaced."""
+        line = clean(text).replace("\n", " ").replace("\t", " ")
+        append_line(self.path / "train.log", f"{_now()} {line}\n".encode("utf-8", errors="replace"))
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Torch computes with the run's number of threads inside, which numbers depend on; as before afterwards."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.config.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    # --- metrics
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add one row to `metrics.jsonl`, NaN as null; safe from kills at once, from power cuts after a checkpoint."""
+        append_line(self.path / "metrics.jsonl", to_json(dict(row)).encode("utf-8") + b"\n")
+
+    def cut_metrics(self, step: int) -> int:
+        """Drop rows after a step, which a resumed run writes again, and torn lines; returns how many."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return 0
+        lines = read_file(path, MAX_METRICS).splitlines(keepends=True)
+        kept = [line for line in lines if (row := _row(line)) is not None and not row.get("step", 0) > step]
+        if len(kept) < len(lines):
+            replace_file(path, b"".join(kept))
+        return len(lines) - len(kept)
+
+    def metrics(self) -> pd.DataFrame:
+        """All rows of `metrics.jsonl`; null is NaN, and a line that is being written is left out.
+
+        `attrs["damaged_lines"]` counts unreadable lines before the last.
+        """
+        import pandas as pd
+
+        path = self.path / "metrics.jsonl"
+        lines = read_file(path, MAX_METRICS).splitlines(keepends=True) if path.exists() else []
+        rows = [_row(line) for line in lines]
+        frame = pd.DataFrame([row for row in rows if row is not None])
+        for name in ("step", "epoch", "split"):
+            if name not in frame:
+                frame[name] = pd.Series([None] * len(frame), dtype="str" if name == "split" else "float64")
+        for name in frame.columns:
+            if frame[name].dtype == object and frame[name].isna().all():
+                frame[name] = frame[name].astype("float64")
+        frame.attrs["damaged_lines"] = sum(row is None for row in rows[:-1])
+        return frame
+
+    # --- small files
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
+        """Replace `NAME.json` in the run in one step, synced; NaN becomes null."""
+        path = self._json_path(name)
+        replace_file(path, _pretty(value))
+        return path
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read `NAME.json` of the run; StorageError when it is missing or damaged."""
+        return read_json(self._json_path(name))
+
+    def _json_path(self, name: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
+            raise ValueError(f"{name!r} cannot name a file of a run: use letters, digits, _ . -")
+        return self.path / (name if name.endswith(".json") else f"{name}.json")
+
+    # --- checkpoints
+
+    def save_checkpoint(self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+        """Write `checkpoints/step-NNNNNNNN`; after a crash anywhere in here it is there whole, or not at all.
+
+        The metrics written so far are synced first, so a visible checkpoint never lacks the rows before it.
+
+        Args:
+            step: steps done; names the folder. A checkpoint of the same step is replaced.
+            tensors: groups of named tensors, such as "model" and "optimizer"; each becomes one safetensors file.
+            state: everything else, as strict JSON (NaN raises ValueError: null in its place would not resume exactly).
+
+        Raises:
+            StorageError: the disk is full or fails; checkpoints that were there are untouched.
+        """
+        self._sync_metrics()
+        return self._folder.save(step, tensors, state)
+
+    def _sync_metrics(self) -> None:
+        sync_file(self.path / "metrics.jsonl")
+        with storing(self.path):
+            sync_folder(self.path)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Every visible checkpoint, ascending, unread. Damaged ones count, so that no run silently restarts."""
+        return self._folder.visible()
+
+    def load_checkpoint(self, step: int | None = None, check: Callable[[Loaded], None] | None = None) -> Loaded:
+        """A checkpoint whose files all have the length and SHA-256 of its manifest.
+
+        Args:
+            step: which; None takes the newest whole one and names the damaged ones it passed over in `Loaded.damaged`.
+            check: raises StorageError for content that is of no use to the caller, which then counts as damaged.
+
+        Raises:
+            StorageError: no such checkpoint, or a damaged file, or NaN among the weights; the file is named.
+        """
+        return self._folder.load(step, check)
+
+    def checkpoint(self, step: int | None = None) -> Checkpoint:
+        """The checkpoint that is meant: of this step, else the best, else the newest that is intact.
+
+        Raises:
+            NotThere: the run has no checkpoint of this step, or none yet.
+            StorageError: every checkpoint is damaged.
+        """
+        if step is not None:
+            return self._folder.at(step)
+        best = self.best()
+        there = {c.step: c for c in self.checkpoints()}
+        if best is not None and best.step in there:
+            return there[best.step]
+        return self._folder.newest_intact()
+
+    def model(self, step: int | None = None) -> Stage3:
+        """The model of a checkpoint, in eval mode on the CPU.
+
+        Args:
+            step: which; None as in `checkpoint`.
+
+        Raises:
+            StorageError: no checkpoint, a damaged one, or tensors that do not fit the settings.
+        """
+        from stage3.model.checkpoint import model_of
+
+        loaded = self.load_checkpoint(self.checkpoint(step).step)
+        return model_of(loaded.tensors.get("model", {}), loaded.state.get("encoder"), self.config, loaded.path)
+
+    def fingerprint(self, step: int) -> str:
+        """SHA-256 of a checkpoint's manifest: it changes when a bit of the checkpoint does."""
+        return hashlib.sha256(read_file(self._folder.at(step).path / MANIFEST)).hexdigest()
+
+    def set_best(self, step: int, value: float, metric: str) -> None:
+        """Point `best.json` at a checkpoint. Call it once that checkpoint is saved."""
+        self.write_json("best", {"step": step, "value": value, "metric": metric})
+
+    def best(self) -> Best | None:
+        """Which checkpoint is the best so far; None before the first validation. StorageError when it does not read."""
+        if not (self.path / "best.json").exists():
+            return None
+        record = self.read_json("best")
+        step, value = record.get("step"), record.get("value")
+        if type(step) is not int or not isinstance(value, int | float):
+            raise StorageError(f"{self.path / 'best.json'}: damaged, needs a step and a value")
+        return Best(step, float(value), str(record.get("metric", "")))
+
+    def clear_best(self) -> None:
+        """Forget the best checkpoint, as a run does that resumes from before it was found."""
+        with storing(self.path / "best.json"):
+            (self.path / "best.json").unlink(missing_ok=True)
+
+    def prune(self, keep: int) -> list[int]:
+        """Delete checkpoints older than the newest `keep` whole ones, but the best; returns the deleted steps.
+
+        Only `keep` whole ones, checked by hash, make an older one expendable, so the newest whole one always stays.
+        Also removes what dead processes left unfinished.
+
+        Args:
+            keep: how many; 0 keeps all.
+        """
+        best = self.best()
+        deleted = self._folder.prune(keep, best.step if best else None, all_writers=self._lock.mine)
+        with storing(self.path):
+            clear_scratch(self.path)
+        return deleted
+
+
+def environment(config: Config) -> dict[str, Any]:
+    """Versions and machine, for the record; nothing about the user, their paths or their repositories."""
+    versions = {}
+    for name in VERSIONS_OF:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    from stage3 import __version__
+
+    return {
+        "stage3": __version__,
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "byteorder": sys.byteorder,
+        "threads": config.threads,
+        "cpus": os.cpu_count(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS", ""),
+    }
+
+
+def list_runs(roots: Iterable[Path | str]) -> list[RunFolder]:
+    """The runs in some folders (or the folders themselves), the one that was active last first."""
+    runs = []
+    for path in _candidates(roots):
+        with suppress(DataError, StorageError):
+            runs.append(RunFolder.load(path))
+    return sorted(runs, key=lambda run: (run.status.updated, run.name), reverse=True)
+
+
+def list_broken(roots: Iterable[Path | str]) -> list[tuple[Path, str]]:
+    """Folders that look like runs and do not open, each with the reason."""
+    broken = []
+    for path in _candidates(roots):
+        try:
+            RunFolder.load(path)
+        except (DataError, StorageError) as error:
+            if any((path / name).exists() for name in ("config.yaml", "status.json", "metrics.jsonl", "checkpoints")):
+                broken.append((path, str(error)))
+    return broken
+
+
+def _candidates(roots: Iterable[Path | str]) -> Iterator[Path]:
+    for root in map(Path, roots):
+        if RunFolder.exists(root):
+            yield root
+        elif root.is_dir():
+            with storing(root):
+                yield from sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _read_config(path: Path) -> Config:
+    try:
+        with storing(path):
+            descriptor, _ = open_regular(path, MAX_CONFIG)
+            info = os.fstat(descriptor)
+            os.close(descriptor)
+        return _cached_config(path, info.st_mtime_ns, info.st_size, info.st_ino)
+    except (ConfigError, StorageError, RecursionError) as error:
+        if isinstance(error.__cause__, OSError):  # the disk failed; the file may be well
+            raise
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise DataError(f"{path.parent}: its settings do not read: {reason}") from None
+
+
+@functools.lru_cache(maxsize=512)
+def _cached_config(path: Path, mtime_ns: int, size: int, inode: int) -> Config:
+    """Settings of an unchanged file, parsed once: parsing YAML is most of the cost of listing runs."""
+    return Config.load(path)
+
+
+def _clear_scratch_of(path: Path) -> None:
+    """Remove what processes left that died while they created this very run."""
+    for entry in path.parent.glob(f"{TMP}*"):
+        name, _, pid = entry.name.removeprefix(TMP).rpartition("-")
+        if name == path.name and pid.isdecimal() and (int(pid) == os.getpid() or not pid_alive(int(pid))):
+            remove(entry)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """One line of metrics; None when it is torn, or is no row."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    whole = line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("step", 0), int | float)
+    return row if whole else None
+
+
+def _pretty(value: Mapping[str, Any]) -> bytes:
+    """Strict JSON (NaN is null) with a line for each entry."""
+    text = json.dumps(json.loads(to_json(dict(value))), ensure_ascii=False, indent=1)
+    return text.encode("utf-8") + b"\n"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,232 @@
+"""What a model makes of each single panel: its losses, ranks, gate and reconstruction error, as one table.
+
+The means of these columns over the validation panels are the numbers of a run's validation row: the same batches, the
+same gallery, no dropout and no random mask. V panels, D embedding size.
+
+Of a large data set the measured columns are kept with the run, for ranking is quadratic (100,000 panels: 17 s of CPU):
+
+    runs/NAME/inspection/  KEY.safetensors      KEY = checkpoint fingerprint - data, settings and version
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from stage3 import __version__, metrics
+from stage3.batches import IMAGE, LAYOUT, TEXT, fixed_batches
+from stage3.batches.dataset import Dataset
+from stage3.config import SPLITS, spec_of
+from stage3.errors import StorageError
+from stage3.model import validation
+from stage3.model.embedding import Embedded, frozen
+from stage3.model.objectives import LOSSES, Stage3
+from stage3.runs.folder import RunFolder
+from stage3.storage import make_folder, read_file, replace_file, to_json
+
+MAX_GALLERY = 20_000  # panels of a split that are ranked; a larger split is ranked on so many, drawn once by a seed
+KEPT_FROM = 10_000  # panels; fewer are measured again in about a second
+COLUMNS = 1  # raise it when a number of `measured_columns` changes: kept ones are then measured again
+SEAL = "sha256"  # the tensor of a kept file that holds the digest of all others
+MEASURED = (
+    *(f"loss_{name}" for name in (*LOSSES, "total")),
+    *("rank_i2t", "rank_t2i", "within_i2t", "within_t2i", "gallery", "reconstruction_error", "reconstruction_rank"),
+)
+MODALITIES = {IMAGE: "image", TEXT: "text", LAYOUT: "box"}
+
+
+def describe_panels(data: Dataset, text_parts: str) -> pd.DataFrame:
+    """The panel table joined with its pages, for people: one row a panel, in table order.
+
+    Returns:
+        Columns panel_id, page, page_id, book, page_type, order, n_panels, source_index, x, y, w, h, has_box, dialogue,
+        description, speakers, text (what the text backbone read), text_id (-1 without), split, has_image, has_text,
+        modality ("image + text + box" …). The index is the row of the panel table.
+    """
+    panels, pages = data.table.panels, data.table.pages
+    page = data.table.page_of_panel
+    present = data.panel_set.present
+    frame = panels.drop(columns=["page"]).copy()
+    frame.insert(1, "page", page)
+    for name, column in (("page_id", "page_id"), ("book", "book_id"), ("page_type", "page_type")):
+        frame[name] = pages[column].to_numpy()[page]
+    frame["n_panels"] = pages["n_panels"].to_numpy()[page]
+    frame["text"] = data.table.texts(text_parts)
+    frame["text_id"] = data.features.text_rows
+    frame["split"] = np.array(SPLITS)[data.split[page]]
+    frame["has_image"], frame["has_text"] = present[:, IMAGE], present[:, TEXT]
+    frame["modality"] = _modality_names(present)
+    return frame
+
+
+def _modality_names(present: np.ndarray) -> np.ndarray:
+    codes = present @ np.array([1, 2, 4])
+    names = [" + ".join(MODALITIES[i] for i in MODALITIES if code >> i & 1) or "nothing" for code in range(8)]
+    found: np.ndarray = np.array(names)[codes]
+    return found
+
+
+def panel_frame(
+    data: Dataset, model: Stage3, embedded: Embedded, measured: Mapping[str, np.ndarray] | None = None
+) -> pd.DataFrame:
+    """`describe_panels` and what the model makes of each panel; NaN where a number is not defined.
+
+    Args:
+        data: the data set.
+        model: a model that was trained on features of these sizes.
+        embedded: its embeddings of all usable pages, as `embedding.embed(model, data.panel_set, data.pages("all"))`.
+        measured: its `measured_columns`, where they are known already.
+
+    Returns:
+        Also gate_image, gate_text, gate_box; loss_NAME of `objectives.LOSSES`, and loss_total, the weighted sum of
+        the terms defined for the panel; rank_i2t, rank_t2i (1 is best, in the gallery of the panel's own split),
+        gallery (its size), within_i2t, within_t2i (rank on its own page); reconstruction_error (mean squared error of
+        the leave-one-out prediction) and reconstruction_rank (1: the prediction is nearest to its own panel).
+    """
+    frame = describe_panels(data, model.config.text_parts)
+    rows = embedded.rows.numpy()
+    for i, name in enumerate(("gate_image", "gate_text", "gate_box")):
+        frame[name] = _spread(embedded.gate[:, i].numpy(), rows, len(frame))
+    for name, values in (measured or measured_columns(data, model, embedded)).items():
+        frame[name] = values
+    return frame
+
+
+def measured_columns(data: Dataset, model: Stage3, embedded: Embedded) -> dict[str, np.ndarray]:
+    """(V,) float32 losses, ranks and reconstruction errors, `MEASURED`: the columns of `panel_frame` that take long."""
+    found = {f"loss_{name}": values for name, values in panel_losses(data, model).items()}
+    found |= retrieval_columns(data, embedded, len(data.table))
+    return found | _reconstruction_columns(data, model, embedded, len(data.table))
+
+
+def kept_columns(run: RunFolder, step: int, data: Dataset, model: Stage3, embedded: Embedded) -> dict[str, np.ndarray]:
+    """`measured_columns`, of a large data set read from the run's folder or left there for the next time.
+
+    A file that is damaged, or that cannot be written (a run that is only to be read), is as good as none.
+    """
+    if len(data.table) < KEPT_FROM:
+        return measured_columns(data, model, embedded)
+    path = _columns_path(run, step, data, model)
+    with suppress(StorageError):
+        return _read_columns(path, len(data.table))
+    found = measured_columns(data, model, embedded)
+    with suppress(StorageError):
+        make_folder(path.parent)
+        replace_file(path, save(found | {SEAL: _seal(found)}))
+    return found
+
+
+def _columns_path(run: RunFolder, step: int, data: Dataset, model: Stage3) -> Path:
+    settings = {name: value for name, value in model.config.to_dict().items() if not spec_of(name).resume_free}
+    basis = to_json({"version": [__version__, COLUMNS], "data": data.identity(), "settings": settings})
+    name = f"{run.fingerprint(step)[:24]}-{hashlib.sha256(basis.encode()).hexdigest()[:24]}.safetensors"
+    return run.path / "inspection" / name
+
+
+def _read_columns(path: Path, size: int) -> dict[str, np.ndarray]:
+    """Kept columns of the right length and digest; else StorageError."""
+    data = read_file(path, 4 * size * 64 + 2**20)
+    try:
+        found = load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:  # also types numpy lacks
+        raise StorageError(f"{path}: damaged ({error})") from None
+    seal = found.pop(SEAL, np.zeros(0, np.uint8))
+    right = all(values.shape == (size,) and values.dtype == np.float32 for values in found.values())
+    if set(found) != set(MEASURED) or not right or not np.array_equal(seal, _seal(found)):
+        raise StorageError(f"{path}: damaged")
+    return {name: found[name].copy() for name in MEASURED}  # what was read cannot be written to
+
+
+def _seal(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    digest = hashlib.sha256()
+    for name in sorted(columns):
+        digest.update(f"{name} ".encode() + columns[name].tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def panel_losses(data: Dataset, model: Stage3) -> dict[str, np.ndarray]:
+    """(V,) float32 loss of every panel by name, in the fixed batches that a validation of its split would use."""
+    found = {name: np.full(len(data.table), np.nan, np.float32) for name in (*LOSSES, "total")}
+    with frozen(model):
+        for split in SPLITS:
+            for pages in fixed_batches(data.pages(split), model.config.batch_pages, model.config.seed):
+                batch = data.panel_set.batch(pages)
+                step = model(batch)
+                total = np.full(len(batch), np.nan, np.float32)
+                for name, loss in step.losses.items():
+                    values = np.where(loss.valid.numpy(), loss.value.float().numpy(), np.nan)
+                    found[name][batch.rows.numpy()] = values
+                    if name in step.weights:
+                        weighted = step.weights[name] * values
+                        total = np.where(np.isnan(total), weighted, total + np.nan_to_num(weighted))
+                found["total"][batch.rows.numpy()] = total
+    return found
+
+
+def retrieval_columns(data: Dataset, embedded: Embedded, size: int) -> dict[str, np.ndarray]:
+    """(V,) ranks of each true match both ways, within its split and within its page; NaN outside the gallery."""
+    names = ("rank_i2t", "rank_t2i", "within_i2t", "within_t2i", "gallery")
+    found = {name: np.full(size, np.nan, np.float32) for name in names}
+    split_of = torch.from_numpy(data.split)[embedded.page_ids]
+    for i in range(len(SPLITS)):
+        chosen = gallery_sample((split_of == i).nonzero()[:, 0], embedded)
+        if not len(chosen):
+            continue
+        part = take(embedded, chosen)
+        result = validation.gallery(part)
+        rows = part.rows[result["rows"]].numpy()
+        for way in ("i2t", "t2i"):
+            found[f"rank_{way}"][rows] = result[way].numpy()
+            within: metrics.WithinPage = result[f"within_{way}"]
+            found[f"within_{way}"][rows[within.panels.numpy()]] = within.ranks.numpy()
+        found["gallery"][rows] = len(rows)
+    return found
+
+
+def gallery_sample(positions: torch.Tensor, embedded: Embedded) -> torch.Tensor:
+    """These positions, or of a large split whole pages drawn once by a fixed seed, about `MAX_GALLERY` panels."""
+    if len(positions) <= MAX_GALLERY:
+        return positions
+    pages = torch.unique(embedded.page_ids[positions])
+    order = torch.randperm(len(pages), generator=torch.Generator().manual_seed(0))
+    kept = pages[order[: max(1, len(pages) * MAX_GALLERY // len(positions))]]
+    return positions[torch.isin(embedded.page_ids[positions], kept)]
+
+
+def take(embedded: Embedded, positions: torch.Tensor) -> Embedded:
+    """The embeddings at some positions, in that order."""
+    return Embedded(**{name: getattr(embedded, name)[positions] for name in Embedded.__dataclass_fields__})
+
+
+def _reconstruction_columns(data: Dataset, model: Stage3, embedded: Embedded, size: int) -> dict[str, np.ndarray]:
+    found = {name: np.full(size, np.nan, np.float32) for name in ("reconstruction_error", "reconstruction_rank")}
+    if model.weights["reconstruction"] == 0:
+        return found
+    split_of = torch.from_numpy(data.split)[embedded.page_ids]
+    for i in range(len(SPLITS)):
+        positions = gallery_sample((split_of == i).nonzero()[:, 0], embedded)
+        if not len(positions):
+            continue
+        part = take(embedded, positions)
+        prediction, at = validation.reconstruct(model, part)
+        target = part.panel[at]
+        if model.config.normalize_target:
+            target = torch.nn.functional.layer_norm(target, target.shape[-1:])
+        rows = part.rows[at].numpy()
+        found["reconstruction_error"][rows] = (prediction - target).square().mean(dim=1).numpy()
+        found["reconstruction_rank"][rows] = metrics.reconstruction_ranks(prediction, target).numpy()
+    return found
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    out = np.full(size, np.nan, np.float32)
+    out[rows] = values
+    return out

@@ -1,0 +1,111 @@
+"""The optimizer's pieces: decay groups, the schedule as a function of the step, one clip, and its state as tensors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from stage3.config import Config
+from stage3.errors import StorageError
+
+ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
+
+
+def make_optimizer(model: nn.Module, config: Config) -> AdamW:
+    """AdamW over everything learned; norms, biases and scalars (tensors below two dimensions) do not decay."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=config.lr)
+
+
+def learning_rate(step: int, total_steps: int, config: Config) -> float:
+    """Linear warm-up, then a cosine to 0 (Loshchilov & Hutter 2017): a function of the step, so nothing to save.
+
+    Args:
+        step: the step about to be made, from 1.
+        total_steps: steps of the whole run.
+        config: gives the peak rate and the share of warm-up.
+    """
+    warm = round(config.warmup * total_steps)
+    if step <= warm:
+        return config.lr * step / warm
+    share = (step - warm) / max(total_steps - warm, 1)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+def set_learning_rate(optimizer: AdamW, lr: float) -> None:
+    """Use this learning rate for the next step, in every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def clip(model: nn.Module, config: Config) -> float:
+    """Clip gradients to `grad_clip` and return the global norm over everything learned before clipping.
+
+    `clip_scope` other than "all" are ablations: "encoder" misses the reconstruction head and the temperatures,
+    "separate" clips the two parts by norms of their own, "none" clips nothing.
+    """
+    everything = list(model.parameters())
+    encoder = [p for name, p in model.named_parameters() if name.startswith("encoder.")]
+    rest = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
+    norm = nn.utils.get_total_norm([p.grad for p in everything if p.grad is not None])
+    parts = {"all": [everything], "encoder": [encoder], "separate": [encoder, rest], "none": []}[config.clip_scope]
+    for part in parts:
+        if part is everything:
+            nn.utils.clip_grads_with_norm_(part, config.grad_clip, norm)
+        else:
+            nn.utils.clip_grad_norm_(part, config.grad_clip)
+    return float(norm)
+
+
+def optimizer_tensors(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
+    """AdamW's state by parameter name, as tensors that safetensors can hold."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{key}/{name}"] = value.detach().clone()
+    return tensors
+
+
+def check_optimizer(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Refuse optimizer state that is not this model's.
+
+    Raises:
+        StorageError: a tensor names a parameter that this model does not have, or is no moment of it; or one of a
+            parameter's three tensors is missing.
+    """
+    parameters = dict(model.named_parameters())
+    for full_name, value in tensors.items():
+        key, _, name = full_name.partition("/")
+        if name not in parameters:
+            raise StorageError(
+                f"optimizer state for {name!r}, which this model does not have: another model's checkpoint"
+            )
+        shape = torch.Size() if key == "step" else parameters[name].shape
+        if key not in ADAMW or value.shape != shape or not bool(value.isfinite().all()):
+            raise StorageError(f"optimizer state {full_name!r} of shape {tuple(value.shape)} is none of this model's")
+        missing = [k for k in ADAMW if f"{k}/{name}" not in tensors]
+        if missing:
+            raise StorageError(f"optimizer state for {name!r} lacks {', '.join(missing)}")
+
+
+def restore_optimizer(model: nn.Module, optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave.
+
+    Raises:
+        StorageError: the tensors are not this model's.
+    """
+    check_optimizer(model, tensors)
+    parameters = dict(model.named_parameters())
+    for full_name, value in tensors.items():
+        key, _, name = full_name.partition("/")
+        parameter = parameters[name]
+        # AdamW keeps its step count on the CPU and the moments beside the parameter
+        device = torch.device("cpu") if key == "step" else parameter.device
+        optimizer.state[parameter][key] = value.clone().to(device)
