@@ -14,6 +14,6 @@ def test_each_bug_still_has_its_place_in_the_source(bug):
 
 def test_the_runner_tells_a_caught_bug_from_a_harmless_change():
     harmless = Bug("harmless", "stage3/data/splits.py", "import annotations", "import annotations  # as before", "")
-    tests = "tests/test_batches.py -k split_by_book"
+    tests = "tests/batches/test_batches.py -k split_by_book"
     assert not caught(Bug(harmless.name, harmless.file, harmless.old, harmless.new, tests))
     assert caught(next(b for b in BUGS if b.name == "data a split by page"))

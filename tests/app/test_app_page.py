@@ -18,7 +18,7 @@ from app.parts import panel
 from app.store import loaders
 from stage3.metrics.neighbors import pages_pulled_to, share_below
 
-UI = Path(__file__).parent.parent / "app" / "ui.py"
+UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from stage3.config import Config
 from stage3.errors import ConfigError, DataError, StorageError
 from stage3.runs import Best, RunFolder, Status, checkpoints, list_broken, list_runs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from stage3.errors import ConfigError, DataError, Interrupted
 from stage3.runs import RunFolder
 from stage3.samples import draw_books
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--dim", "16", "--gate_hidden", "8", "--layout_hidden", "8", "--epochs", "2", "--batch_pages", "4"]
 SPLIT = ["--val_fraction", "0.25", "--test_fraction", "0.25"]
 

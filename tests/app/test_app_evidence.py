@@ -17,7 +17,7 @@ from app.store import loaders
 from app.views import evidence_more
 from stage3.ablate.evidence import Row, difference
 
-UI = Path(__file__).parent.parent / "app" / "ui.py"
+UI = Path(__file__).parents[2] / "app" / "ui.py"
 SHIPPED = loaders.PROJECT / files.SHIPPED
 EVIL = "<b>bold</b> [x](http:)"
 R5, PAGE = "retrieval/mean_r5", "retrieval/same_page_r_precision"

@@ -21,7 +21,7 @@ from app.charts import theme
 from app.parts import export
 from app.store import loaders, thumbs
 
-APP = Path(__file__).parent.parent / "app"
+APP = Path(__file__).parents[2] / "app"
 SOURCES = sorted(APP.rglob("*.py"))
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {"html", "iframe", "write", "number_input", "html5", "experimental_rerun"}

@@ -21,7 +21,7 @@ from app.views import data as view
 from stage3.config import Config
 from stage3.data import page_check
 
-UI = Path(__file__).parent.parent / "app" / "ui.py"
+UI = Path(__file__).parents[2] / "app" / "ui.py"
 BAD = "book003/page002"
 
 

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from app.store import loaders
 from stage3.runs import RunFolder
 
-UI = Path(__file__).parent.parent / "app" / "ui.py"
+UI = Path(__file__).parents[2] / "app" / "ui.py"
 OWN = ("runs", "losses", "retrain", "evidence")
 ALL = (*OWN, "map", "search", "page", "data")
 

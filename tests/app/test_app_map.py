@@ -20,7 +20,7 @@ from stage3.metrics.neighbors import neighbor_overlap, trust
 from stage3.projection import files
 from stage3.projection.layouts import pca
 
-UI = Path(__file__).parent.parent / "app" / "ui.py"
+UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 
 class Child:

@@ -21,7 +21,7 @@ from app.store import loaders
 from stage3.data import images
 from stage3.search.searcher import Searcher
 
-UI = Path(__file__).parent.parent / "app" / "ui.py"
+UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from stage3.errors import ConfigError, DataError, Interrupted, StorageError
 from stage3.runs import RunFolder
 from stage3.samples import draw_books
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--dim", "32", "--epochs", "2", "--batch_pages", "4", "--val_fraction", "0.3", "--test_fraction", "0.2"]
 CLOCKS = ("seconds", "panels_per_second")
 

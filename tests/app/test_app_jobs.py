@@ -16,7 +16,7 @@ from app.store import jobs, loaders
 from stage3.config import FIELDS, Config, spec_of
 from stage3.errors import ConfigError
 
-UI = Path(__file__).parent.parent / "app" / "ui.py"
+UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 
 @pytest.fixture(scope="module")

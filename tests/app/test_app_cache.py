@@ -22,7 +22,7 @@ from stage3.model import embedding
 from stage3.projection.files import Job
 from stage3.runs import RunFolder, inspection
 
-UI = Path(__file__).parent.parent / "app" / "ui.py"
+UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ import pytest
 import torch
 from disk_faults import Disk, Killed, PowerModel, write_tree
 
-from stage3 import durable, runs, storage
+from stage3 import storage
 from stage3.config import Config
 from stage3.errors import StorageError
-from stage3.runs import RunFolder, checkpoints
+from stage3.runs import RunFolder, checkpoints, folder
 from stage3.runs.checkpoints import CheckpointFolder, damage
 from stage3.storage import Lock
 
@@ -140,16 +140,16 @@ def test_a_fault_at_any_operation_costs_nothing_that_was_saved(fresh, tmp_path, 
 KILLER = """
 import os, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = sys.argv[1:4]
 import torch
 from disk_faults import Disk
 from stage3.runs import RunFolder
 from test_checkpoint_faults import train
-for at in range(1, int(sys.argv[4]) + 1, 8):
+for at in range(1, int(sys.argv[5]) + 1, 8):
     child = os.fork()
     if child == 0:
         with Disk("sigkill", at):
-            train(RunFolder.load(Path(sys.argv[3]) / f"run-{at}"), [])
+            train(RunFolder.load(Path(sys.argv[4]) / f"run-{at}"), [])
         os._exit(0)
     print(at, os.waitpid(child, 0)[1])
 """
@@ -162,7 +162,7 @@ def test_real_kills_leave_what_the_simulated_ones_do(fresh, tmp_path, reference)
     for at in range(1, operations + 1, 8):
         shutil.copytree(fresh, tmp_path / f"run-{at}")
     here = Path(__file__).parent
-    arguments = [str(here), str(here.parent), str(tmp_path), str(operations)]
+    arguments = [str(here), str(here.parent), str(here.parents[1]), str(tmp_path), str(operations)]
     killer = subprocess.run([sys.executable, "-c", KILLER, *arguments], capture_output=True, text=True, check=True)
     outcomes = [line.split() for line in killer.stdout.splitlines()]
     assert len(outcomes) > 15
@@ -340,7 +340,7 @@ def test_a_checkpoint_saved_again_is_replaced_whole_at_any_fault(fresh, tmp_path
 
 def plant(monkeypatch, name, replacement):
     """Replace a function in every module that imported it."""
-    for module in (durable, checkpoints, runs):
+    for module in (storage, checkpoints, folder):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, replacement)
 
