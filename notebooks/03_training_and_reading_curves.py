@@ -31,7 +31,6 @@ import pandas as pd
 import plots
 import torch
 
-from stage3 import train
 from stage3.ablate.terms import REVIEWED
 from stage3.batches import fixed_batches
 from stage3.batches.dataset import Dataset
@@ -40,6 +39,7 @@ from stage3.errors import ConfigError, Interrupted
 from stage3.model import validation
 from stage3.model.objectives import TERMS
 from stage3.runs import RunFolder, curves
+from stage3.train import __main__ as train_command
 from stage3.train.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -306,7 +306,7 @@ plots.lines(
 
 # %%
 try:
-    train.main(["--run", str(WORK / "stopped"), "--lr", "0.01"])
+    train_command.main(["--run", str(WORK / "stopped"), "--lr", "0.01"])
 except ConfigError as error:
     refusal = str(error)
 print(refusal.replace(str(WORK), "…"))

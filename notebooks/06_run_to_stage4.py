@@ -35,7 +35,8 @@ import plots
 import torch
 import zarr
 
-from stage3 import diagnose, embed
+from stage3 import diagnose
+from stage3.embed import __main__ as embed_command
 from stage3.embed import stage4
 from stage3.errors import StorageError
 from stage3.model import embedding
@@ -54,7 +55,7 @@ CACHE = ["--cache_dir", str(WORK / "cache")]
 
 # %%
 OUT = WORK / "samples.zarr"
-code = embed.main(["--run", RUN, "--out", str(OUT), *CACHE])
+code = embed_command.main(["--run", RUN, "--out", str(OUT), *CACHE])
 
 # %%
 files = pd.DataFrame(
@@ -242,7 +243,7 @@ for path in (lost, unfinished):
 # same, byte for byte:
 
 # %%
-code = embed.main(["--run", RUN, "--out", str(flipped), *CACHE])
+code = embed_command.main(["--run", RUN, "--out", str(flipped), *CACHE])
 names = [p.relative_to(OUT) for p in OUT.rglob("*") if p.is_file()]
 equal = [(OUT / n).read_bytes() == (flipped / n).read_bytes() for n in names]
 print(f"{sum(equal)} of {len(equal)} files are equal")

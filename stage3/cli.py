@@ -97,6 +97,8 @@ class Parser(argparse.ArgumentParser):
 
 def called(command: str) -> str:
     """How a command was started, and so how its help names it: `stage3 train` or `python -m stage3.train`."""
+    if "." in command:  # a script of the maintainers
+        return f"python -m {command}"
     script = f"stage3 {command}"
     return script if sys.argv[0] == script else f"python -m stage3.{command}"
 

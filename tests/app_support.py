@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from stage3 import train
+from stage3.train import __main__ as train_command
 
 COLORS = {
     "red": (200, 60, 50),
@@ -111,7 +111,7 @@ def make_run(root: Path, name: str, data: Path, **settings: object) -> Path:
         "cache_dir": str(data.parent / "cache"),
     } | settings
     flags = [f"--{k}={v}" for k, v in values.items()]
-    train.main(["--run", str(root / name), "--data", str(data), "--json", *flags])
+    train_command.main(["--run", str(root / name), "--data", str(data), "--json", *flags])
     return root / name
 
 

@@ -27,7 +27,7 @@ PARTS = ("samples", "weights", "run")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Remake the chosen parts, in order; run from the root of the repository."""
-    parser = Parser("release", "Make again what ships with the package.", EXAMPLES)
+    parser = Parser("tools.release", "Make again what ships with the package.", EXAMPLES)
     parser.add_argument("--only", help="samples, weights or run, comma-separated; default all")
     args = parser.parse(argv)
     chosen = args.only.split(",") if args.only else list(PARTS)
@@ -72,7 +72,7 @@ def weights() -> None:
 
 def sample_run() -> None:
     """Compute and ship the features, train the sample run with default settings, and slim it."""
-    from stage3 import projection, train
+    from stage3.api import Run
     from stage3.batches.dataset import Dataset
     from stage3.config import Config
     from stage3.features import export
@@ -88,9 +88,9 @@ def sample_run() -> None:
             with about.open("a", encoding="utf-8", newline="\n") as file:
                 file.write("features: features\n")
         # fewer rows of metrics to ship; nothing else differs from the defaults
-        train.main(["--run", str(RUN), "--data", SAMPLES.as_posix(), "--log_every", "4"])
+        run = Run.train(RUN, SAMPLES.as_posix(), log_every=4, tell=say)
         slim(RUN)
-        projection.main(["--run", str(RUN)])
+        run.project()
         for lock in RUN.rglob("*lock"):
             lock.unlink()
     size = sum(p.stat().st_size for p in SAMPLES.rglob("*") if p.is_file())

@@ -504,7 +504,9 @@ def keep(folder: Path, image: tiny.ImageNet, text: tiny.TextNet, about: dict[str
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw, train, judge on other drawn books, keep."""
     parser = cli.Parser(
-        "tiny_train", __doc__.split("\n")[0], ["python -m tools.tiny_train --out stage3/backbones/weights"]
+        "tools.tiny_train",
+        __doc__.split("\n")[0],
+        ["python -m tools.tiny_train --out stage3/features/backbones/weights"],
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--books", type=int, default=200, help="books drawn to learn from; default 200")

@@ -12,11 +12,10 @@ import streamlit as st
 
 from app import components, shell
 from app.charts import maps, theme
-from app.parts import export, gallery, panel
+from app.parts import export, gallery, panel, waiting
 from app.store import loaders, map_jobs
 from app.store.cache import Memory
 from app.views import map_compare, map_drift
-from stage3.projection.files import Job
 from stage3.projection.layouts import hull, inside, stratified
 
 CHART = "map-chart"
@@ -72,7 +71,7 @@ def render() -> None:
         return
     job = map_jobs.ensure(chosen.run, chosen.step)
     if job.state != "ready":
-        waiting(map_jobs.map_path(chosen.run, chosen.step), job, chosen)
+        waiting.show(map_jobs.map_path(chosen.run, chosen.step), job, chosen)
     if mode == "two":
         map_compare.render(chosen, frame)
     else:
@@ -422,25 +421,3 @@ def _hint(shown: Shown) -> None:
 
 
 # --- while a map is made
-
-
-def waiting(path: Any, job: Job, chosen: shell.Chosen, *, drift: bool = False) -> None:
-    """How far the child process is, once a second; the page is drawn again when the map is there."""
-    if job.state == "failed":
-        shell.error_box(job.message, "The map could not be made")
-        if st.button("Try again", key="map-again"):
-            map_jobs.ensure(chosen.run, chosen.step, drift=drift, again=True)
-            st.rerun()
-        return
-
-    @st.fragment(run_every="1s")
-    def watch() -> None:
-        now = map_jobs.ensure(chosen.run, chosen.step, drift=drift)
-        if now.state != "running":
-            st.rerun()
-        what = "The drift of the saved epochs" if drift else "UMAP"
-        meanwhile = "" if drift else "; the map shows principal components meanwhile"
-        share = min(1.0, (now.done + 0.5) / now.total) if now.total else 0.05
-        st.progress(share, text=f"{what} is being made ({now.stage or 'starting'}){meanwhile}.")
-
-    watch()

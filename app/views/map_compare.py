@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import components, shell
 from app.charts import maps, theme
-from app.parts import gallery, panel
+from app.parts import gallery, panel, waiting
 from app.store import loaders, map_jobs
 from stage3.metrics import neighbors
 from stage3.projection import layouts
@@ -103,9 +103,7 @@ def _pair(chosen: shell.Chosen, frame: pd.DataFrame, other: shell.Chosen) -> Non
         return
     job = map_jobs.ensure(other.run, other.step)
     if job.state != "ready":
-        from app.views.map import waiting
-
-        waiting(map_jobs.map_path(other.run, other.step), job, other)
+        waiting.show(map_jobs.map_path(other.run, other.step), job, other)
     _body(chosen, frame, other, here, there, kept)
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import components, shell
 from app.charts import maps, theme
+from app.parts import waiting
 from app.store import loaders, map_jobs
 from stage3.projection.files import drift_path, epoch_files, load
 
@@ -25,9 +26,7 @@ def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
     job = map_jobs.ensure(chosen.run, chosen.step, drift=True)
     path = drift_path(chosen.run)
     if job.state != "ready":
-        from app.views.map import waiting
-
-        waiting(path, job, chosen, drift=True)
+        waiting.show(path, job, chosen, drift=True)
         return
     made = loaders.remember(("drift", path, path.stat().st_mtime_ns), lambda: load(path))
     _show(chosen, frame, made)

@@ -11,6 +11,7 @@ import streamlit as st
 from app import shell
 from app.charts import search as charts
 from app.parts import cards, export, query
+from app.parts import failures as failures_table
 from app.parts.query import Way
 from app.store import loaders
 from stage3.errors import DataError, Stage3Error
@@ -220,7 +221,7 @@ def _failures(chosen: shell.Chosen, searcher: Searcher) -> None:
     with st.container(key="quiet-search-reason"):
         shell.line(REASONS[str(reason)])
     part = found[found["reason"] == reason].reset_index(drop=True)
-    charts.failure_table(chosen, searcher, part, key=f"search_failed_{split}_{k}_{reason}")
+    failures_table.table(chosen, searcher, part, key=f"search_failed_{split}_{k}_{reason}")
     export.buttons(chosen, searcher.frame.loc[part["panel"]].join(part.set_index("panel")), f"one-direction-{split}")
 
 

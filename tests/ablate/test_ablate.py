@@ -12,7 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from stage3 import ablate, train
+from stage3.ablate import __main__ as ablate_command
 from stage3.ablate import arms as arms_module
 from stage3.ablate import evidence, noise, schedule, tables
 from stage3.ablate.arms import config_of, key_of, record_of, weights_digest
@@ -24,6 +24,7 @@ from stage3.config import Config
 from stage3.errors import ConfigError, DataError, Interrupted
 from stage3.runs import RunFolder
 from stage3.samples import draw_books
+from stage3.train import __main__ as train_command
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--dim", "16", "--gate_hidden", "8", "--layout_hidden", "8", "--epochs", "2", "--batch_pages", "4"]
@@ -50,7 +51,7 @@ def flags(comics, cache, out, *more):
 def made(comics, cache, tmp_path_factory):
     """One small experiment, shared by the tests that only read it."""
     out = tmp_path_factory.mktemp("made") / "evidence"
-    assert ablate.main(flags(comics, cache, out, "--findings", "S2", "E6", "--seeds", "2")) == 0
+    assert ablate_command.main(flags(comics, cache, out, "--findings", "S2", "E6", "--seeds", "2")) == 0
     return out
 
 
@@ -191,7 +192,7 @@ def test_unknown_findings_are_named():
     with pytest.raises(ConfigError, match="'F9'"):
         chosen(["F9"])
     with pytest.raises(ConfigError, match="--seeds"):
-        ablate.main(["--seed", "3"])
+        ablate_command.main(["--seed", "3"])
 
 
 # --- runs
@@ -208,7 +209,7 @@ def test_arms_with_equal_settings_share_their_runs(made):
 def test_a_second_call_trains_nothing_and_writes_the_same_table(made, comics, cache, capsys):
     before = (made / "evidence.parquet").read_bytes()
     stamps = {p: p.stat().st_mtime_ns for p in (made / "runs").rglob("*") if p.is_file()}
-    assert ablate.main(flags(comics, cache, made, "--findings", "S2", "E6", "--seeds", "2", "--json")) == 0
+    assert ablate_command.main(flags(comics, cache, made, "--findings", "S2", "E6", "--seeds", "2", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["trained"] == 0
     assert (made / "evidence.parquet").read_bytes() == before
     assert {p: p.stat().st_mtime_ns for p in (made / "runs").rglob("*") if p.is_file()} == stamps
@@ -240,7 +241,7 @@ def test_the_command_of_the_table_makes_the_same_weights(made, tmp_path, monkeyp
     row = pd.read_parquet(made / "runs.parquet").query('changes == \'{"clip_scope": "none"}\' and seed == 1').iloc[0]
     words = shlex.split(row["command"])
     assert words[:3] == ["python", "-m", "stage3.train"]
-    assert train.main(words[3:]) == 0
+    assert train_command.main(words[3:]) == 0
     run = RunFolder.load(words[words.index("--run") + 1])
     assert weights_digest(run, int(row["best_step"])).startswith(row["weights_sha256"])
     assert len(row["weights_sha256"]) == 16
@@ -279,7 +280,7 @@ def test_a_killed_experiment_leaves_no_process_and_keeps_its_finished_runs(made,
     theirs = pd.read_parquet(made / "runs.parquet").set_index("run")["weights_sha256"]
     for path in finished:
         assert json.loads(path.read_text(encoding="utf-8"))["weights_sha256"].startswith(theirs[path.parent.name])
-    assert ablate.main(args) == 0
+    assert ablate_command.main(args) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["runs"] == 5
     assert told["trained"] == 5 - len(finished)
@@ -287,9 +288,9 @@ def test_a_killed_experiment_leaves_no_process_and_keeps_its_finished_runs(made,
 
 def test_measured_runs_keep_no_weights_and_remeasure_when_more_is_wanted(comics, cache, tmp_path):
     base = flags(comics, cache, tmp_path, "--seeds", "1")
-    ablate.main([*base, "--findings", "E6"])
+    ablate_command.main([*base, "--findings", "E6"])
     assert not list(tmp_path.rglob("*.safetensors"))
-    ablate.main([*base, "--findings", "S1"])  # reads the base run in a way that needs its weights again
+    ablate_command.main([*base, "--findings", "S1"])  # reads the base run in a way that needs its weights again
     row = pd.read_parquet(tmp_path / "evidence.parquet").set_index("metric")
     assert row.loc["chunked/loss_error", "fixed_mean"] < 1e-5
     assert row.loc["chunked/gradient_error", "fixed_mean"] < 1e-4
@@ -302,7 +303,7 @@ def test_diverging_runs_are_told_and_count_nowhere(comics, cache, tmp_path, monk
 
     monkeypatch.setattr(arms_module, "_train", diverge)
     with pytest.raises(arms_module.NumericError, match="2 runs met infinite numbers"):
-        ablate.main(flags(comics, cache, tmp_path, "--findings", "E6", "--seeds", "1"))
+        ablate_command.main(flags(comics, cache, tmp_path, "--findings", "E6", "--seeds", "1"))
     assert pd.read_parquet(tmp_path / "evidence.parquet").empty
     assert (pd.read_parquet(tmp_path / "runs.parquet")["failed"] != "").all()
 
@@ -343,13 +344,13 @@ def test_the_table_goes_between_the_markers_and_nothing_else_changes(made, tmp_p
     readme = tmp_path / "README.md"
     readme.write_text(f"# Title\n\n{evidence.START}\nold\n{evidence.END}\n\nrest\n", encoding="utf-8")
     args = ["--out", str(made), "--update", str(readme)]
-    assert ablate.main(args) == 0
+    assert ablate_command.main(args) == 0
     once = readme.read_text(encoding="utf-8")
     assert once.startswith(f"# Title\n\n{evidence.START}\n| ")
     assert once.endswith(f"|\n{evidence.END}\n\nrest\n")
     assert "old" not in once
     assert "two separate clips" in once
-    ablate.main(args)
+    ablate_command.main(args)
     assert readme.read_text(encoding="utf-8") == once
 
 
@@ -360,7 +361,7 @@ def test_a_file_without_proper_markers_is_left_alone(made, tmp_path, text):
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="evidence:start"):
-        ablate.main(["--out", str(made), "--update", str(readme)])
+        ablate_command.main(["--out", str(made), "--update", str(readme)])
     assert readme.read_text(encoding="utf-8") == text
 
 

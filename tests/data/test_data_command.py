@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from reader_world import CLEAN, World
 
-from stage3 import data
+from stage3.data import __main__ as data_command
 from stage3.data.readers import report_lines
 from stage3.data.table import DataReport
 from stage3.errors import ConfigError, DataError
@@ -39,7 +39,7 @@ def test_the_report_says_what_was_kept_left_out_and_why(world: World, capsys: py
     labels = world.root / "labels.json"
     pages = {**dict.fromkeys(world.ids, "story"), CLEAN[0]: "cover"}
     labels.write_text(json.dumps(pages), encoding="utf-8")
-    assert data.main(flags(world, "--labels", str(labels))) == 0
+    assert data_command.main(flags(world, "--labels", str(labels))) == 0
     out = capsys.readouterr().out
     lines = {" ".join(line.split()) for line in out.splitlines()}  # columns aside
     assert {
@@ -60,7 +60,7 @@ def test_the_report_says_what_was_kept_left_out_and_why(world: World, capsys: py
 def test_json_holds_the_whole_report(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world.bad_page({"panels": []})
     out = tmp_path / "report.json"
-    assert data.main(flags(world, "--json", "--out", str(out))) == 0
+    assert data_command.main(flags(world, "--json", "--out", str(out))) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(out.read_text(encoding="utf-8"))
     assert printed["pages_listed"] == printed["pages_kept"] + sum(printed["skipped"].values()) == 7
@@ -71,14 +71,14 @@ def test_json_holds_the_whole_report(world: World, tmp_path: Path, capsys: pytes
 
 def test_one_book_is_said_not_thrown(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.ids = CLEAN[:3]
-    assert data.main(flags(world)) == 0
+    assert data_command.main(flags(world)) == 0
     assert "No split: all pages belong to one book, 'Book A'" in capsys.readouterr().out
 
 
 def test_nothing_left_to_train_on_ends_with_2(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.ids = ["Book C/none"]
     with pytest.raises(DataError, match="nothing is left to train on: 1 page listed") as caught:
-        data.main(flags(world))
+        data_command.main(flags(world))
     assert caught.value.exit_code == 2
     assert "left out: no_panel_file" in capsys.readouterr().out
 
@@ -94,14 +94,14 @@ def test_nothing_left_to_train_on_ends_with_2(world: World, capsys: pytest.Captu
 )
 def test_mistakes_on_the_command_line_are_named(argv: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        data.main(argv)
+        data_command.main(argv)
 
 
 def test_control_characters_of_file_names_do_not_reach_the_terminal(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.ids.append("Book C/\x1b[31mred")
-    data.main(flags(world))
+    data_command.main(flags(world))
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -126,7 +126,7 @@ def test_a_kept_label_that_no_page_has_is_answered_with_those_there_are(world: W
     labels = world.root / "labels.json"
     labels.write_text(json.dumps({**dict.fromkeys(world.ids, "story"), world.ids[0]: "cover"}), encoding="utf-8")
     with pytest.raises(DataError, match=r"story 5, cover 1; name those to train on with --keep_labels"):
-        data.main(flags(world, "--labels", str(labels), "--keep_labels", "sotry"))
+        data_command.main(flags(world, "--labels", str(labels), "--keep_labels", "sotry"))
 
 
 def test_paths_of_another_machine_are_said_where_they_cannot_be_overlooked(
@@ -137,7 +137,9 @@ def test_paths_of_another_machine_are_said_where_they_cannot_be_overlooked(
     rows = [f"{page},E:\\comics\\{n}.png" for n, page in enumerate(world.ids)]
     manifest.write_text("\n".join(["canonical_id,absolute_image_path", *rows]) + "\n", encoding="utf-8")
     assert (
-        data.main(["check", "--manifest", str(manifest), "--panels", config.panels, "--cache_dir", config.cache_dir])
+        data_command.main(
+            ["check", "--manifest", str(manifest), "--panels", config.panels, "--cache_dir", config.cache_dir]
+        )
         == 0
     )
     assert "No page has an image: only texts and layout would be trained on." in capsys.readouterr().out
@@ -158,5 +160,5 @@ def test_what_a_killed_reader_left_is_cleared_by_the_next(world: World) -> None:
     tables = Path(world.config().cache_dir) / "tables"
     for name in (f".abc.{dead.pid}", f".abc.{dead.pid}.old", f".abc.{os.getpid()}"):
         (tables / name).mkdir(parents=True)
-    assert data.main(flags(world)) == 0
+    assert data_command.main(flags(world)) == 0
     assert [p.name for p in tables.glob(".*")] == [f".abc.{os.getpid()}"]  # that one is being written

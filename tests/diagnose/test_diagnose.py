@@ -11,6 +11,7 @@ import zarr
 from stage3 import diagnose as verb
 from stage3 import metrics
 from stage3.diagnose import EXIT_CODES, VERDICTS, diagnose
+from stage3.diagnose import __main__ as diagnose_command
 from stage3.errors import ConfigError, DataError
 from stage3.train.trainer import Trainer
 from tests import synthetic
@@ -171,7 +172,7 @@ def reconstructing_alone(path, **settings):
 def test_an_undetached_target_is_seen_to_collapse_the_encoder(detach, code, tmp_path, monkeypatch, capsys):
     run, data = reconstructing_alone(tmp_path / "run", detach_target=detach)
     monkeypatch.setattr(verb, "load_data", lambda run, given: data)
-    assert verb.main(["--run", str(run.path), "--json"]) == code
+    assert diagnose_command.main(["--run", str(run.path), "--json"]) == code
     assert (json.loads(capsys.readouterr().out)["verdict"] == "collapsed") is not detach
 
 
@@ -191,7 +192,9 @@ def write_foreign_store(path, panel: torch.Tensor, panels: int = 5) -> None:
 def test_a_store_of_embeddings_is_judged_from_its_file(tmp_path, name, capsys):
     panel, expected = sets()[name]
     write_foreign_store(tmp_path / "x.zarr", panel)
-    assert verb.main(["--embeddings", str(tmp_path / "x.zarr"), "--json"]) == (3 if "collapsed" in expected else 0)
+    assert diagnose_command.main(["--embeddings", str(tmp_path / "x.zarr"), "--json"]) == (
+        3 if "collapsed" in expected else 0
+    )
     assert json.loads(capsys.readouterr().out)["verdict"] == expected
 
 
@@ -199,7 +202,7 @@ def test_a_store_that_lacks_a_chunk_is_bad_input_and_not_a_collapse(tmp_path):
     write_foreign_store(tmp_path / "x.zarr", sets()["healthy"][0])
     (tmp_path / "x.zarr" / "panel_embeddings" / "0.0.0").unlink()
     with pytest.raises(DataError, match=r"0\.0\.0"):
-        verb.main(["--embeddings", str(tmp_path / "x.zarr")])
+        diagnose_command.main(["--embeddings", str(tmp_path / "x.zarr")])
 
 
 def test_the_command_ends_with_the_verdicts_exit_code_and_one_line_for_an_error(tmp_path):
@@ -217,7 +220,7 @@ def test_the_command_ends_with_the_verdicts_exit_code_and_one_line_for_an_error(
 def test_one_of_run_and_embeddings_is_needed():
     for argv in ([], ["--run", "a", "--embeddings", "b"]):
         with pytest.raises(ConfigError, match="either --run"):
-            verb.main(argv)
+            diagnose_command.main(argv)
 
 
 def test_page_mates_are_not_called_closer_where_they_are_not():

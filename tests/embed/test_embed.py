@@ -20,6 +20,7 @@ from disk_faults import Disk, Killed
 from stage3 import embed as verb
 from stage3.batches.dataset import Dataset
 from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
+from stage3.embed import __main__ as embed_command
 from stage3.embed import exporter, stage4
 from stage3.embed.exporter import Export, run_export
 from stage3.embed.stage4 import CHUNK, SLOTS, Places, damages, read_store
@@ -443,15 +444,15 @@ def test_the_command_exports_verifies_and_tells_a_program(made, tmp_path, monkey
     run, data = made
     monkeypatch.setattr(verb, "load_data", lambda run, given: data)
     out = str(tmp_path / "x.zarr")
-    assert verb.main(["--run", str(run.path), "--out", out, "--verify", "--json"]) == 0
+    assert embed_command.main(["--run", str(run.path), "--out", out, "--verify", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["pages"], told["written"], told["damages"]) == (252, 3, [])
     assert told["checkpoint"] == run.fingerprint(run.best().step)
-    assert verb.main(["--run", str(run.path), "--out", out]) == 0
+    assert embed_command.main(["--run", str(run.path), "--out", out]) == 0
     assert "complete: 3 chunks as written" in capsys.readouterr().out
     (tmp_path / "x.zarr" / "panel_masks" / "2.0").unlink()
     with pytest.raises(StorageError, match="1 damaged"):
-        verb.main(["--out", out, "--verify"])
+        embed_command.main(["--out", out, "--verify"])
     assert "2.0: missing" in capsys.readouterr().out
 
 
@@ -476,7 +477,7 @@ def test_a_damaged_store_ends_verification_with_exit_code_4(copied):
 )
 def test_wrong_requests_are_refused_with_what_to_do(argv, words):
     with pytest.raises((ConfigError, DataError), match=words):
-        verb.main(argv)
+        embed_command.main(argv)
 
 
 @pytest.mark.parametrize("text", ["100", "a:b", "-1:5", "1:2:3"])

@@ -14,6 +14,7 @@ from stage3 import evaluate as verb
 from stage3 import train
 from stage3.batches.dataset import Dataset
 from stage3.errors import ConfigError, DataError
+from stage3.evaluate import __main__ as evaluate_command
 from stage3.evaluate import evaluation_report, item_values, report_lines
 from stage3.metrics.bootstrap import median_interval
 from stage3.model.embedding import Embedded
@@ -209,12 +210,12 @@ def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatc
     run, data = made
     asked = []
     monkeypatch.setattr(verb, "load_data", lambda run, given: asked.append(given) or data)
-    assert verb.main(["--run", str(run.path)]) == 0
+    assert evaluate_command.main(["--run", str(run.path)]) == 0
     printed = capsys.readouterr().out
     assert f"{100 * report['retrieval/i2t_r5']:.1f} %" in printed
     assert "chance" in printed
     assert "image-only against text-only" in printed
-    assert verb.main(["--run", str(run.path), "--json", "--data", "elsewhere"]) == 0
+    assert evaluate_command.main(["--run", str(run.path), "--json", "--data", "elsewhere"]) == 0
     assert json.loads(capsys.readouterr().out) == report
     assert asked == [{}, {"data": "elsewhere"}]
 
@@ -230,7 +231,7 @@ def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatc
 )
 def test_wrong_requests_are_refused(argv, words):
     with pytest.raises((ConfigError, DataError), match=words):
-        verb.main(argv)
+        evaluate_command.main(argv)
 
 
 def test_an_error_is_one_line_with_exit_code_2():

@@ -11,12 +11,13 @@ import synthetic
 import torch
 from PIL import Image
 
-from stage3 import metrics, search
+from stage3 import metrics
 from stage3.batches import IMAGE, TEXT
 from stage3.errors import ConfigError, DataError
 from stage3.model import EncoderSpec, embedding
 from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
+from stage3.search import __main__ as search_command
 from stage3.search.failures import I2T, T2I, failures, text_crowding
 from stage3.search.index import Index
 from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared, result_frame
@@ -315,7 +316,7 @@ def comics(tmp_path_factory):
 
 
 def ask(comics, capsys, *args: str) -> dict:
-    assert search.main(["--run", str(comics / "runs" / "first"), "--json", *args]) == 0
+    assert search_command.main(["--run", str(comics / "runs" / "first"), "--json", *args]) == 0
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
@@ -346,7 +347,7 @@ def test_words_and_filters_through_the_command(comics, capsys):
     assert len(found["results"]) == 4
     scores = [row["score"] for row in found["results"]]
     assert scores == sorted(scores, reverse=True)
-    assert search.main(["--run", str(comics / "runs" / "first"), "--text", "a red circle", "--top", "2"]) == 0
+    assert search_command.main(["--run", str(comics / "runs" / "first"), "--text", "a red circle", "--top", "2"]) == 0
     said = capsys.readouterr().out
     assert "compared: text embedding against image embeddings" in said
 
@@ -369,4 +370,4 @@ def test_words_and_filters_through_the_command(comics, capsys):
 def test_what_cannot_be_asked_is_one_sentence(comics, args, message):
     args = [a.replace("{comics}", str(comics)) for a in args]
     with pytest.raises((ConfigError, DataError), match=message):
-        search.main(["--run", str(comics / "runs" / "first"), *args])
+        search_command.main(["--run", str(comics / "runs" / "first"), *args])

@@ -19,6 +19,7 @@ from stage3.data import readers
 from stage3.errors import ConfigError, DataError, Interrupted, StorageError
 from stage3.runs import RunFolder
 from stage3.samples import draw_books
+from stage3.train import __main__ as train_command
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--dim", "32", "--epochs", "2", "--batch_pages", "4", "--val_fraction", "0.3", "--test_fraction", "0.2"]
@@ -67,7 +68,7 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
 
 def test_a_run_leaves_everything_that_others_read(tmp_path, args, capsys):
     run = tmp_path / "r"
-    assert train.main(["--run", str(run), *args, "--embed_every", "1"]) == 0
+    assert train_command.main(["--run", str(run), *args, "--embed_every", "1"]) == 0
     printed = capsys.readouterr().out
     assert "pages listed" in printed
     assert f"next: python -m stage3.evaluate --run {run}" in printed
@@ -88,14 +89,14 @@ def test_a_run_leaves_everything_that_others_read(tmp_path, args, capsys):
 
 def test_the_recorded_config_reproduces_the_run(tmp_path, args):
     first, again = tmp_path / "a", tmp_path / "b"
-    assert train.main(["--run", str(first), *args, "--temperature", "0.1", "--seed", "3"]) == 0
-    assert train.main(["--run", str(again), "--config", str(first / "config.yaml")]) == 0
+    assert train_command.main(["--run", str(first), *args, "--temperature", "0.1", "--seed", "3"]) == 0
+    assert train_command.main(["--run", str(again), "--config", str(first / "config.yaml")]) == 0
     assert weights(first) == weights(again)
     assert rows(first) == rows(again)
 
 
 def test_a_second_run_on_the_same_data_computes_no_feature(tmp_path, args, monkeypatch):
-    assert train.main(["--run", str(tmp_path / "a"), *args]) == 0
+    assert train_command.main(["--run", str(tmp_path / "a"), *args]) == 0
     from stage3.features.backbones import tiny
 
     def fail(*_: object) -> None:
@@ -103,7 +104,7 @@ def test_a_second_run_on_the_same_data_computes_no_feature(tmp_path, args, monke
 
     monkeypatch.setattr(tiny.TinyVision, "encode", fail)
     monkeypatch.setattr(tiny.TinyText, "encode", fail)
-    assert train.main(["--run", str(tmp_path / "b"), *args]) == 0
+    assert train_command.main(["--run", str(tmp_path / "b"), *args]) == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals reach a child differently on Windows; STOP is tested")
@@ -111,7 +112,7 @@ def test_a_second_run_on_the_same_data_computes_no_feature(tmp_path, args, monke
 def test_a_stopped_or_killed_command_resumes_to_the_same_bytes(tmp_path, args, how):
     long = [*args, "--epochs", "12", "--checkpoint_steps", "1"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train.main(["--run", str(whole), *long]) == 0
+    assert train_command.main(["--run", str(whole), *long]) == 0
     process = start(parts, long)
     wait_for_step(parts, 3, process)
     process.send_signal(how)
@@ -123,7 +124,7 @@ def test_a_stopped_or_killed_command_resumes_to_the_same_bytes(tmp_path, args, h
         assert RunFolder.load(parts).status.state == "stopped"
     else:
         assert not RunFolder.load(parts).is_live  # its status still says running; the lock died with it
-    assert train.main(["--run", str(parts), *long]) == 0
+    assert train_command.main(["--run", str(parts), *long]) == 0
     assert weights(parts) == weights(whole)
     assert rows(parts) == rows(whole)
 
@@ -157,10 +158,10 @@ def test_two_trainers_cannot_share_a_run(tmp_path, args):
 
 def test_a_run_refuses_changed_settings_by_name_and_takes_harmless_ones(tmp_path, args):
     run = tmp_path / "r"
-    assert train.main(["--run", str(run), *args]) == 0
+    assert train_command.main(["--run", str(run), *args]) == 0
     with pytest.raises(ConfigError, match=rf"lr is {Config().lr}, asked for 0.1"):
-        train.main(["--run", str(run), "--lr", "0.1"])
-    assert train.main(["--run", str(run), "--keep_checkpoints", "5"]) == 0
+        train_command.main(["--run", str(run), "--lr", "0.1"])
+    assert train_command.main(["--run", str(run), "--keep_checkpoints", "5"]) == 0
     assert RunFolder.load(run).config.keep_checkpoints == 5
 
 
@@ -173,7 +174,7 @@ def test_a_run_refuses_other_data(tmp_path, comics, args):
     other = tmp_path / "other"
     draw_books(other, 6, seed=6, pages=5)
     with pytest.raises(DataError, match="was trained on other data"):
-        train.main(["--run", str(run), "--data", str(other)])
+        train_command.main(["--run", str(run), "--data", str(other)])
     assert RunFolder.load(run).status.state == "failed"
 
 
@@ -222,7 +223,7 @@ def pages(folder: Path, comics: Path, manifest: str) -> list[str]:
 def test_refused_data_leaves_no_run_behind(tmp_path, comics, manifest, message):
     run = tmp_path / "runs" / "r"
     with pytest.raises(DataError, match=message):
-        train.main(["--run", str(run), *pages(tmp_path, comics, manifest)])
+        train_command.main(["--run", str(run), *pages(tmp_path, comics, manifest)])
     assert not run.parent.exists()
 
 
@@ -233,8 +234,8 @@ def test_more_than_a_hundredth_of_damaged_pages_refuse_the_run(tmp_path, comics,
     files[3].write_bytes(b"{")
     flags = ["--data", str(damaged), "--cache_dir", str(cache), *QUICK]
     with pytest.raises(DataError, match=r"1 of 23 pages are damaged.*json_syntax.*repair them or"):
-        train.main(["--run", str(tmp_path / "r"), *flags])
-    assert train.main(["--run", str(tmp_path / "r"), *flags, "--max_skip_fraction", "0.05"]) == 0
+        train_command.main(["--run", str(tmp_path / "r"), *flags])
+    assert train_command.main(["--run", str(tmp_path / "r"), *flags, "--max_skip_fraction", "0.05"]) == 0
     report = json.loads((tmp_path / "r" / "data_report.json").read_text(encoding="utf-8"))
     assert report["pages_listed"] == report["pages_kept"] + sum(report["skipped"].values())
     assert files[3].name in report["examples"]["page:json_syntax"][0]
@@ -243,16 +244,16 @@ def test_more_than_a_hundredth_of_damaged_pages_refuse_the_run(tmp_path, comics,
 def test_a_run_that_never_began_may_change_its_settings(tmp_path, args):
     run = tmp_path / "r"
     with pytest.raises(ConfigError, match=r"has no config\.json"):
-        train.main(["--run", str(run), *args, "--vision_backbone", str(tmp_path)])
+        train_command.main(["--run", str(run), *args, "--vision_backbone", str(tmp_path)])
     assert RunFolder.load(run).status.state == "failed"
-    assert train.main(["--run", str(run), "--vision_backbone", "tiny"]) == 0
+    assert train_command.main(["--run", str(run), "--vision_backbone", "tiny"]) == 0
     assert RunFolder.load(run).config.vision_backbone == "tiny"
 
 
 def test_c13_a_run_inside_the_panels_is_refused(tmp_path, comics, args):
     run = comics / "panels" / "runs" / "r"
     with pytest.raises(ConfigError, match="lies inside the panels"):
-        train.main(["--run", str(run), *args])
+        train_command.main(["--run", str(run), *args])
     assert not run.parent.exists()
 
 
@@ -261,7 +262,7 @@ def test_c05_c06_c14_what_is_hardly_meant_is_said(tmp_path, args, capsys):
     file.write_text("lr: 0.002\ndim: 32\n", encoding="utf-8")
     run = tmp_path / "r"
     more = ["--config", str(file), "--lr", "0.003", "--max_panels", "1"]
-    assert train.main(["--run", str(run), *args, *more]) == 0
+    assert train_command.main(["--run", str(run), *args, *more]) == 0
     printed, logged = capsys.readouterr().out, (run / "train.log").read_text(encoding="utf-8")
     for line in (f"lr: 0.003 from the command line wins over 0.002 of {file}", "max_panels 1: no panel has page mates"):
         assert line in printed
@@ -290,7 +291,7 @@ def test_c11_lost_checkpoints_never_restart_a_run_in_silence(stopped):
     shutil.rmtree(stopped / "checkpoints")
     logged = (stopped / "metrics.jsonl").read_bytes()
     with pytest.raises(StorageError, match="its folder checkpoints/ is gone"):
-        train.main(["--run", str(stopped)])
+        train_command.main(["--run", str(stopped)])
     assert (stopped / "metrics.jsonl").read_bytes() == logged
     assert RunFolder.load(stopped).best() is not None
 
@@ -302,7 +303,7 @@ def test_k15_a_newest_checkpoint_of_another_model_is_named_and_the_one_before_re
     run.save_checkpoint(newest.step + 1, tensors, {**newest.state, "step": newest.step + 1})
     run.write_config(run.config.replace(max_minutes=1e-4))
     with pytest.raises(Interrupted):
-        train.main(["--run", str(stopped)])
+        train_command.main(["--run", str(stopped)])
     printed = capsys.readouterr().out
     assert "its tensors are not this model's" in printed
     assert f"resuming {stopped} after step {newest.step}" in printed
@@ -311,7 +312,7 @@ def test_k15_a_newest_checkpoint_of_another_model_is_named_and_the_one_before_re
 def test_checkpoints_without_a_record_of_their_data_are_not_resumed(stopped):
     (stopped / "data.json").unlink()
     with pytest.raises(StorageError, match=r"data\.json is gone"):
-        train.main(["--run", str(stopped)])
+        train_command.main(["--run", str(stopped)])
     assert not (stopped / "data.json").exists()
 
 
@@ -321,7 +322,7 @@ def test_c12_a_image_that_changed_or_went_is_other_data(stopped):
     image.rename(aside)
     try:
         with pytest.raises(DataError, match=r"was trained on other data \(images: "):
-            train.main(["--run", str(stopped)])
+            train_command.main(["--run", str(stopped)])
     finally:
         aside.rename(image)
 
@@ -355,7 +356,7 @@ def test_settings_file_and_flags_end_in_the_record(tmp_path, args):
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({"lr": 0.002, "alignment_weight": 2}), encoding="utf-8")
     run = tmp_path / "r"
-    assert train.main(["--run", str(run), *args, "--config", str(file), "--alignment_weight", "3"]) == 0
+    assert train_command.main(["--run", str(run), *args, "--config", str(file), "--alignment_weight", "3"]) == 0
     assert (RunFolder.load(run).config.lr, RunFolder.load(run).config.alignment_weight) == (0.002, 3)
     val = [r for r in rows(run) if r["split"] == "val"][-1]
     assert val["weighted/alignment"] == pytest.approx(3 * val["loss/alignment"])
@@ -363,7 +364,7 @@ def test_settings_file_and_flags_end_in_the_record(tmp_path, args):
 
 def test_the_environment_is_recorded_without_paths_or_names(tmp_path, args):
     run = tmp_path / "r"
-    assert train.main(["--run", str(run), *args]) == 0
+    assert train_command.main(["--run", str(run), *args]) == 0
     text = (run / "environment.json").read_text(encoding="utf-8")
     assert "torch" in text
     assert str(Path.home()) not in text
@@ -373,10 +374,10 @@ def test_the_environment_is_recorded_without_paths_or_names(tmp_path, args):
 def test_a_run_that_never_got_to_a_checkpoint_takes_better_flags(tmp_path, args):
     run = tmp_path / "r"
     with pytest.raises(DataError, match="nothing is left"):
-        train.main(["--run", str(run), *args, "--keep_labels", "sotry"])
-    assert train.main(["--run", str(run), *args, "--keep_labels", "story,narrative", "--lr", "0.01"]) == 0
+        train_command.main(["--run", str(run), *args, "--keep_labels", "sotry"])
+    assert train_command.main(["--run", str(run), *args, "--keep_labels", "story,narrative", "--lr", "0.01"]) == 0
     fresh = tmp_path / "fresh"
-    assert train.main(["--run", str(fresh), *args, "--lr", "0.01"]) == 0
+    assert train_command.main(["--run", str(fresh), *args, "--lr", "0.01"]) == 0
     assert weights(run) == weights(fresh)
     assert (RunFolder.load(run).path / "config.yaml").read_bytes() == (fresh / "config.yaml").read_bytes()
 
@@ -401,7 +402,7 @@ def test_other_threads_are_refused_with_the_flag_that_allows_them(tmp_path, args
     RunFolder.load(run).request_stop()
     process.communicate(timeout=60)
     with pytest.raises(ConfigError, match=r"threads is 1, asked for 2.*--allow_inexact_resume"):
-        train.main(["--run", str(run), "--threads", "2"])
+        train_command.main(["--run", str(run), "--threads", "2"])
     process = start(run, ["--threads", "2", "--allow_inexact_resume"])
     wait_for_step(run, RunFolder.load(run).status.step + 1, process)
     RunFolder.load(run).request_stop()
@@ -411,7 +412,7 @@ def test_other_threads_are_refused_with_the_flag_that_allows_them(tmp_path, args
 
 
 def test_training_says_what_its_features_cost_and_lost(tmp_path, args, capsys):
-    assert train.main(["--run", str(tmp_path / "r"), *args]) == 0
+    assert train_command.main(["--run", str(tmp_path / "r"), *args]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("features: "))
     assert "truncated" in line
     assert line in (tmp_path / "r" / "train.log").read_text(encoding="utf-8")
@@ -422,7 +423,7 @@ def test_without_a_image_in_validation_the_last_checkpoint_is_used_and_why(tmp_p
     lines = (comics / "manifest.csv").read_text(encoding="utf-8").splitlines()
     rows = [lines[0], *(f"{line.split(',')[0]},E:\\comics\\{n}.png" for n, line in enumerate(lines[1:]))]
     manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    assert train.main(["--run", str(tmp_path / "r"), *args, "--manifest", str(manifest)]) == 0
+    assert train_command.main(["--run", str(tmp_path / "r"), *args, "--manifest", str(manifest)]) == 0
     assert "was measured (no validation panel has image and text)" in capsys.readouterr().out
 
 
@@ -445,8 +446,8 @@ def test_a_stop_does_not_wait_for_all_features(tmp_path, args, monkeypatch, how)
 
     monkeypatch.setattr("stage3.batches.dataset.load_or_build", slow)
     with pytest.raises(Interrupted) as caught:
-        train.main(["--run", str(run), *args])
+        train_command.main(["--run", str(run), *args])
     assert caught.value.exit_code == 75
     assert (RunFolder.load(run).status.state, RunFolder.load(run).status.exit_code) == ("stopped", 75)
     monkeypatch.undo()
-    assert train.main(["--run", str(run)]) == 0
+    assert train_command.main(["--run", str(run)]) == 0

@@ -1,0 +1,1 @@
+"""What views share: the query, cards, one panel in detail, galleries, form fields, exports."""
