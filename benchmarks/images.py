@@ -1,4 +1,4 @@
-"""Decoding a page and cropping its panels: plain Pillow, the fast path, and the crop store, side by side.
+"""Decoding a page and cropping its panels: plain Pillow and the fast path, side by side.
 
     python benchmarks/images.py [--repeat 15]
 
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from stage3.crops import CropStore
 from stage3.data import images
 
 SIZE = (1988, 3057)
@@ -76,12 +75,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.jpg"
         draw_page(path)
-        store = CropStore(Path(folder) / "crops", SIDE)
         ways: dict[str, Callable[[Path], np.ndarray]] = {
             "plain Pillow": plain,
             "decode_panels": fast,
             "  own resize": unsized,
-            "crop store": lambda p: np.array(store.panels(p, BOXES)),  # the copy reads every byte
         }
         results = {name: way(path).astype(np.float64) for name, way in ways.items()}
         times: dict[str, list[float]] = {name: [] for name in ways}

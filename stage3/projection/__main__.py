@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from stage3.cli import Parser, counted, progress, run, say
-from stage3.projection import STAGES, project_run, summary_of
-from stage3.projection.files import Parameters, load
+from stage3.projection.files import STAGES, Parameters, load, summary_of
 from stage3.runs import RunFolder
 from stage3.storage import to_json
 
@@ -35,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse(argv)
     parameters = Parameters(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Parameters)})
     folder = RunFolder.load(args.run)
+
+    from stage3.projection import project_run
+
     with progress("projection, stages", STAGES) as bar:
         path, there = project_run(
             folder, checkpoint=args.checkpoint, drift=args.drift, parameters=parameters, advance=bar.advance

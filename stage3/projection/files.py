@@ -41,6 +41,7 @@ FORMATS_COLUMNS = (
 OUR_COLUMNS = ("row", "pca_1", "pca_2", "trust", "fitted")
 DRIFT_COLUMNS = ("epoch", "row", "umap_dim1", "umap_dim2", "kept")
 MAX_PARQUET = 2 * 2**30  # bytes
+STAGES = 5  # that the making of a map goes through
 Tell = Callable[[str, int, int], None]
 
 
@@ -216,3 +217,18 @@ def make(path: Path, work: Callable[[Tell], tuple[pd.DataFrame, dict[str, Any]]]
         raise
     finally:
         lock.release()
+
+
+def summary_of(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
+    """What a map holds, in numbers."""
+    summary: dict[str, Any] = {"file": str(path), "panels": int(frame["row"].nunique())}
+    if "epoch" in frame:
+        kept = frame.groupby("epoch")["kept"].mean().dropna()
+        return summary | {"epochs": int(frame["epoch"].nunique()), "kept": [float(v) for v in kept]}
+    cluster = frame["cluster_id"]
+    return summary | {
+        "fitted": int(frame["fitted"].sum()),
+        "clusters": int(cluster[cluster >= 0].nunique()),
+        "unclustered": int((cluster < 0).sum()),
+        "trust": float(frame["trust"].mean()),
+    }

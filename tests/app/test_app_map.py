@@ -15,9 +15,9 @@ from streamlit.testing.v1 import AppTest
 from app.charts import maps
 from app.store import loaders, map_jobs
 from app.views import map as map_view
-from stage3 import projection
 from stage3.metrics.neighbors import neighbor_overlap, trust
 from stage3.projection import files
+from stage3.projection import maps as projection_maps
 from stage3.projection.layouts import pca
 
 UI = Path(__file__).parents[2] / "app" / "ui.py"
@@ -70,7 +70,7 @@ def store_map(run, *, drift: bool = False) -> pd.DataFrame:
     step = loaders.resolve_step(run, None)
     embedded, table = loaders.embedded(run), loaders.open_dataset(run).table
     x, rows = embedded.panel.numpy(), embedded.rows.numpy()
-    frame = pd.DataFrame(projection._identity(table, rows))
+    frame = pd.DataFrame(projection_maps._identity(table, rows))
     xy = 3 * pca(x)
     frame["cluster_id"] = np.where(np.arange(len(rows)) % 5 == 0, -1, np.arange(len(rows)) % 3)
     frame["umap_dim1"], frame["umap_dim2"], frame["row"] = xy[:, 0], xy[:, 1], rows

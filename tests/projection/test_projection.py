@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stage3 import projection
 from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.errors import ConfigError, DataError, StorageError
 from stage3.metrics import neighbors
-from stage3.projection import files, layouts
+from stage3.projection import files, layouts, maps
 from stage3.storage import Lock
 
 
@@ -202,12 +201,12 @@ def made():
     table = table_of([4] * 40, [f"book{i // 10}" for i in range(40)])
     told: list[str] = []
     parameters = files.Parameters(limit=100, neighbors=8)
-    frames = [projection.project(x, np.arange(160), table, parameters, lambda *a: told.append(a[0])) for _ in "ab"]
+    frames = [maps.project(x, np.arange(160), table, parameters, lambda *a: told.append(a[0])) for _ in "ab"]
     moved = x.copy()
     moved[:40] = blobs(160, 4, seed=3)[0][:40]
     rows = np.arange(160)
     epochs = [(1, x, rows), (2, x[::-1].copy(), rows[::-1].copy()), (5, moved[:150], rows[:150])]
-    return x, label, frames, told, projection.drift(epochs, parameters)
+    return x, label, frames, told, maps.drift(epochs, parameters)
 
 
 def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made):
@@ -308,6 +307,6 @@ def test_importing_the_module_does_not_import_umap_or_sklearn():
 
 
 def test_a_map_without_its_packages_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(projection, "find_spec", lambda name: None if name == "umap" else object())
+    monkeypatch.setattr(maps, "find_spec", lambda name: None if name == "umap" else object())
     with pytest.raises(ConfigError, match="a map needs umap-learn: pip install umap-learn"):
-        projection.check_installed()
+        maps.check_installed()

@@ -1,0 +1,247 @@
+"""Maps of embedded panels, of one checkpoint or of one epoch after the other.
+
+The explorer spawns the command, shows PCA while it works, reads the progress file, and then the Parquet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stage3.errors import ConfigError, DataError
+from stage3.metrics.neighbors import TRUST_K, Array, exact_neighbors, own_rows, shared, trust
+from stage3.projection.files import (
+    STAGES,
+    Parameters,
+    Tell,
+    drift_path,
+    epoch_files,
+    make,
+    projection_path,
+)
+from stage3.projection.layouts import aligned, clusters, pca, placed, stratified, umap_layout
+from stage3.runs import RunFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from stage3.data.table import PanelTable
+
+DRIFT_PASSES = 120  # UMAP passes for an epoch that starts from the one before
+DRIFT_RATE = 0.2
+
+
+# --- computing
+
+
+def project(x: Array, rows: Array, table: PanelTable, parameters: Parameters, tell: Tell) -> pd.DataFrame:
+    """The map of embedded panels: positions, clusters and trust, one row a panel.
+
+    Args:
+        x: (N, D) panel embeddings.
+        rows: (N,) rows of the panel table.
+        table: the panels.
+        parameters: of the layout.
+        tell: called with (stage, done, total) as the work goes on.
+    """
+    import pandas as pd
+
+    fitted = stratified(table.book_of_page[table.page_of_panel[rows]], parameters.limit)
+    own = own_rows(len(x), fitted)
+    tell("principal components", 0, 5)
+    flat = pca(x)
+    tell("nearest neighbors", 1, 5)
+    near, cosine = exact_neighbors(x, max(parameters.neighbors - 1, TRUST_K), x[fitted], own)
+    tell("layout", 2, 5)
+    layout = umap_layout(
+        x[fitted],
+        (near[fitted], cosine[fitted]),
+        parameters.seed,
+        n_neighbors=parameters.neighbors,
+        min_dist=parameters.min_dist,
+    )
+    tell("clusters", 3, 5)
+    label = clusters(layout, parameters.min_cluster)
+    xy = layout if len(fitted) == len(x) else placed(near, cosine, fitted, layout)
+    cluster = label if len(fitted) == len(x) else np.where(own >= 0, label[own], label[near[:, 0]])
+    tell("trust", 4, 5)
+    kept = trust(x, xy, TRUST_K, gallery=fitted, near=near)
+    frame = pd.DataFrame(_identity(table, rows))
+    frame["cluster_id"] = cluster.astype(np.int32)
+    frame["umap_dim1"], frame["umap_dim2"] = xy[:, 0], xy[:, 1]
+    frame["row"] = rows.astype(np.int64)
+    frame["pca_1"], frame["pca_2"] = flat[:, 0], flat[:, 1]
+    frame["trust"], frame["fitted"] = kept, own >= 0
+    tell("done", 5, 5)
+    return frame
+
+
+def _identity(table: PanelTable, rows: Array) -> dict[str, Any]:
+    page = table.page_of_panel[rows]
+    of_page = table.pages.iloc[page].reset_index(drop=True)
+    name = of_page["page_id"].str.replace("\\", "/", regex=False).str.rsplit("/", n=1).str[-1]
+    return {
+        "page_index": page.astype(np.int64),
+        "panel_index": table.panels["order"].to_numpy()[rows].astype(np.int64),
+        "canonical_id": of_page["page_id"],
+        "comic_name": of_page["book_id"],
+        "page_name": name,
+        "panel_count": of_page["n_panels"].astype("int64"),
+    }
+
+
+def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, tell: Tell | None = None) -> pd.DataFrame:
+    """The map of each saved epoch, each layout started from the one before, so that panels move only as they must.
+
+    Args:
+        epochs: (epoch, (N, D) embeddings, (N,) rows of the panel table), ascending; only panels that every epoch
+            holds are drawn.
+        parameters: of the layouts.
+        tell: called with (stage, done, total).
+
+    Returns:
+        Columns epoch, row, umap_dim1, umap_dim2, kept: the share of a panel's 15 neighbors in D dimensions that it
+        had in the epoch before, NaN in the first.
+
+    Raises:
+        DataError: no epoch, or no panel that all of them hold.
+    """
+    import pandas as pd
+
+    if not epochs:
+        raise DataError("no saved embeddings: train with --embed_every 1 to keep them")
+    rows = epochs[0][2]
+    for _, _, other in epochs[1:]:
+        rows = np.intersect1d(rows, other)
+    if not len(rows):
+        raise DataError("the saved epochs have no panel in common: the data changed between them")
+    parts, xy, before = [], None, None
+    for i, (epoch, x, held) in enumerate(epochs):
+        if tell:
+            tell(f"epoch {epoch}", i, len(epochs))
+        z = x[own_rows(int(max(held.max(), rows.max())) + 1, held)[rows]]
+        near, cosine = exact_neighbors(z, max(parameters.neighbors - 1, TRUST_K))
+        layout = umap_layout(
+            z,
+            (near, cosine),
+            parameters.seed,
+            xy,
+            n_neighbors=parameters.neighbors,
+            min_dist=parameters.min_dist,
+            epochs=None if xy is None else DRIFT_PASSES,
+            rate=1.0 if xy is None else DRIFT_RATE,
+        )
+        xy = layout if xy is None else aligned(layout, xy)
+        kept = (
+            np.full(len(rows), np.nan, np.float32) if before is None else shared(before[:, :TRUST_K], near[:, :TRUST_K])
+        )
+        columns = {"epoch": epoch, "row": rows, "umap_dim1": xy[:, 0], "umap_dim2": xy[:, 1], "kept": kept}
+        parts.append(pd.DataFrame(columns))
+        before = near
+    return pd.concat(parts, ignore_index=True)
+
+
+# --- what the child process does
+
+
+def _map_work(the_run: RunFolder, step: int, parameters: Parameters) -> Callable[[Tell], Any]:
+    def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
+        from stage3.batches.dataset import Dataset
+        from stage3.model.embedding import embed
+
+        data = Dataset.load(the_run.config, progress=False)
+        tell("embedding panels", 0, 5)
+        with the_run.threads():
+            embedded = embed(the_run.model(step), data.panel_set, data.pages("all"))
+        if not len(embedded.panel):
+            raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
+        frame = project(embedded.panel.numpy(), embedded.rows.numpy(), data.table, parameters, tell)
+        about = {"checkpoint": the_run.fingerprint(step), "step": step, "table": data.table.fingerprint()}
+        return frame, about | dataclasses.asdict(parameters)
+
+    return work
+
+
+def _drift_work(the_run: RunFolder, parameters: Parameters) -> Callable[[Tell], Any]:
+    def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
+        from stage3.model.embedding import load_embeddings
+
+        epochs = []
+        for epoch, path in epoch_files(the_run):
+            x, rows = load_embeddings(path)
+            epochs.append((epoch, x.numpy(), rows.numpy()))
+        frame = drift(epochs, parameters, tell)
+        return frame, {"epochs": [e for e, _, _ in epochs]} | dataclasses.asdict(parameters)
+
+    return work
+
+
+# --- what the command and `Run.project` share
+
+
+def project_run(
+    run: RunFolder,
+    *,
+    checkpoint: int | None = None,
+    drift: bool = False,
+    parameters: Parameters | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Path, bool]:
+    """The map of a run's checkpoint, or of its saved epochs, made unless it is there.
+
+    Args:
+        run: the run.
+        checkpoint: step; None is the best.
+        drift: lay out the saved epochs instead of one checkpoint.
+        parameters: of the layout.
+        advance: called with the number of stages, of `STAGES`, that were finished.
+
+    Returns:
+        The Parquet file, and whether it was there already.
+
+    Raises:
+        ConfigError: the packages that make a map are not installed.
+        DataError: nothing to lay out.
+        StorageError: no such checkpoint, or the map cannot be written.
+    """
+    parameters = parameters or Parameters()
+    if drift:
+        path, work = drift_path(run, parameters), _drift_work(run, parameters)
+    else:
+        step = run.checkpoint(checkpoint).step
+        path, work = projection_path(run, step, parameters), _map_work(run, step, parameters)
+    there = path.is_file()
+    if not there:
+        check_installed()
+    make(path, _shown(work, advance))
+    return path, there
+
+
+def check_installed() -> None:
+    """Refuse to make a map without the packages for it, which come with the explorer."""
+    wanted = {"umap": "umap-learn", "sklearn": "scikit-learn"}
+    missing = [package for module, package in wanted.items() if find_spec(module) is None]
+    if missing:
+        raise ConfigError(f"a map needs {' and '.join(missing)}: pip install {' '.join(missing)}, or stage3[app]")
+
+
+def _shown(work: Callable[[Tell], Any], advance: Callable[[int], None]) -> Callable[[Tell], Any]:
+    def shown(tell: Tell) -> Any:
+        reached = 0
+
+        def both(stage: str, done: int, total: int) -> None:
+            nonlocal reached
+            tell(stage, done, total)
+            now = done * STAGES // max(total, 1)
+            advance(max(0, now - reached))
+            reached = max(reached, now)
+
+        return work(both)
+
+    return shown
