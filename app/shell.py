@@ -36,6 +36,7 @@ import streamlit as st
 from app import addresses, components
 from app.addresses import START, VIEWS
 from app.store import loaders, thumbs
+from stage3.config import Config
 from stage3.data.images import ImageProblem
 from stage3.errors import Stage3Error, StorageError
 from stage3.runs import RunFolder
@@ -154,11 +155,19 @@ def _run_label(entry: loaders.Entry) -> str:
     return f"{entry.run.name}  (sample)" if entry.is_sample else entry.id
 
 
+def weights_of(config: Config) -> str:
+    """The weights of the objectives in the order of their declaration: "1 / 0.5 / 1"."""
+    return " / ".join(f"{weight:g}" for weight in config.weights.values())
+
+
+def temperatures_of(config: Config) -> str:
+    """The temperatures of the objectives, each value once."""
+    return " / ".join(f"{t:g}" for t in dict.fromkeys(config.temperatures.values()))
+
+
 def _run_facts(run: RunFolder) -> str:
     c = run.config
-    parts = [f"weights {c.contrastive_weight:g} / {c.reconstruction_weight:g} / {c.alignment_weight:g}"]
-    taus = {c.contrastive_temperature, c.alignment_temperature}
-    parts.append("τ " + " / ".join(f"{t:g}" for t in sorted(taus)))
+    parts = [f"weights {weights_of(c)}", f"τ {temperatures_of(c)}"]
     best = run.best()
     if best:
         percent = best.metric.startswith("retrieval/")

@@ -37,7 +37,7 @@ from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.errors import ConfigError, Interrupted
 from stage3.model import validation
-from stage3.model.objectives import TERMS
+from stage3.objectives import TERMS
 from stage3.runs import RunFolder, curves
 from stage3.train import __main__ as train_command
 from stage3.train.trainer import Trainer

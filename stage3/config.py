@@ -15,11 +15,12 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from stage3.errors import ConfigError, StorageError
+from stage3.objectives import OBJECTIVES, WITH_TEMPERATURE
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,38 @@ SELECT_BY = (
 )
 
 
+def _objective_settings() -> list[tuple[str, type, Any]]:
+    """A weight for each objective, then a temperature for each that has one."""
+    weights = [
+        (o.weight_setting, float, _setting(o.weight, "objectives", f"weight of {o.of}", low=0.0, high=100))
+        for o in OBJECTIVES
+    ]
+    return weights + [
+        (
+            o.temperature_setting,
+            float,
+            _setting(o.temperature, "objectives", f"temperature of {o.temperature_of}", low=0.005, high=1.0),
+        )
+        for o in WITH_TEMPERATURE
+    ]
+
+
+if TYPE_CHECKING:
+
+    class _ObjectiveSettings:
+        def __getattr__(self, name: str) -> float: ...
+else:
+    _ObjectiveSettings = dataclasses.make_dataclass(
+        "_ObjectiveSettings", _objective_settings(), frozen=True, kw_only=True, namespace={"__module__": __name__}
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """All settings of a run. Frozen; `replace` makes a changed copy and checks it again."""
+class Config(_ObjectiveSettings):
+    """All settings of a run. Frozen; `replace` makes a changed copy and checks it again.
+
+    The weights and temperatures of the objectives are settings too: `stage3.objectives` declares them.
+    """
 
     # data
     data: str = _setting("", "data", "folder with a dataset.yaml that names the parts below", resume_free=True)
@@ -137,11 +167,6 @@ class Config:
     panel_norm: bool = _setting(True, "model", "LayerNorm on the panel embedding")
 
     # objectives
-    contrastive_weight: float = _setting(1.0, "objectives", "weight of supcon over page mates", low=0.0, high=100)
-    reconstruction_weight: float = _setting(0.5, "objectives", "weight of masked reconstruction", low=0.0, high=100)
-    alignment_weight: float = _setting(1.0, "objectives", "weight of image-text alignment", low=0.0, high=100)
-    contrastive_temperature: float = _setting(0.07, "objectives", "temperature of supcon", low=0.005, high=1.0)
-    alignment_temperature: float = _setting(0.07, "objectives", "temperature of alignment", low=0.005, high=1.0)
     temperature: float | None = _setting(None, "objectives", "sets both temperatures at once", low=0.005, high=1.0)
     learn_temperature: bool = _setting(False, "objectives", "learn both temperatures (log-scale, kept in 0.005 to 1)")
     leave_one_out: bool = _setting(False, "objectives", "reconstruct every panel in training, not one drawn a page")
@@ -225,12 +250,13 @@ class Config:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
         if self.temperature is not None:  # resolved here, so that a record never says two things
-            object.__setattr__(self, "contrastive_temperature", self.temperature)
-            object.__setattr__(self, "alignment_temperature", self.temperature)
+            for objective in WITH_TEMPERATURE:
+                object.__setattr__(self, objective.temperature_setting, self.temperature)
             object.__setattr__(self, "temperature", None)
-        if self.contrastive_weight == self.reconstruction_weight == self.alignment_weight == 0:
+        if not any(self.weights.values()):
+            *most, last = (objective.weight_setting for objective in OBJECTIVES)
             raise ConfigError(
-                "contrastive_weight, reconstruction_weight and alignment_weight are all 0: nothing would be learned. "
+                f"{', '.join(most)} and {last} are all 0: nothing would be learned. "
                 "Give at least one a positive weight."
             )
         if self.val_fraction + self.test_fraction > 0.8:
@@ -239,13 +265,24 @@ class Config:
                 "of the books to train on. Lower one of them."
             )
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each objective, by its name."""
+        return {objective.name: getattr(self, objective.weight_setting) for objective in OBJECTIVES}
+
+    @property
+    def temperatures(self) -> dict[str, float]:
+        """Temperature of each objective that has one, by its name."""
+        return {objective.name: getattr(self, objective.temperature_setting) for objective in WITH_TEMPERATURE}
+
     def replace(self, **changes: Any) -> Config:
         """A checked copy with some settings changed; unknown names are refused with the nearest known one."""
         return Config.layered((self.to_dict(), "settings"), (changes, "changes"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, in the order of declaration; tuples become lists."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        values = {name: getattr(self, name) for name in FIELDS}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], source: str = "settings") -> Config:
@@ -265,7 +302,7 @@ class Config:
             coerced = {k: coerce(FIELDS[k], v) for k, v in values.items()}
             both = coerced.pop("temperature", None)
             _check(FIELDS["temperature"], both)  # under the name that was given
-            for name in ("contrastive_temperature", "alignment_temperature") if both is not None else ():
+            for name in (o.temperature_setting for o in WITH_TEMPERATURE) if both is not None else ():
                 if coerced.setdefault(name, both) != both:
                     raise ConfigError(
                         f"{source}: temperature {both} sets both temperatures, but {name} is {coerced[name]}. Drop one."
@@ -283,7 +320,8 @@ class Config:
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=1000)
 
 
-FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(Config)}
+_IN_ORDER = sorted(dataclasses.fields(Config), key=lambda field: list(GROUPS).index(field.metadata["spec"].group))
+FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in _IN_ORDER}
 HINTS: dict[str, Any] = typing.get_type_hints(Config)
 
 

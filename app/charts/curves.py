@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.charts import theme
+from stage3.objectives import PARTS
 from stage3.runs import curves
 
 
@@ -78,7 +79,7 @@ def _label(*parts: str) -> str:
 
 def _color(metric: str, i: int) -> str:
     term = metric.partition("/")[2]
-    if metric.startswith(("loss/", "weighted/", "gradient/")) and term in (*theme.TERM_COLORS, "total"):
+    if metric.startswith(("loss/", "weighted/", "gradient/")) and term in (*PARTS, "total"):
         return theme.color(term)
     return theme.categorical()[i % 8]
 

@@ -13,19 +13,16 @@ from app.charts import theme
 from stage3.ablate.evidence import difference
 from stage3.ablate.noise import CAUSES
 from stage3.ablate.terms import HELPS, HURTS, METRICS, NONE
+from stage3.objectives import PAIRS, TERMS
 
 if TYPE_CHECKING:
     from stage3.ablate.evidence import Row
 
 ROW = 40  # pixels a comparison takes
 TOOLS = ("zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "resetScale")
+PAIR_COLORS = (3, 4, 6)  # of the palette: none that a term has
 CAUSE_NAMES = {"none": "neither", "dropout": "dropout", "mask": "random mask", "both": "both"}
-TERMS = ("contrastive", "reconstruction", "alignment")
-PAIRS = {
-    "contrastive_reconstruction": "contrastive · reconstruction",
-    "contrastive_alignment": "contrastive · alignment",
-    "reconstruction_alignment": "reconstruction · alignment",
-}
+PAIR_NAMES = {f"{a.name}_{b.name}": f"{a.label.lower()} · {b.label.lower()}" for a, b in PAIRS}
 
 
 def key_of(row: Row) -> str:
@@ -159,10 +156,10 @@ def budget(frame: pd.DataFrame, arm: str, kind: str) -> go.Figure:
     """
     figure, norms = go.Figure(), kind == "gradient"
     part = frame[frame["arm"] == arm]
-    for i, (name, label) in enumerate({t: t for t in TERMS}.items() if norms else PAIRS.items()):
+    for i, (name, label) in enumerate({t: t for t in TERMS}.items() if norms else PAIR_NAMES.items()):
         found = part[part["metric"] == f"{kind}/{name}"]
-        hue = theme.color(name) if norms else theme.categorical()[(3, 4, 6)[i]]
-        _line(figure, found, label, hue, theme.DASHES[i])
+        hue = theme.color(name) if norms else theme.categorical()[PAIR_COLORS[i % len(PAIR_COLORS)]]
+        _line(figure, found, label, hue, theme.DASHES[i % len(theme.DASHES)])
     theme.style(figure, height=300)
     figure.update_xaxes(title_text="epoch")
     if norms:

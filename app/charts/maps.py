@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.charts import theme
+from stage3.objectives import OBJECTIVES
 
 SVG_MOST = 5_000
 DRAWN_MOST = 20_000
@@ -49,9 +50,7 @@ COLORINGS: dict[str, Coloring] = {
     "modality": Coloring("Modality present", "modality", "group"),
     "split": Coloring("Split", "split", "group"),
     "total": Coloring("Loss: weighted sum", "loss_total", "number"),
-    "contrastive": Coloring("Loss: contrastive", "loss_contrastive", "number"),
-    "reconstruction": Coloring("Loss: reconstruction", "loss_reconstruction", "number"),
-    "alignment": Coloring("Loss: alignment", "loss_alignment", "number"),
+    **{o.name: Coloring(f"Loss: {o.label.lower()}", f"loss_{o.name}", "number") for o in OBJECTIVES},
     "i2t": Coloring("Rank: image → text", "rank_i2t", "number", log=True, about="1 is best."),
     "t2i": Coloring("Rank: text → image", "rank_t2i", "number", log=True, about="1 is best."),
     "image": Coloring("Weight of the image", "gate_image", "number", about="The fusion gate's share, 0 to 1."),

@@ -17,6 +17,7 @@ import plotly.io
 import streamlit as st
 
 from app.store.cache import Memory
+from stage3.objectives import PARTS
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999933")
 OKABE_ITO_DARK = ("#4FA3E0", "#F0B23A", "#2FC29A", "#E39CC3", "#8CD0F5", "#F0803C", "#B79BE0", "#C6C65A")
@@ -27,7 +28,6 @@ MANY = (
 )  # fmt: skip
 ORDERED = "cividis"  # from low to high; safe for color-blind readers and in gray
 DIVERGING = "RdBu"
-TERM_COLORS = {"contrastive": 0, "reconstruction": 1, "alignment": 2, "alignment_i2t": 4, "alignment_t2i": 3}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 TRACES = ("bar", "heatmap", "scatter", "scattergl")  # what our charts draw
 FONT = '"Source Sans", "Source Sans Pro", "Segoe UI", sans-serif'
@@ -68,8 +68,11 @@ def categorical(n: int | None = None) -> list[str]:
 
 
 def color(term: str) -> str:
-    """The color that a loss term has in every chart."""
-    return look().text if term == "total" else categorical()[TERM_COLORS.get(term, 7)]
+    """The color that a loss has in every chart: a term's or a half's own, the text's for the total."""
+    if term == "total":
+        return look().text
+    colors = categorical()
+    return colors[PARTS[term].color % len(colors) if term in PARTS else -1]
 
 
 def safe(text: object, length: int = 80) -> str:

@@ -10,9 +10,11 @@ import streamlit as st
 
 from stage3.config import FIELDS, HINTS, Config, describe, spec_of
 from stage3.errors import ConfigError
+from stage3.objectives import OBJECTIVES, WITH_TEMPERATURE
 
 # Sliders need a range that a hand can aim in; the text field beside them takes the whole declared range.
-WEIGHTS = ("contrastive_weight", "reconstruction_weight", "alignment_weight")
+WEIGHTS = {o.weight_setting: o.label for o in OBJECTIVES}
+TEMPERATURES = {o.temperature_setting: o.label for o in WITH_TEMPERATURE}
 WEIGHT_STOPS = (0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 TEMPERATURE_STOPS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 

@@ -14,15 +14,13 @@ from app.store import loaders, thumbs
 from app.store.cache import Memory
 from stage3.data.images import ImageProblem
 from stage3.metrics import neighbors
+from stage3.objectives import OBJECTIVES
 
 MEASURES = {
-    "loss_contrastive": "Contrastive",
-    "loss_reconstruction": "Reconstruction",
-    "loss_alignment_i2t": "Align p → t",
-    "loss_alignment_t2i": "Align t → p",
+    **{f"loss_{part.name}": part.short for o in OBJECTIVES for part in o.halves or (o,)},
     "loss_total": "Weighted sum",
-    "rank_i2t": "Rank p → t",
-    "rank_t2i": "Rank t → p",
+    "rank_i2t": "Rank i → t",
+    "rank_t2i": "Rank t → i",
 }
 _kept: Memory[Any] = Memory(300)
 GATE = {"gate_image": "image", "gate_text": "text", "gate_box": "box"}

@@ -13,6 +13,7 @@ from app import shell
 from app.charts import evidence as charts
 from app.charts import theme
 from app.store import evidence as files
+from stage3.objectives import TERMS
 
 MEASURES = {
     "spread": (
@@ -124,13 +125,13 @@ def budget(where: Path) -> None:
             height=330,
             alt="Gradient norms and cosines of every arm",
             column_config={"_index": st.column_config.TextColumn("arm", width="large")}
-            | {c: st.column_config.NumberColumn(format="%.3f") for c in (*charts.TERMS, *charts.PAIRS.values())},
+            | {c: st.column_config.NumberColumn(format="%.3f") for c in (*TERMS, *charts.PAIR_NAMES.values())},
         )
 
 
 def last_epoch(frame: pd.DataFrame) -> pd.DataFrame:
     """Arms by gradient norms and cosines at each arm's last epoch."""
-    names = {f"gradient/{t}": t for t in charts.TERMS} | {f"gradient_cosine/{p}": n for p, n in charts.PAIRS.items()}
+    names = {f"gradient/{t}": t for t in TERMS} | {f"gradient_cosine/{p}": n for p, n in charts.PAIR_NAMES.items()}
     known = frame[frame["metric"].isin(names)]
     last = known[known["epoch"] == known.groupby("arm")["epoch"].transform("max")]
     wide = last.pivot_table(index="arm", columns="metric", values="mean", sort=False).rename(columns=names)

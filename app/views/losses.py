@@ -12,16 +12,12 @@ from app.charts import theme
 from app.charts.curves import How, Source, chart
 from app.store import loaders
 from stage3.errors import Stage3Error
+from stage3.objectives import OBJECTIVES, PAIRS, TERMS, WITH_TEMPERATURE
 from stage3.runs import curves
 
 KINDS = {"raw": "loss", "weighted": "weighted"}
 MAX_RUNS = 6
-ACTIVE = {
-    "active/anchors": "anchors with a page mate",
-    "active/pairs": "page-mate pairs",
-    "active/reconstructed": "reconstructed panels",
-    "active/aligned": "panels with image and text",
-}
+ACTIVE = {f"active/{o.counted}": o.counted_label for o in OBJECTIVES} | {"active/pairs": "page-mate pairs"}
 
 
 def render() -> None:
@@ -137,16 +133,16 @@ def _curves(sources: list[Source], kind: str, how: How) -> None:
         prefix = KINDS[kind]
         total = {"loss/total": "total"}
         if kind == "weighted" and len(sources) == 1:
-            total |= {f"weighted/{t}": t for t in ("contrastive", "reconstruction", "alignment")}
-        first, second = st.columns(2, gap="small")
-        with first:
+            total |= {f"weighted/{t}": t for t in TERMS}
+        columns = st.columns(2, gap="small")
+        with columns[0]:
             _draw("Total", "total", sources, total, how, about="The weighted sum that training minimizes")
-            _draw("Reconstruction", "reconstruction", sources, {f"{prefix}/reconstruction": "reconstruction"}, how)
-        with second:
-            _draw("Contrastive", "contrastive", sources, {f"{prefix}/contrastive": "contrastive"}, how)
-            ways = {"loss/alignment_i2t": "image→text", "loss/alignment_t2i": "text→image"}
-            shown = ways if kind == "raw" else {"weighted/alignment": "alignment"}
-            _draw("Alignment, both directions" if kind == "raw" else "Alignment", "alignment", sources, shown, how)
+        for i, objective in enumerate(OBJECTIVES, start=1):
+            halves = objective.halves if kind == "raw" else ()  # only terms have a weight
+            shown = {f"loss/{half.name}": half.label.lower() for half in halves}
+            title = f"{objective.label}, both directions" if halves else objective.label
+            with columns[i % 2]:
+                _draw(title, objective.name, sources, shown or {f"{prefix}/{objective.name}": objective.name}, how)
     _work(sources, how)
 
 
@@ -154,12 +150,9 @@ def _work(sources: list[Source], how: How) -> None:
     """Who pulls, what is retrieved, and whether anything collapses."""
     val = How(how.by, ("val",), 0.0, how.as_band)
     train = How(how.by, ("train",), how.smoothing, how.as_band)
-    terms = {f"gradient/{t}": t for t in ("contrastive", "reconstruction", "alignment")}
-    cosines = {
-        "gradient_cosine/contrastive_reconstruction": "contrastive · reconstruction",
-        "gradient_cosine/contrastive_alignment": "contrastive · alignment",
-        "gradient_cosine/reconstruction_alignment": "reconstruction · alignment",
-    }
+    terms = {f"gradient/{t}": t for t in TERMS}
+    cosines = {f"gradient_cosine/{a.name}_{b.name}": f"{a.label.lower()} · {b.label.lower()}" for a, b in PAIRS}
+    rates = {"lr": "learning rate"} | {f"temperature/{o.name}": f"τ {o.label.lower()}" for o in WITH_TEMPERATURE}
     cells: list[tuple[str, str, dict[str, str], How, dict[str, Any]]] = [
         ("Who does the work", "gradient", terms, val, {"y_title": "gradient norm", "log": True,
          "about": "Norm of each weighted term's gradient on the encoder, on one fixed validation batch"}),
@@ -174,8 +167,7 @@ def _work(sources: list[Source], how: How) -> None:
          "different pages"}, val, {"y_title": "mean cosine, -1 to 1"}),
         ("Reconstruction skill", "skill", {"reconstruction/skill": "1 - mse / mse of the mean"}, val,
          {"about": "1 is perfect, 0 no better than always answering the mean; a collapsed model has no skill"}),
-        ("Temperatures and learning rate", "rate", {"lr": "learning rate", "temperature/contrastive": "τ contrastive",
-         "temperature/alignment": "τ alignment"}, train, {"log": True}),
+        ("Temperatures and learning rate", "rate", rates, train, {"log": True}),
     ]  # fmt: skip
     columns = st.columns(2, gap="small")
     for i, (title, key, metrics, chosen, more) in enumerate(cells):

@@ -11,13 +11,12 @@ from app.charts import pages, theme
 from app.parts import panel
 from app.store import loaders
 from stage3.metrics import neighbors
+from stage3.objectives import OBJECTIVES
 
 PULL = 8  # nearest panels looked at for each panel
 LONG_LIST = 2_000  # pages of a book, or books, that a list may hold
 COLUMNS = {
-    "loss_contrastive": "Contrastive",
-    "loss_reconstruction": "Reconstruction",
-    "loss_alignment": "Alignment",
+    **{f"loss_{o.name}": o.label for o in OBJECTIVES},
     "loss_total": "Sum",
     "rank_i2t": "Rank p→t",
     "rank_t2i": "Rank t→p",

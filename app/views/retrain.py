@@ -19,11 +19,10 @@ from stage3.errors import Stage3Error
 from stage3.runs import RunFolder, curves
 
 START_UP = 3.0  # seconds until the first step, about: imports, data, features from the store
-SHOWN = ("contrastive_weight", "reconstruction_weight", "alignment_weight", "epochs", "seed", "lr")
+SHOWN = (*forms.WEIGHTS, "epochs", "seed", "lr")
 HIDDEN = (
     "temperature",
-    "contrastive_temperature",
-    "alignment_temperature",
+    *forms.TEMPERATURES,
     "recompute_features",
     "threads",
     "max_minutes",
@@ -58,8 +57,8 @@ def _form(chosen: shell.Chosen) -> None:
     base, prefix = chosen.run.config, f"retrain-{chosen.id}"
     typed: dict[str, Any] = {}
     st.subheader("Weights", anchor=False)
-    for name in forms.WEIGHTS:
-        typed[name] = forms.slider(name, getattr(base, name), prefix, forms.title(name.removesuffix("_weight")))
+    for name, label in forms.WEIGHTS.items():
+        typed[name] = forms.slider(name, getattr(base, name), prefix, label)
     typed |= _temperatures(base, prefix)
     st.subheader("Training", anchor=False)
     columns = st.columns(3, gap="small")
@@ -91,14 +90,14 @@ def _form(chosen: shell.Chosen) -> None:
 
 def _temperatures(base: Config, prefix: str) -> dict[str, float]:
     st.subheader("Temperatures", anchor=False)
-    same = base.contrastive_temperature == base.alignment_temperature
+    same = len(set(base.temperatures.values())) == 1
     linked = st.toggle("Linked", value=same, key=f"{prefix}-linked", help="One temperature for both losses")
     if linked:
-        tau = forms.slider("contrastive_temperature", base.contrastive_temperature, f"{prefix}-both", "Both, τ")
-        return {"contrastive_temperature": tau, "alignment_temperature": tau}
+        first = next(iter(forms.TEMPERATURES))
+        return dict.fromkeys(forms.TEMPERATURES, forms.slider(first, getattr(base, first), f"{prefix}-both", "Both, τ"))
     return {
-        name: forms.slider(name, getattr(base, name), prefix, label)
-        for name, label in (("contrastive_temperature", "Contrastive, τ"), ("alignment_temperature", "Alignment, τ"))
+        name: forms.slider(name, getattr(base, name), prefix, f"{label}, τ")
+        for name, label in forms.TEMPERATURES.items()
     }
 
 

@@ -13,6 +13,7 @@ from app.charts import theme
 from app.store import loaders
 from stage3.config import differences, spec_of
 from stage3.errors import Stage3Error
+from stage3.objectives import OBJECTIVES
 from stage3.runs import curves
 
 COLORS = {"healthy": "green", "no signal": "orange", "page-collapsed": "red", "collapsed": "red", "not finite": "red"}
@@ -70,7 +71,9 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
             "rank": st.column_config.NumberColumn("Eff. rank", format="%.1f", width="small"),
             "curve": st.column_config.LineChartColumn("Validation loss", width="small"),
             "weights": st.column_config.TextColumn(
-                "Weights c / r / a", width="small", help="contrastive, reconstruction, alignment"
+                f"Weights {' / '.join(o.name[0] for o in OBJECTIVES)}",
+                width="small",
+                help=", ".join(o.label.lower() for o in OBJECTIVES),
             ),
             "tau": st.column_config.TextColumn("τ", width="small"),
             "seed": st.column_config.NumberColumn("Seed", format="%d", width="small"),
@@ -94,7 +97,6 @@ def _row(entry: loaders.Entry) -> dict[str, Any]:
         val_loss = curve_charts.spark(curves.series(loaders.metrics(run), "loss/total", "val")["y"].tolist())
     except Stage3Error:
         pass  # the run's own box says what is wrong; the table still lists it
-    taus = dict.fromkeys((c.contrastive_temperature, c.alignment_temperature))
     return {
         "run": entry.id,
         "state": shell.STATE_LOOK[shell.run_state(run)][0],
@@ -103,8 +105,8 @@ def _row(entry: loaders.Entry) -> dict[str, Any]:
         "t2i": _percent(best.get("retrieval/t2i_r5")),
         "rank": best.get("collapse/effective_rank"),
         "curve": val_loss,
-        "weights": f"{c.contrastive_weight:g} / {c.reconstruction_weight:g} / {c.alignment_weight:g}",
-        "tau": " / ".join(f"{t:g}" for t in taus),
+        "weights": shell.weights_of(c),
+        "tau": shell.temperatures_of(c),
         "seed": c.seed,
         "epochs": c.epochs,
         "updated": pd.to_datetime(status.updated, errors="coerce", utc=True),

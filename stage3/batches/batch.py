@@ -9,11 +9,14 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from stage3.losses import PageIndex, page_index
 
 IMAGE, TEXT, LAYOUT = 0, 1, 2  # columns of `present`
 
@@ -66,6 +69,11 @@ class PanelBatch:
 
     def __len__(self) -> int:
         return len(self.page_ids)
+
+    @cached_property
+    def pages(self) -> PageIndex:
+        """The index of `page_ids`, which every objective needs; computed once."""
+        return page_index(self.page_ids)
 
     def to(self, device: torch.device | str) -> PanelBatch:
         """The same batch on another device."""

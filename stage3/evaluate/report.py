@@ -20,7 +20,7 @@ from stage3.features import usable_device
 from stage3.metrics.bootstrap import bootstrap_interval, median_interval
 from stage3.model import validation
 from stage3.model.embedding import Embedded
-from stage3.model.objectives import Stage3
+from stage3.model.objectives import Stage3, reconstruction_target
 from stage3.runs import RunFolder
 from stage3.runs.data import MAX_PAGES, check_features, chosen_pages, load_data
 
@@ -147,9 +147,7 @@ def _add_reconstruction(
     device: torch.device | str,
 ) -> None:
     prediction, rows = validation.reconstruct(model, embedded, device)
-    target = embedded.panel[rows]
-    if model.config.normalize_target:
-        target = torch.nn.functional.layer_norm(target, target.shape[-1:])
+    target = reconstruction_target(embedded.panel[rows], model.config)
     error = (prediction - target).square().mean(dim=1).double()
     spread = (target.double() - target.double().mean(dim=0)).square().mean() if len(rows) else target.sum()
     hit = (metrics.reconstruction_ranks(prediction, target) <= 1).double()

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stage3.losses.blockwise import info_nce_chunked, page_index, supcon_chunked, unit_rows
+from stage3.losses.blockwise import PageIndex, info_nce_chunked, page_index, supcon_chunked, unit_rows
 
 __all__ = [
     "DENSE_UP_TO",
+    "PageIndex",
     "PanelLoss",
     "info_nce",
     "leave_one_out_mean",
@@ -53,7 +54,7 @@ class PanelLoss:
         return self.value.sum() / self.valid.sum().clamp(min=1)
 
 
-def page_counts(page_ids: Tensor) -> Tensor:
+def page_counts(page_ids: Tensor | PageIndex) -> Tensor:
     """Number of panels on each panel's page: (V,) ids, in any order, to (V,) int64 counts of at least 1."""
     page, counts = page_index(page_ids)
     return counts[page]
@@ -66,7 +67,7 @@ def page_mates(page_ids: Tensor) -> Tensor:
 
 def supcon(
     z: Tensor,
-    page_ids: Tensor,
+    page_ids: Tensor | PageIndex,
     temperature: float | Tensor,
     *,
     chunk_size: int | None = None,
@@ -80,7 +81,7 @@ def supcon(
 
     Args:
         z: (V, D) embeddings, of any norm.
-        page_ids: (V,) int64 page of each panel: any values, any order.
+        page_ids: (V,) int64 page of each panel: any values, any order; or their `page_index`, to save computing it.
         temperature: tau > 0 of the equation, as a number or a 0-dim tensor (which then receives its gradient).
         chunk_size: rows of the similarity matrix held at a time. Default: the whole matrix up to
             `DENSE_UP_TO` panels, blocks that fit a linear memory above.
@@ -91,16 +92,17 @@ def supcon(
     Raises:
         ValueError: shapes disagree, or the temperature is not a positive finite number.
     """
-    _check_rows("z", z, "page_ids", page_ids)
+    pages = page_index(page_ids)
+    _check_rows("z", z, "page_ids", pages.page)
     if log_epsilon and chunk_size is not None:
         raise ValueError("log_epsilon has no chunked form: leave chunk_size out.")
     tau = _temperature(temperature, z)
     with _full_precision(z):
-        n_mates = page_counts(page_ids) - 1
+        n_mates = page_counts(pages) - 1
         if chunk_size is None and (log_epsilon or len(z) <= DENSE_UP_TO):
-            value = _supcon_dense(z.float(), page_ids, n_mates, tau, log_epsilon)
+            value = _supcon_dense(z.float(), pages.page, n_mates, tau, log_epsilon)
         else:
-            value = supcon_chunked(_narrow(z), page_ids, tau, chunk_size)
+            value = supcon_chunked(_narrow(z), pages, tau, chunk_size)
     return PanelLoss(value, torch.ones_like(n_mates, dtype=torch.bool) if include_singletons else n_mates > 0)
 
 
@@ -150,20 +152,20 @@ def info_nce(
     return PanelLoss(to_text, valid), PanelLoss(to_image, valid)
 
 
-def leave_one_out_mean(e: Tensor, page_ids: Tensor) -> Tensor:
+def leave_one_out_mean(e: Tensor, page_ids: Tensor | PageIndex) -> Tensor:
     """Mean of the other panels of each panel's page, by segment sums.
 
     Args:
         e: (V, D) embeddings.
-        page_ids: (V,) int64 page of each panel: any values, any order.
+        page_ids: as in `supcon`.
 
     Returns:
         (V, D) float32; rows of pages with a single panel are 0 (`page_counts(page_ids) > 1` tells them).
     """
-    _check_rows("e", e, "page_ids", page_ids)
+    page, counts = page_index(page_ids)
+    _check_rows("e", e, "page_ids", page)
     with _full_precision(e):
         e = e.float()
-        page, counts = page_index(page_ids)
         sums = e.new_zeros(len(counts), e.shape[1]).index_add(0, page, e)
         share = torch.where(counts > 1, 1 / (counts - 1).clamp(min=1).to(e.dtype), 0.0)
         return sums.index_select(0, page).sub_(e).mul_(share[page, None])

@@ -15,7 +15,7 @@ the time near that of the bare matrix products:
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,13 +29,33 @@ LARGEST_BLOCK = 512
 _TINY_NORM = 1e-12
 
 
-def supcon_chunked(z: Tensor, page_ids: Tensor, tau: Tensor, chunk_size: int | None = None) -> Tensor:
+class PageIndex(NamedTuple):
+    """Pages renumbered, so that sums over them are segment sums.
+
+    Attributes:
+        page: (V,) int64, 0 to P - 1.
+        counts: (P,) int64 panels of each page.
+    """
+
+    page: Tensor
+    counts: Tensor
+
+
+def page_index(page_ids: Tensor | PageIndex) -> PageIndex:
+    """The index of (V,) page ids, in any order; one that a caller has already is taken as it is."""
+    if isinstance(page_ids, PageIndex):
+        return page_ids
+    _, page, counts = torch.unique(page_ids, return_inverse=True, return_counts=True)
+    return PageIndex(page, counts)
+
+
+def supcon_chunked(z: Tensor, page_ids: Tensor | PageIndex, tau: Tensor, chunk_size: int | None = None) -> Tensor:
     """`losses.supcon` by blocks: (V,) values, 0 for panels without page mates.
 
     Args:
         z: (V, D) embeddings of any norm and any floating dtype, computed in float32
             (float64 in float64, for gradient checks).
-        page_ids: (V,) int64.
+        page_ids: (V,) int64, or their index.
         tau: 0-dim temperature.
         chunk_size: B; default from V and D.
     """
@@ -61,12 +81,6 @@ def info_nce_chunked(
     rows = _block_rows(image, chunk_size)
     to_text, to_image = _InfoNCE.apply(image, text, tau, masked, rows)  # type: ignore[no-untyped-call]
     return to_text, to_image
-
-
-def page_index(page_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """(V,) pages renumbered 0 to P - 1, and the (P,) numbers of their panels."""
-    _, page, counts = torch.unique(page_ids, return_inverse=True, return_counts=True)
-    return page, counts
 
 
 class _SupCon(torch.autograd.Function):

@@ -5,11 +5,9 @@ Beside this file: `encoder` makes one embedding per panel, `objectives` owns eve
 """
 
 from stage3.model.encoder import EncoderSpec, PanelEmbeddings, PanelEncoder
-from stage3.model.objectives import LOSSES, TERMS, Stage3, Step, Temperature, sums
+from stage3.model.objectives import Stage3, Step, Temperature, sums
 
 __all__ = [
-    "LOSSES",
-    "TERMS",
     "EncoderSpec",
     "PanelEmbeddings",
     "PanelEncoder",

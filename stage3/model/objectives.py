@@ -6,8 +6,11 @@ clipping and the checkpoint cannot disagree about what exists. V panels, M with 
 
 from __future__ import annotations
 
+import importlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +20,7 @@ from stage3.batches import IMAGE, TEXT, PanelBatch
 from stage3.config import Config, spec_of
 from stage3.losses import PanelLoss
 from stage3.model.encoder import EncoderSpec, PanelEmbeddings, PanelEncoder
-
-TERMS = ("contrastive", "reconstruction", "alignment")
-LOSSES = (*TERMS, "alignment_i2t", "alignment_t2i")
+from stage3.objectives import OBJECTIVES, TERMS, WITH_TEMPERATURE, Objective
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class Step:
         weights: the weight of each term.
         counts: active items: pages, panels, anchors, pairs, reconstructed, aligned.
         embeddings: what the encoder gave.
-        temperatures: contrastive and alignment temperature of this step.
+        temperatures: of each objective that has one, by its name.
     """
 
     losses: dict[str, PanelLoss]
     weights: dict[str, float]
     counts: dict[str, int]
     embeddings: PanelEmbeddings
-    temperatures: tuple[float, float]
+    temperatures: dict[str, float]
 
     @property
     def total(self) -> Tensor:
@@ -100,9 +101,9 @@ class Stage3(nn.Module):
         self.reconstruction_head = nn.Sequential(
             nn.Linear(d, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(spec.dropout), nn.Linear(hidden, d)
         )
-        learned = config.learn_temperature
-        self.contrastive_temperature = Temperature(config.contrastive_temperature, learned, "contrastive_temperature")
-        self.alignment_temperature = Temperature(config.alignment_temperature, learned, "alignment_temperature")
+        for objective in WITH_TEMPERATURE:
+            name = objective.temperature_setting
+            self.add_module(name, Temperature(config.temperatures[objective.name], config.learn_temperature, name))
 
     @classmethod
     def initialized(cls, spec: EncoderSpec, config: Config, seed: int) -> Stage3:
@@ -114,9 +115,13 @@ class Stage3(nn.Module):
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each term, from the settings."""
-        c = self.config
-        values = (c.contrastive_weight, c.reconstruction_weight, c.alignment_weight)
-        return dict(zip(TERMS, values, strict=True))
+        return self.config.weights
+
+    def temperature_of(self, term: str) -> Temperature:
+        """The temperature of an objective that has one."""
+        found = self.get_submodule(f"{term}_temperature")
+        assert isinstance(found, Temperature)
+        return found
 
     def forward(self, batch: PanelBatch, generator: torch.Generator | None = None) -> Step:
         """All losses of a batch.
@@ -125,42 +130,33 @@ class Stage3(nn.Module):
             batch: packed panels of whole pages.
             generator: CPU generator that draws one masked panel a page; None reconstructs every panel.
         """
-        e = self.encoder(batch)
+        embeddings = self.encoder(batch)
         weights = self.weights
         found: dict[str, PanelLoss] = {}
-        counts = {"pages": len(losses.page_index(batch.page_ids)[1]), "panels": len(batch)}
-        tau_c, tau_a = self.contrastive_temperature(), self.alignment_temperature()
-        mates = losses.page_counts(batch.page_ids) - 1
-        counts["anchors"] = int((mates > 0).sum())
-        counts["pairs"] = int(mates.sum()) // 2
-        if weights["contrastive"] > 0:
-            found["contrastive"] = losses.supcon(
-                e.panel,
-                batch.page_ids,
-                tau_c,
-                include_singletons=self.config.singleton_anchors,
-                log_epsilon=self.config.log_epsilon,
-            )
-        if weights["reconstruction"] > 0:
-            found["reconstruction"] = self.reconstruct(e.panel, batch.page_ids, generator)
-        if weights["alignment"] > 0:
-            found |= self.align(e, batch, tau_a)
-        counts["reconstructed"] = found["reconstruction"].count if "reconstruction" in found else 0
-        counts["aligned"] = found["alignment"].count if "alignment" in found else 0
-        return Step(found, weights, counts, e, (self.contrastive_temperature.value, self.alignment_temperature.value))
+        for objective in OBJECTIVES:
+            if weights[objective.name] > 0:
+                found |= loss_function(objective)(self, batch, embeddings, generator)
+        mates = losses.page_counts(batch.pages) - 1
+        counts = {"pages": len(batch.pages.counts), "panels": len(batch)}
+        counts |= {"anchors": int((mates > 0).sum()), "pairs": int(mates.sum()) // 2}
+        for objective in OBJECTIVES:
+            counts.setdefault(objective.counted, found[objective.name].count if objective.name in found else 0)
+        temperatures = {objective.name: self.temperature_of(objective.name).value for objective in WITH_TEMPERATURE}
+        return Step(found, weights, counts, embeddings, temperatures)
 
-    def reconstruct(self, panel: Tensor, page_ids: Tensor, generator: torch.Generator | None) -> PanelLoss:
+    def reconstruct(
+        self, panel: Tensor, page_ids: Tensor | losses.PageIndex, generator: torch.Generator | None
+    ) -> PanelLoss:
         """Predict masked panels (V, D) from the mean of their page mates; the head runs on the masked rows only."""
-        masked = self._masked(page_ids, generator)
-        context = losses.leave_one_out_mean(panel, page_ids)
+        pages = losses.page_index(page_ids)
+        masked = masked_panels(pages, generator)
+        context = losses.leave_one_out_mean(panel, pages)
         if self.config.detach_context:
             context = context.detach()
         rows = masked.nonzero()[:, 0]
-        target = panel.float()
-        if self.config.normalize_target:
-            target = nn.functional.layer_norm(target, target.shape[-1:])
         prediction = self.predict(context[rows]) if len(rows) else context[rows]
         spread = torch.zeros_like(context).index_copy(0, rows, prediction.float())
+        target = reconstruction_target(panel, self.config)
         return losses.reconstruction(spread, target, masked, detach_target=self.config.detach_target)
 
     def predict(self, context: Tensor) -> Tensor:
@@ -168,29 +164,72 @@ class Stage3(nn.Module):
         predicted: Tensor = self.reconstruction_head(context)
         return predicted
 
-    def _masked(self, page_ids: Tensor, generator: torch.Generator | None) -> Tensor:
-        """(V,) bool: which panels are reconstructed."""
-        several = losses.page_counts(page_ids) > 1
-        if generator is None:
-            return several
-        page, counts = losses.page_index(page_ids)
-        lot = torch.rand(len(page_ids), generator=generator, dtype=torch.float64).to(page_ids.device)
-        highest = lot.new_zeros(len(counts)).scatter_reduce(0, page, lot, "amax")
-        return several & (lot == highest[page])
 
-    def align(self, e: PanelEmbeddings, batch: PanelBatch, temperature: float | Tensor) -> dict[str, PanelLoss]:
-        """Both halves of the image-text alignment over the M panels that have both, spread to V rows."""
-        rows = (batch.present[:, IMAGE] & batch.present[:, TEXT]).nonzero()[:, 0]
-        image, text = e.image[rows], e.text[rows]
-        ids = None if self.config.identical_text_negatives else batch.text_ids[rows]
-        i2t, t2i = losses.info_nce(image, text, temperature, ids)
-        both = PanelLoss((i2t.value + t2i.value) / 2, i2t.valid & t2i.valid)
-        if not self.config.symmetric_alignment:
-            forms = {"i2t": i2t, "t2i": t2i, "averaged_logits": None}
-            chosen = forms[self.config.asymmetric_form]
-            both = chosen or _averaged_logits(image, text, temperature)
-        parts = {"alignment": both, "alignment_i2t": i2t, "alignment_t2i": t2i}
-        return {name: _spread(loss, rows, len(batch)) for name, loss in parts.items()}
+LossFunction = Callable[["Stage3", PanelBatch, PanelEmbeddings, "torch.Generator | None"], dict[str, PanelLoss]]
+
+
+@cache
+def loss_function(objective: Objective) -> LossFunction:
+    """The function that an objective names."""
+    module, _, name = objective.loss.partition(":")
+    found: LossFunction = getattr(importlib.import_module(module), name)
+    return found
+
+
+def contrastive(
+    model: Stage3, batch: PanelBatch, e: PanelEmbeddings, generator: torch.Generator | None
+) -> dict[str, PanelLoss]:
+    """Panels of a page attract each other: supcon over the fused embeddings."""
+    config = model.config
+    loss = losses.supcon(
+        e.panel,
+        batch.pages,
+        model.temperature_of("contrastive")(),
+        include_singletons=config.singleton_anchors,
+        log_epsilon=config.log_epsilon,
+    )
+    return {"contrastive": loss}
+
+
+def reconstruction(
+    model: Stage3, batch: PanelBatch, e: PanelEmbeddings, generator: torch.Generator | None
+) -> dict[str, PanelLoss]:
+    """Masked panels are predicted from the mean of their page mates."""
+    return {"reconstruction": model.reconstruct(e.panel, batch.pages, generator)}
+
+
+def reconstruction_target(panel: Tensor, config: Config) -> Tensor:
+    """(V, D) float32 embeddings that reconstruction is to predict: as they are, or layer-normalized (no affine)."""
+    target = panel.float()
+    return nn.functional.layer_norm(target, target.shape[-1:]) if config.normalize_target else target
+
+
+def masked_panels(pages: losses.PageIndex, generator: torch.Generator | None) -> Tensor:
+    """(V,) bool: one panel drawn per page of several, or without a generator all of them."""
+    page, counts = pages
+    several = counts[page] > 1
+    if generator is None:
+        return several
+    lot = torch.rand(len(page), generator=generator, dtype=torch.float64).to(page.device)
+    highest = lot.new_zeros(len(counts)).scatter_reduce(0, page, lot, "amax")
+    return several & (lot == highest[page])
+
+
+def alignment(
+    model: Stage3, batch: PanelBatch, e: PanelEmbeddings, generator: torch.Generator | None
+) -> dict[str, PanelLoss]:
+    """Image and text of a panel find each other: both halves over the M panels that have both, spread to V rows."""
+    config, temperature = model.config, model.temperature_of("alignment")()
+    rows = (batch.present[:, IMAGE] & batch.present[:, TEXT]).nonzero()[:, 0]
+    image, text = e.image[rows], e.text[rows]
+    ids = None if config.identical_text_negatives else batch.text_ids[rows]
+    i2t, t2i = losses.info_nce(image, text, temperature, ids)
+    both = PanelLoss((i2t.value + t2i.value) / 2, i2t.valid & t2i.valid)
+    if not config.symmetric_alignment:
+        variants = {"i2t": i2t, "t2i": t2i, "averaged_logits": None}
+        both = variants[config.asymmetric_form] or _averaged_logits(image, text, temperature)
+    parts = {"alignment": both, "alignment_i2t": i2t, "alignment_t2i": t2i}
+    return {name: _spread(loss, rows, len(batch)) for name, loss in parts.items()}
 
 
 def _spread(loss: PanelLoss, rows: Tensor, size: int) -> PanelLoss:

@@ -15,7 +15,8 @@ from torch import Tensor
 from stage3 import losses, metrics
 from stage3.batches import PanelBatch, PanelSet, generator, seeded
 from stage3.model.embedding import Embedded, embed, frozen
-from stage3.model.objectives import LOSSES, TERMS, Stage3, sums
+from stage3.model.objectives import Stage3, reconstruction_target, sums
+from stage3.objectives import LOSSES, TERMS
 
 
 def validate(
@@ -127,9 +128,7 @@ def reconstruction_metrics(model: Stage3, embedded: Embedded, device: torch.devi
     if model.weights["reconstruction"] == 0:
         return {}
     prediction, rows = reconstruct(model, embedded, device)
-    target = embedded.panel[rows]
-    if model.config.normalize_target:
-        target = torch.nn.functional.layer_norm(target, target.shape[-1:])
+    target = reconstruction_target(embedded.panel[rows], model.config)
     return {
         "reconstruction/skill": metrics.reconstruction_skill((prediction - target).square().mean(dim=1), target),
         "reconstruction/rank_r1": metrics.reconstruction_rank_r1(prediction, target),

@@ -11,16 +11,10 @@ import numpy as np
 import pandas as pd
 
 from stage3.config import Config, spec_of
-from stage3.model.objectives import TERMS
+from stage3.objectives import LOSSES, OBJECTIVES
 
 # A mean over an epoch weighs each row by the items its own mean was taken over.
-COUNT_OF = {
-    "contrastive": "active/anchors",
-    "reconstruction": "active/reconstructed",
-    "alignment": "active/aligned",
-    "alignment_i2t": "active/aligned",
-    "alignment_t2i": "active/aligned",
-}
+COUNT_OF = {part.name: f"active/{o.counted}" for o in OBJECTIVES for part in o.parts}
 AXES = ("step", "epoch")
 
 
@@ -102,7 +96,7 @@ def gap_table(frame: pd.DataFrame, best_step: int | None = None) -> pd.DataFrame
         val_last, val_change (the last validation against the one before), gap (val_last - train_last).
     """
     rows = []
-    for name in ("total", *TERMS, "alignment_i2t", "alignment_t2i"):
+    for name in ("total", *LOSSES):
         train = series(frame, f"loss/{name}", "train", "epoch")["y"].to_numpy()
         val = series(frame, f"loss/{name}", "val", "step")
         y = val["y"].to_numpy()

@@ -28,7 +28,8 @@ from stage3.config import SPLITS, spec_of
 from stage3.errors import StorageError
 from stage3.model import validation
 from stage3.model.embedding import Embedded, frozen
-from stage3.model.objectives import LOSSES, Stage3
+from stage3.model.objectives import Stage3, reconstruction_target
+from stage3.objectives import LOSSES
 from stage3.runs.folder import RunFolder
 from stage3.storage import make_folder, read_file, replace_file, to_json
 
@@ -217,9 +218,7 @@ def _reconstruction_columns(data: Dataset, model: Stage3, embedded: Embedded, si
             continue
         part = take(embedded, positions)
         prediction, at = validation.reconstruct(model, part)
-        target = part.panel[at]
-        if model.config.normalize_target:
-            target = torch.nn.functional.layer_norm(target, target.shape[-1:])
+        target = reconstruction_target(part.panel[at], model.config)
         rows = part.rows[at].numpy()
         found["reconstruction_error"][rows] = (prediction - target).square().mean(dim=1).numpy()
         found["reconstruction_rank"][rows] = metrics.reconstruction_ranks(prediction, target).numpy()

@@ -24,6 +24,7 @@ from stage3.errors import Interrupted, NumericError, StorageError
 from stage3.features import usable_device
 from stage3.model import EncoderSpec, checkpoint, embedding, validation
 from stage3.model.objectives import Stage3, Step, sums
+from stage3.objectives import TERMS, WITH_TEMPERATURE
 from stage3.runs import Best, Loaded, RunFolder
 from stage3.train.optimizer import (
     check_optimizer,
@@ -217,8 +218,7 @@ class Trainer:
     def _log_train(self, step: int, epoch: int) -> None:
         row = {"step": step, "epoch": epoch, "split": "train"} | self.totals.row(self.model.weights)
         row["lr"] = learning_rate(step, self.total_steps, self.config)
-        row["temperature/contrastive"] = self.model.contrastive_temperature.value
-        row["temperature/alignment"] = self.model.alignment_temperature.value
+        row |= {f"temperature/{o.name}": self.model.temperature_of(o.name).value for o in WITH_TEMPERATURE}
         self.run.append_metrics(row)
         self.totals = Totals()
         if time.monotonic() - self.shown > STATUS_SECONDS:
@@ -371,10 +371,9 @@ def validation_line(row: dict[str, Any], config: Config, total_steps: int) -> st
         value = row.get(name, math.nan)
         return "–" if not math.isfinite(value) else f"{value:.3f}"
 
+    terms = ", ".join(f"{term} {number(f'loss/{term}')}" for term in TERMS)
     return (
         f"epoch {row['epoch']:>3}/{config.epochs}  step {row['step']:>5}/{total_steps}  "
-        f"val loss {number('loss/total')} "
-        f"(contrastive {number('loss/contrastive')}, reconstruction {number('loss/reconstruction')}, "
-        f"alignment {number('loss/alignment')})  R@5 image→text {percent('retrieval/i2t_r5')}, "
+        f"val loss {number('loss/total')} ({terms})  R@5 image→text {percent('retrieval/i2t_r5')}, "
         f"text→image {percent('retrieval/t2i_r5')}"
     )

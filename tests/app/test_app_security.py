@@ -198,7 +198,7 @@ def test_coco_boxes_are_pixels_of_their_page(chosen):
 
 
 def test_a_zip_of_images_has_no_name_from_the_data(chosen):
-    archive = zipfile.ZipFile(io.BytesIO(export.images(chosen, loaders.panel_frame(chosen.run).head(3))))
+    archive = zipfile.ZipFile(io.BytesIO(export.crops(chosen, loaders.panel_frame(chosen.run).head(3))))
     assert archive.namelist() == ["panel-0000000.webp", "panel-0000001.webp", "panel-0000002.webp", "panels.tsv"]
     assert Image.open(archive.open("panel-0000001.webp")).size[0] > 20
 

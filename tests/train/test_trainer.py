@@ -11,7 +11,8 @@ from stage3 import metrics
 from stage3.batches import PanelBatch
 from stage3.errors import Interrupted, NumericError, StorageError
 from stage3.model import embedding, validation
-from stage3.model.objectives import TERMS, Stage3
+from stage3.model.objectives import Stage3
+from stage3.objectives import TERMS
 from stage3.train.optimizer import clip, learning_rate, make_optimizer
 from stage3.train.trainer import Outcome, Totals, Trainer
 from tests import synthetic
