@@ -87,7 +87,7 @@ def nearest(chosen: shell.Chosen, rows: np.ndarray, k: int) -> tuple[np.ndarray,
     def make() -> tuple[np.ndarray, np.ndarray]:
         z = unit_embeddings(chosen)
         at = positions_of(chosen, rows)
-        found, cosine = neighbors.exact_neighbors(z[at], k, z, at)
+        found, cosine = neighbors.exact_neighbors(z[at], k, z, at, refine=True)
         return loaders.embedded(chosen.run, chosen.step).rows.numpy()[found], cosine
 
     key = ("nearest", *loaders.checkpoint_key(chosen.run, chosen.step), tuple(rows.tolist()), k)
