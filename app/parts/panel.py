@@ -12,6 +12,7 @@ from app import shell
 from app.charts import pages
 from app.store import loaders, thumbs
 from app.store.cache import Memory
+from stage3.cli import percent
 from stage3.data.images import ImageProblem
 from stage3.metrics import neighbors
 
@@ -138,7 +139,7 @@ def show_gate(frame: pd.DataFrame, row: int) -> None:
     shares = {name: float(frame[column][row]) for column, name in GATE.items()}
     if any(np.isnan(list(shares.values()))):
         return
-    shell.line("Gate: " + "   ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items()))
+    shell.line("Gate: " + "   ".join(f"{name} {percent(share, 0)}" for name, share in shares.items()))
 
 
 def title_of(frame: pd.DataFrame, row: int) -> str:
