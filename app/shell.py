@@ -36,6 +36,7 @@ import streamlit as st
 from app import addresses, components
 from app.addresses import START, VIEWS
 from app.store import loaders, thumbs
+from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.data.images import ImageProblem
 from stage3.errors import Stage3Error, StorageError
@@ -170,10 +171,9 @@ def _run_facts(run: RunFolder) -> str:
     parts = [f"weights {weights_of(c)}", f"τ {temperatures_of(c)}"]
     best = run.best()
     if best:
-        percent = best.metric.startswith("retrieval/")
-        parts.append(
-            f"{metric_name(best.metric)} {100 * best.value:.1f} %" if percent else f"{best.metric} {best.value:.3f}"
-        )
+        share = best.metric.startswith("retrieval/")
+        shown = f"{metric_name(best.metric)} {percent(best.value)}"
+        parts.append(shown if share else f"{best.metric} {number(best.value)}")
     return "  ·  ".join(parts)
 
 

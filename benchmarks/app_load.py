@@ -26,9 +26,10 @@ from typing import Any
 import psutil
 import websockets
 
+from app import addresses
 from benchmarks.app_session import Session, drawn_folder, sample_folder, server
 
-VIEWS = ("search", "page", "losses", "retrain", "evidence", "data", "runs", "map")
+VIEWS = (*(view for view in addresses.VIEWS if view != "map"), "map")
 THINK = 5.0  # seconds between two actions of a session, on average
 BARS = {"first paint s": 3.0, "retrain s": 10.0, "switch ms": 500.0, "color ms": 300.0, "filter ms": 300.0}
 LARGE, LARGE_BAR = 20_000, 1000.0  # above so many panels every action may take a second of CPU

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import math
+import shlex
 import signal
 import sys
 import threading
@@ -41,8 +42,7 @@ class Parser(argparse.ArgumentParser):
             spec = spec_of(name)
             default = FIELDS[name].default
             boolean = isinstance(default, bool)
-            shown = ",".join(default) if isinstance(default, tuple) else default
-            shown = str(shown).lower() if boolean or shown is None else shown  # as one would type it
+            shown = typed(default)
             accepts = "" if boolean or describe(spec) == spec.help else f" ({describe(spec)})"
             groups[spec.group].add_argument(
                 f"--{name}",
@@ -123,6 +123,36 @@ def settings_from(namespace: argparse.Namespace, *, config: str | None = None) -
     return Config.layered(*layers)
 
 
+def typed(value: Any) -> str:
+    """A setting's value as one would type it.
+
+    >>> typed(("story", "cover")), typed(True), typed(None), typed(0.07)
+    ('story,cover', 'true', 'none', '0.07')
+    """
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def train_command(config: Config, run: str, *, always: Iterable[str] = (), never: Iterable[str] = ()) -> str:
+    """What a person would type to train with these settings: the settings that are not at their default.
+
+    Args:
+        config: the settings.
+        run: folder of the run.
+        always: settings to name at their default too, unless that is empty.
+        never: settings to leave out.
+    """
+    always, never = set(always), set(never)
+    parts = ["python -m stage3.train", f"--run {run}"]
+    for name, field in FIELDS.items():
+        value = getattr(config, name)
+        changed = value != field.default
+        if name not in never and (changed or (name in always and typed(value))):
+            parts.append(f"--{name} {shlex.quote(typed(value))}")
+    return " ".join(parts)
+
+
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     """Run a verb's `main` and end the process with its exit code; known errors become one line on stderr.
 
@@ -167,13 +197,13 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage; a dash where it is not defined.
+def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
+    """A share as a percentage, with its sign if wanted; a dash where it is not defined.
 
     >>> percent(0.1234), percent(None), percent(float("nan"))
     ('12.3 %', '–', '–')
     """
-    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+    return DASH if value is None or not math.isfinite(value) else f"{100 * value:{'+' if sign else ''}.{digits}f} %"
 
 
 def number(value: float | None, form: str = ".3f") -> str:

@@ -7,6 +7,7 @@ Every function here turns the operating system's refusal (disk full, no permissi
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -31,6 +32,7 @@ TMP = ".tmp-"  # every unfinished file or folder starts so and ends in the pid o
 MAX_JSON = 64 * 2**20  # bytes; larger JSON is refused before it is parsed
 _BINARY = getattr(os, "O_BINARY", 0)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # for a pipe that takes a file's place
 
 
 @contextmanager
@@ -101,18 +103,35 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace a file's content in one step: readers and reruns after a crash see the old or the new, whole."""
-    scratch = path.with_name(f"{TMP}{path.name}-{os.getpid()}")
+    with replacing(path, durable=durable) as scratch:
+        write_new(scratch, data, durable=False)
+
+
+@contextmanager
+def replacing(path: Path, *, within: Path | None = None, durable: bool = True) -> Iterator[Path]:
+    """A scratch path to write to; it becomes `path` in one step when the block ends well, and goes when the disk fails.
+
+    Args:
+        path: what is replaced.
+        within: folder of the scratch file, on the same file system; default that of `path`.
+        durable: content and name survive a power cut once the block has ended.
+    """
+    scratch = (within or path.parent) / f"{TMP}{path.name}-{os.getpid()}"
     with storing(path):
         scratch.unlink(missing_ok=True)
         try:
-            write_new(scratch, data, durable=durable)
+            yield scratch
+            if durable:
+                sync_file(scratch)
             rename(scratch, path)
-        except OSError:
+        except OSError:  # also StorageError
             with suppress(OSError):
                 scratch.unlink(missing_ok=True)
             raise
         if durable:
             sync_folder(path.parent)
+            if within is not None:
+                sync_folder(within)
 
 
 def rename(source: Path, target: Path) -> None:
@@ -161,15 +180,52 @@ def end_of_last_line(descriptor: int) -> int:
     return 0
 
 
-def open_regular(path: Path, limit: int) -> tuple[int, int]:
-    """Open a regular file for reading, as (descriptor, size in bytes); links, pipes and larger files are refused."""
-    info = path.lstat()
+def open_regular(path: Path | str, limit: int | None = None, *, links: bool = False) -> tuple[int, int]:
+    """Open a regular file for reading, as (descriptor, size in bytes); nothing else is opened, nor waited for.
+
+    Args:
+        path: the file.
+        limit: larger files are refused; None is any size.
+        links: follow symbolic links. Only for what a user names, such as images and model weights.
+
+    Raises:
+        StorageError: a pipe, a device, a folder, a link that may not be followed, or too large.
+        OSError: as the system has it; callers wrap it, see `storing`.
+    """
+    _check_regular(path, os.stat(path, follow_symlinks=links), limit)  # noqa: PTH116 - opening may have effects
+    descriptor = os.open(path, os.O_RDONLY | _BINARY | _NONBLOCK | (0 if links else _NOFOLLOW))
+    try:
+        info = os.fstat(descriptor)
+        _check_regular(path, info, limit)  # it may have been replaced in between
+    except StorageError:
+        os.close(descriptor)
+        raise
+    return descriptor, info.st_size
+
+
+def _check_regular(path: Path | str, info: os.stat_result, limit: int | None) -> None:
     if not stat.S_ISREG(info.st_mode):
         raise StorageError(f"{path}: not a regular file (links and devices are not followed)")
-    if info.st_size > limit:
+    if limit is not None and info.st_size > limit:
         raise StorageError(f"{path}: {info.st_size:,} bytes, more than the {limit:,} that such a file may have")
-    descriptor = os.open(path, os.O_RDONLY | _BINARY | _NOFOLLOW)
-    return descriptor, os.fstat(descriptor).st_size
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path, limit: int | None = None, *, links: bool = False) -> str:
+    """Hex digest of a regular file's bytes, read in parts; StorageError names the file and the reason."""
+    return size_and_sha256(path, limit, links=links)[1]
+
+
+def size_and_sha256(path: Path, limit: int | None = None, *, links: bool = False) -> tuple[int, str]:
+    """Length in bytes and hex digest of a regular file, read in parts."""
+    with storing(path):
+        descriptor, size = open_regular(path, limit, links=links)
+        with os.fdopen(descriptor, "rb") as file:
+            return size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_file(path: Path, limit: int = MAX_JSON) -> bytes:

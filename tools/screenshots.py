@@ -18,20 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from app.addresses import VIEWS, link
 from stage3 import cli
 from stage3.errors import DataError, Stage3Error
 
+PAGE = 3  # of the first book, shown in the page view
 ROOT = Path(__file__).resolve().parents[1]
-VIEWS = {
-    "runs": "runs",
-    "map": "map",
-    "search": "search",
-    "page": "page?page=3",
-    "losses": "losses",
-    "retrain": "retrain",
-    "evidence": "evidence",
-    "data": "data",
-}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -127,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for theme in ("light", "dark"):
             with page(address, args.width, theme=theme) as tab:
                 for view in args.views:
-                    tab.goto(f"/{VIEWS[view]}")
+                    tab.goto(link(view, page=PAGE if view == "page" else None))
                     settled(tab)
                     target = args.out / f"{view}-{theme}.png"
                     tab.screenshot(path=str(target))

@@ -12,6 +12,7 @@ from app import shell
 from app.charts import pages
 from app.store import loaders, thumbs
 from app.store.cache import Memory
+from stage3.cli import percent
 from stage3.data.images import ImageProblem
 from stage3.metrics import neighbors
 from stage3.objectives import OBJECTIVES
@@ -85,7 +86,7 @@ def nearest(chosen: shell.Chosen, rows: np.ndarray, k: int) -> tuple[np.ndarray,
     def make() -> tuple[np.ndarray, np.ndarray]:
         z = unit_embeddings(chosen)
         at = positions_of(chosen, rows)
-        found, cosine = neighbors.exact_neighbors(z[at], k, z, at)
+        found, cosine = neighbors.exact_neighbors(z[at], k, z, at, refine=True)
         return loaders.embedded(chosen.run, chosen.step).rows.numpy()[found], cosine
 
     key = ("nearest", *loaders.checkpoint_key(chosen.run, chosen.step), tuple(rows.tolist()), k)
@@ -136,7 +137,7 @@ def show_gate(frame: pd.DataFrame, row: int) -> None:
     shares = {name: float(frame[column][row]) for column, name in GATE.items()}
     if any(np.isnan(list(shares.values()))):
         return
-    shell.line("Gate: " + "   ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items()))
+    shell.line("Gate: " + "   ".join(f"{name} {percent(share, 0)}" for name, share in shares.items()))
 
 
 def title_of(frame: pd.DataFrame, row: int) -> str:

@@ -6,7 +6,6 @@ copy of an upload; the file itself and its name are dropped at once) and `search
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +18,13 @@ from app import shell
 from app.parts import cards
 from app.store import loaders
 from app.store.cache import Memory
+from stage3.config import SPLITS
 from stage3.data import images
 from stage3.data.images import ImageProblem
 from stage3.errors import DataError
 from stage3.runs.data import check_features
 from stage3.search.searcher import MAX_WORDS, Query, Searcher, Space
+from stage3.storage import sha256
 
 KINDS = {"panel": "Panel", "words": "Words", "image": "Image", "both": "Both"}
 MAX_UPLOAD = 20 * 2**20  # bytes; the server refuses more before they arrive, this is checked again
@@ -100,7 +101,7 @@ def first_panel(searcher: Searcher) -> int:
     both = (frame["has_image"] & frame["has_text"]).to_numpy()
     length = frame["text"].str.len().to_numpy()
     telling = both & (length >= np.median(length[both])) if both.any() else both
-    for split in ("test", "val", "train"):
+    for split in reversed(SPLITS):
         found = np.flatnonzero(telling & (frame["split"] == split).to_numpy())
         if len(found):
             return int(found[0])
@@ -250,7 +251,7 @@ def take_image(data: bytes) -> tuple[str, Image.Image]:
         raise ImageProblem("too_large", f"the image has {len(data) / 2**20:.1f} MB")
     with _decoding:
         image = images.open_bytes(data, max_megapixels=MAX_MEGAPIXELS, longest=KEPT_SIDE)
-    return hashlib.sha256(data).hexdigest(), image
+    return sha256(data), image
 
 
 REFUSALS = {

@@ -15,9 +15,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from app.store import loaders
+from app.store.children import spawn
+from stage3.cli import train_command
 from stage3.config import Config
 from stage3.errors import ConfigError, Stage3Error, StorageError
 from stage3.runs import RunFolder
@@ -71,21 +72,7 @@ def free_name(stem: str = "retrain") -> str:
 
 def command(config: Config, name: str) -> str:
     """What a person would type to train the same run from a shell, in the same folder."""
-    from stage3.config import FIELDS
-
-    parts = ["python -m stage3.train", f"--run runs/{name}"]
-    for key, field in FIELDS.items():
-        value = getattr(config, key)
-        if value != field.default:
-            shown = (
-                ",".join(value) if isinstance(value, tuple) else str(value).lower() if value in (True, False) else value
-            )
-            parts.append(f"--{key} {_quoted(str(shown))}")
-    return " ".join(parts)
-
-
-def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[A-Za-z0-9_./,:+-]+", text) else "'" + text.replace("'", "'\\''") + "'"
+    return train_command(config, f"runs/{name}")
 
 
 def start(config: Config, name: str, parent: str = "") -> RunFolder:
@@ -113,33 +100,16 @@ def start(config: Config, name: str, parent: str = "") -> RunFolder:
 
 def _spawn(run: RunFolder) -> subprocess.Popen[bytes]:
     """`python -m stage3.train --run …` with its output in the run's `console.log`."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    path = os.pathsep.join(filter(None, [str(loaders.PROJECT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, **threads, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    options: dict[str, Any] = {"start_new_session": True}
-    if sys.platform == "win32":
-        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    arguments = ["--run", str(run.path.resolve())]
     with (run.path / "console.log").open("ab") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "stage3.train", "--run", str(run.path.resolve())],
-            cwd=loaders.base(),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            **options,
-        )
+        child = spawn("stage3.train", arguments, nice=5, log=log, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
     _children[child.pid] = child
-    _limit(child.pid, run.config)
+    _limit(child.pid)
     return child
 
 
-def _limit(pid: int, config: Config) -> None:
-    """Lower priority, and where the system can, a bound on memory (not with a GPU: drivers reserve far more)."""
-    if sys.platform == "win32":
-        return
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, 5)
+def _limit(pid: int) -> None:
+    """Where the system can, a bound on memory (not with a GPU: drivers reserve far more)."""
     if sys.platform == "linux" and not Path("/proc/driver/nvidia").exists():
         import resource
 

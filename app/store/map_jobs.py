@@ -6,11 +6,8 @@ restarted server too. This module only remembers which children it started, to s
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ import numpy as np
 
 from app.store import loaders
 from app.store.cache import Memory
+from app.store.children import spawn
 from stage3.errors import StorageError
 from stage3.projection import files, layouts
 from stage3.projection.files import Job
@@ -89,32 +87,10 @@ def ensure(run: RunFolder, step: int | None, *, drift: bool = False, again: bool
             return state(path)
         if len(alive) >= MOST_AT_ONCE:
             return Job("running", "waiting for another map")
-        what = ["--drift"] if drift else ["--step", str(loaders.resolve_step(run, step))]
+        what = ["--drift"] if drift else ["--checkpoint", str(loaders.resolve_step(run, step))]
         _children[path] = _spawn(["--run", str(run.path.resolve()), *what])
     return Job("running", "starting")
 
 
 def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """A child of lower priority, with one thread, in a group of its own, that looks for data where the app does."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(loaders.PROJECT), os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-m", "stage3.projection", "--json", *arguments]
-    flags, group = 0, None
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS
-    else:
-        group = 0
-    child = subprocess.Popen(
-        command,
-        cwd=loaders.base(),
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        creationflags=flags,
-        process_group=group,
-    )
-    if sys.platform != "win32":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, child.pid, 10)
-    return child
+    return spawn("stage3.projection", ["--json", *arguments], nice=10)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,11 +24,13 @@ from stage3.ablate import noise
 from stage3.ablate.chunked_check import errors_and_memory
 from stage3.ablate.terms import METRICS, MSE, REVIEWED, Arm
 from stage3.batches import PageSampler
-from stage3.config import FIELDS, Config, spec_of
+from stage3.cli import train_command, typed
+from stage3.config import Config, spec_of
 from stage3.diagnose import diagnose
 from stage3.errors import Interrupted, NumericError, Stage3Error
 from stage3.model import embedding, validation
 from stage3.runs import RunFolder
+from stage3.storage import sha256
 from stage3.train import check_identity
 
 if TYPE_CHECKING:
@@ -80,33 +81,19 @@ def key_of(config: Config, identity: Mapping[str, Any]) -> str:
     left_out = {"seed", *_FILES}
     reaching = {k: v for k, v in config.to_dict().items() if k not in left_out and not spec_of(k).resume_free}
     text = json.dumps([reaching, dict(identity)], sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:10]
+    return sha256(text.encode("utf-8"))[:10]
 
 
 def command_of(config: Config, name: str, *, pinned: bool = True) -> str:
     """The `python -m stage3.train` command that makes a run's weights again, in a folder of its own."""
-    default = {name: field.default for name, field in FIELDS.items()}
-    shown = {
-        k: v
-        for k, v in config.to_dict().items()
-        if (k in _SHOWN or (pinned and k in REVIEWED) or v != (list(d) if isinstance(d := default[k], tuple) else d))
-        and k not in (*_FILES, "checkpoint_every", "temperature")
-    }
-    flags = [f"--{k} {shlex.quote(_word(v))}" for k, v in shown.items() if _word(v)]
-    return " ".join([f"python -m stage3.train --run runs/again/{name}", *flags])
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value)
+    always = (*_SHOWN, *(REVIEWED if pinned else ()))
+    never = (*_FILES, "checkpoint_every", "temperature")
+    return train_command(config, f"runs/again/{name}", always=always, never=never)
 
 
 def name_of(arm: Arm, key: str, seed: int) -> str:
     """A readable folder name: what the arm changes, its key and its seed."""
-    words = "-".join(f"{k}_{_word(v)}" for k, v in arm.changes.items()) or ("base" if arm.pinned else "defaults")
+    words = "-".join(f"{k}_{typed(v)}" for k, v in arm.changes.items()) or ("base" if arm.pinned else "defaults")
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", words)[:60].rstrip("-._")
     return f"{slug}{'-thinned' if arm.data == 'thinned' else ''}-{key}-s{seed}"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from stage3 import cli
 from stage3.ablate.terms import HELPS, HURTS, METRICS, NONE, Comparison, Finding, Judged
 from stage3.metrics.bootstrap import Interval
 
@@ -200,14 +201,11 @@ def rows_of(
 
 def number(value: float, metric: str, sign: bool = False) -> str:
     """A value as a person reads it: shares in percent, the rest with three figures."""
-    if not math.isfinite(value):
-        return "–"
-    plus = "+" if sign else ""
     if METRICS[metric].percent:
-        return f"{100 * value:{plus}.1f} %"
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e5):
-        return f"{value:{plus}.1e}"
-    return f"{value:{plus}.1f}" if abs(value) >= 100 else f"{value:{plus}.3g}"
+        return cli.percent(value, sign=sign)
+    extreme = value and (abs(value) < 1e-3 or abs(value) >= 1e5)
+    form = ".1e" if extreme else ".1f" if abs(value) >= 100 else ".3g"
+    return cli.number(value, f"{'+' if sign else ''}{form}")
 
 
 def difference(row: Row) -> str:

@@ -20,7 +20,7 @@ import yaml
 
 from stage3.batches import derived_seed
 from stage3.data.splits import TRAIN
-from stage3.storage import TMP
+from stage3.storage import TMP, rename
 
 if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
@@ -59,7 +59,7 @@ def write_thinned(data: Dataset, folder: Path, *, single: float = SINGLE, silent
     _write_lists(scratch, data)
     (scratch / "thinned.json").write_text(json.dumps(wanted), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
-    scratch.replace(folder)
+    rename(scratch, folder)
     return folder
 
 

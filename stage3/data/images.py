@@ -7,11 +7,9 @@ is touched, so threads and other users of Pillow are safe. Color profiles are ig
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import os
-import stat
 import struct
 import threading
 import warnings
@@ -32,6 +30,9 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
+
+from stage3 import storage
+from stage3.errors import StorageError
 
 MIN_SIDE = 4  # pixels; nothing below holds a panel
 MAX_ASPECT = 100  # a long webtoon strip is about 70 times as high as wide
@@ -83,18 +84,14 @@ def open_regular(path: Path | str) -> BinaryIO:
     Raises:
         ImageProblem: missing, unreadable or not a regular file.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - opening a device may have effects
-            raise ImageProblem("not_a_file", f"{path} is not a regular file")
-        handle = os.open(path, flags)
-        if not stat.S_ISREG(os.fstat(handle).st_mode):  # replaced in between
-            os.close(handle)
-            raise ImageProblem("not_a_file", f"{path} is not a regular file")
+        handle, _ = storage.open_regular(path, links=True)
+    except StorageError:
+        raise ImageProblem("not_a_file", f"{path} is not a regular file") from None
     except FileNotFoundError:
         raise ImageProblem("missing", f"{path} does not exist") from None
     except ValueError as error:  # a NUL in the path
-        raise error if isinstance(error, ImageProblem) else ImageProblem("missing", f"{path!r}: {error}") from None
+        raise ImageProblem("missing", f"{path!r}: {error}") from None
     except OSError as error:
         raise ImageProblem("unreadable", f"{path}: {error.strerror or error}") from None
     return os.fdopen(handle, "rb")
@@ -456,11 +453,7 @@ def _orientation(image: Image.Image) -> int:
 
 def file_digest(path: Path | str) -> str:
     """SHA-256 of a file's bytes, "" when it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with open_regular(path) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except (ImageProblem, OSError):
+        return storage.file_sha256(Path(path), links=True)
+    except (StorageError, ValueError):  # a NUL in the path
         return ""
-    return digest.hexdigest()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stage3.cli import counted
+from stage3.cli import counted, percent
 from stage3.errors import DataError
 from stage3.runs.data import check_features, chosen_pages, load_data
 
@@ -155,7 +155,7 @@ def _judge(n: Mapping[str, float]) -> tuple[str, list[str]]:
     if math.isfinite(share):
         gap = n["collapse/page_gap"]
         against = ", against the aim of training" if gap <= 0 else ""
-        reasons.append(f"page gap {gap:.3f}{against}; panels of a page spread {100 * share:.0f} % as wide as others")
+        reasons.append(f"page gap {gap:.3f}{against}; panels of a page spread {percent(share, 0)} as wide as others")
     aligned, said = _retrieval(n)
     reasons = [words, *([said] if said else []), *reasons]
     if near is None:  # too few pages for neighbors: whether page mates are closer at all still shows
@@ -170,7 +170,7 @@ def _neighbors(n: Mapping[str, float]) -> tuple[bool | None, str]:
         return None, (
             f"{n['pages_with_mates']:.0f} pages with two or more panels are too few to judge whether pages show"
         )
-    words = f"same-page R-precision {100 * found:.1f} % (chance {100 * chance:.1f} %)"
+    words = f"same-page R-precision {percent(found)} (chance {percent(chance)})"
     return low > chance, words + ("" if low > chance else ": no better than chance")
 
 
@@ -181,7 +181,7 @@ def _retrieval(n: Mapping[str, float]) -> tuple[bool | None, str]:
         return None, ""
     chance = 5 / gallery
     above = found > chance + 3 * math.sqrt(chance * (1 - chance) / gallery)
-    words = f"image-text R@5 {100 * found:.1f} % in a gallery of {gallery:.0f} (chance {100 * chance:.1f} %)"
+    words = f"image-text R@5 {percent(found)} in a gallery of {gallery:.0f} (chance {percent(chance)})"
     return above, words + ("" if above else ": no better than chance")
 
 

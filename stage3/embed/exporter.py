@@ -6,10 +6,8 @@ away before anything changes and written last.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 from stage3.embed.plan import Export, write_metadata, write_sidecar
@@ -29,15 +27,13 @@ from stage3.embed.stage4 import (
 )
 from stage3.errors import DataError, Interrupted, StorageError
 from stage3.storage import (
-    TMP,
     Lock,
     clear_scratch,
     make_folder,
     read_json,
-    rename,
     replace_file,
+    replacing,
     storing,
-    sync_file,
     sync_folder,
 )
 
@@ -204,7 +200,7 @@ def _finish(job: Export) -> None:
     """Write what lies beside the chunks, then the mark."""
     places = job.places
     for target, write in ((places.metadata, write_metadata), (places.sidecar, write_sidecar)):
-        with _replacing(places, target) as scratch:
+        with replacing(target, within=places.export) as scratch:
             write(job, scratch)
     replace_file(places.done(), done_bytes(done_lines(places.done())))
     with storing(places.export):
@@ -215,20 +211,3 @@ def _finish(job: Export) -> None:
     if unknown:
         raise StorageError(f"{unknown[0]} does not belong to the store. Move it away and run the same command again.")
     replace_file(places.complete, completion(places, read_json(places.plan), _zarr_files(job)))
-
-
-@contextmanager
-def _replacing(places: Places, target: Path) -> Iterator[Path]:
-    """A scratch path to write to; it becomes the target in one step, on the disk, when the block ends well."""
-    scratch = places.export / f"{TMP}{target.name}-{os.getpid()}"
-    with storing(target):
-        try:
-            yield scratch
-            sync_file(scratch)
-            rename(scratch, target)
-        except OSError:
-            with suppress(OSError):
-                scratch.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
-        sync_folder(places.export)

@@ -13,17 +13,27 @@ file depends on when, where or in how many attempts it was written.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stage3.errors import DataError, StorageError
-from stage3.storage import MAX_JSON, append_line, parse_object, read_file, read_json, replace_file, storing
+from stage3.storage import (
+    MAX_JSON,
+    append_line,
+    file_sha256,
+    parse_object,
+    read_file,
+    read_json,
+    replace_file,
+    sha256,
+    storing,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +45,10 @@ ZSTD_LEVEL = 1  # one thread, no checksum: the same input gives the same bytes, 
 MAX_CHUNK = 2**31  # bytes of a chunk file
 OF_THE_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")  # file managers leave these anywhere
 ARRAYS = ("panel_embeddings", "panel_masks")
+KEYS = (  # of an array's metadata, in the order in which they are written
+    *("order", "filters", "dimension_separator", "zarr_format", "compressor"),
+    *("shape", "chunks", "dtype", "fill_value"),
+)
 
 
 @dataclass(frozen=True)
@@ -92,21 +106,49 @@ class Places:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
+def _written(rows: int, dim: int, attributes: Mapping[str, Any], *parts: np.ndarray) -> dict[str, bytes]:
+    """What `zarr` itself writes for a store of so many rows, by path in the store (Zarr storage specification 2).
+
+    It writes into memory, not to the disk: its own LocalStore neither flushes a chunk nor tells when one is safe.
+
+    Args:
+        rows: pages.
+        dim: D.
+        attributes: of the group.
+        parts: (n, 16, D) float32 and (n, 16) bool, the first rows of the two arrays; none for metadata alone.
+    """
+    import zarr
+    from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+
+    written: dict[str, Any] = {}
+    group = zarr.create_group(zarr.storage.MemoryStore(written), zarr_format=2, attributes=dict(attributes))
+    kinds = (((SLOTS, dim), "<f4", 0.0), ((SLOTS,), "|b1", False))
+    for name, (shape, dtype, fill), part in zip_longest(ARRAYS, kinds, parts):
+        array = group.create_array(
+            name,
+            shape=(rows, *shape),
+            chunks=(CHUNK, *shape),
+            dtype=dtype,
+            fill_value=fill,
+            order="C",
+            filters=None,
+            compressors=Zstd(level=ZSTD_LEVEL),
+            chunk_key_encoding={"name": "v2", "separator": "."},
+            config={"write_empty_chunks": True},
+        )
+        if part is not None:
+            array[: len(part)] = part
+    return {path: data.to_bytes() for path, data in written.items()}
+
+
 def array_files(pages: int, dim: int, attributes: Mapping[str, Any]) -> dict[str, bytes]:
-    """Zarr's own metadata, by path in the store (Zarr storage specification 2)."""
-    common: dict[str, Any] = {"order": "C", "filters": None, "dimension_separator": ".", "zarr_format": 2}
-    common["compressor"] = {"id": "zstd", "level": ZSTD_LEVEL}
-    embeddings: dict[str, Any] = {
-        "shape": [pages, SLOTS, dim],
-        "chunks": [CHUNK, SLOTS, dim],
-        "dtype": "<f4",
-        "fill_value": 0.0,
-    }
-    masks: dict[str, Any] = {"shape": [pages, SLOTS], "chunks": [CHUNK, SLOTS], "dtype": "|b1", "fill_value": False}
-    files: dict[str, dict[str, Any]] = {".zgroup": {"zarr_format": 2}, ".zattrs": dict(attributes)}
-    files |= {f"{name}/.zarray": common | own for name, own in zip(ARRAYS, (embeddings, masks), strict=True)}
-    files |= {f"{name}/.zattrs": {} for name in ARRAYS}
-    return {name: pretty(value) for name, value in files.items()}
+    """Zarr's own metadata, by path in the store.
+
+    The values are those that `zarr` writes, put in our own order and indentation: the order that zarr gives its keys
+    depends on its version and cannot be set, and the same input must give the same bytes.
+    """
+    made = {path: json.loads(data) for path, data in _written(pages, dim, attributes).items()}
+    return {path: pretty({key: value[key] for key in KEYS if key in value} | value) for path, value in made.items()}
 
 
 def chunk_bytes(embeddings: np.ndarray, masks: np.ndarray) -> tuple[bytes, bytes]:
@@ -116,14 +158,9 @@ def chunk_bytes(embeddings: np.ndarray, masks: np.ndarray) -> tuple[bytes, bytes
         embeddings: (n, 16, D) float32, n up to 100.
         masks: (n, 16) bool.
     """
-    from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
-
-    codec = Zstd(level=ZSTD_LEVEL)
-    whole = np.zeros((CHUNK, *embeddings.shape[1:]), dtype="<f4")
-    whole[: len(embeddings)] = embeddings
-    used = np.zeros((CHUNK, SLOTS), dtype=bool)
-    used[: len(masks)] = masks
-    return bytes(codec.encode(whole)), bytes(codec.encode(used))
+    files = _written(CHUNK, embeddings.shape[2], {}, embeddings, masks)
+    first = Places(Path()).chunk_files(0)
+    return files[first[0].as_posix()], files[first[1].as_posix()]
 
 
 def write_chunk(places: Places, chunk: int, embeddings: np.ndarray, masks: np.ndarray) -> dict[str, Any]:
@@ -378,14 +415,3 @@ def _foreign_arrays(path: Path) -> tuple[Any, Any]:
 def pretty(value: Mapping[str, Any]) -> bytes:
     """Strict JSON, one line an entry, keys in the order given."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
-
-
-def sha256(data: bytes) -> str:
-    """Hex digest."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes, read in parts."""
-    with storing(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stage3.cli import counted, number, percent
+from stage3.cli import DASH, counted, number, percent
 
 ROWS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "mean reciprocal rank", "median_rank": "median rank"}
 WAYS = {
@@ -39,7 +39,7 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     for note in report["notes"]:
         yield f"note: {note}"
     yield ""
-    by = f"{100 * report['level']:.0f} % by {report['resampled']}"
+    by = f"{percent(report['level'], 0)} by {report['resampled']}"
     yield f"{'':<36}{'value':>9}  {by:>19}{'chance':>10}"
     for way, title in WAYS.items():
         yield title
@@ -77,7 +77,7 @@ def _line(report: Mapping[str, Any], name: str, label: str) -> str:
     share = not name.endswith(("mrr", "median_rank", "skill"))
     show = percent if share else _rank if name.endswith("median_rank") else number
     low, high = report["intervals"].get(name, (math.nan, math.nan))
-    between = f"{show(low)} to {show(high)}" if math.isfinite(low) else "–"
+    between = f"{show(low)} to {show(high)}" if math.isfinite(low) else DASH
     return f"{label:<36}{show(report.get(name)):>9}  {between:>19}{show(report['chance'].get(name)):>10}"
 
 

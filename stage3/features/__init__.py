@@ -26,6 +26,7 @@ from stage3.errors import ConfigError, DataError
 from stage3.features.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
 from stage3.features.build import EXAMPLES, extract_crops, extract_texts
 from stage3.features.store import SUFFIX, Array, VectorStore, write_segment
+from stage3.storage import sha256
 
 IN_MEMORY_BYTES = 256 * 2**20  # smaller sets are read into memory whole: gathering from there is quickest
 
@@ -355,7 +356,7 @@ def _matrix(stores: Sequence[VectorStore], places: Sequence[Array]) -> Rows:
 
 
 def _fingerprint(vision: VisionBackbone, text: TextBackbone, dtype: str) -> str:
-    return hashlib.sha256(f"{vision.fingerprint} {text.fingerprint} {dtype}".encode()).hexdigest()
+    return sha256(f"{vision.fingerprint} {text.fingerprint} {dtype}".encode())
 
 
 def _into(table: PanelTable, report: FeatureReport) -> None:

@@ -6,9 +6,7 @@ same pass, so checking it costs no second one, and none at all on later runs.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
@@ -20,6 +18,7 @@ import pandas as pd
 from stage3.config import Config
 from stage3.data import images
 from stage3.errors import StorageError
+from stage3.storage import make_folder, replacing
 
 COLUMNS = {
     "path": "str",
@@ -152,19 +151,14 @@ class PageDigests:
         merged = {row[0]: row for row in self._load().itertuples(index=False, name=None)}
         merged.update({path: (path, *astuple(row)) for path, row in self._changed.items()})
         frame = pd.DataFrame(list(merged.values()), columns=list(COLUMNS)).astype(COLUMNS)
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            frame.to_parquet(beside, index=False)
-            beside.replace(self.path)
-        except PermissionError:  # another process reads it (Windows): only time is lost, files are read again
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            return
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+            make_folder(self.path.parent)
+            with replacing(self.path, durable=False) as scratch:
+                frame.to_parquet(scratch, index=False)
+        except StorageError as error:
+            if isinstance(error.__cause__, PermissionError):  # another process reads it (Windows): only time is lost
+                return
+            raise
         self._changed, self._saved = {}, time.monotonic()
 
 

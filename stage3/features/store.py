@@ -22,6 +22,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from stage3.errors import StorageError
+from stage3.storage import TMP, make_folder, replace_file
 
 KEY_BYTES = 16
 SUFFIX = ".safetensors"
@@ -99,20 +100,11 @@ def write_segment(path: Path, keys: Array, flags: Array, vectors: Array) -> None
         "vectors": np.ascontiguousarray(vectors),
     }
     data = save(tensors, metadata={"digest": _digest(**tensors)})
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise StorageError(
-            f"{path}: features cannot be stored: {error.strerror or error}. Free space or move cache_dir"
-        ) from error
+        make_folder(path.parent)
+        replace_file(path, data)
+    except StorageError as error:
+        raise StorageError(f"features cannot be stored (cache_dir may name another folder): {error}") from error
 
 
 def read_segment(path: Path, dim: int, dtype: str) -> tuple[Segment, Array]:
@@ -216,7 +208,7 @@ class VectorStore:
         self._index.add(keys, np.arange(start, start + len(segment), dtype=np.int64))
 
     def _remove_stale(self) -> None:
-        for path in self.folder.glob("*.tmp") if self.folder.is_dir() else ():
+        for path in self.folder.glob(f"{TMP}*") if self.folder.is_dir() else ():
             try:
                 if time.time() - path.stat().st_mtime > STALE_SECONDS:
                     path.unlink()

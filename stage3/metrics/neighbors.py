@@ -6,14 +6,11 @@ Shape letters: N queries, G gallery rows, D dimension, K neighbors.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
+import torch
 
-Array = npt.NDArray[Any]
+from stage3.metrics.nearest import Array, nearest
 
-_CELLS_AT_ONCE = 2**24
 TRUST_K = 15
 
 
@@ -34,8 +31,10 @@ def unit_rows(x: Array) -> Array:
     return unit
 
 
-def exact_neighbors(x: Array, k: int, gallery: Array | None = None, own: Array | None = None) -> tuple[Array, Array]:
-    """The k rows of highest cosine for each row, by blocks of one matrix product.
+def exact_neighbors(
+    x: Array, k: int, gallery: Array | None = None, own: Array | None = None, *, refine: bool = False
+) -> tuple[Array, Array]:
+    """The k rows of highest cosine for each row: `nearest` for embeddings of any norm.
 
     Args:
         x: (N, D) query embeddings, of any norm.
@@ -43,30 +42,19 @@ def exact_neighbors(x: Array, k: int, gallery: Array | None = None, own: Array |
         gallery: (G, D) rows to search; default `x` itself.
         own: (N,) gallery row that is the query itself and never its neighbor, -1 for none. Default: row n when the
             gallery is `x`, none otherwise.
+        refine: order by float64 cosines, as `nearest` does by default. Not by default here, since it takes two to
+            five times as long when every panel asks, and a map does not depend on the order of near-ties.
 
     Returns:
         (N, K) int32 gallery rows and (N, K) float32 cosines, best first.
     """
-    import torch  # here, so that `--help` of the verbs that use neighbors stays quick
-
     query = unit_rows(x)
     searched = query if gallery is None else unit_rows(gallery)
     if own is None:
         own = np.arange(len(query)) if gallery is None else np.full(len(query), -1)
     k = max(0, min(k, len(searched) - int((own >= 0).any())))
-    indices, cosines = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.float32)
-    block = max(1, _CELLS_AT_ONCE // max(1, len(searched)))
-    with torch.inference_mode():
-        q, g = torch.from_numpy(query), torch.from_numpy(searched).T
-        for start in range(0, len(query) if k else 0, block):
-            scores = q[start : start + block] @ g
-            mine = torch.from_numpy(own[start : start + block].astype(np.int64))
-            here = (mine >= 0).nonzero()[:, 0]
-            scores[here, mine[here]] = -torch.inf
-            found = scores.topk(k, dim=1)
-            indices[start : start + block] = found.indices.numpy()
-            cosines[start : start + block] = found.values.numpy()
-    return indices, cosines
+    hits = nearest(torch.from_numpy(query), torch.from_numpy(searched), k, exclude=own, refine=refine)
+    return hits.rows.astype(np.int32), hits.scores.astype(np.float32)
 
 
 def plane_neighbors(xy: Array, k: int, gallery: Array | None = None, own: Array | None = None) -> Array:

@@ -8,7 +8,6 @@ The first nine columns of a map are those that scripts outside this project alre
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import numpy as np
 
 from stage3.errors import ConfigError, DataError, Stage3Error, StorageError
 from stage3.runs import RunFolder
-from stage3.storage import Lock, make_folder, read_file, read_json, replace_file, this_process, to_json
+from stage3.storage import Lock, make_folder, read_file, read_json, replace_file, sha256, this_process, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +76,7 @@ class Parameters:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits that differ when any parameter does."""
-        return hashlib.sha256(to_json(dataclasses.asdict(self)).encode()).hexdigest()[:8]
+        return sha256(to_json(dataclasses.asdict(self)).encode())[:8]
 
 
 def projection_path(the_run: RunFolder, step: int | None = None, parameters: Parameters | None = None) -> Path:
@@ -103,11 +102,9 @@ def epoch_files(the_run: RunFolder, most: int = 12) -> list[tuple[int, Path]]:
 def drift_path(the_run: RunFolder, parameters: Parameters | None = None) -> Path:
     """Where the drift of a run's saved epochs is, or will be, kept; another path once an epoch changes."""
     parameters = parameters or Parameters()
-    digest = hashlib.sha256()
-    for epoch, path in epoch_files(the_run):
-        info = path.stat()
-        digest.update(f"{epoch} {info.st_size} {info.st_mtime_ns};".encode())
-    return the_run.path / "projections" / f"drift-{digest.hexdigest()[:16]}-{parameters.digest}.parquet"
+    files = ((epoch, path.stat()) for epoch, path in epoch_files(the_run))
+    digest = sha256("".join(f"{epoch} {info.st_size} {info.st_mtime_ns};" for epoch, info in files).encode())
+    return the_run.path / "projections" / f"drift-{digest[:16]}-{parameters.digest}.parquet"
 
 
 def save(path: Path, frame: pd.DataFrame, about: dict[str, Any]) -> None:

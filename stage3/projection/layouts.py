@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from stage3.metrics.neighbors import Array, exact_neighbors, unit_rows
+from stage3.metrics.nearest import Array
+from stage3.metrics.neighbors import exact_neighbors, unit_rows
 
 NEIGHBORS = 15
 MIN_DIST = 0.1

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stage3.errors import ConfigError, DataError
-from stage3.metrics.neighbors import TRUST_K, Array, exact_neighbors, own_rows, shared, trust
+from stage3.metrics.nearest import Array
+from stage3.metrics.neighbors import TRUST_K, exact_neighbors, own_rows, shared, trust
 from stage3.projection.files import (
     STAGES,
     Parameters,

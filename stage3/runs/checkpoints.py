@@ -10,7 +10,6 @@ nothing that the manifest does not vouch for, and nothing is ever unpickled.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import os
@@ -27,12 +26,13 @@ from stage3.storage import (
     TMP,
     clear_scratch,
     make_folder,
-    open_regular,
     parse_object,
     read_file,
     read_json,
     remove,
     rename,
+    sha256,
+    size_and_sha256,
     storing,
     sync_folder,
     write_new,
@@ -107,7 +107,7 @@ class CheckpointFolder:
         scratch.mkdir()
         for name, data in files.items():
             write_new(scratch / name, data)
-        entries = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in files.items()}
+        entries = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in files.items()}
         write_new(scratch / MANIFEST, _strict_json({"format": FORMAT, "step": step, "files": entries}))
         sync_folder(scratch)
 
@@ -241,10 +241,6 @@ def _group(name: str) -> str:
     return name
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def _strict_json(value: Mapping[str, Any]) -> bytes:
     """JSON that reads back as it was; NaN raises ValueError, since a null in its place would not resume exactly."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1).encode("utf-8")
@@ -267,7 +263,7 @@ def load(checkpoint: Checkpoint) -> Loaded:
     for name, entry in files.items():
         path = checkpoint.path / name
         data = read_file(path, limit=MAX_JSON if name == "state.json" else MAX_FILE)
-        check_content(path, entry, len(data), _sha256(data))
+        check_content(path, entry, len(data), sha256(data))
         if match := _TENSOR_FILE.fullmatch(name):
             tensors[match[1]] = parse_tensors(data, path)
         else:
@@ -288,7 +284,7 @@ def damage(checkpoint: Checkpoint) -> str:
     try:
         for name, entry in read_manifest(checkpoint).items():
             path = checkpoint.path / name
-            check_content(path, entry, *_measure(path))
+            check_content(path, entry, *size_and_sha256(path, MAX_FILE))
     except StorageError as error:
         return str(error)
     return ""
@@ -307,14 +303,6 @@ def _known_damage(checkpoint: Checkpoint) -> str:
 @functools.lru_cache(maxsize=512)
 def _damage_of(checkpoint: Checkpoint, stamp: tuple[tuple[str, int, int, int], ...]) -> str:
     return damage(checkpoint)
-
-
-def _measure(path: Path) -> tuple[int, str]:
-    """Length in bytes and SHA-256 of a file, read in pieces."""
-    with storing(path):
-        descriptor, size = open_regular(path, MAX_FILE)
-        with os.fdopen(descriptor, "rb") as file:
-            return size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_manifest(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
@@ -336,11 +324,11 @@ def read_manifest(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     return files
 
 
-def check_content(path: Path, entry: Mapping[str, Any], size: int, sha256: str) -> None:
+def check_content(path: Path, entry: Mapping[str, Any], size: int, digest: str) -> None:
     """Raise StorageError unless a file has the length and SHA-256 that its manifest promises."""
     if size != entry["bytes"]:
         raise StorageError(f"{path}: damaged, {size:,} bytes where the manifest says {entry['bytes']:,}")
-    if sha256 != entry.get("sha256"):
+    if digest != entry.get("sha256"):
         raise StorageError(f"{path}: damaged, its SHA-256 differs from the manifest's")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -42,6 +41,7 @@ from stage3.storage import (
     remove,
     rename,
     replace_file,
+    sha256,
     storing,
     sync_file,
     sync_folder,
@@ -370,7 +370,7 @@ class RunFolder:
 
     def fingerprint(self, step: int) -> str:
         """SHA-256 of a checkpoint's manifest: it changes when a bit of the checkpoint does."""
-        return hashlib.sha256(read_file(self._folder.at(step).path / MANIFEST)).hexdigest()
+        return sha256(read_file(self._folder.at(step).path / MANIFEST))
 
     def set_best(self, step: int, value: float, metric: str) -> None:
         """Point `best.json` at a checkpoint. Call it once that checkpoint is saved."""

@@ -31,7 +31,7 @@ from stage3.model.embedding import Embedded, frozen
 from stage3.model.objectives import Stage3, reconstruction_target
 from stage3.objectives import LOSSES
 from stage3.runs.folder import RunFolder
-from stage3.storage import make_folder, read_file, replace_file, to_json
+from stage3.storage import make_folder, read_file, replace_file, sha256, to_json
 
 MAX_GALLERY = 20_000  # panels of a split that are ranked; a larger split is ranked on so many, drawn once by a seed
 KEPT_FROM = 10_000  # panels; fewer are measured again in about a second
@@ -128,7 +128,7 @@ def kept_columns(run: RunFolder, step: int, data: Dataset, model: Stage3, embedd
 def _columns_path(run: RunFolder, step: int, data: Dataset, model: Stage3) -> Path:
     settings = {name: value for name, value in model.config.to_dict().items() if not spec_of(name).resume_free}
     basis = to_json({"version": [__version__, COLUMNS], "data": data.identity(), "settings": settings})
-    name = f"{run.fingerprint(step)[:24]}-{hashlib.sha256(basis.encode()).hexdigest()[:24]}.safetensors"
+    name = f"{run.fingerprint(step)[:24]}-{sha256(basis.encode())[:24]}.safetensors"
     return run.path / "inspection" / name
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage3.cli import Stop, counted, progress, stopping
-from stage3.config import FIELDS, Config, coerce, differences, read_yaml, spec_of
+from stage3.config import FIELDS, SPLITS, Config, coerce, differences, read_yaml, spec_of
 from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
 from stage3.runs import RunFolder
 
@@ -233,7 +233,7 @@ def _both(the_run: RunFolder, line: str, tell: Tell) -> None:
 def start_line(the_run: RunFolder, data: Dataset, trainer: Trainer) -> str:
     """What is about to be trained, in one line."""
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    sizes = {name: len(data.pages(name)) for name in ("train", "val", "test")}
+    sizes = {name: len(data.pages(name)) for name in SPLITS}
     steps = counted(trainer.total_steps, "step")
     return (
         f"training {the_run.path}: {parameters:,} parameters, {counted(sizes['train'], 'page')} to train, "

@@ -19,6 +19,7 @@ import torch
 
 from stage3.batches import PageSampler, PanelBatch, derived_seed, fixed_batches, generator, seeded, steps_from
 from stage3.batches.dataset import Dataset
+from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError, StorageError
 from stage3.features import usable_device
@@ -363,17 +364,15 @@ class Trainer:
 def validation_line(row: dict[str, Any], config: Config, total_steps: int) -> str:
     """One line an epoch: what a person watching wants to see."""
 
-    def percent(name: str) -> str:
-        value = row.get(name, math.nan)
-        return "–" if not math.isfinite(value) else f"{100 * value:.1f} %"
+    def share(name: str) -> str:
+        return percent(row.get(name))
 
-    def number(name: str) -> str:
-        value = row.get(name, math.nan)
-        return "–" if not math.isfinite(value) else f"{value:.3f}"
+    def loss(name: str) -> str:
+        return number(row.get(f"loss/{name}"))
 
-    terms = ", ".join(f"{term} {number(f'loss/{term}')}" for term in TERMS)
+    terms = ", ".join(f"{term} {loss(term)}" for term in TERMS)
     return (
         f"epoch {row['epoch']:>3}/{config.epochs}  step {row['step']:>5}/{total_steps}  "
-        f"val loss {number('loss/total')} ({terms})  R@5 image→text {percent('retrieval/i2t_r5')}, "
-        f"text→image {percent('retrieval/t2i_r5')}"
+        f"val loss {loss('total')} ({terms})  R@5 image→text {share('retrieval/i2t_r5')}, "
+        f"text→image {share('retrieval/t2i_r5')}"
     )

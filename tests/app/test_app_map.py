@@ -15,7 +15,9 @@ from streamlit.testing.v1 import AppTest
 from app.charts import maps
 from app.store import loaders, map_jobs
 from app.views import map as map_view
+from stage3.errors import DataError
 from stage3.metrics.neighbors import neighbor_overlap, trust
+from stage3.projection import __main__ as projection_command
 from stage3.projection import files
 from stage3.projection import maps as projection_maps
 from stage3.projection.layouts import pca
@@ -114,7 +116,9 @@ def drawn(app: AppTest, index: int = 0) -> dict[int, tuple[float, float]]:
 
 def test_principal_components_are_shown_while_the_map_is_made_and_one_child_is_started(run, started):
     app = opened()
-    assert started == [["--run", str(run.path.resolve()), "--step", str(loaders.resolve_step(run, None))]]
+    assert started == [["--run", str(run.path.resolve()), "--checkpoint", str(loaders.resolve_step(run, None))]]
+    with pytest.raises(DataError, match="nowhere"):  # what the command says of a run, once it understands the rest
+        projection_command.main(["--json", "--run", "nowhere", *started[0][2:]])
     app.run()
     assert len(started) == 1
     assert "showing 128 of 128 panels" in said(app)

@@ -10,12 +10,13 @@ import app_support
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app.addresses import VIEWS
 from app.store import loaders
 from stage3.runs import RunFolder
 
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 OWN = ("runs", "losses", "retrain", "evidence")
-ALL = (*OWN, "map", "search", "page", "data")
+ALL = tuple(VIEWS)
 
 
 def opened(view: str, **params: object) -> AppTest:

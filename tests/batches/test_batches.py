@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stage3.batches import PageSampler, derived_seed, fixed_batches, generator, steps_from
+from stage3.config import SPLITS
 from tests import synthetic
 
 sizes = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=2, max_size=80)
@@ -153,9 +154,9 @@ def test_layout_features_are_the_documented_seven_and_follow_from_the_page_alone
 
 def test_pages_split_by_book_and_never_twice():
     data = synthetic.dataset(books=12)
-    books = [set(data.table.pages["book_id"].iloc[data.pages(s)]) for s in ("train", "val", "test")]
+    books = [set(data.table.pages["book_id"].iloc[data.pages(s)]) for s in SPLITS]
     assert all(books)
     assert not (books[0] & books[1])
     assert not (books[0] & books[2])
     assert not (books[1] & books[2])
-    assert sum(len(data.pages(s)) for s in ("train", "val", "test")) == len(data.pages("all"))
+    assert sum(len(data.pages(s)) for s in SPLITS) == len(data.pages("all"))

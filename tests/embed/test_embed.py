@@ -19,6 +19,7 @@ from disk_faults import Disk, Killed
 
 from stage3 import embed as verb
 from stage3.batches.dataset import Dataset
+from stage3.config import SPLITS
 from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.embed import __main__ as embed_command
 from stage3.embed import exporter, stage4
@@ -121,7 +122,7 @@ def test_the_sidecar_has_one_row_a_panel_in_the_order_of_the_store(made, stored)
     assert panels["source_index"].tolist() == table["source_index"].tolist()
     pd.testing.assert_frame_equal(panels[list("xywh")], table[list("xywh")])
     assert panels["has_text"].tolist() == (table["dialogue"] != "").tolist()
-    names = np.array(["train", "val", "test"])[data.split[data.table.page_of_panel]]
+    names = np.array(SPLITS)[data.split[data.table.page_of_panel]]
     assert panels["split"].tolist() == names.tolist()
     assert set(panels["checkpoint"]) == {run.fingerprint(run.checkpoints()[-1].step)}
 

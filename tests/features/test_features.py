@@ -416,7 +416,7 @@ def test_a_killed_build_is_continued_with_the_same_vectors(tmp_path):
     assert unbroken.report.reused_images == 0
     for a, b in zip(built.gather(np.arange(96)), unbroken.gather(np.arange(96)), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert not list((tmp_path / "killed").rglob("*.tmp"))
+    assert not list((tmp_path / "killed").rglob(f"{store.TMP}*"))
 
 
 def test_two_processes_may_fill_one_store(tmp_path):
@@ -507,11 +507,11 @@ def test_in_memory_sets_obey_presence_and_text_identity():
 def test_stale_leftovers_go_and_fresh_ones_stay(tmp_path):
     folder = tmp_path / "store"
     folder.mkdir()
-    for name, age in (("old.tmp", 7200), ("new.tmp", 0)):
+    for name, age in ((".tmp-old-1", 7200), (".tmp-new-1", 0)):
         (folder / name).write_bytes(b"half")
         os.utime(folder / name, (time.time() - age,) * 2)
     store.VectorStore(folder, 4, "float32")
-    assert [p.name for p in folder.iterdir()] == ["new.tmp"]
+    assert [p.name for p in folder.iterdir()] == [".tmp-new-1"]
 
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path, use):

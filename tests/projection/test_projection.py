@@ -13,7 +13,7 @@ import pytest
 
 from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.errors import ConfigError, DataError, StorageError
-from stage3.metrics import neighbors
+from stage3.metrics import nearest, neighbors
 from stage3.projection import files, layouts, maps
 from stage3.storage import Lock
 
@@ -53,13 +53,25 @@ def by_hand(x, k):
 
 @pytest.mark.parametrize("block", [1, 1000, 2**24])
 def test_neighbors_equal_brute_force_whatever_the_block(monkeypatch, block):
-    monkeypatch.setattr(neighbors, "_CELLS_AT_ONCE", block)
+    monkeypatch.setattr(nearest, "CELLS_AT_ONCE", block)
     x, _ = blobs()
     found, cosine = neighbors.exact_neighbors(7 * x, 10)
     assert [set(r.tolist()) for r in found] == by_hand(x, 10)
     assert (np.diff(cosine, axis=1) <= 0).all()
     z = neighbors.unit_rows(x)
     np.testing.assert_allclose(cosine, np.einsum("nd,nkd->nk", z, z[found]), atol=1e-5)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_refining_changes_nothing_but_the_order_of_near_ties(refine):
+    x, _ = blobs()
+    found, cosine = neighbors.exact_neighbors(x, 10, refine=refine)
+    assert [set(r.tolist()) for r in found] == by_hand(x, 10)
+    copies = np.repeat(x[:1], 40, axis=0)
+    if refine:  # equal cosines come in the order of rows
+        expected = [[row for row in range(40) if row != own][:15] for own in range(40)]
+        assert neighbors.exact_neighbors(copies, 15, refine=True)[0].tolist() == expected
+    assert (found.dtype, cosine.dtype) == (np.int32, np.float32)
 
 
 def test_a_panel_is_never_its_own_neighbor_even_among_copies_of_itself():

@@ -22,7 +22,8 @@ from safetensors.torch import save
 
 from stage3.config import Config
 from stage3.errors import ConfigError, DataError, StorageError
-from stage3.runs import Best, RunFolder, Status, checkpoints, list_broken, list_runs
+from stage3.runs import Best, RunFolder, Status, list_broken, list_runs
+from stage3.storage import sha256
 
 ROOT = Path(__file__).parents[2]
 
@@ -366,7 +367,7 @@ def forge(run: RunFolder, content: dict[str, bytes], **changes) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     content = {"state.json": b"{}", **content}
-    entries = {n: {"bytes": len(d), "sha256": checkpoints._sha256(d)} for n, d in content.items()}
+    entries = {n: {"bytes": len(d), "sha256": sha256(d)} for n, d in content.items()}
     for name, data in content.items():
         (folder / name).write_bytes(data)
     (folder / "MANIFEST.json").write_text(json.dumps({"format": 1, "step": 5, "files": entries, **changes}), "utf-8")

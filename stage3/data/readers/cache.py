@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from stage3.data.readers.source import DataSource, source_of
 from stage3.data.splits import split_books
 from stage3.data.table import DataReport, PanelTable
 from stage3.errors import DataError, StorageError
-from stage3.storage import pid_alive
+from stage3.storage import file_sha256, pid_alive, rename, sha256
 
 VERSION = 2  # of the rules: a change to what a reader makes of the same files raises it
 # Not faults of a page: it is listed, and just not part of what is trained on, or nothing was ever found on it.
@@ -83,15 +82,14 @@ def _key(config: Config, source: DataSource, listing: Listing | None) -> str:
         "format": [source.panel_format, source.box_order, source.remap],
         "settings": [list(config.keep_labels), config.max_panels, config.limit_pages, config.max_megapixels],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+    return sha256(json.dumps(parts, sort_keys=True).encode())[:24]
 
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        return file_sha256(path, links=True)
+    except StorageError as error:
+        raise DataError(str(error)) from None
 
 
 def _cached(folder: Path) -> PanelTable | None:
@@ -150,9 +148,9 @@ def _put_in_place(work: Path, folder: Path) -> None:
     """Rename, so that another process sees the old table or the new one; if it was quicker, its table is as good."""
     old = work.with_name(f"{work.name}.old")
     if folder.exists():
-        folder.rename(old)
+        rename(folder, old)
     try:
-        work.replace(folder)
+        rename(work, folder)
     except OSError:
         if not (folder / "image_folders.json").is_file():
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from stage3.cli import percent
 from stage3.data.table import DataReport
 
 BAR = 40  # characters of the longest bar
@@ -167,7 +168,7 @@ def _coverage(report: DataReport) -> list[str]:
 
 
 def _percent(facts: Mapping[str, Any], name: str) -> str:
-    return f"{100 * facts.get(name, 0.0):.1f} %"
+    return percent(facts.get(name, 0.0))
 
 
 def _anomalies(report: DataReport) -> list[str]:

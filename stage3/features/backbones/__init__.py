@@ -9,7 +9,6 @@ Shapes: n crops or texts of one call, D size of a feature.
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from stage3.config import nearest
 from stage3.errors import ConfigError
+from stage3.storage import sha256
 
 SHORT_NAMES: dict[str, tuple[str, str]] = {  # name: (kind, Hugging Face id)
     "siglip": ("vision", "google/siglip-base-patch16-224"),
@@ -98,7 +98,7 @@ class JoinedVision(VisionBackbone):
         self.name = "+".join(p.name for p in parts)
         self.sizes = tuple(size for p in parts for size in p.sizes)
         self.short_side = max(p.short_side for p in parts)
-        self.fingerprint = hashlib.sha256("+".join(p.fingerprint for p in parts).encode()).hexdigest()
+        self.fingerprint = sha256("+".join(p.fingerprint for p in parts).encode())
 
     @property
     def parts(self) -> tuple[VisionBackbone, ...]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from stage3.errors import DataError
 from stage3.features.backbones import TextBackbone, VisionBackbone
+from stage3.storage import file_sha256, sha256
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
 PREPROCESSING = {  # files besides the weights that change what comes out
@@ -88,8 +89,7 @@ def fingerprint(folder: Path, kind: str) -> str:
     digest = hashlib.sha256(f"{kind} {POOLING}".encode())
     for path in [*weights, *(folder / name for name in PREPROCESSING[kind] if (folder / name).is_file())]:
         digest.update(f"\n{path.name}\n".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(path, links=True)))
     return digest.hexdigest()
 
 
@@ -105,9 +105,7 @@ class _Pretrained:
         self.precision = precision
         digest = fingerprint(self.folder, self.kind)
         # Autocast changes the numbers a little, so it is part of what a stored vector is known by.
-        self.fingerprint = (
-            hashlib.sha256(f"{digest} {precision}".encode()).hexdigest() if precision in AUTOCAST else digest
-        )
+        self.fingerprint = sha256(f"{digest} {precision}".encode()) if precision in AUTOCAST else digest
 
     def _refuse(self, problem: object) -> DataError:
         return DataError(f"backbone {self.name!r} ({self.folder}): {' '.join(str(problem).split())}")

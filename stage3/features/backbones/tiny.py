@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from stage3.errors import StorageError
 from stage3.features.backbones import TextBackbone, VisionBackbone
+from stage3.storage import sha256
 
 WEIGHTS = Path(__file__).parent / "weights"
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
@@ -271,8 +272,8 @@ def _load(folder: Path, which: str) -> tuple[dict[str, Any], dict[str, Tensor], 
         raise StorageError(
             f"{folder}: the tiny backbone's files cannot be read ({error}). Install the package again"
         ) from error
-    if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
+    if sha256(data) != manifest["sha256"]:
         raise StorageError(f"{folder}/tiny_{which}.safetensors does not match its manifest. Install the package again")
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in load_safetensors(data).items()}
-    fingerprint = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode() + data).hexdigest()
+    fingerprint = sha256(json.dumps(manifest, sort_keys=True).encode() + data)
     return manifest, tensors, fingerprint
