@@ -456,7 +456,7 @@ def _named(data: Dataset | Path | str | None, settings: Mapping[str, Any]) -> tu
     if isinstance(data, str | Path):
         return {"data": str(data), **settings}, None
     if data.config is None:
-        raise DataError("this data set was made in memory and no settings name it: load it with Dataset.load(FOLDER)")
+        raise DataError("this data set was made in memory, from no folder: load it with Dataset.load(FOLDER)")
     named = {**data.settings(), **settings}
     changed = any(Config.from_mapping(named).to_dict()[name] != value for name, value in data.settings().items())
     return named, None if changed else data

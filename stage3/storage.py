@@ -167,7 +167,7 @@ def open_regular(path: Path, limit: int) -> tuple[int, int]:
     if not stat.S_ISREG(info.st_mode):
         raise StorageError(f"{path}: not a regular file (links and devices are not followed)")
     if info.st_size > limit:
-        raise StorageError(f"{path}: {info.st_size:,} bytes, more than the {limit:,} that such a file may have")
+        raise StorageError(f"{path}: {info.st_size:,} bytes, more than the {limit:,} allowed")
     descriptor = os.open(path, os.O_RDONLY | _BINARY | _NOFOLLOW)
     return descriptor, os.fstat(descriptor).st_size
 
@@ -192,7 +192,7 @@ def parse_object(data: bytes, source: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise StorageError(f"{source}: damaged, not readable as JSON ({error})") from None
     if not isinstance(value, dict):
-        raise StorageError(f"{source}: damaged, holds a {type(value).__name__} where an object belongs")
+        raise StorageError(f"{source}: damaged, holds a {type(value).__name__}, expected an object")
     return value
 
 

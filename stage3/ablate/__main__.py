@@ -26,12 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = "Train pairs of variants over several seeds and test their differences. Resumes by itself."
     parser = Parser("ablate", about, EXAMPLES, usage="[--findings F1 F2 ...] [--seeds 5] [--out DIR] [--SETTING VALUE]")
     parser.add_argument("--findings", nargs="+", default=["all"], metavar="ID", help=f"all, or {', '.join(FINDINGS)}")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds per variant; default 5, a verdict needs 3")
-    parser.add_argument("--out", default="runs/evidence", help="folder for runs and tables; default runs/evidence")
-    parser.add_argument("--jobs", type=int, default=1, help="runs trained in parallel; default 1")
+    parser.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="seeds per variant; default 5, at least 3 for a verdict"
+    )
+    parser.add_argument("--out", default="runs/evidence", metavar="DIR", help="folder to write; default runs/evidence")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs trained in parallel; default 1")
     parser.add_argument("--update", metavar="FILE", help="copy the table of --out between the markers of FILE")
     parser.add_argument("--prepare", action="store_true", help="write the thinned data set and stop")
-    parser.add_json("print the result as one JSON object")
+    parser.add_json()
     parser.add_settings()
     args = parser.parse(argv)
     tell: Callable[[str], None] = (lambda _: None) if args.json else say

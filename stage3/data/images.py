@@ -406,7 +406,7 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
     if image.mode.startswith("I"):
         return _from_16_bits(image, path)
     if image.mode in {"F", "LAB", "HSV"}:
-        raise ImageProblem("mode", f"{path}: mode {image.mode} is not a page's")
+        raise ImageProblem("mode", f"{path}: color mode {image.mode} is not supported")
     return image.convert("RGB") if image.mode != "RGB" else image.copy() if image.readonly else image
 
 

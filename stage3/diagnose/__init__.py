@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VERDICTS = {
     "healthy": "panels differ, also within a page, and page mates, or image and text, find each other",
     "no signal": "nothing has collapsed, but page mates are no closer than chance: untrained or badly trained",
-    "page-collapsed": "the panels of a page have become one point: pages differ, panels within them do not",
+    "page-collapsed": "the panels of a page have become one point: pages differ, panels of a page do not",
     "collapsed": "all panels have become (nearly) the same",
     "not finite": "embeddings hold NaN or infinity",
 }
@@ -78,7 +78,7 @@ def diagnose(panel: Tensor, page_ids: Tensor, retrieval: Mapping[str, float] | N
     """
     if panel.ndim != 2 or not len(panel) or len(panel) != len(page_ids):
         raise DataError(
-            f"embeddings {tuple(panel.shape)} and page ids {tuple(page_ids.shape)}: needed are one row and one id a "
+            f"embeddings {tuple(panel.shape)} and page ids {tuple(page_ids.shape)}: expected one row and one id per "
             "panel, and at least one panel"
         )
     wrong = int((~panel.isfinite().all(dim=1)).sum())
@@ -154,7 +154,7 @@ def _judge(n: Mapping[str, float]) -> tuple[str, list[str]]:
         reasons.append(f"all panels lie in a narrow cone (mean cosine {1 - spread:.4f}), yet can be told apart")
     if math.isfinite(share):
         gap = n["collapse/page_gap"]
-        against = ", against the aim of training" if gap <= 0 else ""
+        against = ", contrary to the aim of training" if gap <= 0 else ""
         reasons.append(f"page gap {gap:.3f}{against}; panels of a page spread {100 * share:.0f} % as wide as others")
     aligned, said = _retrieval(n)
     reasons = [words, *([said] if said else []), *reasons]

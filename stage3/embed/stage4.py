@@ -48,7 +48,7 @@ class Places:
         """Of `X.zarr`."""
         path = Path(path)
         if path.suffix != ".zarr":
-            raise DataError(f"{path}: the name of a store ends in .zarr")
+            raise DataError(f"{path}: the name of a store must end in .zarr")
         return cls(path)
 
     @property
@@ -250,11 +250,11 @@ def read_store(path: Path | str) -> Store:
     if not places.complete.exists():
         raise StorageError(
             f"{places.zarr}: not finished, {places.complete} is missing, so rows may read as zeros. Run the same "
-            "`python -m stage3.embed` command again; it goes on where it was stopped."
+            "`python -m stage3.embed` command again to finish it."
         )
     wrong = list(damages(places, thorough=False))
     if wrong:
-        raise StorageError(f"{wrong[0]}{_more(wrong)}. Run the command that wrote the store again to repair it.")
+        raise StorageError(f"{wrong[0]}{_more(wrong)}. Repeat the command that wrote the store to repair it.")
     group = zarr.open_group(str(places.zarr), mode="r", zarr_format=2)
     return Store(places, read_json(places.plan), group[ARRAYS[0]], group[ARRAYS[1]])
 

@@ -177,7 +177,7 @@ class FeatureSet:
         text_ids: Array | None = None,
         image_sizes: tuple[int, ...] | None = None,
     ) -> FeatureSet:
-        """A feature set from arrays, one row a panel; for tests and synthetic data.
+        """A feature set from arrays, one row per panel; for tests and synthetic data.
 
         Args:
             image: (V, Di).
@@ -192,7 +192,7 @@ class FeatureSet:
         """
         n = len(image)
         if image.ndim != 2 or text.ndim != 2 or len(text) != n:
-            raise DataError(f"image {image.shape} and text {text.shape} must be matrices with one row a panel")
+            raise DataError(f"image {image.shape} and text {text.shape} must be matrices with one row per panel")
         sizes = image_sizes or (image.shape[1],)
         if sum(sizes) != image.shape[1]:
             raise DataError(f"image_sizes {sizes} add up to {sum(sizes)}, image has {image.shape[1]} columns")
@@ -286,7 +286,7 @@ def export(features: FeatureSet, folder: Path) -> list[Path]:
         DataError: the features were made in memory, so that there is nothing to find them by.
     """
     if features.keys is None:
-        raise DataError(f"{folder}: only features that load_or_build made can be exported; these were made in memory")
+        raise DataError(f"{folder}: only features from load_or_build can be exported; these were made in memory")
     keys, written = features.keys, []
     edges = np.cumsum((0, *features.image_sizes))
     vectors_of_images = features.images.take(np.arange(len(keys.images)))

@@ -253,7 +253,7 @@ def extract_texts(
 def fitting(vectors: Array, dtype: str, name: str) -> Array:
     """The vectors, if all their numbers are finite and stay so in the store's format."""
     if not np.isfinite(vectors).all():
-        raise DataError(f"backbone {name}: its features are not finite; its weights or its precision are unsound")
+        raise DataError(f"backbone {name}: its features are not finite; check its weights and the precision")
     if np.abs(vectors).max(initial=0.0) > np.finfo(dtype).max:
         raise DataError(f"backbone {name}: features up to {np.abs(vectors).max():.3g}; set feature_dtype to float32")
     return vectors

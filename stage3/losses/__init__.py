@@ -93,7 +93,7 @@ def supcon(
     """
     _check_rows("z", z, "page_ids", page_ids)
     if log_epsilon and chunk_size is not None:
-        raise ValueError("log_epsilon has no chunked form: leave chunk_size out.")
+        raise ValueError("log_epsilon has no blockwise variant: leave chunk_size out.")
     tau = _temperature(temperature, z)
     with _full_precision(z):
         n_mates = page_counts(page_ids) - 1

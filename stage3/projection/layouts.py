@@ -73,7 +73,7 @@ def umap_layout(
     size = min(n_neighbors, len(x) - 1)
     near, cosine = exact_neighbors(x, size - 1) if neighbors is None else neighbors
     if near.shape[1] < size - 1:
-        raise ValueError(f"{near.shape[1]} neighbors a panel given, {size - 1} needed for n_neighbors={size}")
+        raise ValueError(f"{near.shape[1]} neighbors per panel given, {size - 1} needed for n_neighbors={size}")
     itself = np.arange(len(x), dtype=np.int32)[:, None]
     indices = np.hstack([itself, near[:, : size - 1]]).astype(np.int32)
     distances = np.hstack([np.zeros_like(itself), 1 - cosine[:, : size - 1]]).clip(0, 2).astype(np.float32)

@@ -150,7 +150,7 @@ class CheckpointFolder:
             if checkpoint.step == step:
                 return checkpoint
         steps = ", ".join(str(c.step) for c in there) or "none"
-        raise NotThere(f"{self.path}: no checkpoint of step {step}; there are: {steps}")
+        raise NotThere(f"{self.path}: no checkpoint of step {step}; available: {steps}")
 
     def newest_intact(self) -> Checkpoint:
         """The newest checkpoint whose files are what its manifest promises.
@@ -170,7 +170,7 @@ class CheckpointFolder:
     def _none(self, damaged: list[str]) -> StorageError:
         if damaged:
             return StorageError(f"{self.path}: no checkpoint is intact: " + "; ".join(damaged))
-        return NotThere(f"{self.path.parent}: there is no checkpoint yet. Let it train for an epoch first.")
+        return NotThere(f"{self.path.parent}: no checkpoint yet. Train for at least one epoch.")
 
     # --- loading
 
@@ -330,7 +330,7 @@ def read_manifest(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
         raise StorageError(f"{path}: belongs to step {manifest.get('step')}, not {checkpoint.step}")
     for name, entry in files.items():
         if name != "state.json" and not _TENSOR_FILE.fullmatch(name):
-            raise StorageError(f"{path}: {name!r} is no file of a checkpoint")
+            raise StorageError(f"{path}: {name!r} is not a file of a checkpoint")
         if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):
             raise StorageError(f"{path}: damaged, no length and sha256 for {name}")
     return files

@@ -115,10 +115,10 @@ class RunFolder:
         """
         path = Path(path)
         if cls.exists(path):
-            raise ConfigError(f"{path} is a run already. Give another name, or resume it.")
+            raise ConfigError(f"{path} is already a run. Choose another name, or resume it.")
         with storing(path):
             if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
-                raise ConfigError(f"{path} exists and is no empty folder. Give the run another name.")
+                raise ConfigError(f"{path} exists and is not an empty folder. Choose another name for the run.")
             make_folder(path.parent)
             scratch = path.with_name(f"{TMP}{path.name}-{os.getpid()}")
             _clear_scratch_of(path)
@@ -469,7 +469,7 @@ def _read_config(path: Path) -> Config:
         if isinstance(error.__cause__, OSError):  # the disk failed; the file may be well
             raise
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise DataError(f"{path.parent}: its settings do not read: {reason}") from None
+        raise DataError(f"{path.parent}: its settings cannot be read: {reason}") from None
 
 
 @functools.lru_cache(maxsize=512)

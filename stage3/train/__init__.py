@@ -61,7 +61,7 @@ def train_run(
         for line in [*asked.overruled(), *cautions(run.config)]:
             _both(run, line, tell)
         if run.status.state == "finished":
-            tell(f"{run.path} is finished; its result is below. Train a new run to change settings.")
+            tell(f"{run.path} is already finished; its result is below. Train a new run to change settings.")
         else:
             train(run, resumed=resumed, inexact=allow_inexact_resume, stop=stop, tell=tell, data=data)
     return run
@@ -87,7 +87,7 @@ class Asked:
         for name, value in self.of_file.items():
             given = self.settings.get(name)
             if given is not None and coerce(FIELDS[name], value) != coerce(FIELDS[name], given):
-                lines.append(f"{name}: {given} from the {self.source} wins over {value} of {self.file}")
+                lines.append(f"{name}: {given} from the {self.source} overrides {value} of {self.file}")
         return lines
 
 
@@ -127,9 +127,9 @@ def change_settings(the_run: RunFolder, asked: Asked, allow_inexact_resume: bool
     fixed = {n: values for n, values in changed.items() if not spec_of(n).resume_free and n not in free}
     if fixed and has_begun(the_run):
         listed = "; ".join(f"{name} is {old}, asked for {new}" for name, (old, new) in fixed.items())
-        remedy = "Resume without them, or name a new run."
+        remedy = "Resume without them, or choose a new run name."
         if set(fixed) <= set(INEXACT):
-            remedy = "Resume without them, name a new run, or give --allow_inexact_resume for other bits."
+            remedy = "Resume without them, choose a new run name, or give --allow_inexact_resume."
         raise ConfigError(f"{the_run.path} was started with other settings: {listed}. {remedy}")
     if changed:
         the_run.write_config(wanted)
@@ -153,10 +153,10 @@ def cautions(config: Config) -> list[str]:
     """What is allowed and hardly meant."""
     lines = []
     if config.max_panels == 1:
-        lines.append("max_panels 1: no panel has page mates, so nothing is contrasted or reconstructed")
+        lines.append("max_panels 1: no panel has page mates, so only alignment is trained")
     cores = os.cpu_count() or 1
     if config.workers > 4 * cores:
-        lines.append(f"workers {config.workers}: more than four threads for each of {cores} cores only wait")
+        lines.append(f"workers {config.workers}: more than four threads per core ({cores} cores) do not help")
     return lines
 
 
@@ -205,12 +205,12 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
     the_run.write_json("data_report", data.table.report.to_dict())
     check_identity(the_run, data)
     if not len(data.pages("train")):
-        raise DataError("no page is left to train on after the split by book. Lower val_fraction and test_fraction.")
+        raise DataError("no page is left for training after the split by book. Lower val_fraction and test_fraction.")
     trainer = Trainer(the_run, data, say=lambda line: _both(the_run, line, tell))
     if resumed and not the_run.checkpoints() and the_run.best():
         raise StorageError(
-            f"{the_run.path} chose a best checkpoint, and there is none: its folder checkpoints/ is gone. "
-            "Bring it back, or train a new run; this one is not begun again in silence."
+            f"{the_run.path} recorded a best checkpoint, but its folder checkpoints/ is gone. "
+            "Restore it, or train a new run."
         )
     if resumed and the_run.checkpoints():
         loaded = the_run.load_checkpoint(check=trainer.check)
@@ -249,16 +249,14 @@ def check_identity(the_run: RunFolder, data: Dataset) -> None:
         return
     if not (the_run.path / "data.json").exists():
         raise StorageError(
-            f"{the_run.path / 'data.json'} is gone: nothing says on which data the checkpoints were trained. "
-            "Bring it back, or train a new run."
+            f"{the_run.path / 'data.json'} is gone, so the training data of the checkpoints is unknown. "
+            "Restore it, or train a new run."
         )
     before = the_run.read_json("data")
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         shown = "; ".join(f"{n}: {str(before.get(n))[:60]} then, {str(now[n])[:60]} now" for n in changed)
-        raise DataError(
-            f"{the_run.path} was trained on other data ({shown}). Bring that data back, or train a new run."
-        )
+        raise DataError(f"{the_run.path} was trained on other data ({shown}). Restore that data, or train a new run.")
 
 
 def result(the_run: RunFolder) -> dict[str, Any]:

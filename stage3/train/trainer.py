@@ -165,7 +165,9 @@ class Trainer:
             if step > self.total_steps:
                 break
             if 0 < self.config.patience <= self.validations_since_best:
-                self.say(f"stopped early: {self.config.patience} validations without a better {self.config.select_by}")
+                self.say(
+                    f"stopped early: {self.config.patience} validations without improvement of {self.config.select_by}"
+                )
                 break
             if self._should_stop(stop):
                 self.checkpoint()
@@ -308,7 +310,7 @@ class Trainer:
         for name, kinds in STATE.items():
             if name not in state or not isinstance(state[name], kinds):
                 found = type(state[name]).__name__ if name in state else "nothing"
-                raise StorageError(f"{where}: {name}: {found} where {' or '.join(k.__name__ for k in kinds)} is needed")
+                raise StorageError(f"{where}: {name}: {found}, expected {' or '.join(k.__name__ for k in kinds)}")
         if state["step"] != loaded.step:
             raise StorageError(f"{where}: step: {state['step']} in the folder of step {loaded.step}")
         for name, made, own in (("best", Best, set()), ("pending", Totals, {"started"})):
@@ -337,7 +339,7 @@ class Trainer:
         if changed and not inexact:
             raise StorageError(
                 f"{loaded.path}: cannot resume bit for bit ({'; '.join(changed)}). "
-                "Give --allow_inexact_resume to go on all the same."
+                "Give --allow_inexact_resume to resume anyway."
             )
         self.model.load_state_dict(loaded.tensors["model"])
         restore_optimizer(self.model, self.optimizer, loaded.tensors.get("optimizer", {}))
@@ -356,8 +358,8 @@ class Trainer:
     def _finish_best(self) -> None:
         """Without a validation metric the last checkpoint is the one to use; say so instead of inventing a value."""
         if self.best is None:
-            why = "no validation panel has image and text" if len(self.val_pages) else "no book is left to choose by"
-            self.say(f"no {self.config.select_by} was measured ({why}): the last checkpoint is used")
+            why = "no validation panel has image and text" if len(self.val_pages) else "no validation books"
+            self.say(f"{self.config.select_by} was not measured ({why}): the last checkpoint is used")
 
 
 def validation_line(row: dict[str, Any], config: Config, total_steps: int) -> str:

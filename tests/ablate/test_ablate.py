@@ -374,4 +374,4 @@ def test_the_text_says_where_the_result_is_not_what_was_expected(made):
 
     moved = [replace(r, verdict="helps", expected="no effect here", low=0.1, high=0.2) for r in rows]
     about = {"command": "c", "data": "d", "runs": 1, "epochs": 1, "seeds": 1, "panels": 1, "books": 1}
-    assert "expect *no effect here*" in evidence.document(moved, [FINDINGS["S2"]], about)
+    assert "Expected from earlier trials: *no effect here* for" in evidence.document(moved, [FINDINGS["S2"]], about)

@@ -305,7 +305,7 @@ def test_one_direction_failures_are_listed_with_their_reason(here):
     table = next(d.value for d in app.dataframe if "works" in d.value.columns)
     assert len(table) == silent
     assert (table["text"] == "").all()
-    assert "There are no words to search with" in words(app)
+    assert "The panel has no text to search with" in words(app)
 
 
 # --- size

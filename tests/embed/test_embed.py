@@ -393,7 +393,7 @@ def test_chunks_of_another_device_or_thread_count_do_not_mix(made, copied):
 @pytest.mark.parametrize("name", ["x.zarr", "x.metadata.json", "x.panels.parquet"])
 def test_what_no_export_made_is_never_written_over(made, tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match="no export made it"):
+    with pytest.raises(DataError, match="was not written by an export"):
         run_export(job(made, tmp_path / "x.zarr"))
     assert [p.name for p in tmp_path.iterdir()] == [name]
 

@@ -152,7 +152,7 @@ def test_many_pages_are_thinned_evenly_and_it_is_said(made):
     run, data = made
     _, pages, notes = chosen_pages(run, data, "all", 10)
     assert len(np.unique(pages)) == 10
-    assert any("10 evenly spaced pages stand for 64" in note for note in notes)
+    assert any("10 of 64 pages used, evenly spaced" in note for note in notes)
 
 
 def other(data: Dataset, **changes) -> Dataset:

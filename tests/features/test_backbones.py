@@ -258,9 +258,9 @@ def test_a_stated_text_length_is_read_with_care(models, tmp_path, text, limit):
 
 
 def test_a_text_model_is_no_vision_backbone(models):
-    with pytest.raises(DataError, match="no vision backbone"):
+    with pytest.raises(DataError, match="is not a vision backbone"):
         backbones.resolve_vision(str(models / "bert"))
-    with pytest.raises(DataError, match="no text backbone"):
+    with pytest.raises(DataError, match="is not a text backbone"):
         backbones.resolve_text(str(models / "resnet"))
 
 

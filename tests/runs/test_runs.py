@@ -327,7 +327,7 @@ def test_what_json_would_change_is_refused_before_anything_is_written(run):
 
 
 def test_a_step_that_is_not_there_lists_those_that_are(run):
-    with pytest.raises(StorageError, match="there is no checkpoint yet") as caught:
+    with pytest.raises(StorageError, match="no checkpoint yet") as caught:
         run.load_checkpoint()
     assert caught.value.exit_code == 2  # asked too early; nothing is damaged
     for step in (3, 100000000):
@@ -441,7 +441,7 @@ def test_nothing_that_is_a_pickle_is_opened(run, tmp_path):
         with pytest.raises(StorageError, match=r"model.safetensors"):
             run.load_checkpoint(5)
         forge(run, {"model.pt": data})
-        with pytest.raises(StorageError, match=r"'model.pt' is no file of a checkpoint"):
+        with pytest.raises(StorageError, match=r"'model.pt' is not a file of a checkpoint"):
             run.load_checkpoint(5)
     assert not canary.exists()
 
@@ -522,7 +522,7 @@ def test_k01_to_k12_hostile_files_are_refused_under_every_name_and_nothing_runs(
     for case, data in cases.items():
         for name, reason in (
             ("model.safetensors", "model.safetensors"),
-            ("model.pt", "is no file"),
+            ("model.pt", "is not a file"),
             ("x.pkl", "is no"),
         ):
             forge(run, {name: data})
@@ -538,7 +538,7 @@ def test_k01_to_k12_hostile_files_are_refused_under_every_name_and_nothing_runs(
 def test_k08_a_pickled_metadata_file_beside_a_checkpoint_is_never_opened(run, tmp_path):
     canary = tmp_path / "canary"
     forge(run, {".metadata": pickle.dumps(Calls(os.system, f"touch {canary}")), "__0_0.distcp": b"x"})
-    with pytest.raises(StorageError, match="is no file of a checkpoint"):
+    with pytest.raises(StorageError, match="is not a file of a checkpoint"):
         run.load_checkpoint(5)
     folder = run.save_checkpoint(5, tensors(), {})
     (folder / ".metadata").write_bytes(pickle.dumps(Calls(os.system, f"touch {canary}")))
@@ -549,7 +549,7 @@ def test_k08_a_pickled_metadata_file_beside_a_checkpoint_is_never_opened(run, tm
 @pytest.mark.parametrize("name", ["../../config.yaml", "/etc/passwd", "..", "a/model.safetensors", "C:\\x.safetensors"])
 def test_a_manifest_cannot_name_files_elsewhere(run, name):
     forge(run, {}, files={name: {"bytes": 1, "sha256": ""}, "state.json": {"bytes": 2, "sha256": ""}})
-    with pytest.raises(StorageError, match="is no file of a checkpoint"):
+    with pytest.raises(StorageError, match="is not a file of a checkpoint"):
         run.load_checkpoint(5)
 
 

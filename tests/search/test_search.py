@@ -228,7 +228,7 @@ def test_a_panel_asks_only_in_the_spaces_it_has(searcher):
     with pytest.raises(DataError, match="there is no panel 99999"):
         searcher.from_panel(99_999, "image")
     assert searcher.spaces_of(-1) == ()
-    with pytest.raises(DataError, match=f"{MAX_WORDS:,} are the most"):
+    with pytest.raises(DataError, match=f"at most {MAX_WORDS:,} are allowed"):
         searcher.from_words("x" * (MAX_WORDS + 1))
     with pytest.raises(DataError, match="empty"):
         searcher.from_words("  \n")
@@ -360,7 +360,7 @@ def test_words_and_filters_through_the_command(comics, capsys):
         (["--text", "x", "--target", "txt"], "Did you mean 'text'"),
         (["--text", "x", "--top", "0"], "top"),
         (["--text", "x", "--blend", "nan"], "blend"),
-        (["--panel", "book001/page001#99"], "no panel is called"),
+        (["--panel", "book001/page001#99"], "no panel has the id"),
         (["--text", " "], "empty"),
         (["--image", "{comics}/manifest.csv"], "format"),
         (["--image", "{comics}/nope.png"], "missing"),

@@ -183,7 +183,7 @@ def test_a_run_refuses_other_data(tmp_path, comics, args):
     [
         (["--temprature", "0.1"], "Did you mean 'temperature'"),
         (["--temperature", "0"], "error: temperature: 0.0 is out of range"),
-        (["--temperature", "nan"], "error: temperature: nan is not a valid value"),
+        (["--temperature", "nan"], "error: temperature: nan is not valid"),
         (["--device", "cudda"], "device: expected auto, cpu, cuda or cuda:N, got 'cudda'"),
         (["--device", "cuda:99", "--data", "data/samples"], "device: cuda:99 is not on this machine"),
         (["--config", "tests"], "tests: a folder"),

@@ -242,6 +242,6 @@ def nothing_left(report: DataReport) -> str:
     remedy = ""
     if next(iter(report.skipped.most_common(1)), ("", 0))[0] == "label":
         names = ", ".join(f"{name} {n:,}" for name, n in report.facts.get("labels", {}).items())
-        remedy = f". Labels that there are: {names}; name those to train on with --keep_labels"
+        remedy = f". Labels found: {names}; choose those to use with --keep_labels"
     listed = counted(report.pages_listed, "page")
     return f"nothing is left to train on: {listed} listed, none kept ({reasons}{first}){remedy}"

@@ -74,7 +74,7 @@ def source_of(config: Config) -> DataSource:
     missing = [key for key in ("manifest", "panels") if key not in parts]
     if missing:
         raise ConfigError(
-            f"no comics are named: {' and '.join(missing)} missing. Give a data set folder, such as "
+            f"no data set: {' and '.join(missing)} missing. Give a data set folder, such as "
             "--data data/samples, or --manifest FILE.csv --panels FOLDER."
         )
     name = parts.pop("name", "") or (root.resolve().name if config.data else parts["manifest"].stem)
@@ -86,7 +86,7 @@ def source_of(config: Config) -> DataSource:
 def _read_dataset_yaml(folder: Path) -> tuple[dict[str, Any], Path]:
     path = folder / YAML_NAME if folder.is_dir() else folder
     if not path.is_file():
-        raise ConfigError(f"data: {folder} has no {YAML_NAME}. Name a data set folder, such as --data data/samples.")
+        raise ConfigError(f"data: {folder} has no {YAML_NAME}. Give a data set folder, such as --data data/samples.")
     values = read_yaml(path)
     for key in values:
         if key not in KEYS and key not in ABOUT_KEYS:
@@ -138,6 +138,8 @@ def _check_exists(source: DataSource) -> None:
             raise DataError(f"{key}: {path}: no such file")
     if source.panel_format == "aligned":
         if not source.panels.is_file():
-            raise DataError(f"panels: {source.panels}: no such file; the aligned style is one JSON list for all pages")
+            raise DataError(f"panels: {source.panels}: no such file; the aligned format is one JSON list of all pages")
     elif not source.panels.is_dir():
-        raise DataError(f"panels: {source.panels}: no such folder; the {source.panel_format} style is one JSON a page")
+        raise DataError(
+            f"panels: {source.panels}: no such folder; the {source.panel_format} format is one JSON file per page"
+        )
