@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     what = counted(summary["epochs"], "epoch") if args.drift else counted(summary["clusters"], "cluster")
     say(f"{counted(summary['panels'], 'panel')}, {what}, {'already present' if there else 'written'}: {path}")
     if not args.drift:
-        say(f"neighbors kept: {summary['trust']:.3f} of a panel's 15 nearest are its 15 nearest on the map")
+        say(f"neighbors kept: {summary['trust']:.3f} of a panel's 15 nearest are among its 15 nearest on the map")
     return 0
 
 

@@ -422,7 +422,7 @@ def test_parts_written_side_by_side_make_the_same_store(attempt, stored, tmp_pat
 
 @pytest.mark.parametrize("part", [(0, 50), (10, 100), (100, 100), (0, 300), (200, 100)])
 def test_parts_keep_to_the_borders_of_chunks(attempt, tmp_path, part):
-    with pytest.raises(DataError, match="chunk borders"):
+    with pytest.raises(DataError, match="must be multiples of 100"):
         attempt(tmp_path, shard=part)
 
 

@@ -230,7 +230,7 @@ def test_pickled_missing_and_unsound_weights_are_refused(models, tmp_path):
     ],
     ids=lambda v: str(v)[:40],
 )
-def test_k16_a_hostile_configuration_allocates_nothing_and_runs_nothing(models, tmp_path, change, reason):
+def test_a_hostile_configuration_allocates_nothing_and_runs_nothing(models, tmp_path, change, reason):
     hostile = copied(models, "resnet", tmp_path / "hostile")
     values = json.loads((hostile / "config.json").read_text(encoding="utf-8")) | change
     (hostile / "config.json").write_text(json.dumps(values), encoding="utf-8")
