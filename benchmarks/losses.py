@@ -1,7 +1,7 @@
 """Time and memory of the losses against bare matrix products: `python -m benchmarks.losses`.
 
 The yardstick is three V x V x D float32 products on one thread, measured between the losses in the same process: what
-a forward and a backward pass of the dense form need at least. Every number is the least of several interleaved
+a forward and a backward pass of the dense variant need at least. Every number is the minimum of several interleaved
 repeats. Memory is the growth of the process's peak resident set over one forward and backward pass, in a process of
 its own, in units of V x D floats; inputs are not in it, gradients are.
 """

@@ -40,7 +40,7 @@ Tell = Callable[[str], None]
 Kind = Literal["panel", "image", "text"]
 
 
-def _silent(_: str) -> None:
+def _quiet(_: str) -> None:
     """What a run says of itself goes to its `train.log` in any case."""
 
 
@@ -65,7 +65,7 @@ class Run(RunFolder):
         *,
         config: Path | str | None = None,
         allow_inexact_resume: bool = False,
-        tell: Tell = _silent,
+        tell: Tell = _quiet,
         **settings: Any,
     ) -> Run:
         """Train a new run, or go on with one that was stopped: `python -m stage3.train`.
@@ -407,7 +407,7 @@ class Run(RunFolder):
         data: Dataset | None = None,
         pages: str | None = None,
         device: str = "auto",
-        tell: Tell = _silent,
+        tell: Tell = _quiet,
     ) -> dict[str, Any]:
         """Write the panel embeddings as the Zarr store that Stage 4 reads: `python -m stage3.embed`.
 
@@ -584,7 +584,7 @@ def run_experiments(
     seeds: int = 5,
     out: Path | str = "runs/evidence",
     jobs: int = 1,
-    tell: Tell = _silent,
+    tell: Tell = _quiet,
     **settings: Any,
 ) -> dict[str, Any]:
     """Every finding of the loss review as an experiment; trains what is missing: `python -m stage3.ablate`.

@@ -100,7 +100,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replace a file's content in one step: readers and reruns after a crash see the old or the new, whole."""
+    """Replace a file's content in one step: readers and reruns after a crash see the old or the new, never a part."""
     scratch = path.with_name(f"{TMP}{path.name}-{os.getpid()}")
     with storing(path):
         scratch.unlink(missing_ok=True)

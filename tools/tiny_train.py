@@ -1,8 +1,8 @@
-"""`python -m tools.tiny_train`: make the weights of the `tiny` backbones from freshly drawn comics.
+"""`python -m tools.tiny_train`: make the weights of the `tiny` backbones from freshly drawn synthetic comics.
 
 Both encoders learn to tell the facts of a panel, the image encoder from crops of drawn pages, the text encoder from
 the words of many more panels, which cost nothing to write. What they then give as features is the layer below the
-facts. The books are drawn with seeds of their own, never with that of the sample comics.
+facts. The books are drawn with seeds of their own, never with that of the shipped samples.
 
 Shapes: N panels, S side of a crop, K classes of a head, D size of a feature.
 """
@@ -502,7 +502,7 @@ def keep(folder: Path, image: tiny.ImageNet, text: tiny.TextNet, about: dict[str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw, train, judge on other drawn books, keep."""
+    """Draw, train, evaluate on other books, keep the weights."""
     parser = cli.Parser(
         "tools.tiny_train",
         __doc__.split("\n")[0],
@@ -514,8 +514,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=36, help="passes over the drawn panels; default 36")
     parser.add_argument("--written", type=int, default=30000, help="panels written for the text encoder; default 30000")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw; default 2")
-    parser.add_argument("--threads", type=int, default=1, help="threads that learn; default 1, for equal weights again")
-    parser.add_argument("--drawn", type=Path, default=None, help="folder that keeps the drawn panels for another call")
+    parser.add_argument("--threads", type=int, default=1, help="training threads; default 1, for reproducible weights")
+    parser.add_argument("--drawn", type=Path, default=None, help="folder that keeps the drawn panels for the next call")
     args = parser.parse(argv)
     if args.seed == SAMPLE_SEED or args.books < 2:
         raise ConfigError(

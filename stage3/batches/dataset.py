@@ -1,4 +1,4 @@
-"""A data set ready for a model: its panel table, features and split by book. One way in for every verb and the app."""
+"""A data set ready for a model: its panel table, features and split by book. The way in for commands and app."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def header_pixels(file: BinaryIO, path: Path | str) -> int:
 
 
 def crop(image: Image.Image, box: Box) -> Image.Image:
-    """The part of a page that a box covers, rounded to whole pixels, at least one a side."""
+    """The part of a page that a box covers, rounded to whole pixels, at least one per side."""
     return _cut(image, _pixels(box, image.size), None, Image.Resampling.NEAREST)
 
 

@@ -24,7 +24,7 @@ from stage3.model import embedding
 from stage3.model.objectives import Stage3
 from stage3.runs import RunFolder
 
-SIDECAR_ROWS = 100_000  # panels a row group of the sidecar
+SIDECAR_ROWS = 100_000  # panels per row group of the sidecar
 
 
 @dataclass(frozen=True)

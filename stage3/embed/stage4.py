@@ -3,7 +3,7 @@
     X.zarr/           Zarr format 2, a directory store: panel_embeddings (pages, 16, D) float32 and panel_masks
                       (pages, 16) bool, chunks of 100 pages; a page's panels first, in reading order, the rest exactly 0
     X.metadata.json   a JSON list, one object a page in row order
-    X.panels.parquet  one row a panel
+    X.panels.parquet  one row per panel
     X.export/         plan.json (what the store is made of), done.jsonl (SHA-256 of each chunk), COMPLETE.json
 
 Zarr reads a missing chunk as zeros without a word. So every chunk is written, also one of zeros alone; a chunk enters
@@ -161,7 +161,7 @@ def done_lines(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def chunk_damage(places: Places, entry: Mapping[str, Any], *, thorough: bool = True) -> list[str]:
-    """What is wrong with a chunk of the done list, one sentence a file; nothing when it is whole.
+    """What is wrong with a chunk of the done list, one sentence per file; nothing when it is intact.
 
     Args:
         places: of the store.
@@ -229,7 +229,7 @@ class Store:
         return pages
 
     def panels(self) -> Any:
-        """The sidecar, a DataFrame with one row a panel in the order of the store."""
+        """The sidecar, a DataFrame with one row per panel in the order of the store."""
         import pandas as pd
 
         return pd.read_parquet(self.places.sidecar)

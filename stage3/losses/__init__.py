@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 DENSE_UP_TO = 256
-"""Rows up to which the whole similarity matrix is formed; above, blocks give the same numbers in linear memory."""
+"""Rows up to which the full similarity matrix is formed; above, blocks give the same numbers in linear memory."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def supcon(
         z: (V, D) embeddings, of any norm.
         page_ids: (V,) int64 page of each panel: any values, any order.
         temperature: tau > 0 of the equation, as a number or a 0-dim tensor (which then receives its gradient).
-        chunk_size: rows of the similarity matrix held at a time. Default: the whole matrix up to
+        chunk_size: rows of the similarity matrix held at a time. Default: the full matrix up to
             `DENSE_UP_TO` panels, blocks that fit a linear memory above.
         include_singletons: ablation. Count panels without a positive as valid zeros, which dilutes the mean.
         log_epsilon: ablation. Add this inside the logarithm after subtracting the row's maximum with the anchor's

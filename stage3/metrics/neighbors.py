@@ -47,7 +47,7 @@ def exact_neighbors(x: Array, k: int, gallery: Array | None = None, own: Array |
     Returns:
         (N, K) int32 gallery rows and (N, K) float32 cosines, best first.
     """
-    import torch  # here, so that `--help` of the verbs that use neighbors stays quick
+    import torch  # here, so that `--help` of the commands that use neighbors stays quick
 
     query = unit_rows(x)
     searched = query if gallery is None else unit_rows(gallery)
@@ -162,7 +162,7 @@ def share_below(values: Array, value: float) -> float:
 
 
 def pages_pulled_to(page: int, near: Array, cosine: Array, page_of_row: Array) -> list[tuple[int, int, float]]:
-    """Which pages a page's nearest panels lie on, its own among them.
+    """The pages of a page's nearest panels, its own among them.
 
     Args:
         page: the page.

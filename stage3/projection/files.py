@@ -111,7 +111,7 @@ def drift_path(the_run: RunFolder, parameters: Parameters | None = None) -> Path
 
 
 def save(path: Path, frame: pd.DataFrame, about: dict[str, Any]) -> None:
-    """Write a map whole or not at all; `about` (what it was made of) goes into the Parquet file's metadata."""
+    """Write a map completely or not at all; `about` (what it was made of) goes into the Parquet file's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

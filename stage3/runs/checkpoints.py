@@ -58,7 +58,7 @@ _TENSOR_FILE = re.compile(r"([a-z][a-z0-9_]{0,39})\.safetensors")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that is there; whether it is whole shows when it is loaded or verified."""
+    """A checkpoint that is there; whether it is intact shows when it is loaded or verified."""
 
     step: int
     path: Path
@@ -66,7 +66,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint's content, checked against its manifest; `damaged` names newer ones that were not whole."""
+    """A checkpoint's content, checked against its manifest; `damaged` names newer ones that were damaged."""
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
@@ -84,7 +84,7 @@ class CheckpointFolder:
     # --- saving
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint; it becomes visible whole or not at all. See `Run.save_checkpoint`."""
+        """Write a checkpoint; it becomes visible complete or not at all. See `RunFolder.save_checkpoint`."""
         files = {f"{_group(name)}.safetensors": _safetensors(group) for name, group in tensors.items()}
         files["state.json"] = _strict_json(state)
         target = self.path / f"step-{step:08d}"
@@ -175,7 +175,7 @@ class CheckpointFolder:
     # --- loading
 
     def load(self, step: int | None = None, check: Callable[[Loaded], None] | None = None) -> Loaded:
-        """Load one step, or the newest that is whole and passes `check`. See `Run.load_checkpoint`."""
+        """Load one step, or the newest that is intact and passes `check`. See `RunFolder.load_checkpoint`."""
         if step is not None:
             return _checked(self.at(step), check)
         damaged: list[str] = []
@@ -205,14 +205,14 @@ class CheckpointFolder:
         return [c.step for c in doomed]
 
     def _doomed(self, keep: int, best: int | None) -> list[Checkpoint]:
-        """Everything older than the `keep` newest whole checkpoints, but the best; nothing unless those are whole."""
-        whole = 0
+        """Everything older than the `keep` newest intact checkpoints, but the best; nothing if there are fewer."""
+        intact = 0
         doomed: list[Checkpoint] = []
         for checkpoint in reversed(self.visible()):
-            if whole >= keep:
+            if intact >= keep:
                 doomed.append(checkpoint)
             else:
-                whole += not damage(checkpoint)
+                intact += not damage(checkpoint)
         return [c for c in doomed if c.step != best]
 
     def _delete(self, path: Path) -> None:

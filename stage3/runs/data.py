@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
     from stage3.model import EncoderSpec
 
-# Flags of the verbs that read data; giving one of PLACES means other data than the run's record says.
+# Flags of the commands that read data; giving one of PLACES means other data than the run's record says.
 PLACES = ("data", "manifest", "panels")
 DATA_SETTINGS = (*PLACES, "panel_format", "labels", "remap", "box_order", "cache_dir")
 MAX_PAGES = 5000  # ranking is quadratic: about a minute for 25,000 panels on one core

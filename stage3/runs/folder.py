@@ -303,7 +303,7 @@ class RunFolder:
     # --- checkpoints
 
     def save_checkpoint(self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
-        """Write `checkpoints/step-NNNNNNNN`; after a crash anywhere in here it is there whole, or not at all.
+        """Write `checkpoints/step-NNNNNNNN`; after a crash anywhere in here it is complete or absent.
 
         The metrics written so far are synced first, so a visible checkpoint never lacks the rows before it.
 
@@ -331,7 +331,7 @@ class RunFolder:
         """A checkpoint whose files all have the length and SHA-256 of its manifest.
 
         Args:
-            step: which; None takes the newest whole one and names the damaged ones it passed over in `Loaded.damaged`.
+            step: which; None takes the newest intact one and names the damaged ones it passed over in `Loaded.damaged`.
             check: raises StorageError for content that is of no use to the caller, which then counts as damaged.
 
         Raises:
@@ -392,9 +392,9 @@ class RunFolder:
             (self.path / "best.json").unlink(missing_ok=True)
 
     def prune(self, keep: int) -> list[int]:
-        """Delete checkpoints older than the newest `keep` whole ones, but the best; returns the deleted steps.
+        """Delete checkpoints older than the newest `keep` intact ones, but the best; returns the deleted steps.
 
-        Only `keep` whole ones, checked by hash, make an older one expendable, so the newest whole one always stays.
+        Only `keep` intact ones, checked by hash, make an older one expendable, so the newest intact one always stays.
         Also removes what dead processes left unfinished.
 
         Args:
@@ -492,8 +492,8 @@ def _row(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
-    whole = line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("step", 0), int | float)
-    return row if whole else None
+    intact = line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("step", 0), int | float)
+    return row if intact else None
 
 
 def _pretty(value: Mapping[str, Any]) -> bytes:

@@ -66,7 +66,7 @@ class Totals:
     losses: dict[str, list[float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     norms: list[float] = field(default_factory=list)
-    silent: int = 0
+    silent: int = 0  # no-signal batches; a key of checkpoints, so it keeps its name
     skipped: int = 0
     started: float = field(default_factory=time.perf_counter)
 
@@ -92,7 +92,7 @@ class Totals:
 
 
 class Trainer:
-    """One run being trained; `fit` is the whole story."""
+    """One run being trained; `fit` does all of it."""
 
     def __init__(self, run: RunFolder, data: Dataset, *, say: Callable[[str], None] = lambda _: None) -> None:
         """Args: `run` an open run whose lock is held; `data` its data set; `say` takes a line for the person."""

@@ -324,8 +324,8 @@ def test_thinning_keeps_its_shares_and_spares_the_other_books(comics, cache, tmp
     n = int(train_pages.sum())
     assert int((single & train_pages).sum()) >= round(0.85 * n)
     assert int((single & ~was_single & train_pages).sum()) <= round(0.85 * n)
-    silent = thin.panel_set.pairs == 0
-    assert int((silent & train_pages).sum()) >= round(0.85 * n)
+    textless = thin.panel_set.pairs == 0
+    assert int((textless & train_pages).sum()) >= round(0.85 * n)
     assert int((thin.panel_set.pairs[train_pages] > 0).sum()) > 0
     for split in ("val", "test"):
         ours, theirs = (d.panel_set.rows_of(d.pages(split)) for d in (thin, whole))

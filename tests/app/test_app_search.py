@@ -297,13 +297,13 @@ def test_one_direction_failures_are_listed_with_their_reason(here):
     checked(app.run())
     searcher = the_searcher()
     frame = searcher.frame
-    silent = int((~frame["has_text"] & (frame["split"] == "test")).sum())
+    textless = int((~frame["has_text"] & (frame["split"] == "test")).sum())
     metric = {m.label: m.value for m in app.metric}
-    assert metric["No text to ask with"] == f"{silent:,}"
+    assert metric["No text to ask with"] == f"{textless:,}"
     reason = app.segmented_control(key="search_reason_test_5")
     checked(reason.set_value("no text").run())
     table = next(d.value for d in app.dataframe if "works" in d.value.columns)
-    assert len(table) == silent
+    assert len(table) == textless
     assert (table["text"] == "").all()
     assert "The panel has no text to search with" in words(app)
 

@@ -17,7 +17,7 @@ import torch
 import zarr
 from disk_faults import Disk, Killed
 
-from stage3 import embed as verb
+from stage3 import embed as package
 from stage3.batches.dataset import Dataset
 from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.embed import __main__ as embed_command
@@ -173,7 +173,7 @@ def test_a_crowded_page_is_cut_at_16_and_counted_and_an_empty_one_has_no_row(mad
     pages = read_store(tmp_path / "x.zarr").metadata()
     assert [(p["canonical_id"], p["num_panels"]) for p in pages] == [("p0", 16), ("p2", 16), ("p3", 3), ("p4", 16)]
     assert pages[2]["overall_summary"] == 'sum "3" \u00e9\U0001f600'
-    assert any("5 panels on 2 pages" in line for line in verb.summary_lines(found, Places.of(tmp_path / "x.zarr")))
+    assert any("5 panels on 2 pages" in line for line in package.summary_lines(found, Places.of(tmp_path / "x.zarr")))
 
 
 def test_the_pages_are_embedded_chunk_by_chunk(made, tmp_path, monkeypatch):
@@ -442,7 +442,7 @@ def test_an_embedding_that_is_no_number_ends_the_export_before_it_is_written(mad
 
 def test_the_command_exports_verifies_and_tells_a_program(made, tmp_path, monkeypatch, capsys):
     run, data = made
-    monkeypatch.setattr(verb, "load_data", lambda run, given: data)
+    monkeypatch.setattr(package, "load_data", lambda run, given: data)
     out = str(tmp_path / "x.zarr")
     assert embed_command.main(["--run", str(run.path), "--out", out, "--verify", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -483,11 +483,11 @@ def test_wrong_requests_are_refused_with_what_to_do(argv, words):
 @pytest.mark.parametrize("text", ["100", "a:b", "-1:5", "1:2:3"])
 def test_a_page_range_is_two_numbers(text):
     with pytest.raises(ConfigError, match="A:B"):
-        verb.page_range(text, 300)
-    assert verb.page_range("100:", 300) == (100, 300)
+        package.page_range(text, 300)
+    assert package.page_range("100:", 300) == (100, 300)
     with pytest.raises(ConfigError, match="starts after the last row; the store has 300 pages"):
-        verb.page_range("300:", 300)
-    assert verb.page_range(":1000", 300) == (0, 300)
+        package.page_range("300:", 300)
+    assert package.page_range(":1000", 300) == (0, 300)
 
 
 def test_help_is_quick_because_it_imports_no_torch():

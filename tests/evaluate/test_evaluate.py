@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage3 import evaluate as verb
+from stage3 import evaluate as package
 from stage3 import train
 from stage3.batches.dataset import Dataset
 from stage3.errors import ConfigError, DataError
@@ -209,7 +209,7 @@ def test_an_earlier_checkpoint_can_be_asked_for(made):
 def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatch, capsys):
     run, data = made
     asked = []
-    monkeypatch.setattr(verb, "load_data", lambda run, given: asked.append(given) or data)
+    monkeypatch.setattr(package, "load_data", lambda run, given: asked.append(given) or data)
     assert evaluate_command.main(["--run", str(run.path)]) == 0
     printed = capsys.readouterr().out
     assert f"{100 * report['retrieval/i2t_r5']:.1f} %" in printed

@@ -192,9 +192,9 @@ def test_filters_shrink_the_gallery_and_nothing_else(searcher):
     assert (found.match_rank is None) == (not keep[row])
     assert bool(chosen)
     assert not Filters()
-    silent = searcher.search(query, "image", 10_000, Filters(text="without"))
-    assert not frame.loc[silent.rows, "has_text"].any()
-    assert len(silent.rows)
+    textless = searcher.search(query, "image", 10_000, Filters(text="without"))
+    assert not frame.loc[textless.rows, "has_text"].any()
+    assert len(textless.rows)
     with pytest.raises(DataError, match="no panel has the book 'nope'"):
         searcher.search(query, "image", 3, Filters(books=("nope",)))
     with pytest.raises(DataError, match="any, with, without"):
@@ -221,10 +221,10 @@ def test_a_blend_is_the_normalized_weighted_sum(searcher):
 
 
 def test_a_panel_asks_only_in_the_spaces_it_has(searcher):
-    silent = int(np.setdiff1d(rows_with(searcher, IMAGE), rows_with(searcher, TEXT))[0])
-    assert searcher.spaces_of(silent) == ("image", "panel")
+    textless = int(np.setdiff1d(rows_with(searcher, IMAGE), rows_with(searcher, TEXT))[0])
+    assert searcher.spaces_of(textless) == ("image", "panel")
     with pytest.raises(DataError, match="has no text"):
-        searcher.from_panel(silent, "text")
+        searcher.from_panel(textless, "text")
     with pytest.raises(DataError, match="there is no panel 99999"):
         searcher.from_panel(99_999, "image")
     assert searcher.spaces_of(-1) == ()
@@ -304,7 +304,7 @@ def test_crowding_is_the_mean_cosine_to_the_nearest_other_texts():
     assert same.tolist() == [0, 0, 0, 1, 1, 0, 0, 0, 0]
 
 
-# --- the verb
+# --- the command
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def items(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def page(value: Any, source: DataSource, note: Any) -> RawPage:
-    """One page of the list in the common form; see `stage3.data.readers`."""
+    """One page of the list in the common structure; see `stage3.data.readers`."""
     if isinstance(value, DamagedItem):
         raise value.problem
     panels = [_panel(p) if isinstance(p, dict) else None for p in panel_list(value, note)]

@@ -28,7 +28,7 @@ class DataSource:
         panels: folder of one JSON a page, or the one file of the aligned style.
         panel_format: key of `READERS`.
         labels: JSON of page labels, None when every page is kept.
-        facts: ground truth that a drawn data set ships, for evaluation.
+        facts: ground truth that comes with synthetic comics, for evaluation.
         features: a feature store that the data set ships; read only.
         remap: (old prefix, new prefix) of image paths, tried longest first.
         box_order: corner order of vlm boxes, "yxyx" or "xyxy".
