@@ -71,7 +71,13 @@ SELECT_BY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All settings of a run. Frozen; `replace` makes a changed copy and checks it again."""
+    """All settings of a run. Frozen; `replace` makes a changed copy and checks it again.
+
+    Example:
+        >>> config = Config(epochs=3)
+        >>> config.epochs, config.replace(temperature=0.1).alignment_temperature
+        (3, 0.1)
+    """
 
     # data
     data: str = _setting("", "data", "data set folder; its dataset.yaml names the parts below", resume_free=True)
@@ -238,11 +244,22 @@ class Config:
             )
 
     def replace(self, **changes: Any) -> Config:
-        """A checked copy with some settings changed; unknown names are refused with the nearest known one."""
+        """A checked copy with some settings changed; unknown names are refused with the nearest known one.
+
+        Example:
+            >>> Config().replace(epochs=0)
+            Traceback (most recent call last):
+            stage3.errors.ConfigError: epochs: 0 is out of range: must be from 1 to 10000
+        """
         return Config.layered((self.to_dict(), "settings"), (changes, "changes"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, in the order of declaration; tuples become lists."""
+        """Plain values, in the order of declaration; tuples become lists.
+
+        Example:
+            >>> Config().to_dict()["keep_labels"]
+            ['story', 'narrative']
+        """
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     @classmethod
@@ -251,12 +268,21 @@ class Config:
 
         Raises:
             ConfigError: an unknown name (with the nearest known one), a wrong type, a value out of range.
+
+        Example:
+            >>> Config.from_mapping({"lr": "1e-3", "batch_pages": 8}).lr
+            0.001
         """
         return cls.layered((values, source))
 
     @classmethod
     def layered(cls, *layers: tuple[Mapping[str, Any], str]) -> Config:
-        """Settings from (values, source) layers; a later layer wins, `temperature` sets both within its layer."""
+        """Settings from (values, source) layers; a later layer wins, `temperature` sets both within its layer.
+
+        Example:
+            >>> Config.layered(({"seed": 1, "epochs": 5}, "file"), ({"seed": 2}, "command line")).seed
+            2
+        """
         merged: dict[str, Any] = {}
         for values, source in layers:
             check_names(values, source)
@@ -277,7 +303,12 @@ class Config:
         return cls.from_mapping(read_yaml(path), source=str(path))
 
     def to_yaml(self) -> str:
-        """All settings as YAML, one per line."""
+        """All settings as YAML, one per line.
+
+        Example:
+            >>> "seed: 7" in Config(seed=7).to_yaml().splitlines()
+            True
+        """
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=1000)
 
 

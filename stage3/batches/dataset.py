@@ -28,6 +28,11 @@ class Dataset:
         features: frozen features of every panel.
         split: (P,) int 0 train, 1 val, 2 test for each page.
         config: the settings it was loaded with; None for a data set that was made in memory.
+
+    Example:
+        >>> data = Dataset.load("data/samples")
+        >>> data.features.image.shape[0] <= len(data.table)
+        True
     """
 
     table: PanelTable

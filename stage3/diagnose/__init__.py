@@ -52,7 +52,12 @@ MAX_PANELS = 20_000  # neighbors are quadratic; of more, evenly spaced pages are
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A verdict (a key of `VERDICTS`), why in sentences, and the numbers behind it, NaN where not defined."""
+    """A verdict (a key of `VERDICTS`), why in sentences, and the numbers behind it, NaN where not defined.
+
+    Example:
+        >>> Diagnosis("healthy", ["panels differ"], {}).exit_code
+        0
+    """
 
     verdict: str
     reasons: list[str]
@@ -75,6 +80,11 @@ def diagnose(panel: Tensor, page_ids: Tensor, retrieval: Mapping[str, float] | N
 
     Raises:
         DataError: no panels, or as many page ids as panels there are not.
+
+    Example:
+        >>> import torch
+        >>> diagnose(torch.ones(8, 4), torch.arange(8) // 2).verdict
+        'collapsed'
     """
     if panel.ndim != 2 or not len(panel) or len(panel) != len(page_ids):
         raise DataError(

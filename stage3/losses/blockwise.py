@@ -64,7 +64,13 @@ def info_nce_chunked(
 
 
 def page_index(page_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """(V,) pages renumbered 0 to P - 1, and the (P,) numbers of their panels."""
+    """(V,) pages renumbered 0 to P - 1, and the (P,) numbers of their panels.
+
+    Example:
+        >>> page, counts = page_index(torch.tensor([7, 3, 7]))
+        >>> page.tolist(), counts.tolist()
+        ([1, 0, 1], [1, 2])
+    """
     _, page, counts = torch.unique(page_ids, return_inverse=True, return_counts=True)
     return page, counts
 

@@ -24,7 +24,7 @@ MAX_BACKBONES = 8
 class EncoderSpec:
     """Everything that fixes the encoder's shapes; stored with every checkpoint."""
 
-    image_sizes: tuple[int, ...]  # one a vision backbone
+    image_sizes: tuple[int, ...]  # one per vision backbone
     text_size: int
     dim: int = 512
     visual_fusion: str = "attention"

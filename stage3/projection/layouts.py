@@ -19,7 +19,7 @@ SMALLEST_UMAP = 8  # below, a neighborhood graph says nothing that PCA does not
 
 
 def pca(x: Array, components: int = 2) -> Array:
-    """(N, components) float32 principal components of unit-length, centerd embeddings.
+    """(N, components) float32 principal components of unit-length, centered embeddings.
 
     Each axis points so that its largest loading is positive, so that two calls never mirror each other. Axes that the
     data do not have are 0.
@@ -190,12 +190,12 @@ def aligned(xy: Array, onto: Array) -> Array:
         onto: (N, 2) positions of the same panels.
     """
     a, b = np.asarray(xy, np.float64), np.asarray(onto, np.float64)
-    centerd, target = a - a.mean(axis=0), b - b.mean(axis=0)
-    size = float((centerd**2).sum())
+    centered, target = a - a.mean(axis=0), b - b.mean(axis=0)
+    size = float((centered**2).sum())
     if len(a) < 2 or size == 0:
-        return np.asarray(onto, np.float32).copy() if len(a) < 2 else (centerd + b.mean(axis=0)).astype(np.float32)
-    u, s, vt = np.linalg.svd(centerd.T @ target)
-    moved: Array = centerd @ (u @ vt) * (s.sum() / size) + b.mean(axis=0)
+        return np.asarray(onto, np.float32).copy() if len(a) < 2 else (centered + b.mean(axis=0)).astype(np.float32)
+    u, s, vt = np.linalg.svd(centered.T @ target)
+    moved: Array = centered @ (u @ vt) * (s.sum() / size) + b.mean(axis=0)
     return moved.astype(np.float32)
 
 

@@ -93,7 +93,13 @@ class Best:
 
 
 class RunFolder:
-    """The folder of one run. Make one with `RunFolder.create` or `RunFolder.load`."""
+    """The folder of one run. Make one with `RunFolder.create` or `RunFolder.load`.
+
+    Example:
+        >>> run = RunFolder.load("data/samples/runs/sample")
+        >>> run.name, run.status.state
+        ('sample', 'finished')
+    """
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
@@ -145,6 +151,11 @@ class RunFolder:
         Raises:
             DataError: the folder is missing or no run, or its settings do not read; the message says which.
             StorageError: the disk fails while they are read.
+
+        Example:
+            >>> RunFolder.load("runs/nowhere")
+            Traceback (most recent call last):
+            stage3.errors.DataError: runs/nowhere: no such run
         """
         path = Path(path)
         if not path.is_dir():
@@ -155,7 +166,12 @@ class RunFolder:
 
     @staticmethod
     def exists(path: Path | str) -> bool:
-        """Whether a folder is a run (it may still be a damaged one)."""
+        """Whether a folder is a run (it may still be a damaged one).
+
+        Example:
+            >>> RunFolder.exists("data/samples/runs/sample"), RunFolder.exists("data/samples")
+            (True, False)
+        """
         return (Path(path) / "config.yaml").is_file()
 
     def write_config(self, config: Config) -> None:
@@ -267,6 +283,11 @@ class RunFolder:
         """All rows of `metrics.jsonl`; null is NaN, and a line that is being written is left out.
 
         `attrs["damaged_lines"]` counts unreadable lines before the last.
+
+        Example:
+            >>> frame = RunFolder.load("data/samples/runs/sample").metrics()
+            >>> sorted(frame["split"].unique())
+            ['train', 'val']
         """
         import pandas as pd
 
@@ -292,7 +313,12 @@ class RunFolder:
         return path
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read `NAME.json` of the run; StorageError when it is missing or damaged."""
+        """Read `NAME.json` of the run; StorageError when it is missing or damaged.
+
+        Example:
+            >>> sorted(RunFolder.load("data/samples/runs/sample").read_json("best"))
+            ['metric', 'step', 'value']
+        """
         return read_json(self._json_path(name))
 
     def _json_path(self, name: str) -> Path:
@@ -324,7 +350,12 @@ class RunFolder:
             sync_folder(self.path)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Every visible checkpoint, ascending, unread. Damaged ones count, so that no run silently restarts."""
+        """Every visible checkpoint, ascending, unread. Damaged ones count, so that no run silently restarts.
+
+        Example:
+            >>> len(RunFolder.load("data/samples/runs/sample").checkpoints()) > 0
+            True
+        """
         return self._folder.visible()
 
     def load_checkpoint(self, step: int | None = None, check: Callable[[Loaded], None] | None = None) -> Loaded:
@@ -336,6 +367,10 @@ class RunFolder:
 
         Raises:
             StorageError: no such checkpoint, or a damaged file, or NaN among the weights; the file is named.
+
+        Example:
+            >>> sorted(RunFolder.load("data/samples/runs/sample").load_checkpoint().tensors)
+            ['model']
         """
         return self._folder.load(step, check)
 
@@ -345,6 +380,11 @@ class RunFolder:
         Raises:
             NotThere: the run has no checkpoint of this step, or none yet.
             StorageError: every checkpoint is damaged.
+
+        Example:
+            >>> run = RunFolder.load("data/samples/runs/sample")
+            >>> run.checkpoint().step == run.best().step
+            True
         """
         if step is not None:
             return self._folder.at(step)
@@ -362,6 +402,10 @@ class RunFolder:
 
         Raises:
             StorageError: no checkpoint, a damaged one, or tensors that do not fit the settings.
+
+        Example:
+            >>> RunFolder.load("data/samples/runs/sample").model().training
+            False
         """
         from stage3.model.checkpoint import model_of
 
@@ -377,7 +421,12 @@ class RunFolder:
         self.write_json("best", {"step": step, "value": value, "metric": metric})
 
     def best(self) -> Best | None:
-        """Which checkpoint is the best so far; None before the first validation. StorageError when it does not read."""
+        """Which checkpoint is the best so far; None before the first validation. StorageError when it does not read.
+
+        Example:
+            >>> RunFolder.load("data/samples/runs/sample").best().metric
+            'retrieval/mean_r5'
+        """
         if not (self.path / "best.json").exists():
             return None
         record = self.read_json("best")

@@ -187,7 +187,7 @@ def _scale(
 
 
 def _fit(f: Figure, w: float, x: float, n: int) -> Figure:
-    """Move a figure so that it is centerd on its place and stays inside the panel where it can."""
+    """Move a figure so that it is centered on its place and stays inside the panel where it can."""
     lo, _, hi, _ = f.bounds()
     dx = x - (lo + hi) / 2 if f.pose.lying or f.action in ("run", "jump", "punch", "sit") else (x - f.head_at[0]) * 0.7
     lo, hi = lo + dx, hi + dx

@@ -73,6 +73,10 @@ class Filters:
         page_types: page types.
         splits: of "train", "val", "test".
         text: "any", "with" or "without" text.
+
+    Example:
+        >>> bool(Filters()), bool(Filters(books=("book001",)))
+        (False, True)
     """
 
     books: tuple[str, ...] = ()
@@ -118,6 +122,12 @@ class Searcher:
         model: in eval mode, on the CPU.
         embedded: its embeddings of all usable pages.
         names: (vision, text) backbones, by which words and uploaded images become features.
+
+    Example:
+        >>> from stage3.runs import RunFolder
+        >>> searcher = Searcher.of_run(RunFolder.load("data/samples/runs/sample"))
+        >>> searcher.search(searcher.from_words("a wizard under water"), "image", 3).gallery
+        2100
     """
 
     data: Dataset

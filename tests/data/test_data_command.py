@@ -86,7 +86,7 @@ def test_nothing_left_to_train_on_ends_with_2(world: World, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["chekc"], r"unknown action 'chekc'\. Did you mean 'check'\?"),
+        (["chekc"], r"check: 'chekc' is not one of check\. Did you mean 'check'\?"),
         (["check", "--manifst", "x"], "Did you mean 'manifest'"),
         (["check", "--panel-format", "vln"], "Did you mean 'vlm'"),
         (["check"], "--data data/samples"),
@@ -109,7 +109,7 @@ def test_as_a_process_errors_are_one_line_and_help_is_light() -> None:
     command = [sys.executable, "-m", "stage3.data"]
     failed = subprocess.run([*command, "check"], capture_output=True, text=True, check=False)
     assert failed.returncode == 2
-    assert failed.stderr.startswith("error: no comics are named")
+    assert failed.stderr.startswith("error: no data set: ")
     assert failed.stderr.count("\n") == 1
     code = (
         "import sys, stage3.data as d\n"

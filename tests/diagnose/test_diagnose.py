@@ -8,7 +8,6 @@ import pytest
 import torch
 import zarr
 
-from stage3 import diagnose as package
 from stage3 import metrics
 from stage3.diagnose import EXIT_CODES, VERDICTS, diagnose
 from stage3.diagnose import __main__ as diagnose_command
@@ -171,7 +170,7 @@ def reconstructing_alone(path, **settings):
 @pytest.mark.parametrize(("detach", "code"), [(False, 3), (True, 0)])
 def test_an_undetached_target_is_seen_to_collapse_the_encoder(detach, code, tmp_path, monkeypatch, capsys):
     run, data = reconstructing_alone(tmp_path / "run", detach_target=detach)
-    monkeypatch.setattr(package, "load_data", lambda run, given: data)
+    monkeypatch.setattr(diagnose_command, "load_data", lambda run, given: data)
     assert diagnose_command.main(["--run", str(run.path), "--json"]) == code
     assert (json.loads(capsys.readouterr().out)["verdict"] == "collapsed") is not detach
 

@@ -442,7 +442,7 @@ def test_an_embedding_that_is_no_number_ends_the_export_before_it_is_written(mad
 
 def test_the_command_exports_verifies_and_tells_a_program(made, tmp_path, monkeypatch, capsys):
     run, data = made
-    monkeypatch.setattr(package, "load_data", lambda run, given: data)
+    monkeypatch.setattr(embed_command, "load_data", lambda run, given: data)
     out = str(tmp_path / "x.zarr")
     assert embed_command.main(["--run", str(run.path), "--out", out, "--verify", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -471,7 +471,7 @@ def test_a_damaged_store_ends_verification_with_exit_code_4(copied):
         (["--out", "x.zarr"], "--run RUN"),
         (["--out", "x.zarr", "--run", "r", "--split", "tset"], "Did you mean 'test'"),
         (["--out", "x.zarr", "--run", "no/such/run"], "no such run"),
-        (["--out", "x", "--verify"], r"ends in \.zarr"),
+        (["--out", "x", "--verify"], r"must end in \.zarr"),
         (["--out", "no.zarr", "--verify"], "no such store"),
     ],
 )

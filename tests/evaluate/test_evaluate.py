@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from stage3 import evaluate as package
 from stage3 import train
 from stage3.batches.dataset import Dataset
 from stage3.errors import ConfigError, DataError
@@ -170,7 +169,7 @@ def test_other_data_is_evaluated_whole_and_known_books_are_named(made):
     report = evaluation_report(run, data=other(data), split="test")
     assert (report["split"], report["pages"]) == ("all", 32)
     assert "there is no split 'test'" in report["notes"][0]
-    assert "was trained on" in report["notes"][1]
+    assert "share a name with a training book" in report["notes"][1]
 
 
 def test_other_backbones_are_refused_and_both_named(made):
@@ -209,7 +208,7 @@ def test_an_earlier_checkpoint_can_be_asked_for(made):
 def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatch, capsys):
     run, data = made
     asked = []
-    monkeypatch.setattr(package, "load_data", lambda run, given: asked.append(given) or data)
+    monkeypatch.setattr(evaluate_command, "load_data", lambda run, given: asked.append(given) or data)
     assert evaluate_command.main(["--run", str(run.path)]) == 0
     printed = capsys.readouterr().out
     assert f"{100 * report['retrieval/i2t_r5']:.1f} %" in printed

@@ -332,7 +332,7 @@ def test_a_step_that_is_not_there_lists_those_that_are(run):
     assert caught.value.exit_code == 2  # asked too early; nothing is damaged
     for step in (3, 100000000):
         run.save_checkpoint(step, tensors(), {})
-    with pytest.raises(StorageError, match="no checkpoint of step 4; there are: 3, 100000000") as caught:
+    with pytest.raises(StorageError, match="no checkpoint of step 4; available: 3, 100000000") as caught:
         run.load_checkpoint(4)
     assert caught.value.exit_code == 2
 

@@ -162,7 +162,7 @@ def _coverage(report: DataReport) -> list[str]:
         lines.append("No page has an image: only texts and layout would be trained on. Is a --remap OLD=NEW missing?")
     same = facts.get("duplicate_images", {})
     if same.get("groups"):
-        lines.append(f"Equal images: {same['images']:,} in {same['groups']:,} groups.")
+        lines.append(f"Equal images: {same['pictures']:,} in {same['groups']:,} groups.")
     return lines
 
 
