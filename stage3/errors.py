@@ -1,4 +1,4 @@
-"""The errors that this package raises for what a person can mend, each with the exit code that a command ends with."""
+"""The errors that this package raises for what a person can fix, each with the exit code that a command ends with."""
 
 
 class Stage3Error(Exception):
@@ -57,7 +57,7 @@ class StorageError(Stage3Error, OSError):
 
 
 class InUse(StorageError):
-    """Another process is writing this folder; asking for it twice is the person's to mend, not the disk's."""
+    """Another process is writing this folder; asking for it twice is the person's to fix, not the disk's."""
 
     exit_code = 2
 

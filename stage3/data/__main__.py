@@ -37,10 +37,11 @@ SETTINGS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a data set; only a data set without a usable page is an error."""
     about = (
-        "Read a data set as training would and report what it finds: pages kept and left out by reason, how panel "
+        "Read a data set as training would and report what it finds: pages kept and left out by reason, how panel\n"
         "files were found, panels per page, text, anomalies with their first paths, and the split by book."
     )
-    parser = Parser("data", about, EXAMPLES)
+    usage = "check (--data FOLDER | --manifest FILE.csv --panels FOLDER) [--json] [--out FILE] ..."
+    parser = Parser("data", about, EXAMPLES, usage=usage)
     parser.add_argument("action", metavar="check", choices=("check",), help="read everything and report")
     parser.add_settings(SETTINGS)
     parser.add_config()

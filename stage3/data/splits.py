@@ -1,4 +1,4 @@
-"""Which books train, choose the checkpoint, and are held out to the end.
+"""Which books train, which choose the checkpoint, and which are held out for the final test.
 
 Whole books only: pages of one book share characters, palette and lettering, so a split by page would measure memory.
 """

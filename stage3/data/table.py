@@ -56,7 +56,7 @@ PAGE_COLUMNS: dict[str, str] = {
 class DataReport:
     """Counts and first examples of everything a reader kept, changed or left out.
 
-    `counts[code]` is how often an anomaly happened, `examples[code]` the first paths it hit, `skipped` one entry a
+    `counts[code]` is how often an anomaly happened, `examples[code]` the first paths it hit, `skipped` one entry per
     page left out, with its reason; `seen == kept + sum of skipped` always holds for pages.
     """
 

@@ -79,7 +79,7 @@ def diagnose(panel: Tensor, page_ids: Tensor, retrieval: Mapping[str, float] | N
             metrics.jsonl or an evaluation report does), or None where only embeddings are known.
 
     Raises:
-        DataError: no panels, or as many page ids as panels there are not.
+        DataError: no panels, or another number of page ids than of panels.
 
     Example:
         >>> import torch

@@ -2,7 +2,7 @@
 
     X.zarr/           Zarr format 2, a directory store: panel_embeddings (pages, 16, D) float32 and panel_masks
                       (pages, 16) bool, chunks of 100 pages; a page's panels first, in reading order, the rest exactly 0
-    X.metadata.json   a JSON list, one object a page in row order
+    X.metadata.json   a JSON list, one object per page in row order
     X.panels.parquet  one row per panel
     X.export/         plan.json (what the store is made of), done.jsonl (SHA-256 of each chunk), COMPLETE.json
 
@@ -224,7 +224,7 @@ class Store:
     masks: Any
 
     def metadata(self) -> list[dict[str, Any]]:
-        """One object a page, in row order."""
+        """One object per page, in row order."""
         pages: list[dict[str, Any]] = json.loads(read_file(self.places.metadata, 2**36))
         return pages
 
@@ -260,7 +260,7 @@ def read_store(path: Path | str) -> Store:
 
 
 def damages(places: Places, *, thorough: bool = True) -> Iterator[str]:
-    """Everything that is wrong with a finished store, one sentence a file.
+    """Everything that is wrong with a finished store, one sentence per file.
 
     Args:
         places: of the store.
@@ -376,7 +376,7 @@ def _foreign_arrays(path: Path) -> tuple[Any, Any]:
 
 
 def pretty(value: Mapping[str, Any]) -> bytes:
-    """Strict JSON, one line an entry, keys in the order given."""
+    """Strict JSON, one line per entry, keys in the order given."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
 
 

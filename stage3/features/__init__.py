@@ -226,7 +226,7 @@ def _take(matrix: Rows, rows: Array) -> Array:
 def load_or_build(
     table: PanelTable, config: Config, *, shipped: Path | None = None, progress: bool = True
 ) -> FeatureSet:
-    """Features of every panel, from the store where they are there, computed where not.
+    """Features of every panel, from the store where it has them, else computed.
 
     Interrupted work is continued by the next call; a page whose image is missing or unreadable loses its image
     modality and is counted in the report, which also joins `table.report`.
@@ -280,7 +280,7 @@ def export(features: FeatureSet, folder: Path) -> list[Path]:
     """Write a small float16 store of exactly these features, to ship with the data; `load_or_build` looks there first.
 
     Returns:
-        The files written, one a backbone.
+        The files written, one per backbone.
 
     Raises:
         DataError: the features were made in memory, so that there is nothing to find them by.
@@ -306,7 +306,7 @@ def usable_device(name: str) -> str:
     """The device of a setting as torch calls it; `auto` is the first GPU, else the CPU.
 
     Raises:
-        ConfigError: no device is called so, or this machine lacks it.
+        ConfigError: there is no such device, or this machine lacks it.
     """
     import torch
 

@@ -262,7 +262,7 @@ def fitting(vectors: Array, dtype: str, name: str) -> Array:
 def ordered(
     pool: ThreadPoolExecutor | None, work: Callable[[Any], Any], jobs: Iterable[Any], workers: int
 ) -> Iterator[Any]:
-    """Results in the order of the jobs; at most a few jobs a thread are ahead of the reader."""
+    """Results in the order of the jobs; at most a few jobs per thread are ahead of the reader."""
     if pool is None:
         yield from map(work, jobs)
         return

@@ -2,7 +2,7 @@
 
 Shape letters: V rows (panels), D dimension, B rows of one block of the similarity matrix, P pages.
 
-The matrix is visited in B x B blocks and never stored: the forward pass keeps one log-sum-exp a row, the backward
+The matrix is visited in B x B blocks and never stored: the forward pass keeps one log-sum-exp per row, the backward
 pass forms each block again (the idea of FlashAttention, Dao et al. 2022, arXiv:2205.14135). Four savings bring
 the time near that of the bare matrix products:
 
@@ -30,7 +30,7 @@ _TINY_NORM = 1e-12
 
 
 def supcon_chunked(z: Tensor, page_ids: Tensor, tau: Tensor, chunk_size: int | None = None) -> Tensor:
-    """`losses.supcon` by blocks: (V,) values, 0 for panels without page mates.
+    """`losses.supcon`, blockwise: (V,) values, 0 for panels without page mates.
 
     Args:
         z: (V, D) embeddings of any norm and any floating dtype, computed in float32
@@ -47,7 +47,7 @@ def supcon_chunked(z: Tensor, page_ids: Tensor, tau: Tensor, chunk_size: int | N
 def info_nce_chunked(
     image: Tensor, text: Tensor, groups: Tensor, tau: Tensor, chunk_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`losses.info_nce` by blocks: (M,) values image to text and text to image.
+    """`losses.info_nce`, blockwise: (M,) values image to text and text to image.
 
     Args:
         image: (M, D) of any norm and any floating dtype, computed in float32

@@ -127,7 +127,7 @@ def load(path: Path) -> pd.DataFrame:
     """Read a map; `attrs["about"]` says what it was made of.
 
     Raises:
-        StorageError: the file is missing or is no Parquet.
+        StorageError: the file is missing or not Parquet.
         DataError: columns are missing.
     """
     import pyarrow as pa

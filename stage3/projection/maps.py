@@ -41,7 +41,7 @@ DRIFT_RATE = 0.2
 
 
 def project(x: Array, rows: Array, table: PanelTable, parameters: Parameters, tell: Tell) -> pd.DataFrame:
-    """The map of embedded panels: positions, clusters and trust, one row per panel.
+    """The map of embedded panels: positions, clusters and neighbors kept (`trust`), one row per panel.
 
     Args:
         x: (N, D) panel embeddings.

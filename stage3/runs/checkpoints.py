@@ -58,7 +58,7 @@ _TENSOR_FILE = re.compile(r"([a-z][a-z0-9_]{0,39})\.safetensors")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that is there; whether it is intact shows when it is loaded or verified."""
+    """A checkpoint on the disk; whether it is intact shows when it is loaded or verified."""
 
     step: int
     path: Path
@@ -191,7 +191,7 @@ class CheckpointFolder:
     # --- retention
 
     def prune(self, keep: int, best: int | None, *, all_writers: bool = False) -> list[int]:
-        """Delete old checkpoints and what dead writers left behind; returns the deleted steps. See `Run.prune`."""
+        """Delete old checkpoints and what dead writers left behind; see `RunFolder.prune`."""
         if not self.path.is_dir() or self.path.is_symlink():
             return []
         with storing(self.path):

@@ -116,7 +116,7 @@ class RunFolder:
         """Make a new run; the folder appears with its settings in it, or not at all.
 
         Raises:
-            ConfigError: the folder is a run already, or holds something else.
+            ConfigError: the folder is already a run, or holds something else.
             StorageError: it cannot be written.
         """
         path = Path(path)
@@ -146,10 +146,10 @@ class RunFolder:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """A run that is there.
+        """Open an existing run.
 
         Raises:
-            DataError: the folder is missing or no run, or its settings do not read; the message says which.
+            DataError: the folder is missing or not a run, or its settings cannot be read; the message says which.
             StorageError: the disk fails while they are read.
 
         Example:
@@ -375,7 +375,7 @@ class RunFolder:
         return self._folder.load(step, check)
 
     def checkpoint(self, step: int | None = None) -> Checkpoint:
-        """The checkpoint that is meant: of this step, else the best, else the newest that is intact.
+        """The checkpoint to use: of this step, else the best, else the newest that is intact.
 
         Raises:
             NotThere: the run has no checkpoint of this step, or none yet.
@@ -421,7 +421,7 @@ class RunFolder:
         self.write_json("best", {"step": step, "value": value, "metric": metric})
 
     def best(self) -> Best | None:
-        """Which checkpoint is the best so far; None before the first validation. StorageError when it does not read.
+        """Which checkpoint is the best so far; None before the first validation. StorageError when it cannot be read.
 
         Example:
             >>> RunFolder.load("data/samples/runs/sample").best().metric
@@ -536,7 +536,7 @@ def _clear_scratch_of(path: Path) -> None:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """One line of metrics; None when it is torn, or is no row."""
+    """One line of metrics; None when it is torn, or not a row."""
     try:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -546,7 +546,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def _pretty(value: Mapping[str, Any]) -> bytes:
-    """Strict JSON (NaN is null) with a line for each entry."""
+    """Strict JSON (NaN is null), one entry per line."""
     text = json.dumps(json.loads(to_json(dict(value))), ensure_ascii=False, indent=1)
     return text.encode("utf-8") + b"\n"
 

@@ -22,8 +22,8 @@ TARGETS = ("image", "text", "panel")
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, search, print; returns the exit code."""
     about = (
-        "Find the panels of a run's data set nearest to a query: words, an image file, a blend of both, or a panel "
-        "of the set, which is searched in both directions."
+        "Find the panels of a run's data set nearest to a query: words, an image file, a blend of both, or a panel of\n"
+        "the set, which is searched in both directions."
     )
     parser = Parser("search", about, EXAMPLES, usage="--run RUN (--text WORDS | --image FILE | --panel ID) ...")
     parser.add_run()

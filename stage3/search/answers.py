@@ -67,9 +67,9 @@ def answers(
     Args:
         searcher: of a run.
         text: words.
-        image: an image or its file; beside `text` the two are blended.
+        image: an image or its file; with `text` the two are blended.
         panel: id of a panel (page#index) or row of the panel table.
-        blend: weight of the words beside an image, 0 to 1.
+        blend: weight of the words, 0 to 1.
         target: what is searched, "image", "text" or "panel"; None takes the other modality.
         top: how many panels, 1 to `MAX_TOP`.
         filters: which panels may be found.

@@ -1,4 +1,4 @@
-"""Train a run from a data set, or go on with one that was stopped; `python -m stage3.train` is the command.
+"""Train a run from a data set, or resume a stopped one; `python -m stage3.train` is the command.
 
 This file prepares a run and says how it ended. Beside it: `trainer` is the loop, and `optimizer` has AdamW's pieces.
 """
@@ -34,14 +34,14 @@ def train_run(
     tell: Tell = lambda _: None,
     source: str = "command line",
 ) -> RunFolder:
-    """Train a new run, or go on with one that was stopped; everything that `python -m stage3.train` does.
+    """Train a new run, or resume a stopped one; everything that `python -m stage3.train` does.
 
     SIGINT and SIGTERM end it at the next step, with a checkpoint, where it runs in the main thread.
 
     Args:
         path: folder of the run.
         settings: of `Config`, by name; for a run that has begun, only those that do not reach its weights.
-        config: YAML file of further settings; `settings` win over it.
+        config: YAML file of further settings; `settings` override it.
         data: the data set that the settings name, where it is loaded already.
         allow_inexact_resume: resume although `threads` or `device` changed, which gives other bits.
         tell: takes a line for a person.
@@ -69,7 +69,7 @@ def train_run(
 
 @dataclass(frozen=True)
 class Asked:
-    """Settings as they were given: by name, and by a file, which they win over."""
+    """Settings as they were given: by name, and by a file, which they override."""
 
     settings: dict[str, Any]
     of_file: dict[str, Any]
@@ -77,12 +77,12 @@ class Asked:
     source: str
 
     def over(self, run: RunFolder | None = None) -> Config:
-        """The settings that are meant, on top of a run's own or of the defaults."""
+        """The settings to use, on top of a run's own or of the defaults."""
         layers = [(run.config.to_dict(), str(run.path))] if run else []
         return Config.layered(*layers, (self.of_file, self.file), (self.settings, self.source))
 
     def overruled(self) -> list[str]:
-        """Settings that the file and the command line give differently, in words: the command line wins."""
+        """Settings that the file and the command line give differently, in words: flags override the file."""
         lines = []
         for name, value in self.of_file.items():
             given = self.settings.get(name)
@@ -150,7 +150,7 @@ def check_places(path: Path, config: Config) -> None:
 
 
 def cautions(config: Config) -> list[str]:
-    """What is allowed and hardly meant."""
+    """Settings that are allowed but hardly intended."""
     lines = []
     if config.max_panels == 1:
         lines.append("max_panels 1: no panel has page mates, so only alignment is trained")
@@ -242,7 +242,7 @@ def start_line(the_run: RunFolder, data: Dataset, trainer: Trainer) -> str:
 
 
 def check_identity(the_run: RunFolder, data: Dataset) -> None:
-    """Record what the run is trained on, or refuse to go on with what has begun when that has changed."""
+    """Record what the run is trained on, or refuse to resume when that has changed."""
     now = data.identity()
     if not has_begun(the_run):
         the_run.write_json("data", now)

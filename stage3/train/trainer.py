@@ -95,7 +95,7 @@ class Trainer:
     """One run being trained; `fit` does all of it."""
 
     def __init__(self, run: RunFolder, data: Dataset, *, say: Callable[[str], None] = lambda _: None) -> None:
-        """Args: `run` an open run whose lock is held; `data` its data set; `say` takes a line for the person."""
+        """Args: `run` an open run whose lock is held; `data` its data set; `say` called with each line to print."""
         self.run, self.data, self.config, self.say = run, data, run.config, say
         self.device = torch.device(usable_device(self.config.device))
         spec = EncoderSpec.of(self.config, data.features.image_sizes, data.features.text_dim)
@@ -363,7 +363,7 @@ class Trainer:
 
 
 def validation_line(row: dict[str, Any], config: Config, total_steps: int) -> str:
-    """One line an epoch: what a person watching wants to see."""
+    """One line per epoch for a person watching."""
 
     def percent(name: str) -> str:
         value = row.get(name, math.nan)

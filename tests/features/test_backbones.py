@@ -275,7 +275,8 @@ def test_hostile_texts_are_cut_before_they_are_tokenised(models):
 
 def test_tiny_never_imports_transformers(run_python):
     run_python(
-        "from stage3.features import backbones; import sys; backbones.resolve_text('tiny'); backbones.resolve_vision('tiny');"
+        "from stage3.features import backbones; import sys;"
+        "backbones.resolve_text('tiny'); backbones.resolve_vision('tiny');"
         "assert 'transformers' not in sys.modules and 'huggingface_hub' not in sys.modules"
     )
 

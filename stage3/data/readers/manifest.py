@@ -60,12 +60,12 @@ class Manifest:
 def read_manifest(path: Path, report: DataReport) -> Manifest:
     """Read and check the manifest.
 
-    An id that is empty or "." names no page and is skipped. An id that would leave the panels folder (absolute, a
-    drive, "..") refuses the whole file, as do two rows that contradict each other.
+    An id that is empty or "." is not a page's and is skipped. An id that would leave the panels folder (absolute, a
+    drive, "..") refuses the file, as do two rows that contradict each other.
 
     Raises:
         DataError: naming file and line: wrong header, quoting, row length, encoding, NUL, unsafe or contradicting ids,
-            a sha256 that is none.
+            a sha256 that is not one.
     """
     columns: list[list[pa.Array]] = [[], [], [], []]
     lines: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""Style "ocr": a detector's JSON, one file per page, boxes `[x, y, w, h]` in pixels, literal text, in reading order."""
+"""Format "ocr": detector JSON, one file per page, boxes `[x, y, w, h]` in pixels, literal text, in reading order."""
 
 from __future__ import annotations
 

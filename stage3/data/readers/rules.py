@@ -1,6 +1,6 @@
 """The rules that hold for every format: numbers, text, boxes, which panels of a page are kept and in which order.
 
-A reader only says where things stand in its format (`RawPage`); everything that decides is here, once.
+A reader only says where things are in its format (`RawPage`); every decision is made here, once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RawPanel:
     """One panel as its file has it; nothing is trusted yet.
 
     Attributes:
-        box: four values in some form, or None.
+        box: four values in some notation, or None.
         corners: order of those values; "xywh" is corner and size.
         unit: "permille" of the page, or "pixel".
         dialogue: literal text of the panel: string, list, dict, null.
@@ -52,9 +52,9 @@ class RawPage:
     """One page as its file has it.
 
     Attributes:
-        panels: in the file's order; None where an entry is no panel at all.
+        panels: in the file's order; None where an entry is not a panel.
         size: (width, height) as the file gives it, in pixels.
-        summary: text of the whole page.
+        summary: text about the page.
         order: how panels are put in reading order: "number" (the file's panel numbers when they are sound), "file", or
             "layout" (by position, for files in no reading order).
         canonical_id: the id that the file itself carries.
@@ -196,7 +196,7 @@ _TEXT_KEYS = ("text", "dialogue", "caption", "content", "description", "name")
 def flatten(value: Any, depth: int = 0) -> str:
     """Any JSON value as one line of text: null is "", a list is joined, a dict gives its text.
 
-    Characters that are no text (lone surrogates) become U+FFFD; white space at the ends goes.
+    Characters that are not text (lone surrogates) become U+FFFD; white space at the ends goes.
     """
     if isinstance(value, str):
         text = value.strip()

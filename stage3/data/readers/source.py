@@ -25,7 +25,7 @@ class DataSource:
         name: for people.
         root: folder that relative image paths of the yaml's parts refer to (the yaml's, or the manifest's).
         manifest: CSV of pages.
-        panels: folder of one JSON a page, or the one file of the aligned style.
+        panels: folder with one JSON file per page, or the one aligned file.
         panel_format: key of `READERS`.
         labels: JSON of page labels, None when every page is kept.
         facts: ground truth that comes with synthetic comics, for evaluation.
@@ -49,7 +49,7 @@ class DataSource:
 def source_of(config: Config) -> DataSource:
     """The data set that the settings name.
 
-    `data` points to a folder with a dataset.yaml (or to that file). A part given as a setting beside it wins over the
+    `data` points to a folder with a dataset.yaml (or to that file). A part given as a setting beside it overrides the
     yaml; giving `panels` also takes `panel_format` and `box_order` from the settings, because the yaml's describe the
     panels it names.
 
@@ -119,7 +119,7 @@ def _text(path: Path, key: str, value: Any) -> str:
 
 
 def _pairs(remap: Any, where: str, root: Path) -> tuple[tuple[str, str], ...]:
-    """OLD=NEW strings as pairs, longest OLD first; a relative NEW is relative to the file that says it."""
+    """OLD=NEW strings as pairs, longest OLD first; a relative NEW is relative to the file that names it."""
     pairs = []
     for item in remap if isinstance(remap, list | tuple) else [remap]:
         old, equals, new = str(item).partition("=")

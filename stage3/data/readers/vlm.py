@@ -1,4 +1,4 @@
-"""Style "vlm": a vision-language model's JSON, one file per page, boxes in 0-1000 of the page.
+"""Format "vlm": a vision-language model's JSON, one file per page, boxes in 0-1000 of the page.
 
 Variants: the box under `box_2d`, `box` or `bbox_2d`; entries of `text_content` with `label` or `type`, or plain
 strings; an older schema without boxes, with `speakers: [{character, dialogue, speech_type}]` and `caption`.

@@ -88,7 +88,7 @@ class TextNet(nn.Module):
     Args:
         buckets: rows of the table of pieces.
         width: size of a word's vector.
-        heads: gates a word; each lets through its own part of the word's value.
+        heads: gates per word; each lets through its own part of the word's value.
         dim: D of the learned part.
     """
 
