@@ -222,7 +222,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--panels", type=int, nargs="*", default=[5000], help="sizes of drawn sets beside the sample")
+    parser.add_argument("--panels", type=int, nargs="*", default=[5000], help="sizes of further synthetic sets")
     parser.add_argument("--sessions", type=int, default=20, choices=range(101), metavar="N", help="at most 100")
     parser.add_argument("--seconds", type=float, default=30.0, help="of many sessions on each set, at most 600")
     parser.add_argument("--rounds", type=int, default=2, help="visits of each view after the first")

@@ -65,7 +65,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def least(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The least time of each, taken in turns so that a busy moment hits all of them."""
+    """The minimum time of each, taken in turns so that a busy moment hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats + 1):  # the first round warms up
         for name, work in works.items():
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--panels", type=int, default=8192, help="V (default 8192)")
     parser.add_argument("--dim", type=int, default=512, help="D (default 512)")
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats, the least counts (default 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats, the minimum counts (default 3)")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
