@@ -31,8 +31,8 @@ class Dataset:
 
     Example:
         >>> data = Dataset.load("data/samples")
-        >>> data.features.image.shape[0] <= len(data.table)
-        True
+        >>> len(data.table), sorted(set(data.split.tolist()))
+        (2100, [0, 1, 2])
     """
 
     table: PanelTable
