@@ -2,8 +2,8 @@
 
     python -m benchmarks.app_load [--panels 5000 100000] [--sessions 20] [--seconds 30] [--work FOLDER] [--json]
 
-Starts `streamlit run app/main.py` on a free port of this machine, in a copy of the sample run and in drawn data sets of
-the asked sizes, and speaks to it as the browser's page does: a websocket (subprotocol `streamlit`), protobuf messages,
+Starts `streamlit run app/main.py` on a free port of this machine, in a copy of the sample run and in synthetic data
+sets of the given sizes, and speaks to it as the browser does: a websocket (subprotocol `streamlit`), protobuf messages,
 read until the script has finished; images are not fetched. Sessions wait five seconds on average between actions.
 CPU time is of the server process; it survives a busy machine, seconds do not: `/proc/loadavg` is printed beside each
 part. Every answer is checked for what it must hold. Exit code 1 says that a bar was missed or an answer was wrong.
@@ -223,7 +223,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--panels", type=int, nargs="*", default=[5000], help="sizes of drawn sets beside the sample")
+    parser.add_argument("--panels", type=int, nargs="*", default=[5000], help="sizes of further synthetic sets")
     parser.add_argument("--sessions", type=int, default=20, choices=range(101), metavar="N", help="at most 100")
     parser.add_argument("--seconds", type=float, default=30.0, help="of many sessions on each set, at most 600")
     parser.add_argument("--rounds", type=int, default=2, help="visits of each view after the first")

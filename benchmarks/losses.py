@@ -1,7 +1,7 @@
 """Time and memory of the losses against bare matrix products: `python -m benchmarks.losses`.
 
 The yardstick is three V x V x D float32 products on one thread, measured between the losses in the same process: what
-a forward and a backward pass of the dense form need at least. Every number is the least of several interleaved
+a forward and a backward pass of the dense variant need at least. Every number is the minimum of several interleaved
 repeats. Memory is the growth of the process's peak resident set over one forward and backward pass, in a process of
 its own, in units of V x D floats; inputs are not in it, gradients are.
 """
@@ -65,7 +65,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def least(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The least time of each, taken in turns so that a busy moment hits all of them."""
+    """The minimum time of each, taken in turns so that a busy moment hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats + 1):  # the first round warms up
         for name, work in works.items():
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--panels", type=int, default=8192, help="V (default 8192)")
     parser.add_argument("--dim", type=int, default=512, help="D (default 512)")
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats, the least counts (default 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats, the minimum counts (default 3)")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     chosen = parser.parse_args()
     torch.set_num_threads(1)

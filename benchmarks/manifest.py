@@ -37,7 +37,7 @@ print(f"{imported - start:.1f} {done - imported:.1f} {peak:.0f} {table.report.pa
 
 
 def write_data(root: Path, pages: int, files: int) -> None:
-    """A manifest in the real one's style, labels for all pages, panel files for the first `files`."""
+    """A manifest in the real one's format, labels for all pages, panel files for the first `files`."""
     panel = {"box_2d": [10, 10, 480, 990], "description": "a street at night, rain", "text_content": []}
     text = json.dumps({"overall_summary": "", "panels": [{"panel_number": i + 1, **panel} for i in range(5)]})
     labels: dict[str, str] = {}

@@ -27,7 +27,7 @@ TOP = 50
 
 
 def milliseconds(work: Callable[[], Any], repeats: int = 9) -> float:
-    """Least CPU time of one call."""
+    """Minimum CPU time of one call."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
@@ -87,7 +87,7 @@ def measure_filters(rows: int, dim: int) -> dict[str, float]:
 
 
 def synthetic_searcher(rows: int, dim: int) -> Any:
-    """A searcher over `rows` panels, four a page and a hundred a book, with random embeddings and no images."""
+    """A searcher over `rows` panels, four per page and a hundred per book, with random embeddings and no images."""
     import pandas as pd
 
     from stage3.batches import PanelSet

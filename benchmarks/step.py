@@ -3,8 +3,8 @@
     python -m benchmarks.step [--repeats 1] [--json]
 
 4 pages with 24 panels; backbones of the sizes of SigLIP-base, ResNet-50 and MiniLM with random weights (time does not
-depend on them). The padded form fills every page up to 16 rows and runs the frozen backbones once for the fused
-embedding and once more for the alignment, as the reviewed trainer did. Backbones never receive gradients in any form.
+depend on them). The padded variant fills every page up to 16 rows and runs the frozen backbones once for the fused
+embedding and once more for the alignment, as the original trainer did. Backbones never receive gradients.
 Ratios come from one process, forms in turn; the median of the repeats is shown.
 """
 

@@ -11,14 +11,14 @@ from stage3.config import nearest
 from stage3.errors import ConfigError
 
 COMMANDS = {
-    "data": "read a data set and report what is used, what is not, and why",
-    "train": "train a run, or resume one that was stopped",
-    "evaluate": "retrieval both ways, within pages, reconstruction: with intervals and chance levels",
-    "diagnose": "have the embeddings collapsed? a verdict on a run or on a store of embeddings",
-    "search": "panels nearest to words, to an image, or to a panel",
-    "projection": "the map of a run's panels, kept with the run",
-    "embed": "write the embeddings of a run as a Zarr store, or verify one",
-    "ablate": "every finding of the loss review as an experiment",
+    "data": "check a data set: what is used, what is not, and why",
+    "train": "train a run, or resume a stopped one",
+    "evaluate": "retrieval and reconstruction metrics, with intervals and chance levels",
+    "diagnose": "check whether the embeddings of a run or of a store have collapsed",
+    "search": "find the panels nearest to words, an image or a panel",
+    "projection": "make a 2D map of a run's panels",
+    "embed": "export a run's embeddings for Stage 4 as a Zarr store, or verify one",
+    "ablate": "repeat every finding of the loss review as an experiment",
     "samples": "draw synthetic comics",
 }
 USAGE = "usage: stage3 COMMAND …        (or python -m stage3.COMMAND …)"
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def listing() -> list[str]:
-    """The commands, a line each."""
+    """The commands, one per line."""
     width = max(map(len, COMMANDS))
     return [USAGE, "", *(f"  {name:<{width}}  {about}" for name, about in COMMANDS.items()), "", "Each has --help."]
 

@@ -40,7 +40,7 @@ Tell = Callable[[str], None]
 Kind = Literal["panel", "image", "text"]
 
 
-def _silent(_: str) -> None:
+def _quiet(_: str) -> None:
     """What a run says of itself goes to its `train.log` in any case."""
 
 
@@ -48,7 +48,7 @@ class Run(RunFolder):
     """A run and everything that can be done with it; make one with `Run.train`, or open one with `Run.load`.
 
     A run is a folder (`path`), so it can be opened again, by any number of readers at once. Its data set is loaded when
-    it is first needed. Errors are `stage3.Stage3Error`: ConfigError and DataError for what the caller can mend,
+    it is first needed. Errors are `stage3.Stage3Error`: ConfigError and DataError for what the caller can fix,
     StorageError for a disk or a damaged file.
 
     Example:
@@ -65,16 +65,16 @@ class Run(RunFolder):
         *,
         config: Path | str | None = None,
         allow_inexact_resume: bool = False,
-        tell: Tell = _silent,
+        tell: Tell = _quiet,
         **settings: Any,
     ) -> Run:
-        """Train a new run, or go on with one that was stopped: `python -m stage3.train`.
+        """Train a new run, or resume a stopped one: `python -m stage3.train`.
 
         Args:
             path: folder of the run.
             data: a data set, or its folder; None where the run, `config` or `settings` name it.
-            config: YAML file of settings; `settings` win over it.
-            allow_inexact_resume: resume although `threads` or `device` changed, which gives other bits.
+            config: YAML file of settings; `settings` override it.
+            allow_inexact_resume: resume even if `threads` or `device` changed; results differ slightly.
             tell: takes each line that the command would print, such as `print`.
             **settings: any setting of `Config`.
 
@@ -158,7 +158,7 @@ class Run(RunFolder):
             checkpoint: step; None is the best.
             data: other data; None is the run's own.
             intervals: what the bootstrap resamples, "page" or "book".
-            max_pages: evenly spaced pages of a larger split stand for it; 0 takes all.
+            max_pages: of a larger split, so many evenly spaced pages are used; 0 takes all.
             device: "cpu", "cuda" or "auto".
 
         Returns:
@@ -407,11 +407,11 @@ class Run(RunFolder):
         data: Dataset | None = None,
         pages: str | None = None,
         device: str = "auto",
-        tell: Tell = _silent,
+        tell: Tell = _quiet,
     ) -> dict[str, Any]:
         """Write the panel embeddings as the Zarr store that Stage 4 reads: `python -m stage3.embed`.
 
-        A stopped export goes on with the same call and ends with the same bytes.
+        The same call resumes a stopped export and ends with the same bytes.
 
         Args:
             out: the store, `X.zarr`; `X.metadata.json` and `X.panels.parquet` lie beside it.
@@ -456,7 +456,7 @@ def _named(data: Dataset | Path | str | None, settings: Mapping[str, Any]) -> tu
     if isinstance(data, str | Path):
         return {"data": str(data), **settings}, None
     if data.config is None:
-        raise DataError("this data set was made in memory and no settings name it: load it with Dataset.load(FOLDER)")
+        raise DataError("this data set was made in memory, from no folder: load it with Dataset.load(FOLDER)")
     named = {**data.settings(), **settings}
     changed = any(Config.from_mapping(named).to_dict()[name] != value for name, value in data.settings().items())
     return named, None if changed else data
@@ -467,7 +467,7 @@ def check_data(source: Path | str | Config, *, refresh: bool = False, **settings
 
     Args:
         source: folder with a dataset.yaml, or settings that name the data.
-        refresh: read all files again, whatever the cache holds.
+        refresh: read all files again, ignoring the cache.
         **settings: such as `panel_format` or `labels`.
 
     Raises:
@@ -523,7 +523,7 @@ def open_store(path: Path | str) -> Store:
 
 
 def verify_store(path: Path | str) -> list[str]:
-    """Every damage of a finished store, a sentence each; reads everything: `python -m stage3.embed --verify`.
+    """Every damage of a finished store, one sentence each; reads everything: `python -m stage3.embed --verify`.
 
     Args:
         path: the store, `X.zarr`.
@@ -584,7 +584,7 @@ def run_experiments(
     seeds: int = 5,
     out: Path | str = "runs/evidence",
     jobs: int = 1,
-    tell: Tell = _silent,
+    tell: Tell = _quiet,
     **settings: Any,
 ) -> dict[str, Any]:
     """Every finding of the loss review as an experiment; trains what is missing: `python -m stage3.ablate`.
@@ -593,7 +593,7 @@ def run_experiments(
         findings: ids such as "F1", or "all".
         seeds: seeds 0 to N-1 of each arm; a verdict needs 3.
         out: folder of runs and tables.
-        jobs: processes that train at once.
+        jobs: runs trained in parallel.
         tell: takes each line that the command would print.
         **settings: of `Config`, for all runs; `data` is the synthetic samples by default.
 

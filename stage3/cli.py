@@ -18,17 +18,17 @@ from typing import Any, NoReturn
 from stage3.config import FIELDS, GROUPS, SPLITS, Config, describe, nearest, read_yaml, spec_of
 from stage3.errors import ConfigError, Interrupted, Stage3Error
 
-DASH = "–"  # what stands where a number is not defined
+DASH = "–"  # shown where a number is not defined
 
 
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line with the nearest known flag, and exit code 2."""
 
-    def __init__(self, verb: str, description: str, examples: Sequence[str], usage: str | None = None) -> None:
+    def __init__(self, command: str, description: str, examples: Sequence[str], usage: str | None = None) -> None:
         epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples)
         super().__init__(
-            prog=called(verb),
-            usage=usage and f"{called(verb)} {usage}",
+            prog=called(command),
+            usage=usage and f"{called(command)} {usage}",
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -37,7 +37,9 @@ class Parser(argparse.ArgumentParser):
 
     def add_settings(self, names: Iterable[str] = tuple(FIELDS)) -> None:
         """Add `--NAME VALUE` for settings, grouped, with range and default in the help."""
-        groups = {g: self.add_argument_group(g, about) for g, about in GROUPS.items()}
+        names = tuple(names)
+        used = {spec_of(name).group for name in names}
+        groups = {g: self.add_argument_group(g, about) for g, about in GROUPS.items() if g in used}
         for name in names:
             spec = spec_of(name)
             default = FIELDS[name].default
@@ -59,7 +61,16 @@ class Parser(argparse.ArgumentParser):
 
     def add_checkpoint(self) -> None:
         """Add `--checkpoint STEP`."""
-        self.add_argument("--checkpoint", type=int, metavar="STEP", help="checkpoint of this step; default the best")
+        self.add_argument("--checkpoint", type=int, metavar="STEP", help="step of the checkpoint; default the best")
+
+    def add_config(self) -> None:
+        """Add `--config`."""
+        self.add_argument("--config", metavar="FILE", help="YAML file of settings; flags override it")
+
+    def add_device(self, default: str, about: str) -> None:
+        """Add `--device`."""
+        known = "auto, cpu, cuda or cuda:N"
+        self.add_argument("--device", default=default, metavar="DEVICE", help=f"{known}; default {default}{about}")
 
     def add_split(self, default: str | None, about: str) -> None:
         """Add `--split`, one of the splits or all of them."""
@@ -73,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--json", action="store_true", help=about)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse a value that is none of the choices, in the words in which settings are refused."""
+        """Refuse a value outside the choices, with the message that settings give."""
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
             name = action.dest if action.option_strings else action.metavar or action.dest
@@ -96,8 +107,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def called(command: str) -> str:
-    """How a command was started, and so how its help names it: `stage3 train` or `python -m stage3.train`."""
-    if "." in command:  # a script of the maintainers
+    """The name of a command in its help, as it was started: `stage3 train` or `python -m stage3.train`."""
+    if "." in command:  # a maintainers' script
         return f"python -m {command}"
     script = f"stage3 {command}"
     return script if sys.argv[0] == script else f"python -m stage3.{command}"
@@ -154,7 +165,7 @@ def train_command(config: Config, run: str, *, always: Iterable[str] = (), never
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-    """Run a verb's `main` and end the process with its exit code; known errors become one line on stderr.
+    """Run a command's `main` and end the process with its exit code; known errors become one line on stderr.
 
     What is printed is UTF-8 also where it goes into a file or a pipe (Windows would take a code page that lacks "→").
     """
@@ -226,7 +237,7 @@ class Progress:
 def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
     """A rich bar with an ETA on a terminal; elsewhere a plain line about every ten seconds.
 
-    `done` is what an earlier attempt left: it counts as progress, and not towards the speed.
+    `done` is what an earlier attempt finished: it counts as progress, but not towards the speed.
     """
     if sys.stderr.isatty():
         from rich.console import Console
@@ -259,7 +270,7 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
 
 
 class Stop:
-    """Whether somebody asked to stop; work without steps runs `at_once()`, where asking ends it."""
+    """Whether a stop was requested; work without steps runs in `at_once()`, where a request ends it."""
 
     def __init__(self) -> None:
         self.asked = self.now = False
@@ -270,7 +281,7 @@ class Stop:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """A signal in here raises Interrupted: what is done so far has been kept, and nothing waits for a step."""
+        """A signal in here raises Interrupted at once: everything done so far is saved already."""
         self.now = True
         try:
             yield
@@ -280,9 +291,9 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """A `stop()` that turns true at SIGINT or SIGTERM, so that work ends at the next step with all of it kept.
+    """A `stop()` that turns true at SIGINT or SIGTERM, so that work ends at the next step with everything saved.
 
-    Signals reach the main thread alone; in another one nobody asks.
+    Signals reach the main thread only; in any other it never turns true.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -294,7 +305,7 @@ def stopping() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.asked = True
         if stop.now:
-            raise Interrupted("stopped before the first step; the same command goes on from what is done")
+            raise Interrupted("stopped before the first step; the same command resumes it")
 
     handled = [signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
     before = {number: signal.signal(number, note) for number in handled}

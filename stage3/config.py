@@ -39,13 +39,13 @@ class Spec:
 
 
 GROUPS = {
-    "data": "where the comics are and which panels count",
+    "data": "where the comics are and which panels are used",
     "features": "frozen backbones and their store",
     "model": "the panel encoder",
     "objectives": "losses, weights, temperatures",
     "training": "batches, optimizer, schedule",
     "run": "checkpoints, validation, hardware",
-    "ablations": "reviewed faults on purpose, for experiments; all off by default",
+    "ablations": "faults of the original trainer, for experiments; all off by default",
 }
 
 
@@ -101,13 +101,19 @@ class Config(_ObjectiveSettings):
     """All settings of a run. Frozen; `replace` makes a changed copy and checks it again.
 
     The weights and temperatures of the objectives are settings too: `stage3.objectives` declares them.
+
+    Example:
+        >>> config = Config(epochs=3)
+        >>> config.epochs, config.replace(temperature=0.1).alignment_temperature
+        (3, 0.1)
+
     """
 
     # data
-    data: str = _setting("", "data", "folder with a dataset.yaml that names the parts below", resume_free=True)
+    data: str = _setting("", "data", "data set folder; its dataset.yaml names the parts below", resume_free=True)
     manifest: str = _setting("", "data", "CSV with columns canonical_id, absolute_image_path", resume_free=True)
-    panels: str = _setting("", "data", "folder of one JSON a page, or the aligned style's one file", resume_free=True)
-    panel_format: str = _setting("vlm", "data", "style of the panel files", choices=PANEL_FORMATS)
+    panels: str = _setting("", "data", "folder with one JSON file per page, or the one aligned file", resume_free=True)
+    panel_format: str = _setting("vlm", "data", "format of the panel files", choices=PANEL_FORMATS)
     labels: str = _setting("", "data", "JSON of page labels, flat or by book; empty keeps every page", resume_free=True)
     remap: tuple[str, ...] = _setting(
         (),
@@ -117,21 +123,19 @@ class Config(_ObjectiveSettings):
         pattern="[^=]+=.*",
     )
     box_order: str = _setting("yxyx", "data", "corner order of vlm boxes", choices=("yxyx", "xyxy"))
-    keep_labels: tuple[str, ...] = _setting(
-        ("story", "narrative"), "data", "page labels that are trained on, comma-separated"
-    )
-    max_panels: int = _setting(16, "data", "panels kept of a page; the cut is reported", low=1, high=64)
+    keep_labels: tuple[str, ...] = _setting(("story", "narrative"), "data", "page labels to use, comma-separated")
+    max_panels: int = _setting(16, "data", "panels kept per page; the rest is reported", low=1, high=64)
     text_parts: str = _setting(
         "dialogue+description", "data", "which texts the text backbone reads", choices=TEXT_PARTS
     )
     max_skip_fraction: float = _setting(
-        0.01, "data", "share of damaged pages above which the run refuses to start", low=0.0, high=1.0
+        0.01, "data", "share of damaged pages above which training refuses to start", low=0.0, high=1.0
     )
-    max_megapixels: float = _setting(100.0, "data", "larger images are left out (bombs)", low=0.1, high=2000.0)
+    max_megapixels: float = _setting(100.0, "data", "larger images are left out", low=0.1, high=2000.0)
     truncated_images: bool = _setting(False, "data", "read truncated images as far as they go")
-    limit_pages: int = _setting(0, "data", "use only the first so many pages; 0 uses all", low=0)
-    val_fraction: float = _setting(0.12, "data", "share of books that choose the checkpoint", low=0.0, high=0.5)
-    test_fraction: float = _setting(0.20, "data", "share of books held out to the end", low=0.0, high=0.5)
+    limit_pages: int = _setting(0, "data", "use only the first N pages; 0 uses all", low=0)
+    val_fraction: float = _setting(0.12, "data", "share of books for validation", low=0.0, high=0.5)
+    test_fraction: float = _setting(0.20, "data", "share of books held out for the final test", low=0.0, high=0.5)
     split_seed: int = _setting(0, "data", "seed of the split by book", low=0)
 
     # features
@@ -142,46 +146,46 @@ class Config(_ObjectiveSettings):
     feature_dtype: str = _setting(
         "float16", "features", "number format of the feature store", choices=("float16", "float32")
     )
-    feature_batch: int = _setting(64, "features", "crops or texts a backbone call", low=1, resume_free=True)
+    feature_batch: int = _setting(64, "features", "crops or texts per backbone call", low=1, resume_free=True)
     workers: int = _setting(
         2, "features", "threads that decode pages while a backbone runs", low=0, high=64, resume_free=True
     )
     cache_dir: str = _setting(
-        ".stage3", "features", "where the panel table and features are kept between runs", resume_free=True
+        ".stage3", "features", "folder that keeps panel tables and features between runs", resume_free=True
     )
     recompute_features: bool = _setting(
-        False, "features", "compute features again even when they are stored", resume_free=True
+        False, "features", "compute features again even if they are stored", resume_free=True
     )
 
     # model
-    dim: int = _setting(512, "model", "size of a panel embedding", low=8, high=4096)
+    dim: int = _setting(512, "model", "dimension of a panel embedding", low=8, high=4096)
     visual_fusion: str = _setting(
-        "attention", "model", "how two image backbones join", choices=("attention", "gate", "concat")
+        "attention", "model", "how two image backbones are combined", choices=("attention", "gate", "concat")
     )
     gate_hidden: int = _setting(64, "model", "width of the fusion gate", low=4, high=4096)
     layout_hidden: int = _setting(64, "model", "width of the layout encoder", low=4, high=4096)
     dropout: float = _setting(0.2, "model", "dropout in adapters, gate and head", low=0.0, high=0.9)
     feature_noise: float = _setting(
-        1.0, "model", "noise on features in training, in units of each one's root mean square", low=0.0, high=10.0
+        1.0, "model", "noise on features in training, relative to each feature's root mean square", low=0.0, high=10.0
     )
     panel_norm: bool = _setting(True, "model", "LayerNorm on the panel embedding")
 
     # objectives
     temperature: float | None = _setting(None, "objectives", "sets both temperatures at once", low=0.005, high=1.0)
     learn_temperature: bool = _setting(False, "objectives", "learn both temperatures (log-scale, kept in 0.005 to 1)")
-    leave_one_out: bool = _setting(False, "objectives", "reconstruct every panel in training, not one drawn a page")
+    leave_one_out: bool = _setting(False, "objectives", "reconstruct every panel in training, not one per page")
     normalize_target: bool = _setting(False, "objectives", "layer-normalize (no affine) the reconstruction target")
 
     # training
     epochs: int = _setting(20, "training", "passes over the training pages", low=1, high=10000)
-    batch_pages: int = _setting(32, "training", "pages a batch", low=2, high=4096)
+    batch_pages: int = _setting(32, "training", "pages per batch", low=2, high=4096)
     lr: float = _setting(1e-2, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
-    weight_decay: float = _setting(0.01, "training", "decay of matrices (not norms, biases, scalars)", low=0, high=10)
-    warmup: float = _setting(0.1, "training", "share of the steps that warm up", low=0.0, high=0.9)
+    weight_decay: float = _setting(0.01, "training", "decay of matrices, not norms, biases, scalars", low=0, high=10)
+    warmup: float = _setting(0.1, "training", "share of the steps with a rising learning rate", low=0.0, high=0.9)
     grad_clip: float = _setting(
         1.0,
         "training",
-        "largest global gradient norm over everything learned",
+        "maximum global norm of the gradient of all learned parameters",
         low=0.0,
         low_open=True,
         high=1e6,
@@ -189,16 +193,16 @@ class Config(_ObjectiveSettings):
     sampler: str = _setting(
         "guaranteed",
         "training",
-        "guaranteed: so many multi-panel pages and text pairs in every batch; shuffled: plain",
+        "guaranteed: every batch has multi-panel pages and text pairs; shuffled: random order",
         choices=("guaranteed", "shuffled"),
     )
-    min_multi_pages: int = _setting(2, "training", "multi-panel pages in every batch, where feasible", low=0, high=4096)
+    min_multi_pages: int = _setting(2, "training", "multi-panel pages per batch, where feasible", low=0, high=4096)
     min_text_pairs: int = _setting(
-        4, "training", "panels with image and text in every batch, where feasible", low=0, high=65536
+        4, "training", "panels with image and text per batch, where feasible", low=0, high=65536
     )
     seed: int = _setting(0, "training", "seed of weights, order, masks and dropout", low=0)
     patience: int = _setting(
-        0, "training", "stop after so many validations without a better one; 0 never", low=0, resume_free=True
+        0, "training", "early stopping after N validations without improvement; 0 never", low=0, resume_free=True
     )
 
     # run
@@ -208,48 +212,48 @@ class Config(_ObjectiveSettings):
         1, "run", "epochs between checkpoints; one is also written at every stop", low=1, resume_free=True
     )
     checkpoint_steps: int = _setting(
-        0, "run", "steps between checkpoints within an epoch; 0 writes none there", low=0, resume_free=True
+        0, "run", "steps between checkpoints within an epoch; 0 for none", low=0, resume_free=True
     )
-    log_every: int = _setting(1, "run", "steps summed up in one training row of metrics.jsonl", low=1)
+    log_every: int = _setting(1, "run", "steps per training row of metrics.jsonl", low=1)
     keep_checkpoints: int = _setting(
         2, "run", "newest checkpoints kept besides the best; 0 keeps all", low=0, resume_free=True
     )
     embed_every: int = _setting(
-        0, "run", "epochs between saved embeddings for drift maps; 0 saves none", low=0, resume_free=True
+        0, "run", "epochs between saved embeddings, for drift maps; 0 for none", low=0, resume_free=True
     )
     device: str = _setting("auto", "run", "auto, cpu, cuda or cuda:N", pattern=r"auto|cpu|cuda(:\d{1,3})?")
     precision: str = _setting("float32", "run", "number format of autocast", choices=("float32", "bf16", "fp16"))
-    threads: int = _setting(1, "run", "CPU threads of torch; part of exact resumption", low=1, high=256)
+    threads: int = _setting(1, "run", "CPU threads of torch; results depend on it in the last bits", low=1, high=256)
     max_minutes: float = _setting(
         0.0, "run", "minutes after which the run stops cleanly; 0 never", low=0, resume_free=True
     )
 
-    # ablations: the reviewed system's faults, by name
+    # ablations: the original trainer's faults, by name
     detach_target: bool = _setting(True, "ablations", "stop the gradient at the reconstruction target")
     detach_context: bool = _setting(False, "ablations", "stop the gradient at the context too")
     symmetric_alignment: bool = _setting(True, "ablations", "align image to text and text to image")
     asymmetric_form: str = _setting(
         "i2t",
         "ablations",
-        "what alignment uses when symmetric_alignment is false",
+        "alignment variant if symmetric_alignment is false",
         choices=("i2t", "t2i", "averaged_logits"),
     )
     validation_dropout: bool = _setting(False, "ablations", "leave the reconstruction head's dropout on in validation")
-    validation_random_mask: bool = _setting(False, "ablations", "mask one random panel a page in validation")
-    singleton_anchors: bool = _setting(False, "ablations", "average zeros in for anchors without a page mate")
+    validation_random_mask: bool = _setting(False, "ablations", "mask one random panel per page in validation")
+    singleton_anchors: bool = _setting(False, "ablations", "average panels without page mates in as zeros")
     log_epsilon: float = _setting(0.0, "ablations", "epsilon inside supcon's logarithm", low=0.0, high=1.0)
     identical_text_negatives: bool = _setting(
-        False, "ablations", "let panels with the same text be each other's negatives"
+        False, "ablations", "treat panels with identical text as negatives of each other"
     )
     residual_leak: bool = _setting(False, "ablations", "let absent modalities into the fusion's residual mean")
     clip_scope: str = _setting(
-        "all", "ablations", "what the gradient clip covers", choices=("all", "encoder", "separate", "none")
+        "all", "ablations", "which parameters gradient clipping covers", choices=("all", "encoder", "separate", "none")
     )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        if self.temperature is not None:  # resolved here, so that a record never says two things
+        if self.temperature is not None:  # resolved here, so that a record never contradicts itself
             for objective in WITH_TEMPERATURE:
                 object.__setattr__(self, objective.temperature_setting, self.temperature)
             object.__setattr__(self, "temperature", None)
@@ -276,11 +280,22 @@ class Config(_ObjectiveSettings):
         return {objective.name: getattr(self, objective.temperature_setting) for objective in WITH_TEMPERATURE}
 
     def replace(self, **changes: Any) -> Config:
-        """A checked copy with some settings changed; unknown names are refused with the nearest known one."""
+        """A checked copy with some settings changed; unknown names are refused with the nearest known one.
+
+        Example:
+            >>> Config().replace(epochs=0)
+            Traceback (most recent call last):
+            stage3.errors.ConfigError: epochs: 0 is out of range: must be from 1 to 10000
+        """
         return Config.layered((self.to_dict(), "settings"), (changes, "changes"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, in the order of declaration; tuples become lists."""
+        """Plain values, in the order of declaration; tuples become lists.
+
+        Example:
+            >>> Config().to_dict()["keep_labels"]
+            ['story', 'narrative']
+        """
         values = {name: getattr(self, name) for name in FIELDS}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
@@ -290,12 +305,21 @@ class Config(_ObjectiveSettings):
 
         Raises:
             ConfigError: an unknown name (with the nearest known one), a wrong type, a value out of range.
+
+        Example:
+            >>> Config.from_mapping({"lr": "1e-3", "batch_pages": 8}).lr
+            0.001
         """
         return cls.layered((values, source))
 
     @classmethod
     def layered(cls, *layers: tuple[Mapping[str, Any], str]) -> Config:
-        """Settings from (values, source) layers; a later layer wins, `temperature` sets both within its layer."""
+        """Settings from (values, source) layers; a later layer wins, `temperature` sets both within its layer.
+
+        Example:
+            >>> Config.layered(({"seed": 1, "epochs": 5}, "file"), ({"seed": 2}, "command line")).seed
+            2
+        """
         merged: dict[str, Any] = {}
         for values, source in layers:
             check_names(values, source)
@@ -316,7 +340,12 @@ class Config(_ObjectiveSettings):
         return cls.from_mapping(read_yaml(path), source=str(path))
 
     def to_yaml(self) -> str:
-        """The whole record, one setting a line."""
+        """All settings as YAML, one per line.
+
+        Example:
+            >>> "seed: 7" in Config(seed=7).to_yaml().splitlines()
+            True
+        """
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=1000)
 
 
@@ -333,7 +362,7 @@ def spec_of(name: str) -> Spec:
 
 
 def check_value(name: str, value: Any) -> None:
-    """Refuse a value that a setting of that name may not have, for flags that are no setting of their own."""
+    """Refuse a value that a setting of that name may not have, for flags that are not settings themselves."""
     _check(FIELDS[name], value)
 
 
@@ -344,14 +373,14 @@ def differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def check_names(names: Iterable[str], source: str) -> None:
-    """Refuse names that are no settings, with the nearest one that is."""
+    """Refuse unknown settings, naming the nearest known one."""
     for name in names:
         if name not in FIELDS:
             raise ConfigError(f"{source}: unknown setting {str(name)!r}.{nearest(str(name), FIELDS)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A " Did you mean 'x'?" for a misspelt name, or nothing when no known name is close."""
+    """A " Did you mean 'x'?" for a misspelled name, or nothing when no known name is close."""
     close = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -359,7 +388,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, read safely; errors name the file."""
     if path.is_dir():
-        raise ConfigError(f"{path}: a folder, where a YAML file of settings is needed")
+        raise ConfigError(f"{path}: is a folder; expected a YAML file of settings")
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -376,7 +405,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def coerce(field: dataclasses.Field[Any], value: Any) -> Any:
-    """Turn a YAML or text value into the field's type; refuse what does not fit."""
+    """Convert a YAML or text value to the field's type; refuse what does not fit."""
     hint = HINTS[field.name]
     if isinstance(hint, types.UnionType):  # float | None
         if value is None or (isinstance(value, str) and value.lower() in {"none", "null", ""}):
@@ -416,9 +445,9 @@ def _coerce_scalar(name: str, hint: type, value: Any) -> Any:
     try:
         number = hint(value)
     except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{name}: expected a {'whole ' if hint is int else ''}number, got {value!r}") from None
+        raise ConfigError(f"{name}: expected {'an integer' if hint is int else 'a number'}, got {value!r}") from None
     if hint is int and isinstance(value, float) and value != number:
-        raise ConfigError(f"{name}: expected a whole number, got {value!r}")
+        raise ConfigError(f"{name}: expected an integer, got {value!r}")
     return number
 
 
@@ -426,7 +455,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     """Raise ConfigError unless the value has the field's type and lies in its range."""
     spec: Spec = field.metadata["spec"]
     if value != coerce(field, value) or (isinstance(value, float) and math.isnan(value)):
-        raise ConfigError(f"{field.name}: {value!r} is not a valid value; {describe(spec)}")
+        raise ConfigError(f"{field.name}: {value!r} is not valid: expected {describe(spec)}")
     if spec.choices and value not in spec.choices:
         raise ConfigError(
             f"{field.name}: {value!r} is not one of {', '.join(spec.choices)}.{nearest(value, spec.choices)}"
@@ -438,7 +467,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
         return
     too_low = spec.low is not None and (value < spec.low or (spec.low_open and value == spec.low))
     if too_low or (spec.high is not None and value > spec.high):
-        raise ConfigError(f"{field.name}: {value!r} is out of range; {describe(spec)}")
+        raise ConfigError(f"{field.name}: {value!r} is out of range: must be {describe(spec)}")
 
 
 def describe(spec: Spec) -> str:

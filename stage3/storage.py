@@ -102,7 +102,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replace a file's content in one step: readers and reruns after a crash see the old or the new, whole."""
+    """Replace a file's content in one step: readers and reruns after a crash see the old or the new, never a part."""
     with replacing(path, durable=durable) as scratch:
         write_new(scratch, data, durable=False)
 
@@ -207,7 +207,7 @@ def _check_regular(path: Path | str, info: os.stat_result, limit: int | None) ->
     if not stat.S_ISREG(info.st_mode):
         raise StorageError(f"{path}: not a regular file (links and devices are not followed)")
     if limit is not None and info.st_size > limit:
-        raise StorageError(f"{path}: {info.st_size:,} bytes, more than the {limit:,} that such a file may have")
+        raise StorageError(f"{path}: {info.st_size:,} bytes, more than the {limit:,} allowed")
 
 
 def sha256(data: bytes) -> str:
@@ -248,7 +248,7 @@ def parse_object(data: bytes, source: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise StorageError(f"{source}: damaged, not readable as JSON ({error})") from None
     if not isinstance(value, dict):
-        raise StorageError(f"{source}: damaged, holds a {type(value).__name__} where an object belongs")
+        raise StorageError(f"{source}: damaged, holds a {type(value).__name__}, expected an object")
     return value
 
 

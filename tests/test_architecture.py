@@ -54,13 +54,13 @@ def test_the_layers_hold_and_nothing_imports_in_a_circle():
     assert "0 broken" in done.stdout
 
 
-def test_every_package_of_stage3_has_a_layer_and_a_place_in_the_picture():
+def test_every_package_of_stage3_has_a_layer_and_a_place_in_the_document():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
     contracts = declared["contracts"]
     layers = {name.strip() for line in contracts[0]["layers"] for name in line.split("|")}
     assert layers == {f"stage3.{name}" for name in modules()} | {"stage3.__main__"}
-    picture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert not [name for name in modules() if not re.search(rf"\b{name}(\.py|/)", picture)]
+    document = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert not [name for name in modules() if not re.search(rf"\b{name}(\.py|/)", document)]
 
 
 @pytest.mark.parametrize("folder", ["stage3", "app", "benchmarks"])
@@ -79,14 +79,14 @@ def test_what_is_imported_is_declared(folder):
             assert not its or its & declared, f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_help_is_quick_because_it_loads_no_torch(verb):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_quick_because_it_loads_no_torch(command):
     """Three seconds to the help text would be gone with torch and transformers alone."""
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['{verb}', '--help']\n"
+        f"sys.argv = ['{command}', '--help']\n"
         "try:\n"
-        f"    runpy.run_module('stage3.{verb}', run_name='__main__')\n"
+        f"    runpy.run_module('stage3.{command}', run_name='__main__')\n"
         "except SystemExit as end:\n"
         "    assert end.code == 0, end.code\n"
         "heavy = {'torch', 'transformers', 'sklearn', 'umap', 'zarr'} & set(sys.modules)\n"
@@ -94,7 +94,7 @@ def test_help_is_quick_because_it_loads_no_torch(verb):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"python -m stage3.{verb}" in done.stdout
+    assert f"python -m stage3.{command}" in done.stdout
     assert "examples:" in done.stdout
 
 

@@ -146,7 +146,7 @@ def test_yaml_that_builds_objects_is_refused(tmp_path):
         read_yaml(file)
     with pytest.raises(ConfigError, match="no such file"):
         read_yaml(tmp_path / "missing.yaml")
-    with pytest.raises(ConfigError, match="a folder, where a YAML file"):
+    with pytest.raises(ConfigError, match="is a folder; expected a YAML file"):
         read_yaml(tmp_path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DECLARED = '''    Objective(
+DECLARED = """    Objective(
         name="toy",
         label="Toy spread",
         of="the toy",
@@ -22,7 +22,7 @@ DECLARED = '''    Objective(
     ),
 )
 
-TERMS ='''
+TERMS ="""
 FUNCTION = '''"""Every panel that has a text pays the mean square of its embedding."""
 
 from stage3.batches import TEXT

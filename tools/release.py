@@ -64,7 +64,7 @@ def samples() -> None:
 
 
 def weights() -> None:
-    """Train the tiny backbones on other drawn books."""
+    """Train the tiny backbones on other synthetic comics."""
     from tools import tiny_train
 
     tiny_train.main(["--out", str(WEIGHTS)])

@@ -1,8 +1,8 @@
-"""`python -m tools.tiny_train`: make the weights of the `tiny` backbones from freshly drawn comics.
+"""`python -m tools.tiny_train`: make the weights of the `tiny` backbones from freshly drawn synthetic comics.
 
 Both encoders learn to tell the facts of a panel, the image encoder from crops of drawn pages, the text encoder from
 the words of many more panels, which cost nothing to write. What they then give as features is the layer below the
-facts. The books are drawn with seeds of their own, never with that of the sample comics.
+facts. The books are drawn with seeds of their own, never with that of the shipped samples.
 
 Shapes: N panels, S side of a crop, K classes of a head, D size of a feature.
 """
@@ -242,7 +242,7 @@ def write(panels: int, seed: int) -> Panels:
 
 
 class Heads(nn.Module):
-    """One linear read-out a fact, on a feature; used in training and thrown away."""
+    """One linear read-out per fact, on a feature; used in training and thrown away."""
 
     def __init__(self, dim: int, targets: dict[str, Tensor]) -> None:
         super().__init__()
@@ -401,7 +401,7 @@ def train_image(panels: Panels, seed: int, epochs: int) -> tuple[tiny.ImageNet, 
 
 
 def spoiled(words: list[str], rng: np.random.Generator) -> list[str]:
-    """Words as people type them: some left out, some misspelt."""
+    """Words as people type them: some left out, some misspelled."""
     kept = []
     for word in words:
         draw = rng.random()
@@ -444,7 +444,7 @@ def train_text(panels: Panels, seed: int, epochs: int) -> tuple[tiny.TextNet, He
 
 @torch.inference_mode()
 def scores(features: Tensor, heads: Heads, targets: dict[str, Tensor]) -> dict[str, float]:
-    """Accuracy of heads with one class, micro-averaged F1 of the others, in per cent."""
+    """Accuracy of heads with one class, micro-averaged F1 of the others, in percent."""
     out = {}
     for name, x in heads(features).items():
         y = targets[name]
@@ -502,20 +502,20 @@ def keep(folder: Path, image: tiny.ImageNet, text: tiny.TextNet, about: dict[str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw, train, judge on other drawn books, keep."""
+    """Draw, train, evaluate on other books, keep the weights."""
     parser = cli.Parser(
         "tools.tiny_train",
         __doc__.split("\n")[0],
         ["python -m tools.tiny_train --out stage3/features/backbones/weights"],
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
-    parser.add_argument("--books", type=int, default=200, help="books drawn to learn from; default 200")
+    parser.add_argument("--books", type=int, default=200, help="books drawn for training; default 200")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the books and of the weights; default 1000")
     parser.add_argument("--epochs", type=int, default=36, help="passes over the drawn panels; default 36")
     parser.add_argument("--written", type=int, default=30000, help="panels written for the text encoder; default 30000")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw; default 2")
-    parser.add_argument("--threads", type=int, default=1, help="threads that learn; default 1, for equal weights again")
-    parser.add_argument("--drawn", type=Path, default=None, help="folder that keeps the drawn panels for another call")
+    parser.add_argument("--threads", type=int, default=1, help="training threads; default 1, for reproducible weights")
+    parser.add_argument("--drawn", type=Path, default=None, help="folder that keeps the drawn panels for the next call")
     args = parser.parse(argv)
     if args.seed == SAMPLE_SEED or args.books < 2:
         raise ConfigError(
@@ -525,7 +525,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     train = drawn(args.drawn, args.books, args.seed, args.workers)
     held_out = drawn(args.drawn, max(args.books // 12, 2), args.seed + 1, args.workers)
-    cli.say(f"drew {len(train)} panels to learn from and {len(held_out)} to judge by, {time.monotonic() - start:.0f} s")
+    cli.say(f"drew {len(train)} panels for training, {len(held_out)} for evaluation, {time.monotonic() - start:.0f} s")
     image, image_heads = train_image(train, args.seed, args.epochs)
     text, text_heads = train_text(write(args.written, args.seed), args.seed, 6)
     about = {

@@ -1,7 +1,7 @@
-"""Every finding of the loss review as an experiment that anyone can run again.
+"""Every finding of the loss review as a repeatable experiment.
 
-`findings` declares the experiments in the words of `terms`, `schedule` trains their `arms`, and `tables` says what came
-out, judged by `evidence`; `python -m stage3.ablate` is the command.
+`findings` declares the experiments in the words of `terms`, `schedule` trains their `arms`, and `tables` writes the
+results, judged by `evidence`; `python -m stage3.ablate` is the command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DATA = "data/samples"
 
 
 def prepare(out: Path | str, settings: Mapping[str, Any]) -> Path:
-    """Write the thinned data set of an experiment folder, as its runs would; returns where.
+    """Write the thinned data set of an experiment folder, as its runs would; returns its folder.
 
     Raises:
         ConfigError, DataError: the data cannot be used.
@@ -46,7 +46,7 @@ def run_experiments(
     settings: Mapping[str, Any] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Train each variant against the other over seeds, what is missing of it, and write the tables.
+    """Train the missing runs of each comparison over seeds and write the tables.
 
     Args:
         findings: ids such as "F1", or "all".
@@ -54,7 +54,7 @@ def run_experiments(
         out: folder of runs and tables.
         jobs: processes that train at once.
         settings: of `Config`, for all runs.
-        tell: takes a line for a person.
+        tell: called with each line to print.
 
     Returns:
         `out runs trained rows failed`.
@@ -62,7 +62,7 @@ def run_experiments(
     Raises:
         ConfigError: an unknown finding or setting, or a number out of range.
         DataError: the data cannot be used.
-        Interrupted: it was asked to stop; the same call goes on.
+        Interrupted: it was asked to stop; the same call resumes.
     """
     from stage3.ablate import schedule, tables
 
@@ -70,13 +70,13 @@ def run_experiments(
         if value < 1:
             raise ConfigError(f"{name}: {value} is out of range; from 1")
     if "seed" in (settings or {}):
-        raise ConfigError("seed: an experiment runs seeds 0 to N-1. Give --seeds N.")
+        raise ConfigError("seed: an experiment runs seeds 0 to N-1. Use --seeds N.")
     out, wanted, given = Path(out), chosen(findings), _with_data(settings or {})
     with stopping() as stop:
         experiment = schedule.plan(wanted, seeds, out, given)
         trained = schedule.make_all(experiment.distinct, jobs, stop)
     there = len(experiment.distinct) - trained
-    tell(f"{trained} runs trained, {there} were there already: {out / 'runs'}")
+    tell(f"{trained} runs trained, {there} already present: {out / 'runs'}")
     again = " ".join(["python -m stage3.ablate", f"--seeds {seeds}", *(f"--{k} {v}" for k, v in given.items())])
     rows, failed = tables.write(out, experiment, wanted, again, _about(experiment, wanted, seeds, again))
     for line in _lines(rows):
@@ -91,7 +91,7 @@ def _with_data(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _about(experiment: Experiment, findings: Sequence[Finding], seeds: int, again: str) -> dict[str, Any]:
-    """What the text says of how it was made."""
+    """How the results were made, for the text."""
     data = experiment.data
     pages = data.pages("test")
     books = data.table.pages["book_id"].to_numpy()[pages]
@@ -136,5 +136,5 @@ def update_table(out: Path, target: Path, tell: Callable[[str], None] = lambda _
         raise DataError(str(error)) from None
     if after != before:
         replace_file(target, after.encode("utf-8"))
-    tell(f"{target}: {'table replaced' if after != before else 'the table is as it was'}")
+    tell(f"{target}: {'table replaced' if after != before else 'table unchanged'}")
     return {"file": str(target), "changed": after != before}

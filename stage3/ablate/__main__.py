@@ -16,22 +16,24 @@ EXAMPLES = (
     "python -m stage3.ablate --findings all --seeds 5 --jobs 2                 (about a quarter of an hour)",
     "python -m stage3.ablate --findings F2 F3 --seeds 3",
     "python -m stage3.ablate --findings F4 --epochs 20 --out runs/longer",
-    "python -m stage3.ablate --out data/samples/evidence --update README.md    (only puts the table there)",
+    "python -m stage3.ablate --out data/samples/evidence --update README.md    (only updates the table there)",
     "python -m stage3.ablate --prepare                                         (only writes the thinned data)",
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, train what is missing, write the tables; returns the exit code."""
-    about = "Train each variant against the other over seeds and say which difference shows. Resumes by itself."
+    about = "Train pairs of variants over several seeds and test their differences. Resumes by itself."
     parser = Parser("ablate", about, EXAMPLES, usage="[--findings F1 F2 ...] [--seeds 5] [--out DIR] [--SETTING VALUE]")
     parser.add_argument("--findings", nargs="+", default=["all"], metavar="ID", help=f"all, or {', '.join(FINDINGS)}")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 of each arm; default 5, a verdict needs 3")
-    parser.add_argument("--out", default="runs/evidence", help="folder of runs and tables; default runs/evidence")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that train at once; default 1")
-    parser.add_argument("--update", metavar="FILE", help="put the table of --out between the markers in FILE")
+    parser.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="seeds per variant; default 5, at least 3 for a verdict"
+    )
+    parser.add_argument("--out", default="runs/evidence", metavar="DIR", help="folder to write; default runs/evidence")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs trained in parallel; default 1")
+    parser.add_argument("--update", metavar="FILE", help="copy the table of --out between the markers of FILE")
     parser.add_argument("--prepare", action="store_true", help="write the thinned data set and stop")
-    parser.add_json("print the result as one JSON object")
+    parser.add_json()
     parser.add_settings()
     args = parser.parse(argv)
     tell: Callable[[str], None] = (lambda _: None) if args.json else say
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(to_json(summary))
     if summary.get("failed"):
         shown = ", ".join(summary["failed"][:5])
-        raise NumericError(f"{len(summary['failed'])} runs met infinite numbers and count in no comparison: {shown}")
+        raise NumericError(f"{len(summary['failed'])} runs diverged and are left out of the comparisons: {shown}")
     return 0
 
 

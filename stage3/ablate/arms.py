@@ -22,7 +22,7 @@ import torch
 from stage3 import evaluate
 from stage3.ablate import noise
 from stage3.ablate.chunked_check import errors_and_memory
-from stage3.ablate.terms import METRICS, MSE, REVIEWED, Arm
+from stage3.ablate.terms import METRICS, MSE, ORIGINAL, Arm
 from stage3.batches import PageSampler
 from stage3.cli import train_command, typed
 from stage3.config import Config, spec_of
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
 
 SMALLER = {"epochs": 10, "dim": 256}
-"""Half a run's default epochs and size, so that some four hundred runs fit a quarter of an hour on two cores."""
+"""Half the default epochs and size, so that some four hundred runs fit a quarter of an hour on two cores."""
 
 NEVER = 1_000_000
 _FILES = {"keep_checkpoints": 0, "log_every": NEVER}  # settings that reach files but no weight
@@ -68,8 +68,8 @@ class Plan:
 
 
 def config_of(arm: Arm, seed: int, given: Mapping[str, Any], thinned: Path) -> Config:
-    """Settings of an arm: the reviewed values, then the caller's own settings, then the arm's changes."""
-    base = (SMALLER | REVIEWED if arm.pinned else {}) | dict(given)
+    """Settings of an arm: the original values, then the caller's own settings, then the arm's changes."""
+    base = (SMALLER | ORIGINAL if arm.pinned else {}) | dict(given)
     if arm.data == "thinned":
         base = {k: v for k, v in base.items() if k not in _PLACES} | {"data": thinned.as_posix()}
     files = {**_FILES, "checkpoint_every": 1 if arm.meter else NEVER}
@@ -86,7 +86,7 @@ def key_of(config: Config, identity: Mapping[str, Any]) -> str:
 
 def command_of(config: Config, name: str, *, pinned: bool = True) -> str:
     """The `python -m stage3.train` command that makes a run's weights again, in a folder of its own."""
-    always = (*_SHOWN, *(REVIEWED if pinned else ()))
+    always = (*_SHOWN, *(ORIGINAL if pinned else ()))
     never = (*_FILES, "checkpoint_every", "temperature")
     return train_command(config, f"runs/again/{name}", always=always, never=never)
 
@@ -106,7 +106,7 @@ def _dataset(settings: str) -> Dataset:
 
 
 def dataset_of(config: Config) -> Dataset:
-    """The data set of a run, read once a process."""
+    """The data set of a run, read once per process."""
     groups = ("data", "features")
     reading = {k: v for k, v in config.to_dict().items() if spec_of(k).group in groups or k in ("device", "precision")}
     return _dataset(json.dumps(reading, sort_keys=True))
@@ -118,7 +118,7 @@ def dataset_of(config: Config) -> Dataset:
 def make(plan: Plan, stop: Callable[[], bool] = lambda: False) -> Path:
     """Train and measure a run, going on where an earlier attempt was stopped; a measured run is left as it is.
 
-    A run whose numbers became infinite is a result too: its record says so.
+    A run that diverged is a result too: its record says so.
 
     Raises:
         Interrupted: on request; the next call goes on.

@@ -1,4 +1,4 @@
-"""Whether the losses that work by blocks equal the ones that hold the whole matrix, on a model's own embeddings.
+"""Whether the blockwise losses equal the ones that hold the full matrix, on a model's own embeddings.
 
 Both are compared with the plain formula in float64, in value and in gradient, and by what they keep for the backward
 pass. V panels, D dimension.
@@ -16,7 +16,7 @@ from stage3 import losses
 from stage3.model.embedding import Embedded
 
 TEMPERATURES = (0.07, 0.02)
-BLOCK = 64  # rows a block; small enough that a few hundred test panels make several
+BLOCK = 64  # rows per block; small enough that a few hundred test panels make several
 MEMORY_ROWS = 2048
 Loss = Callable[..., Tensor]
 
@@ -31,16 +31,20 @@ def errors_and_memory(embedded: Embedded) -> dict[str, float]:
     pairs = (embedded.image[rows], embedded.text[rows])
     pages = (embedded.panel, embedded.page_ids)
     found: dict[str, float] = {}
-    for name, form in _FORMS.items():
+    for name, variant in _VARIANTS.items():
         errors = [
-            _errors(form[loss], _FORMS["dense"][loss], (*inputs, tau))
+            _errors(variant[loss], _VARIANTS["dense"][loss], (*inputs, tau))
             for tau in TEMPERATURES
             for loss, inputs in (("supcon", pages), ("info_nce", pairs))
         ]
         found[f"chunked/loss_error/{name}"] = max(loss for loss, _ in errors)
         found[f"chunked/gradient_error/{name}"] = max(gradient for _, gradient in errors)
         large = [
-            _run(form[loss], (*(x[torch.arange(MEMORY_ROWS) % len(x)] for x in inputs), TEMPERATURES[0]), torch.float32)
+            _run(
+                variant[loss],
+                (*(x[torch.arange(MEMORY_ROWS) % len(x)] for x in inputs), TEMPERATURES[0]),
+                torch.float32,
+            )
             for loss, inputs in (("supcon", pages), ("info_nce", pairs))
         ]
         found[f"chunked/floats_a_panel/{name}"] = max(kept for _, _, kept in large) / MEMORY_ROWS
@@ -95,7 +99,7 @@ def _info_nce_chunked(image: Tensor, text: Tensor, tau: float) -> Tensor:
     return (to_text.value + to_image.value) / 2
 
 
-_FORMS: dict[str, dict[str, Loss]] = {
+_VARIANTS: dict[str, dict[str, Loss]] = {
     "chunked": {"supcon": _supcon_chunked, "info_nce": _info_nce_chunked},
     "dense": {"supcon": _supcon_dense, "info_nce": _info_nce_dense},
 }

@@ -118,7 +118,7 @@ def compare(
     """Means of both sides and their paired difference, over seeds that both sides finished; None without numbers.
 
     Args:
-        fixed: records of `arms.measure`, one a seed.
+        fixed: records of `arms.measure`, one per seed.
         reviewed: the other side's, in the same order of seeds.
         judged: the metric, by its name on each side.
         at: "best" or "last" checkpoint.
@@ -151,7 +151,7 @@ def _tables(f: Record, r: Record, judged: Judged) -> tuple[np.ndarray, np.ndarra
 def rows_of(
     finding: Finding, position: int, comparison: Comparison, fixed: Sequence[Any], reviewed: Sequence[Any], again: str
 ) -> Iterator[Row]:
-    """The rows of one comparison, one a metric that exists.
+    """The rows of one comparison, one per metric that exists.
 
     Args:
         finding: whose comparison it is.
@@ -159,7 +159,7 @@ def rows_of(
         comparison: arms and metrics.
         fixed: (plan, record) of every seed; likewise `reviewed`.
         reviewed: the other arm's.
-        again: command that makes the finding again.
+        again: command that repeats the finding.
     """
     headline = True
     for judged in comparison.judged:
@@ -200,7 +200,7 @@ def rows_of(
 
 
 def number(value: float, metric: str, sign: bool = False) -> str:
-    """A value as a person reads it: shares in percent, the rest with three figures."""
+    """A value as text: shares in percent, the rest with three significant digits."""
     if METRICS[metric].percent:
         return cli.percent(value, sign=sign)
     extreme = value and (abs(value) < 1e-3 or abs(value) >= 1e5)
@@ -217,9 +217,9 @@ def difference(row: Row) -> str:
 
 
 def short_table(rows: Sequence[Row]) -> str:
-    """The main comparisons by their headline metric, as Markdown, for the README."""
+    """The main comparisons by their headline metric, as Markdown."""
     lines = [
-        "| | form | against | judged by | form | against | difference, 95 % interval | verdict |",
+        "| | variant | against | judged by | variant | against | difference, 95 % interval | verdict |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in (r for r in rows if r.main):
@@ -232,18 +232,19 @@ def short_table(rows: Sequence[Row]) -> str:
 
 
 def document(rows: Sequence[Row], findings: Sequence[Finding], about: Mapping[str, Any]) -> str:
-    """Everything as Markdown: how it was made, then one section a finding."""
+    """Everything as Markdown: how it was made, then one section per finding."""
     judged = [r for r in rows if r.verdict != UNKNOWN]
     lines = [
         "# Evidence",
         "",
         f"Made by `{about['command']}` on {about['data']}: {about['runs']} runs of {about['epochs']} epochs, "
-        f"{about['seeds']} seeds an arm, {about['panels']} test panels in {about['books']} books. The checkpoint of a "
+        f"{about['seeds']} seeds per arm, {about['panels']} test panels in {about['books']} books. The checkpoint of a "
         "run is chosen on the validation books; every number here is measured on the test books.",
         "",
-        "A difference is *form minus against*, paired by seed and book, with a 95 % interval from resampling seeds "
-        "and books together (the seeds' part widened to Student's t). A verdict needs the whole interval on one side "
-        f"of 0; of {len(judged)} judged rows about {math.ceil(len(judged) / 20)} would leave it by chance alone.",
+        "A difference is *variant − against*, where a fault is switched on *corrected − ablated*, paired by seed and "
+        "book, with a 95 % interval from resampling seeds and books together (the seeds' part widened to Student's "
+        "t). A verdict needs the whole interval on one side of 0; of "
+        f"{len(judged)} judged rows about {math.ceil(len(judged) / 20)} would get one by chance alone.",
         "",
     ]
     for finding in findings:
@@ -253,7 +254,10 @@ def document(rows: Sequence[Row], findings: Sequence[Finding], about: Mapping[st
 
 def _section(finding: Finding, rows: Sequence[Row]) -> list[str]:
     lines = [f"## {finding.id} · {finding.title}", "", finding.question, ""]
-    lines += ["| form | against | metric | form | against | difference | verdict |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        "| variant | against | metric | variant | against | difference | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         names = f"{row.fixed} | {row.reviewed}" if row.headline else " | "
         fixed, reviewed = number(row.fixed_mean, row.metric), number(row.reviewed_mean, row.metric)
@@ -261,8 +265,8 @@ def _section(finding: Finding, rows: Sequence[Row]) -> list[str]:
     surprises = [r for r in rows if r.expected and r.expected != r.verdict and r.verdict != UNKNOWN]
     lines += ["", finding.note] if finding.note else []
     lines += [
-        f"- Earlier trials made us expect *{r.expected}* of {r.label} for “{r.fixed}” against “{r.reviewed}”; "
-        f"here: *{r.verdict}* ({difference(r)})."
+        f"- Expected from earlier trials: *{r.expected}* for {r.label}, “{r.fixed}” against “{r.reviewed}”; "
+        f"found here: *{r.verdict}* ({difference(r)})."
         for r in surprises
     ]
     return [*lines, ""]

@@ -1,8 +1,8 @@
-"""What is asked of the experiments, as data: one entry a point of the loss review, and for what else can go wrong.
+"""The experiments as data: one entry per point of the loss review, and more for what else can go wrong.
 
-A finding compares arms. An arm is a change of settings on top of `REVIEWED`, the reviewed system's weights and
-temperatures with every fault fixed; each fault comes back through its ablation setting and through nothing else. So a
-difference between two arms has one cause. Nothing here trains or counts; `schedule` and `tables` do.
+A finding compares arms. An arm is a change of settings on top of `ORIGINAL`, the original trainer's weights and
+temperatures with every fault corrected; each fault comes back through its ablation switch and through nothing else.
+So a difference between two arms has one cause. Nothing here trains or counts; `schedule` and `tables` do.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from stage3.ablate.terms import (
     MRR,
     MSE,
     NONE,
+    ORIGINAL,
     PAGE,
     R1,
     R5,
     RANK,
     RANK_R1,
-    REVIEWED,
     SKILL,
     T2I,
     WITHIN_I2T,
@@ -39,9 +39,9 @@ from stage3.errors import ConfigError
 
 GALLERY = (R5, R1, MRR, PAGE)
 
-BASE = Arm("fixed form")
-WEIGHTS = Arm("reviewed weights 1, 0.5, 0.3")  # the same runs under another name, as the reviewed value of a setting
-TAU = Arm("reviewed τ 0.07")
+BASE = Arm("corrected")
+WEIGHTS = Arm("original weights 1, 0.5, 0.3")  # the same runs under another name, as the original value of a setting
+TAU = Arm("original τ 0.07")
 
 
 def _arm(label: str, **changes: Any) -> Arm:
@@ -49,7 +49,7 @@ def _arm(label: str, **changes: Any) -> Arm:
 
 
 def _fault(label: str, metrics: tuple[str, ...] = GALLERY, expected: str = "", **changes: Any) -> Comparison:
-    """The fixed form against one fault switched on."""
+    """The corrected variant against one fault switched on."""
     return Comparison(BASE, _arm(label, **changes), metrics, expected=expected, main=True)
 
 
@@ -76,7 +76,7 @@ def _metered(arm: Arm, cause: str, half: bool = False, main: bool = False) -> Co
 F1 = Finding(
     "F1",
     "Validation without randomness",
-    "Does dropout, or the random masked panel, in validation blur the loss enough to choose another checkpoint?",
+    "Do dropout or a randomly masked panel in validation blur the loss enough to choose another checkpoint?",
     (
         _metered(METERED[0], "both", main=True),
         _metered(METERED[0], "mask", half=True, main=True),
@@ -102,9 +102,9 @@ F1 = Finding(
         Comparison(BASE, METERED[0], (R5, R1, PAGE, SKILL)),
     ),
     note="Spread is the standard deviation of the total validation loss of unchanged weights, averaged over epochs. "
-    "Switching dropout off alone leaves the random mask, which makes nearly all of the noise. The last rows compare "
+    "Switching off dropout alone leaves the random mask, which makes nearly all of the noise. The last rows compare "
     "checkpoints chosen by retrieval with checkpoints chosen by a loss: at these weights and over ten epochs the "
-    "choice makes no difference that shows.",
+    "choice makes no measurable difference.",
 )
 
 # --- F2 -------------------------------------------------------------------------------------------------------------
@@ -133,14 +133,14 @@ F2 = Finding(
         _detached("reconstruction alone", HELPS, _WITHOUT_TEXT, True, **_ALONE),
         _detached("no contrastive loss", HELPS, main=True, contrastive_weight=0.0),
         *(_detached(f"contrastive {w:g}", e, contrastive_weight=w) for w, e in ((0.01, HELPS), (0.03, ""), (0.1, ""))),
-        _detached("reviewed weights", NONE, (R1, R5, SKILL, RANK, PAGE, MSE), main=True),
+        _detached("original weights", NONE, (R1, R5, SKILL, RANK, PAGE, MSE), main=True),
         _detached("reconstruction 5", HELPS, (R1, R5, SKILL, RANK, PAGE, MSE), main=True, reconstruction_weight=5.0),
         Comparison(BASE, _arm("context detached too", detach_context=True), (R1, R5, SKILL, RANK), expected=NONE),
     ),
-    note="Judged at the end of training, and never by the mse: the collapsed model has by far the smallest one. "
+    note="Judged at the end of training, and never by the mse, which is by far the smallest for the collapsed model. "
     "Read same-page precision beside the cosine within a page: page mates that have become one point still "
     "find each other, so it rises while everything else falls. With a contrastive weight of 1 no harm to "
-    "retrieval shows, and at reconstruction weight 5 the undetached form even retrieves better, against "
+    "retrieval shows, and at reconstruction weight 5 the undetached variant even retrieves better, contrary to "
     "earlier trials: the LayerNorm on the panel embedding leaves no scale to shrink, so the extra gradient "
     "acts as one more pull between page mates, and the price is paid in effective rank alone. Detaching is "
     "worth it for what it prevents, not for its score here.",
@@ -155,22 +155,22 @@ _AVERAGED = {"symmetric_alignment": False, "asymmetric_form": "averaged_logits"}
 _ONLY_ALIGN: dict[str, Any] = {"contrastive_weight": 0.0, "reconstruction_weight": 0.0, "alignment_weight": 1.0}
 
 
-def _one_sided(label: str, form: dict[str, Any], expected: str, main: bool = False, **c: Any) -> Comparison:
+def _one_sided(label: str, variant: dict[str, Any], expected: str, main: bool = False, **c: Any) -> Comparison:
     return Comparison(
-        Arm(f"both directions, {label}" if c else "fixed form", c),
-        Arm(f"{_FORMS[form['asymmetric_form']]}, {label}", {**c, **form}),
+        Arm(f"both directions, {label}" if c else "corrected", c),
+        Arm(f"{_VARIANTS[variant['asymmetric_form']]}, {label}", {**c, **variant}),
         BOTH_WAYS,
         expected=expected,
         main=main,
-        half=form is _AVERAGED,
+        half=variant is _AVERAGED,
     )
 
 
-_FORMS = {"i2t": "image → text only", "t2i": "text → image only", "averaged_logits": "logits averaged"}
+_VARIANTS = {"i2t": "image → text only", "t2i": "text → image only", "averaged_logits": "logits averaged"}
 F3 = Finding(
     "F3",
     "Alignment in both directions",
-    "Does training image → text only cost text → image retrieval?",
+    "Does training only image → text hurt text → image retrieval?",
     (
         _one_sided("weight 0.3", _I2T, "", True),
         _one_sided("weight 0.3", _T2I, ""),
@@ -197,7 +197,7 @@ def _weight(name: str, value: float, expected: str = "", metrics: tuple[str, ...
 F4 = Finding(
     "F4",
     "Weights as settings",
-    "Are the fixed weights 1, 0.5 and 0.3 a good choice?",
+    "Are the original weights 1, 0.5 and 0.3 a good choice?",
     (
         _weight("alignment", 0.0, HURTS),
         _weight("alignment", 0.1, HURTS),
@@ -215,9 +215,9 @@ F4 = Finding(
         _weight("reconstruction", 0.0, metrics=(R5, R1, PAGE)),
         _weight("reconstruction", 5.0),
     ),
-    note="Each row changes one weight against the reviewed 1, 0.5 and 0.3. The balance between contrastive and "
+    note="Each row changes one weight against the original 1, 0.5 and 0.3. The balance between contrastive and "
     "alignment is what counts: a smaller contrastive weight does what a larger alignment weight does. Both "
-    "lower same-page precision by about three points, which these books are too few to tell from none.",
+    "lower same-page precision by about three points, too little to tell from none with these few books.",
 )
 
 # --- F5 -------------------------------------------------------------------------------------------------------------
@@ -227,10 +227,10 @@ _SIGNAL = ("signal/steps_without_alignment", "signal/steps_without_anchors", "si
 
 def _sampler(pages: int, expected: str, data: str = "thinned", main: bool = False) -> Comparison:
     changes = {"batch_pages": pages} if pages != 16 else {}
-    where = f"{pages} pages a batch{', thinned data' if data == 'thinned' else ''}"
-    # Without a floor the smaller batches could not hold the default's four pairs; the sampler lowers it by itself.
+    where = f"{pages} pages per batch{', thinned data' if data == 'thinned' else ''}"
+    # The smaller batches cannot always hold the default's four pairs; the sampler lowers that number by itself.
     return Comparison(
-        Arm(f"guaranteed, {where}" if data == "thinned" or changes else "fixed form", changes, data),
+        Arm(f"guaranteed, {where}" if data == "thinned" or changes else "corrected", changes, data),
         Arm(f"shuffled, {where}", {**changes, "sampler": "shuffled"}, data),
         (R5, R1, MRR, PAGE, *_SIGNAL),
         expected=expected,
@@ -249,10 +249,10 @@ F5 = Finding(
         _sampler(16, NONE, data="whole", main=True),
     ),
     note="Thinned data: of the training books, 85 % of the pages keep a single panel and 85 % lose their texts; the "
-    "books that choose and judge stay whole. Two or four pages a batch leave less than one image-text pair a "
-    "batch, and a pair alone has no negative, so the sampler lets the pairs meet in some of the batches. "
-    "Earlier trials gained more from such a sampler (R@5 2 to 13 at two pages a batch); here every page comes "
-    "once an epoch, and a few dozen pairs are too few to learn much from, in whatever order.",
+    "validation and test books stay as they are. Two or four pages per batch leave less than one image-text pair "
+    "per batch, and a pair alone has no negative, so the sampler lets the pairs meet in some of the batches. "
+    "Earlier trials gained more from such a sampler (R@5 2 to 13 at two pages per batch); here every page comes "
+    "once per epoch, and a few dozen pairs are too few to learn much from, in whatever order.",
 )
 
 # --- F6 -------------------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def _tau(contrastive: float, alignment: float, expected: str = "", main: bool = 
 F6 = Finding(
     "F6",
     "Temperature as a setting",
-    "Is the fixed temperature 0.07 a good one, and is it worth having two, or learning them?",
+    "Is the original temperature 0.07 a good one, and is it worth having two, or learning them?",
     (
         _tau(0.01, 0.01, HURTS, main=True),
         *(_tau(t, t, e) for t, e in ((0.03, NONE), (0.05, NONE), (0.1, NONE), (0.2, HURTS))),
@@ -277,10 +277,10 @@ F6 = Finding(
         *(_tau(c, a) for c, a in ((0.07, 0.03), (0.07, 0.2), (0.03, 0.07), (0.2, 0.07))),
         Comparison(_arm("learned τ", learn_temperature=True), TAU, GALLERY, expected=NONE, main=True),
     ),
-    note="Small temperatures do no harm here, against earlier trials. The separate ones say why: what τ 0.03 gains "
+    note="Small temperatures do no harm here, contrary to earlier trials. The separate ones say why: what τ 0.03 gains "
     "comes from the alignment's τ alone, and a larger τ of the contrastive loss points the same way. Both give the "
-    "alignment the larger share of the gradient, as a larger weight does (F4), which was too small to begin "
-    "with.",
+    "alignment the larger share of the gradient, as a larger weight does (F4): the original weight was "
+    "too small to begin with.",
 )
 
 # --- secondary observations -----------------------------------------------------------------------------------------
@@ -292,24 +292,24 @@ def _chunked(name: str) -> Judged:
 
 S1 = Finding(
     "S1",
-    "Losses by blocks",
-    "Do the losses that never hold the whole similarity matrix give the same numbers?",
+    "Blockwise losses",
+    "Do the losses that never hold the full similarity matrix give the same numbers?",
     (
         Comparison(
-            Arm("by blocks"),
-            Arm("whole matrix"),
+            Arm("blockwise"),
+            Arm("full matrix"),
             tuple(_chunked(name) for name in ("loss_error", "gradient_error", "floats_a_panel")),
             expected=NONE,
             main=True,
         ),
     ),
     note="Errors are relative to float64, on the test panels' embeddings after training, for both losses at τ 0.07 "
-    "and 0.02. The whole matrix grows with the square of the panels, the blocks do not.",
+    "and 0.02. The full matrix grows with the square of the number of panels, the blocks do not.",
 )
 S2 = Finding(
     "S2",
     "Clipping over everything learned",
-    "Does it matter that the clip misses the objectives' own parameters?",
+    "Does it matter that clipping misses the objectives' own parameters?",
     (
         _fault("clip over the encoder only", expected=NONE, clip_scope="encoder"),
         _fault("two separate clips", expected=NONE, clip_scope="separate"),
@@ -320,7 +320,7 @@ _LONG = {"epochs": 20}
 S3 = Finding(
     "S3",
     "A check that sees collapse",
-    "Does the diagnosis call the collapsed ablation collapsed, and the fixed form healthy?",
+    "Does the diagnosis call the collapsed ablation collapsed, and the corrected variant healthy?",
     (
         Comparison(
             Arm("target detached, reconstruction alone, 20 epochs", {**_ALONE, **_LONG}),
@@ -330,7 +330,7 @@ S3 = Finding(
             expected=HELPS,
         ),
         Comparison(
-            Arm("fixed form, 20 epochs", _LONG),
+            Arm("corrected, 20 epochs", _LONG),
             Arm("target not detached, reconstruction alone, 20 epochs", {**_ALONE, **_LONG, "detach_target": False}),
             (HEALTHY, RANK, INTRA),
             at="last",
@@ -338,22 +338,22 @@ S3 = Finding(
             main=True,
         ),
     ),
-    note="Twice as long as the other runs: after ten epochs the undetached form is still on its way down, with an "
-    "effective rank about 7, just above what the check calls collapsed.",
+    note="Twice as long as the other runs: after ten epochs the undetached variant is still collapsing, with an "
+    "effective rank of about 7, just above what the check calls collapsed.",
 )
 
-# --- faults of the reviewed code that the review does not name -------------------------------------------------------
+# --- faults of the original trainer that the review does not name ----------------------------------------------------
 
 E1 = Finding(
     "E1",
     "Panels alone on their page",
-    "Do zeros of panels without a page mate, averaged into the contrastive loss, matter?",
+    "Does it matter that panels without page mates are averaged into the contrastive loss as zeros?",
     (_fault("zeros averaged in", expected=NONE, singleton_anchors=True),),
 )
 E2 = Finding(
     "E2",
     "No epsilon in the logarithm",
-    "Does an epsilon inside the contrastive loss's logarithm bend the training?",
+    "Does an epsilon inside the contrastive loss's logarithm change training?",
     (
         _fault("epsilon 1e-8", expected=NONE, log_epsilon=1e-8),
         Comparison(
@@ -365,14 +365,14 @@ E2 = Finding(
 )
 E3 = Finding(
     "E3",
-    "Identical texts are no negatives",
+    "Identical texts are not negatives",
     "Does it matter that panels with the same text push each other away?",
     (_fault("identical texts as negatives", expected=NONE, identical_text_negatives=True),),
 )
 E4 = Finding(
     "E4",
     "No leak of absent modalities",
-    "Does a residual mean that lets absent modalities in cost anything?",
+    "Does a residual mean that includes absent modalities cost anything?",
     (_fault("absent modalities leak in", expected=NONE, residual_leak=True),),
 )
 E5 = Finding(
@@ -388,7 +388,7 @@ E6 = Finding(
     (
         Comparison(
             _arm("every panel", leave_one_out=True),
-            Arm("one panel a page, drawn"),
+            Arm("one random panel per page"),
             (RANK_R1, SKILL, R5, PAGE),
             expected="",
             main=True,
@@ -397,22 +397,22 @@ E6 = Finding(
 )
 E7 = Finding(
     "E7",
-    "Pages a batch",
+    "Pages per batch",
     "How many pages should share a batch? (Same epochs, so fewer pages mean more steps.)",
     tuple(
-        Comparison(_arm(f"{n} pages a batch", batch_pages=n), Arm("16 pages a batch"), GALLERY, main=n == 4)
+        Comparison(_arm(f"{n} pages per batch", batch_pages=n), Arm("16 pages per batch"), GALLERY, main=n == 4)
         for n in (4, 8, 32)
     ),
 )
 E8 = Finding(
     "E8",
     "All faults at once",
-    "What do the fixes do together, at the reviewed weights?",
+    "What do all corrections do together, at the original weights?",
     (
         Comparison(
             BASE,
             _arm(
-                "the reviewed system",
+                "original trainer",
                 select_by="loss/total",
                 validation_dropout=True,
                 validation_random_mask=True,
@@ -444,7 +444,7 @@ E9 = Finding(
     (
         Comparison(
             Arm("the package's defaults", {}, pinned=False),
-            Arm("the same run with the reviewed values", REVIEWED, pinned=False),
+            Arm("the same run with the original values", ORIGINAL, pinned=False),
             (R5, R1, MRR, I2T, T2I, PAGE, SKILL),
             main=True,
         ),
@@ -460,14 +460,14 @@ E9 = Finding(
         _candidate("alignment 1, dropout 0.3, every panel", alignment_weight=1.0, dropout=0.3, leave_one_out=True),
     ),
     note="Chosen on the validation books only; the test books, which the table shows, only confirm. The first row "
-    "compares whole runs at the package's own size and length; the others are small runs around the reviewed "
+    "compares full runs at the package's own size and length; the others are small runs around the original "
     "values.",
 )
 
 FINDINGS: dict[str, Finding] = {
     f.id: f for f in (F1, F2, F3, F4, F5, F6, S1, S2, S3, E1, E2, E3, E4, E5, E6, E7, E8, E9)
 }
-SWEEPS = ("F4", "F6", "E7", "E9")  # whose arms the image of retrieval against page coherence shows
+SWEEPS = ("F4", "F6", "E7", "E9")  # whose arms the plot of retrieval against page coherence shows
 
 
 def chosen(ids: Sequence[str]) -> list[Finding]:
@@ -486,7 +486,7 @@ def chosen(ids: Sequence[str]) -> list[Finding]:
 
 
 def arms(findings: list[Finding]) -> Iterator[tuple[Finding, Arm]]:
-    """Every arm that these findings compare, with its finding; arms of several findings come several times."""
+    """Every arm that these findings compare, with its finding; an arm of several findings comes several times."""
     for finding in findings:
         for comparison in finding.comparisons:
             yield finding, comparison.fixed

@@ -1,7 +1,7 @@
-"""The validation-noise meter: how much a validation loss moves while the weights stand still, and by which cause.
+"""The validation-noise meter: how much a validation loss varies while the weights do not, and from which cause.
 
-The reviewed validation left dropout on and masked one random panel a page. Here the same weights are validated again
-and again under other seeds, with neither, with either and with both.
+The original trainer validated with dropout on and one random panel per page masked. Here the same weights are
+validated repeatedly under other seeds, with neither, with either and with both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which runs an experiment needs, and making them in several processes; what is there already is not made again."""
+"""Which runs an experiment needs, and training them in several processes; finished ones are not trained again."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Experiment:
     """The runs of some findings.
 
     Attributes:
-        data: the whole data set.
-        plans: {arm_id: one plan a seed}; arms with equal settings share run folders.
+        data: the full data set.
+        plans: {arm_id: one plan per seed}; arms with equal settings share run folders.
         out: where everything is written.
     """
 
@@ -64,12 +64,12 @@ def plan(findings: Sequence[Finding], seeds: int, out: Path, given: Mapping[str,
     """Read the data (features are computed here, before any process trains) and plan every run.
 
     Raises:
-        DataError: there is nothing to train on, or no book is left to judge by.
+        DataError: there is nothing to train on, or no book is left for evaluation.
     """
     data = dataset_of(config_of(Arm("base"), 0, given, thinned_folder(out)))
     for split in ("train", "val"):
         if not len(data.pages(split)):
-            raise DataError(f"the {split} split has no page: experiments train, choose and judge on books of their own")
+            raise DataError(f"the {split} split has no page: experiments train, choose and judge on different books")
     wanted = {arm_id(arm): arm for _, arm in arms(list(findings))}
     if any(arm.data == "thinned" for arm in wanted.values()):
         write_thinned(data, thinned_folder(out))
@@ -116,7 +116,7 @@ def _wants(findings: Sequence[Finding]) -> dict[str, frozenset[str]]:
 
 
 def make_all(plans: Sequence[Plan], jobs: int, stop: Callable[[], bool]) -> int:
-    """Make every run that is not there, `jobs` at a time; returns how many were made.
+    """Train every run that is missing, `jobs` at a time; returns how many were trained.
 
     Raises:
         Interrupted: on request, after the running ones have saved where they are.
@@ -156,7 +156,7 @@ def _in_processes(missing: Sequence[Plan], jobs: int, stop: Callable[[], bool], 
 
 def _resumable(missing: Sequence[Plan]) -> str:
     left = sum(not record_of(p) for p in missing)
-    return f"stopped with {left} of {len(missing)} runs to make; the same command goes on"
+    return f"stopped with {left} of {len(missing)} runs left to train; the same command resumes"
 
 
 _halt: list[Event] = []  # of a worker process: set once the experiment is to stop

@@ -50,11 +50,11 @@ def write(out: Path, experiment: Experiment, findings: Sequence[Finding], again:
         out: the folder.
         experiment: its runs, all made.
         findings: what was asked.
-        again: the command, up to `--findings`, that makes them again.
+        again: the command, up to `--findings`, that repeats them.
         about: for the text: command, data, runs, epochs, seeds, panels, books.
 
     Returns:
-        The rows of the evidence table, and the names of runs that met infinite numbers.
+        The rows of the evidence table, and the names of runs that diverged.
     """
     records = {p.path: record_of(p) or {"failed": "was not made"} for p in experiment.distinct}
     rows = [row for finding in findings for row in _rows(experiment, finding, records, again)]
@@ -81,11 +81,11 @@ def read_rows(folder: Path) -> list[Row]:
 
     path = folder / "evidence.parquet"
     if not path.is_file():
-        raise DataError(f"{path}: no such file. Make it: python -m stage3.ablate --out {folder}")
+        raise DataError(f"{path}: no such file. Write it with: python -m stage3.ablate --out {folder}")
     frame = pd.read_parquet(path)
     missing = [c for c in _columns() if c not in frame.columns]
     if missing:
-        raise DataError(f"{path}: missing column {missing[0]!r}; made by another version. Make it again.")
+        raise DataError(f"{path}: missing column {missing[0]!r}; written by another version. Make it again.")
     return [Row(**{str(k): v for k, v in values.items()}) for values in frame[_columns()].to_dict("records")]
 
 
@@ -94,7 +94,7 @@ def _columns() -> list[str]:
 
 
 def parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table whole or not at all, its floats in single precision."""
+    """Write a table completely or not at all, its floats in single precision."""
     path.parent.mkdir(parents=True, exist_ok=True)
     floats = {c: "float32" for c in frame.columns if frame[c].dtype == np.float64}
     replace_file(path, frame.astype(floats).to_parquet(index=False, compression="zstd", compression_level=19))
@@ -120,7 +120,7 @@ Labels = Mapping[str, tuple[str, Arm, list[str]]]
 
 
 def _runs(experiment: Experiment, labels: Labels, records: Mapping[Path, Any]) -> pd.DataFrame:
-    """One row a run: what it is, how to make it, and everything measured."""
+    """One row per run: what it is, how to make it, and everything measured."""
     rows: dict[Path, dict[str, Any]] = {}
     for name, (label, arm, ids) in labels.items():
         for seed, plan in enumerate(experiment.plans[name]):
@@ -155,7 +155,7 @@ def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
 def _histories(
     experiment: Experiment, labels: Labels, records: Mapping[Path, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Curves and gradient budget by arm and epoch: mean, least and most over seeds."""
+    """Curves and gradient budget by arm and epoch: mean, minimum and maximum over seeds."""
     curves, budget = [], []
     for name, (label, _, ids) in labels.items():
         paths = [p.path for p in experiment.plans[name] if not records[p.path].get("failed")]

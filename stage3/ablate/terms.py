@@ -7,7 +7,7 @@ from typing import Any
 
 HELPS, NONE, HURTS = "helps", "no effect here", "hurts"
 
-REVIEWED: dict[str, Any] = {
+ORIGINAL: dict[str, Any] = {
     "contrastive_weight": 1.0,
     "reconstruction_weight": 0.5,
     "alignment_weight": 0.3,
@@ -19,8 +19,8 @@ REVIEWED: dict[str, Any] = {
     "lr": 3e-3,
     "gate_hidden": 128,
 }
-"""The reviewed system's weights, temperatures, dropout and gate, and the learning rate and batch that went with them
-here; written into every command, whatever the package's defaults are."""
+"""The original trainer's weights, temperatures, dropout and gate, with the learning rate and batch size used here;
+written into every command, whatever the package's defaults are."""
 
 R5, R1, MRR = "retrieval/mean_r5", "retrieval/mean_r1", "retrieval/mean_mrr"
 I2T, T2I = "retrieval/i2t_r1", "retrieval/t2i_r1"
@@ -36,7 +36,7 @@ HEALTHY = "diagnose/healthy"
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is called, shown and judged.
+    """What a metric is called, how it is shown and judged.
 
     Attributes:
         label: for people.
@@ -58,23 +58,23 @@ METRICS: dict[str, Metric] = {
     "retrieval/i2t_r5": Metric("R@5 image → text", percent=True),
     "retrieval/t2i_r5": Metric("R@5 text → image", percent=True),
     PAGE: Metric("same-page precision", percent=True),
-    WITHIN_I2T: Metric("within a page, image → text", percent=True),
-    WITHIN_T2I: Metric("within a page, text → image", percent=True),
-    SKILL: Metric("reconstruction skill"),
-    RANK_R1: Metric("reconstruction names its panel", percent=True),
+    WITHIN_I2T: Metric("within page, image → text", percent=True),
+    WITHIN_T2I: Metric("within page, text → image", percent=True),
+    SKILL: Metric("R² of reconstruction"),
+    RANK_R1: Metric("reconstruction finds its panel", percent=True),
     MSE: Metric("reconstruction mse", better=0),
     RANK: Metric("effective rank"),
-    INTRA: Metric("cosine within a page", better=0),
+    INTRA: Metric("cosine within page", better=0),
     HEALTHY: Metric("diagnosed as healthy", percent=True),
     "noise/spread": Metric("spread of the validation loss", better=-1),
     "noise/best_epoch_changes": Metric("two validations choose different epochs", better=-1, percent=True),
-    "noise/best_epoch_off": Metric("another epoch than without noise", better=-1, percent=True),
+    "noise/best_epoch_off": Metric("different epoch than without noise", better=-1, percent=True),
     "chunked/loss_error": Metric("largest error of a loss", better=-1),
     "chunked/gradient_error": Metric("largest error of a gradient", better=-1),
-    "chunked/floats_a_panel": Metric("floats kept for the backward pass, a panel", better=-1),
+    "chunked/floats_a_panel": Metric("floats per panel kept for backward", better=-1),
     "signal/steps_without_alignment": Metric("steps without an image-text pair", better=-1, percent=True),
     "signal/steps_without_anchors": Metric("steps without page mates", better=-1, percent=True),
-    "signal/aligned_a_step": Metric("least image-text pairs of a step"),
+    "signal/aligned_a_step": Metric("fewest image-text pairs in a step"),
 }
 
 
@@ -84,10 +84,10 @@ class Arm:
 
     Attributes:
         label: for people.
-        changes: settings on top of `REVIEWED`.
+        changes: settings on top of `ORIGINAL`.
         data: "whole", or "thinned" for the thinned copy of the training books.
         meter: keep every epoch's weights until the validation-noise meter has read them.
-        pinned: start from `REVIEWED` and the experiments' smaller runs; False starts from the package's own defaults.
+        pinned: start from `ORIGINAL` and the experiments' smaller runs; False starts from the package's own defaults.
     """
 
     label: str
@@ -112,13 +112,13 @@ class Comparison:
 
     Attributes:
         fixed: the arm that should be better.
-        reviewed: the arm with the fault, a half fix, or the reviewed value of a setting.
+        reviewed: the arm with the fault, an incomplete correction, or the original value of a setting.
         metrics: what is compared on the test books.
         at: "best" for the checkpoint that the validation books chose, "last" for the end of training: a collapse
             would hide behind an early checkpoint.
-        expected: verdict that earlier trials led us to expect of the headline; "" where there was none.
-        main: whether the README's short table shows it.
-        half: whether `reviewed` is a fix that goes half the way.
+        expected: the headline's verdict in earlier trials; "" where there was none.
+        main: whether the short table shows it.
+        half: whether `reviewed` is an incomplete correction.
     """
 
     fixed: Arm

@@ -1,7 +1,7 @@
-"""A thinned copy of a data set: mostly single-panel, mostly silent training pages, as many real collections are.
+"""A thinned copy of a data set: mostly single-panel, mostly textless training pages, as many real collections are.
 
-The copy is an ordinary data set folder (manifest, one JSON a page, labels, dataset.yaml) that points at the original
-images. Books that choose the checkpoint or judge it stay whole, so every model is measured on the same panels.
+The copy is an ordinary data set folder (manifest, one JSON per page, labels, dataset.yaml) that points at the original
+images. Validation and test books stay as they are, so every model is measured on the same panels.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from stage3.storage import TMP, rename
 if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
 
-SINGLE, SILENT = 0.85, 0.85  # shares of the training pages
+SINGLE, TEXTLESS = 0.85, 0.85  # shares of the training pages
 SEED = 0
 
 
-def write_thinned(data: Dataset, folder: Path, *, single: float = SINGLE, silent: float = SILENT) -> Path:
+def write_thinned(data: Dataset, folder: Path, *, single: float = SINGLE, textless: float = TEXTLESS) -> Path:
     """Write the thinned copy of a data set, unless it is there already, and return its folder.
 
     Args:
@@ -37,15 +37,15 @@ def write_thinned(data: Dataset, folder: Path, *, single: float = SINGLE, silent
         folder: where to; an unfinished copy never has this name. The data set's fingerprint is kept beside the copy,
             and a copy of other data is written anew.
         single: share of the training pages that keep one panel, drawn at random.
-        silent: share of the training pages, drawn on its own, whose panels lose their texts.
+        textless: share of the training pages, drawn on its own, whose panels lose their texts.
     """
-    wanted = {"table": data.table.fingerprint(), "single": single, "silent": silent, "seed": SEED}
+    wanted = {"table": data.table.fingerprint(), "single": single, "silent": textless, "seed": SEED}
     made = folder / "thinned.json"
     if made.is_file() and json.loads(made.read_text(encoding="utf-8")) == wanted:
         return folder
     scratch = folder.with_name(f"{TMP}{folder.name}-{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
-    keep_one, no_text, kept = _draw(data, single, silent)
+    keep_one, no_text, kept = _draw(data, single, textless)
     pages = data.table.pages
     first, count = pages["first_panel"].to_numpy(), pages["n_panels"].to_numpy()
     panels = {name: column.tolist() for name, column in data.table.panels.items()}
@@ -63,25 +63,25 @@ def write_thinned(data: Dataset, folder: Path, *, single: float = SINGLE, silent
     return folder
 
 
-def _draw(data: Dataset, single: float, silent: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _draw(data: Dataset, single: float, textless: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(P,) bool one panel is kept, (P,) bool texts go, (P,) which panel is kept; exact shares of the training pages."""
     rng = np.random.default_rng(derived_seed(SEED, "thinning"))
     training = np.flatnonzero(data.split == TRAIN)
     counts = data.table.pages["n_panels"].to_numpy()
     flags = []
-    for share in (single, silent):
+    for share in (single, textless):
         flag = np.zeros(len(counts), dtype=bool)
         flag[rng.permutation(training)[: round(share * len(training))]] = True
         flags.append(flag)
     return flags[0], flags[1], rng.integers(0, counts)
 
 
-def _panel(panels: Mapping[Any, list[Any]], i: int, number: int, silent: bool) -> dict[str, Any]:
+def _panel(panels: Mapping[Any, list[Any]], i: int, number: int, textless: bool) -> dict[str, Any]:
     x, y, w, h = (float(panels[c][i]) for c in "xywh")
     entry: dict[str, Any] = {"panel_number": number}
     if panels["has_box"][i]:
         entry["box_2d"] = [1000 * y, 1000 * x, 1000 * (y + h), 1000 * (x + w)]
-    if not silent or not panels["has_box"][i]:  # a panel without box and text would be no panel
+    if not textless or not panels["has_box"][i]:  # without box and text nothing would be left
         entry |= {"description": panels["description"][i], "text_content": [{"text": panels["dialogue"][i]}]}
     return entry
 

@@ -64,7 +64,7 @@ class PanelBatch:
             row = int(self.rows[absent][0])
             raise ValueError(
                 f"{int(absent.sum())} of {len(self)} panels have no modality at all; the first is row {row}. "
-                "Such panels carry no information; leave them out of the panel table."
+                "Leave them out of the panel table."
             )
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""A data set ready for a model: its panel table, features and split by book. One way in for every verb and the app."""
+"""A data set ready for a model: its panel table, features and split by book. The way in for commands and app."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class Dataset:
         features: frozen features of every panel.
         split: (P,) int 0 train, 1 val, 2 test for each page.
         config: the settings it was loaded with; None for a data set that was made in memory.
+
+    Example:
+        >>> data = Dataset.load("data/samples")
+        >>> len(data.table), sorted(set(data.split.tolist()))
+        (2100, [0, 1, 2])
     """
 
     table: PanelTable

@@ -16,7 +16,7 @@ class PageSampler:
 
     With `guaranteed` every batch gets at least `min_multi` pages of two or more panels and `min_pairs` panels with
     image and text, wherever the data has enough of them for that; on thin data (most pages single-panel, most
-    panels silent) this is what keeps a signal in every batch. Where there are fewer than two pairs a batch, spreading
+    panels textless) this is what keeps a signal in every batch. With fewer than two pairs per batch, spreading
     them would waste them, since a pair alone has no negative: then they meet in as few batches as hold them, drawn
     anew each epoch. Without `guaranteed` batches are a plain shuffle.
     """

@@ -35,18 +35,19 @@ SETTINGS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check a data set; returns 2 only when nothing is left to train on."""
+    """Check a data set; only a data set without a usable page is an error."""
     about = (
-        "Reads a data set as a training run would and reports what it finds: pages kept and left out by reason, how "
-        "panel files were found, panels per page, text, anomalies with their first paths, and the split by book."
+        "Read a data set as training would and report what it finds: pages kept and left out by reason, how panel\n"
+        "files were found, panels per page, text, anomalies with their first paths, and the split by book."
     )
-    parser = Parser("data", about, EXAMPLES)
+    usage = "check (--data FOLDER | --manifest FILE.csv --panels FOLDER) [--json] [--out FILE] ..."
+    parser = Parser("data", about, EXAMPLES, usage=usage)
     parser.add_argument("action", metavar="check", choices=("check",), help="read everything and report")
     parser.add_settings(SETTINGS)
-    parser.add_argument("--config", help="YAML file of settings; flags win over it")
-    parser.add_json("print the whole report as one line of JSON")
-    parser.add_argument("--out", help="also write the whole report to this JSON file")
-    parser.add_argument("--refresh", action="store_true", help="read all files again, whatever the cache holds")
+    parser.add_config()
+    parser.add_json()
+    parser.add_argument("--out", metavar="FILE", help="also write the report to this JSON file")
+    parser.add_argument("--refresh", action="store_true", help="read all files again, ignoring the cache")
     args = parser.parse(argv)
     config = settings_from(args, config=args.config)
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.json:
         refused = damage_problem(report, config)
         if refused and report.pages_kept:
-            say(f"A training run would refuse to start: {refused}")
+            say(f"Training would refuse to start: {refused}")
         if args.out:
             say(f"Report written to {args.out}")
     if problem := nothing_left(report):

@@ -17,7 +17,7 @@ def check(config: Config, *, out: Path | str | None = None, refresh: bool = Fals
     Args:
         config: settings that name the data set.
         out: JSON file that the report is written to as well.
-        refresh: read all files again, whatever the cache holds.
+        refresh: read all files again, ignoring the cache.
 
     Raises:
         ConfigError, DataError: there is no data set, or its manifest or labels cannot be read.

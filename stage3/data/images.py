@@ -162,7 +162,7 @@ def header_pixels(file: BinaryIO, path: Path | str) -> int:
 
 
 def crop(image: Image.Image, box: Box) -> Image.Image:
-    """The part of a page that a box covers, rounded to whole pixels, at least one a side."""
+    """The part of a page that a box covers, rounded to whole pixels, at least one per side."""
     return _cut(image, _pixels(box, image.size), None, Image.Resampling.NEAREST)
 
 
@@ -403,7 +403,7 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
     if image.mode.startswith("I"):
         return _from_16_bits(image, path)
     if image.mode in {"F", "LAB", "HSV"}:
-        raise ImageProblem("mode", f"{path}: mode {image.mode} is not a page's")
+        raise ImageProblem("mode", f"{path}: color mode {image.mode} is not supported")
     return image.convert("RGB") if image.mode != "RGB" else image.copy() if image.readonly else image
 
 

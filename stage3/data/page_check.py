@@ -53,7 +53,7 @@ class PageCheck:
         file: path of its panel file, "" when none is found by its exact id.
         problem: (reason, detail) why its file is refused, None when panels can be read from it.
         panels: every entry of the file.
-        notes: (code, detail) of what concerns the whole page.
+        notes: (code, detail) of what concerns the page itself.
     """
 
     page_id: str
@@ -65,7 +65,7 @@ class PageCheck:
 
 
 def listed_pages(config: Config) -> pd.DataFrame:
-    """All pages of the manifest: page_id, image (as written), label ("" without one), one row a page.
+    """All pages of the manifest: page_id, image (as written), label ("" without one), one row per page.
 
     Raises:
         ConfigError, DataError: the data set, its manifest or labels cannot be read.

@@ -1,4 +1,4 @@
-"""Which books train, choose the checkpoint, and are held out to the end.
+"""Which books train, which choose the checkpoint, and which are held out for the final test.
 
 Whole books only: pages of one book share characters, palette and lettering, so a split by page would measure memory.
 """
@@ -34,7 +34,7 @@ def split_books(table: PanelTable, val_fraction: float, test_fraction: float, se
     sizes = np.bincount(books) if len(books) else np.zeros(0, np.int64)
     if len(sizes) == 1 and (val_fraction > 0 or test_fraction > 0):
         raise DataError(
-            f"all pages belong to one book, {table.pages['book_id'].iloc[0]!r}, and a book is never split. Add books, "
+            f"all pages belong to one book, {table.pages['book_id'].iloc[0]!r}, and books are never split. Add books, "
             "give the manifest a column 'book', or train without validation: --val_fraction 0 --test_fraction 0."
         )
     # Sorted by name first: which books are held out must not depend on the manifest's order.

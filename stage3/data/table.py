@@ -1,4 +1,4 @@
-"""The panel table: one row a panel, one row a page, and the report of everything that was left out.
+"""The panel table: one row per panel, one row per page, and the report of everything that was left out.
 
 Every reader makes this table and everything after it reads only this. Panels of a page are contiguous and in
 reading order; no row exists for a panel that has neither a usable box nor text.
@@ -21,7 +21,7 @@ from stage3.errors import DataError
 LAYOUT_MEANING = "vlm"
 """What the 7 layout features mean (see `PanelTable.layout`); a checkpoint records which meaning it was trained on."""
 
-# One row a panel. Boxes are shares of the page (0..1, after clamping), NaN where there is none.
+# One row per panel. Boxes are shares of the page (0..1, after clamping), NaN where there is none.
 PANEL_COLUMNS: dict[str, str] = {
     "panel_id": "str",  # "{page_id}#{source_index}"
     "page": "int32",  # row of `pages`
@@ -36,7 +36,7 @@ PANEL_COLUMNS: dict[str, str] = {
     "description": "str",
     "speakers": "str",  # names, comma-separated, for display only
 }
-# One row a page that has at least one usable panel.
+# One row per page that has at least one usable panel.
 PAGE_COLUMNS: dict[str, str] = {
     "page_id": "str",  # canonical id
     "book_id": "str",
@@ -56,7 +56,7 @@ PAGE_COLUMNS: dict[str, str] = {
 class DataReport:
     """Counts and first examples of everything a reader kept, changed or left out.
 
-    `counts[code]` is how often an anomaly happened, `examples[code]` the first paths it hit, `skipped` one entry a
+    `counts[code]` is how often an anomaly happened, `examples[code]` the first paths it hit, `skipped` one entry per
     page left out, with its reason; `seen == kept + sum of skipped` always holds for pages.
     """
 
@@ -111,8 +111,8 @@ class PanelTable:
     """All usable panels of a data set.
 
     Attributes:
-        panels: one row a panel, columns `PANEL_COLUMNS`, contiguous by page, in reading order.
-        pages: one row a page, columns `PAGE_COLUMNS`.
+        panels: one row per panel, columns `PANEL_COLUMNS`, contiguous by page, in reading order.
+        pages: one row per page, columns `PAGE_COLUMNS`.
         report: what was kept and left out.
     """
 
@@ -177,8 +177,8 @@ class PanelTable:
         """(V, 7) float32 layout features; rows of panels without a box are 0.
 
         w/h in page units, area share, place in reading order / 15, 0, 0, center x, center y: the `LAYOUT_MEANING` that
-        the earlier trainer's vlm checkpoints know, at its 16 panels a page. It is 15 whatever `max_panels` is, so that
-        a panel's features follow from its page alone. The two zeros are unused character and balloon counts.
+        the original trainer's vlm checkpoints know, at its 16 panels per page. It is 15 whatever `max_panels` is, so
+        that a panel's features follow from its page alone. The two zeros are unused character and balloon counts.
         """
         p = self.panels
         x, y, w, h = (np.nan_to_num(p[c].to_numpy(dtype=np.float32)) for c in "xywh")

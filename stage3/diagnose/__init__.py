@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VERDICTS = {
     "healthy": "panels differ, also within a page, and page mates, or image and text, find each other",
     "no signal": "nothing has collapsed, but page mates are no closer than chance: untrained or badly trained",
-    "page-collapsed": "the panels of a page have become one point: pages differ, panels within them do not",
+    "page-collapsed": "the panels of a page have become one point: pages differ, panels of a page do not",
     "collapsed": "all panels have become (nearly) the same",
     "not finite": "embeddings hold NaN or infinity",
 }
@@ -52,7 +52,12 @@ MAX_PANELS = 20_000  # neighbors are quadratic; of more, evenly spaced pages are
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A verdict (a key of `VERDICTS`), why in sentences, and the numbers behind it, NaN where not defined."""
+    """A verdict (a key of `VERDICTS`), why in sentences, and the numbers behind it, NaN where not defined.
+
+    Example:
+        >>> Diagnosis("healthy", ["panels differ"], {}).exit_code
+        0
+    """
 
     verdict: str
     reasons: list[str]
@@ -74,11 +79,16 @@ def diagnose(panel: Tensor, page_ids: Tensor, retrieval: Mapping[str, float] | N
             metrics.jsonl or an evaluation report does), or None where only embeddings are known.
 
     Raises:
-        DataError: no panels, or as many page ids as panels there are not.
+        DataError: no panels, or another number of page ids than of panels.
+
+    Example:
+        >>> import torch
+        >>> diagnose(torch.ones(8, 4), torch.arange(8) // 2).verdict
+        'collapsed'
     """
     if panel.ndim != 2 or not len(panel) or len(panel) != len(page_ids):
         raise DataError(
-            f"embeddings {tuple(panel.shape)} and page ids {tuple(page_ids.shape)}: needed are one row and one id a "
+            f"embeddings {tuple(panel.shape)} and page ids {tuple(page_ids.shape)}: expected one row and one id per "
             "panel, and at least one panel"
         )
     wrong = int((~panel.isfinite().all(dim=1)).sum())
@@ -154,7 +164,7 @@ def _judge(n: Mapping[str, float]) -> tuple[str, list[str]]:
         reasons.append(f"all panels lie in a narrow cone (mean cosine {1 - spread:.4f}), yet can be told apart")
     if math.isfinite(share):
         gap = n["collapse/page_gap"]
-        against = ", against the aim of training" if gap <= 0 else ""
+        against = ", contrary to the aim of training" if gap <= 0 else ""
         reasons.append(f"page gap {gap:.3f}{against}; panels of a page spread {percent(share, 0)} as wide as others")
     aligned, said = _retrieval(n)
     reasons = [words, *([said] if said else []), *reasons]

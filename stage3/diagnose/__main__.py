@@ -22,19 +22,17 @@ EXAMPLES = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, diagnose, print; exit code 0 when nothing has collapsed, 3 when something has."""
-    about = (
-        "Tell healthy, page-collapsed and collapsed embeddings apart. Exit code 0 when nothing has collapsed, else 3."
-    )
+    about = "Are embeddings healthy, page-collapsed or collapsed? Exit code 0 if nothing has collapsed, else 3."
     parser = Parser("diagnose", about, EXAMPLES, usage="--run RUN | --embeddings X.zarr [--json] ...")
-    parser.add_run("folder of a run; its best checkpoint is judged on pages it was not trained on", required=False)
-    parser.add_argument("--embeddings", help="a Zarr store of panel embeddings, as `stage3.embed` writes")
-    parser.add_split(None, "default test, or val where no book is held out")
+    parser.add_run("folder of a run; its best checkpoint is diagnosed on pages it was not trained on", required=False)
+    parser.add_argument("--embeddings", metavar="X.zarr", help="Zarr store that `stage3 embed` wrote")
+    parser.add_split(None, "default test, or val if no book is held out")
     parser.add_checkpoint()
     parser.add_json()
     parser.add_settings(DATA_SETTINGS)
     args = parser.parse(argv)
     if bool(args.run) == bool(args.embeddings):
-        raise ConfigError("name either --run RUN or --embeddings X.zarr")
+        raise ConfigError("give either --run RUN or --embeddings X.zarr")
     if args.run:
         folder = RunFolder.load(args.run)
 

@@ -87,7 +87,7 @@ def summary_lines(found: Mapping[str, Any], places: Any) -> Iterator[str]:
     """What was written, in words."""
     if found["panels_cut"]:
         cut = f"{counted(found['panels_cut'], 'panel')} on {counted(found['pages_cut'], 'page')}"
-        yield f"left out: {cut}; Stage 4 holds 16 panels a page"
+        yield f"left out: {cut}; Stage 4 holds 16 panels per page"
     if not found["finished"]:
         written = f"{counted(found['written'], 'chunk')} written, {found['kept']} were there"
         yield f"{written}; run without --pages to finish the store"
@@ -97,7 +97,7 @@ def summary_lines(found: Mapping[str, Any], places: Any) -> Iterator[str]:
     else:
         yield f"{places.zarr}: {counted(found['pages'], 'page')}, {counted(found['panels'], 'panel')}"
         yield f"{counted(found['written'], 'chunk')} written, {found['kept']} kept from an earlier attempt"
-    yield f"beside it: {places.metadata.name} (pages in row order), {places.sidecar.name} (a row a panel)"
+    yield f"beside it: {places.metadata.name} (pages in row order), {places.sidecar.name} (one row per panel)"
 
 
 def verify(out: Path | str, tell: Callable[[str], None] = lambda _: None) -> list[str]:
@@ -116,5 +116,5 @@ def verify(out: Path | str, tell: Callable[[str], None] = lambda _: None) -> lis
         found.append(damage)
         tell(damage)
     if not found:
-        tell(f"{places.zarr}: every file is what was written")
+        tell(f"{places.zarr}: intact")
     return found

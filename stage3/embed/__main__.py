@@ -14,32 +14,32 @@ from stage3.storage import to_json
 
 EXAMPLES = (
     "python -m stage3.embed --run runs/first --out first.zarr",
-    "python -m stage3.embed --run runs/first --data all/comics --out all.zarr   (again after a stop: it goes on)",
-    "python -m stage3.embed --run runs/first --out first.zarr --pages 0:600000  (one part; others may run beside it)",
+    "python -m stage3.embed --run runs/first --data all/comics --out all.zarr   (resumes a stopped export)",
+    "python -m stage3.embed --run runs/first --out first.zarr --pages 0:600000  (one part; others may run in parallel)",
     "python -m stage3.embed --out first.zarr --verify                           (reads everything, compares hashes)",
 )
 ABOUT = """Write the fused panel embeddings of a run's best checkpoint as a Zarr store for Stage 4.
 
 X.zarr holds panel_embeddings (pages, 16, dim) and panel_masks (pages, 16); X.metadata.json lists the pages in row
-order; X.panels.parquet has a row for each panel. Embeddings are as the encoder gives them, not of length 1: divide by
-the norm for cosines. A stopped export goes on with the same command and ends with the same bytes."""
+order; X.panels.parquet has one row per panel. Embeddings are as the encoder gives them, not normalized: divide by the
+norm for cosines. The same command resumes a stopped export and ends with the same bytes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, export or verify, print; returns the exit code."""
     parser = Parser("embed", ABOUT, EXAMPLES, usage="--run RUN --out X.zarr [--data FOLDER] [--verify] [--json] ...")
-    parser.add_run("folder of the run; left out, --verify checks the store that is there", required=False)
-    parser.add_argument("--out", required=True, metavar="X.zarr", help="the store")
-    parser.add_split("all", "which pages; default all")
+    parser.add_run("folder of the run; not needed with --verify", required=False)
+    parser.add_argument("--out", required=True, metavar="X.zarr", help="the store to write or verify")
+    parser.add_split("all", "pages to export; default all")
     parser.add_checkpoint()
-    parser.add_argument("--pages", metavar="A:B", help="write only these rows of the store, on borders of 100 pages")
-    parser.add_argument("--verify", action="store_true", help="read the whole store and name every damaged file")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda; part of what makes bytes equal")
+    parser.add_argument("--pages", metavar="A:B", help="write only these rows of the store, in multiples of 100")
+    parser.add_argument("--verify", action="store_true", help="read all of the store and name every damaged file")
+    parser.add_device("auto", "; equal bytes need the same device")
     parser.add_json()
     parser.add_settings(DATA_SETTINGS)
     args = parser.parse(argv)
     if not args.run and not args.verify:
-        raise ConfigError("name the run to export with --run RUN, or check a store with --verify")
+        raise ConfigError("give the run to export with --run RUN, or verify a store with --verify")
     tell: Callable[[str], None] = (lambda _: None) if args.json else say
     summary: dict[str, Any] = {"out": args.out}
     if args.run:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(to_json(summary))
     if summary.get("damages"):
         many = counted(len(summary["damages"]), "damaged part")
-        raise StorageError(f"{args.out}: {many}. Run the command that wrote it again to repair it.")
+        raise StorageError(f"{args.out}: {many}. Repeat the command that wrote the store to repair it.")
     return 0
 
 

@@ -78,14 +78,16 @@ def run_export(
         on_pages(sum(_pages_in(job, chunk) for chunk in kept))
         missing = [chunk for chunk in wanted if chunk not in kept]
         if missing and kept and other_bits:
-            raise StorageError(f"{places.zarr} was begun with {other_bits}; its bytes would differ. Go on as it began.")
+            raise StorageError(
+                f"{places.zarr} was begun with {other_bits}; its bytes would differ. Continue with the same."
+            )
         finished = not missing and (shard is not None or (places.complete.exists() and not any(damages(places))))
         if not finished:
             _withdraw(places)
             replace_file(places.done(name), done_bytes(kept))
             for chunk in missing:
                 if stop():
-                    raise Interrupted(f"stopped before chunk {chunk} of {job.chunks}; the same command goes on")
+                    raise Interrupted(f"stopped before chunk {chunk} of {job.chunks}; the same command resumes")
                 add_done(places.done(name), write_chunk(places, chunk, *job.embed_chunk(chunk)))
                 on_pages(_pages_in(job, chunk))
             if shard is None:
@@ -106,10 +108,7 @@ def run_export(
 def _chunks_of(job: Export, shard: tuple[int, int]) -> range:
     first, end = shard
     if not 0 <= first < end <= len(job.pages) or first % CHUNK or (end % CHUNK and end != len(job.pages)):
-        raise DataError(
-            f"pages {first}:{end} do not lie on chunk borders: give multiples of {CHUNK}; the last page is "
-            f"{len(job.pages)}"
-        )
+        raise DataError(f"pages {first}:{end} must be multiples of {CHUNK}; the last page is {len(job.pages)}")
     return range(first // CHUNK, -(-end // CHUNK))
 
 
@@ -123,7 +122,7 @@ def _check_place(places: Places) -> None:
         return
     for path in (places.zarr, places.metadata, places.sidecar):
         if path.exists():
-            raise DataError(f"{path} exists and no export made it. Give another --out, or move it away.")
+            raise DataError(f"{path} exists and was not written by an export. Choose another --out, or move it away.")
 
 
 @contextmanager
@@ -154,7 +153,7 @@ def _begin(job: Export, *, clean_all: bool) -> str:
         if changed:
             shown = "; ".join(f"{k}: {str(before.get(k))[:24]} then, {str(job.plan[k])[:24]} now" for k in changed)
             raise DataError(
-                f"{places.zarr} is a store of something else ({shown}). It is not continued: give another --out, or "
+                f"{places.zarr} is a store of something else ({shown}). Choose another --out, or "
                 f"delete it and {places.export}."
             )
         other_bits = ", ".join(

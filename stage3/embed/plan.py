@@ -24,7 +24,7 @@ from stage3.model import embedding
 from stage3.model.objectives import Stage3
 from stage3.runs import RunFolder
 
-SIDECAR_ROWS = 100_000  # panels a row group of the sidecar
+SIDECAR_ROWS = 100_000  # panels per row group of the sidecar
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Export:
         """Plan the export of a split's pages.
 
         Raises:
-            DataError: no page has a panel, or `out` is no name of a store.
+            DataError: no page has a panel, or `out` is not the name of a store.
         """
         pages = data.pages(split)
         if not len(pages):
@@ -130,7 +130,7 @@ class Export:
         return embeddings, masks
 
     def metadata(self) -> Iterator[dict[str, Any]]:
-        """One object a page, in row order, as Stage 4 reads them."""
+        """One object per page, in row order, as Stage 4 reads them."""
         _, page, slot = self.layout
         stored = np.bincount(page[slot < SLOTS], minlength=len(self.pages)).tolist()
         frame = self.data.table.pages.iloc[self.pages]
@@ -139,7 +139,7 @@ class Export:
             yield {"sequence_index": i, "canonical_id": page_id, "num_panels": n, "overall_summary": summary}
 
     def sidecar(self) -> Iterator[dict[str, Any]]:
-        """The sidecar's columns, in parts: a row for each stored panel."""
+        """The sidecar's columns, in parts: one row per stored panel."""
         rows, page, slot = (column[self.layout[2] < SLOTS] for column in self.layout)
         for start in range(0, len(rows), SIDECAR_ROWS):
             yield self._sidecar_part(*(column[start : start + SIDECAR_ROWS] for column in (rows, page, slot)))

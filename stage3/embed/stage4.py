@@ -2,8 +2,8 @@
 
     X.zarr/           Zarr format 2, a directory store: panel_embeddings (pages, 16, D) float32 and panel_masks
                       (pages, 16) bool, chunks of 100 pages; a page's panels first, in reading order, the rest exactly 0
-    X.metadata.json   a JSON list, one object a page in row order
-    X.panels.parquet  one row a panel
+    X.metadata.json   a JSON list, one object per page in row order
+    X.panels.parquet  one row per panel
     X.export/         plan.json (what the store is made of), done.jsonl (SHA-256 of each chunk), COMPLETE.json
 
 Zarr reads a missing chunk as zeros without a word. So every chunk is written, also one of zeros alone; a chunk enters
@@ -62,7 +62,7 @@ class Places:
         """Of `X.zarr`."""
         path = Path(path)
         if path.suffix != ".zarr":
-            raise DataError(f"{path}: the name of a store ends in .zarr")
+            raise DataError(f"{path}: the name of a store must end in .zarr")
         return cls(path)
 
     @property
@@ -198,7 +198,7 @@ def done_lines(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def chunk_damage(places: Places, entry: Mapping[str, Any], *, thorough: bool = True) -> list[str]:
-    """What is wrong with a chunk of the done list, one sentence a file; nothing when it is whole.
+    """What is wrong with a chunk of the done list, one sentence per file; nothing when it is intact.
 
     Args:
         places: of the store.
@@ -261,12 +261,12 @@ class Store:
     masks: Any
 
     def metadata(self) -> list[dict[str, Any]]:
-        """One object a page, in row order."""
+        """One object per page, in row order."""
         pages: list[dict[str, Any]] = json.loads(read_file(self.places.metadata, 2**36))
         return pages
 
     def panels(self) -> Any:
-        """The sidecar, a DataFrame with one row a panel in the order of the store."""
+        """The sidecar, a DataFrame with one row per panel in the order of the store."""
         import pandas as pd
 
         return pd.read_parquet(self.places.sidecar)
@@ -287,17 +287,17 @@ def read_store(path: Path | str) -> Store:
     if not places.complete.exists():
         raise StorageError(
             f"{places.zarr}: not finished, {places.complete} is missing, so rows may read as zeros. Run the same "
-            "`python -m stage3.embed` command again; it goes on where it was stopped."
+            "`python -m stage3.embed` command again to finish it."
         )
     wrong = list(damages(places, thorough=False))
     if wrong:
-        raise StorageError(f"{wrong[0]}{_more(wrong)}. Run the command that wrote the store again to repair it.")
+        raise StorageError(f"{wrong[0]}{_more(wrong)}. Repeat the command that wrote the store to repair it.")
     group = zarr.open_group(str(places.zarr), mode="r", zarr_format=2)
     return Store(places, read_json(places.plan), group[ARRAYS[0]], group[ARRAYS[1]])
 
 
 def damages(places: Places, *, thorough: bool = True) -> Iterator[str]:
-    """Everything that is wrong with a finished store, one sentence a file.
+    """Everything that is wrong with a finished store, one sentence per file.
 
     Args:
         places: of the store.
@@ -413,5 +413,5 @@ def _foreign_arrays(path: Path) -> tuple[Any, Any]:
 
 
 def pretty(value: Mapping[str, Any]) -> bytes:
-    """Strict JSON, one line an entry, keys in the order given."""
+    """Strict JSON, one line per entry, keys in the order given."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = "Measure a run's best checkpoint on held-out pages: retrieval both ways, collapse, reconstruction."
     parser = Parser("evaluate", about, EXAMPLES, usage="--run RUN [--split SPLIT] [--data FOLDER] [--json] ...")
     parser.add_run()
-    parser.add_split(None, "default test, or val where no book is held out")
+    parser.add_split(None, "default test, or val if no book is held out")
     parser.add_checkpoint()
     parser.add_argument(
         "--intervals", default="page", choices=("page", "book"), help="what the bootstrap resamples; default page"
@@ -32,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--max_pages",
         type=int,
         default=MAX_PAGES,
-        help=f"evenly spaced pages stand for more; 0 takes all; default {MAX_PAGES}",
+        metavar="N",
+        help=f"use at most N pages, evenly spaced; 0 uses all; default {MAX_PAGES}",
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto; default cpu, where numbers repeat exactly")
+    parser.add_device("cpu", ", which gives the same numbers every time")
     parser.add_json()
     parser.add_settings(DATA_SETTINGS)
     args = parser.parse(argv)

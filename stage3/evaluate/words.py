@@ -11,8 +11,8 @@ from stage3.cli import DASH, counted, number, percent
 
 ROWS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "mean reciprocal rank", "median_rank": "median rank"}
 WAYS = {
-    "i2t": "image → text, over the whole gallery",
-    "t2i": "text → image, over the whole gallery",
+    "i2t": "image → text, in the full gallery",
+    "t2i": "text → image, in the full gallery",
     "text_to_panel": "text → fused panel (for information)",
     "image_to_panel": "image → fused panel (for information)",
 }
@@ -67,9 +67,9 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
 def _reconstruction_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield "reconstruction of a panel from its page mates"
     if "reconstruction/skill" not in report:
-        yield "  not measured: the run gives it weight 0, so its head never learned"
+        yield "  not measured: its weight is 0, so its head was not trained"
         return
-    yield _line(report, "reconstruction/skill", "  skill (1 perfect, 0 the mean panel)")
+    yield _line(report, "reconstruction/skill", "  R² (1 perfect, 0 the mean panel)")
     yield _line(report, "reconstruction/rank_r1", "  prediction is nearest to its panel")
 
 

@@ -178,7 +178,7 @@ class FeatureSet:
         text_ids: Array | None = None,
         image_sizes: tuple[int, ...] | None = None,
     ) -> FeatureSet:
-        """A feature set from arrays, one row a panel; for tests and synthetic data.
+        """A feature set from arrays, one row per panel; for tests and synthetic data.
 
         Args:
             image: (V, Di).
@@ -193,7 +193,7 @@ class FeatureSet:
         """
         n = len(image)
         if image.ndim != 2 or text.ndim != 2 or len(text) != n:
-            raise DataError(f"image {image.shape} and text {text.shape} must be matrices with one row a panel")
+            raise DataError(f"image {image.shape} and text {text.shape} must be matrices with one row per panel")
         sizes = image_sizes or (image.shape[1],)
         if sum(sizes) != image.shape[1]:
             raise DataError(f"image_sizes {sizes} add up to {sum(sizes)}, image has {image.shape[1]} columns")
@@ -227,7 +227,7 @@ def _take(matrix: Rows, rows: Array) -> Array:
 def load_or_build(
     table: PanelTable, config: Config, *, shipped: Path | None = None, progress: bool = True
 ) -> FeatureSet:
-    """Features of every panel, from the store where they are there, computed where not.
+    """Features of every panel, from the store where it has them, else computed.
 
     Interrupted work is continued by the next call; a page whose image is missing or unreadable loses its image
     modality and is counted in the report, which also joins `table.report`.
@@ -281,13 +281,13 @@ def export(features: FeatureSet, folder: Path) -> list[Path]:
     """Write a small float16 store of exactly these features, to ship with the data; `load_or_build` looks there first.
 
     Returns:
-        The files written, one a backbone.
+        The files written, one per backbone.
 
     Raises:
         DataError: the features were made in memory, so that there is nothing to find them by.
     """
     if features.keys is None:
-        raise DataError(f"{folder}: only features that load_or_build made can be exported; these were made in memory")
+        raise DataError(f"{folder}: only features from load_or_build can be exported; these were made in memory")
     keys, written = features.keys, []
     edges = np.cumsum((0, *features.image_sizes))
     vectors_of_images = features.images.take(np.arange(len(keys.images)))
@@ -307,7 +307,7 @@ def usable_device(name: str) -> str:
     """The device of a setting as torch calls it; `auto` is the first GPU, else the CPU.
 
     Raises:
-        ConfigError: no device is called so, or this machine lacks it.
+        ConfigError: there is no such device, or this machine lacks it.
     """
     import torch
 

@@ -253,7 +253,7 @@ def extract_texts(
 def fitting(vectors: Array, dtype: str, name: str) -> Array:
     """The vectors, if all their numbers are finite and stay so in the store's format."""
     if not np.isfinite(vectors).all():
-        raise DataError(f"backbone {name}: its features are not finite; its weights or its precision are unsound")
+        raise DataError(f"backbone {name}: its features are not finite; check its weights and the precision")
     if np.abs(vectors).max(initial=0.0) > np.finfo(dtype).max:
         raise DataError(f"backbone {name}: features up to {np.abs(vectors).max():.3g}; set feature_dtype to float32")
     return vectors
@@ -262,7 +262,7 @@ def fitting(vectors: Array, dtype: str, name: str) -> Array:
 def ordered(
     pool: ThreadPoolExecutor | None, work: Callable[[Any], Any], jobs: Iterable[Any], workers: int
 ) -> Iterator[Any]:
-    """Results in the order of the jobs; at most a few jobs a thread are ahead of the reader."""
+    """Results in the order of the jobs; at most a few jobs per thread are ahead of the reader."""
     if pool is None:
         yield from map(work, jobs)
         return

@@ -3,7 +3,7 @@
 Shape letters: V panels, P pages, M panels that have both an image and a text, D dimension.
 
 Every function computes in float32 whatever the dtype of its input and whatever autocast says, has no state and no
-randomness, and returns one value a panel (`PanelLoss`), never a bare mean: who averages decides over what.
+randomness, and returns one value per panel (`PanelLoss`), never a bare mean: who averages decides over what.
 """
 
 import math
@@ -28,16 +28,21 @@ __all__ = [
 ]
 
 DENSE_UP_TO = 256
-"""Rows up to which the whole similarity matrix is formed; above, blocks give the same numbers in linear memory."""
+"""Rows up to which the full similarity matrix is formed; above, blocks give the same numbers in linear memory."""
 
 
 @dataclass(frozen=True)
 class PanelLoss:
-    """One loss value a panel, and the panels for which that loss is defined.
+    """One loss value per panel, and the panels for which that loss is defined.
 
     Attributes:
         value: (V,) float32; exactly 0 where `valid` is False, and no gradient flows from there.
         valid: (V,) bool.
+
+    Example:
+        >>> loss = PanelLoss(torch.tensor([2.0, 0.0]), torch.tensor([True, False]))
+        >>> loss.count, float(loss.mean)
+        (1, 2.0)
     """
 
     value: Tensor
@@ -55,13 +60,23 @@ class PanelLoss:
 
 
 def page_counts(page_ids: Tensor | PageIndex) -> Tensor:
-    """Number of panels on each panel's page: (V,) ids, in any order, to (V,) int64 counts of at least 1."""
+    """Number of panels on each panel's page: (V,) ids, in any order, to (V,) int64 counts of at least 1.
+
+    Example:
+        >>> page_counts(torch.tensor([7, 7, 3])).tolist()
+        [2, 2, 1]
+    """
     page, counts = page_index(page_ids)
     return counts[page]
 
 
 def page_mates(page_ids: Tensor) -> Tensor:
-    """(V, V) bool: the same page, and not the panel itself."""
+    """(V, V) bool: the same page, and not the panel itself.
+
+    Example:
+        >>> page_mates(torch.tensor([7, 7, 3])).int().tolist()
+        [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    """
     return (page_ids[:, None] == page_ids[None, :]).fill_diagonal_(False)
 
 
@@ -83,7 +98,7 @@ def supcon(
         z: (V, D) embeddings, of any norm.
         page_ids: (V,) int64 page of each panel: any values, any order; or their `page_index`, to save computing it.
         temperature: tau > 0 of the equation, as a number or a 0-dim tensor (which then receives its gradient).
-        chunk_size: rows of the similarity matrix held at a time. Default: the whole matrix up to
+        chunk_size: rows of the similarity matrix held at a time. Default: the full matrix up to
             `DENSE_UP_TO` panels, blocks that fit a linear memory above.
         include_singletons: ablation. Count panels without a positive as valid zeros, which dilutes the mean.
         log_epsilon: ablation. Add this inside the logarithm after subtracting the row's maximum with the anchor's
@@ -91,11 +106,17 @@ def supcon(
 
     Raises:
         ValueError: shapes disagree, or the temperature is not a positive finite number.
+
+    Example:
+        >>> z, page_ids = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1])
+        >>> loss = supcon(z, page_ids, temperature=1.0)  # both anchors of page 0: ln(1 + 1/e)
+        >>> round(float(loss.mean), 4), loss.valid.tolist()
+        (0.3133, [True, True, False])
     """
     pages = page_index(page_ids)
     _check_rows("z", z, "page_ids", pages.page)
     if log_epsilon and chunk_size is not None:
-        raise ValueError("log_epsilon has no chunked form: leave chunk_size out.")
+        raise ValueError("log_epsilon has no blockwise variant: leave chunk_size out.")
     tau = _temperature(temperature, z)
     with _full_precision(z):
         n_mates = page_counts(pages) - 1
@@ -136,6 +157,11 @@ def info_nce(
 
     Raises:
         ValueError: shapes disagree, or the temperature is not a positive finite number.
+
+    Example:
+        >>> to_text, to_image = info_nce(torch.eye(2), torch.eye(2), temperature=1.0)
+        >>> [round(v, 4) for v in to_text.value.tolist()]  # ln(1 + 1/e)
+        [0.3133, 0.3133]
     """
     _check_pair("image", image, "text", text)
     if text_ids is not None:
@@ -161,6 +187,11 @@ def leave_one_out_mean(e: Tensor, page_ids: Tensor | PageIndex) -> Tensor:
 
     Returns:
         (V, D) float32; rows of pages with a single panel are 0 (`page_counts(page_ids) > 1` tells them).
+
+    Example:
+        >>> e = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+        >>> leave_one_out_mean(e, torch.tensor([0, 0, 1])).tolist()
+        [[3.0, 4.0], [1.0, 2.0], [0.0, 0.0]]
     """
     page, counts = page_index(page_ids)
     _check_rows("e", e, "page_ids", page)
@@ -183,6 +214,11 @@ def reconstruction(prediction: Tensor, target: Tensor, valid: Tensor, *, detach_
 
     Raises:
         ValueError: shapes disagree.
+
+    Example:
+        >>> prediction, target = torch.tensor([[1.0, 1.0], [9.0, 9.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+        >>> reconstruction(prediction, target, torch.tensor([True, False])).value.tolist()
+        [0.5, 0.0]
     """
     _check_pair("prediction", prediction, "target", target)
     _check_rows("prediction", prediction, "valid", valid)

@@ -2,7 +2,7 @@
 
 Shape letters: V rows (panels), D dimension, B rows of one block of the similarity matrix, P pages.
 
-The matrix is visited in B x B blocks and never stored: the forward pass keeps one log-sum-exp a row, the backward
+The matrix is visited in B x B blocks and never stored: the forward pass keeps one log-sum-exp per row, the backward
 pass forms each block again (the idea of FlashAttention, Dao et al. 2022, arXiv:2205.14135). Four savings bring
 the time near that of the bare matrix products:
 
@@ -42,7 +42,13 @@ class PageIndex(NamedTuple):
 
 
 def page_index(page_ids: Tensor | PageIndex) -> PageIndex:
-    """The index of (V,) page ids, in any order; one that a caller has already is taken as it is."""
+    """The index of (V,) page ids, in any order; one that a caller has already is taken as it is.
+
+    Example:
+        >>> page, counts = page_index(torch.tensor([7, 3, 7]))
+        >>> page.tolist(), counts.tolist()
+        ([1, 0, 1], [1, 2])
+    """
     if isinstance(page_ids, PageIndex):
         return page_ids
     _, page, counts = torch.unique(page_ids, return_inverse=True, return_counts=True)
@@ -50,7 +56,7 @@ def page_index(page_ids: Tensor | PageIndex) -> PageIndex:
 
 
 def supcon_chunked(z: Tensor, page_ids: Tensor | PageIndex, tau: Tensor, chunk_size: int | None = None) -> Tensor:
-    """`losses.supcon` by blocks: (V,) values, 0 for panels without page mates.
+    """`losses.supcon`, blockwise: (V,) values, 0 for panels without page mates.
 
     Args:
         z: (V, D) embeddings of any norm and any floating dtype, computed in float32
@@ -67,7 +73,7 @@ def supcon_chunked(z: Tensor, page_ids: Tensor | PageIndex, tau: Tensor, chunk_s
 def info_nce_chunked(
     image: Tensor, text: Tensor, groups: Tensor, tau: Tensor, chunk_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`losses.info_nce` by blocks: (M,) values image to text and text to image.
+    """`losses.info_nce`, blockwise: (M,) values image to text and text to image.
 
     Args:
         image: (M, D) of any norm and any floating dtype, computed in float32

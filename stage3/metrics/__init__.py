@@ -65,8 +65,8 @@ def retrieval_ranks(
     A tie counts half: the rank is the mean over all orders of the tied rows (Nguyen et al. call it the mid-rank), so
     a collapsed model, where everything ties, gets (G + 1) / 2 and a recall at 1 of 0, not of 1.
 
-    Rows that cannot be told apart from the partner do not compete: where `query_ids` and `gallery_ids` are equal and
-    non-negative (identical texts, usually), the row is left out unless it is the partner itself.
+    Rows that cannot be told apart from the true match do not compete: where `query_ids` and `gallery_ids` are equal and
+    non-negative (identical texts, usually), the row is left out unless it is the true match itself.
 
     Args:
         query: (N, D) embeddings, of any norm.
@@ -80,40 +80,75 @@ def retrieval_ranks(
 
     Raises:
         ValueError: shapes disagree.
+
+    Example:
+        >>> query, gallery = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> retrieval_ranks(query, gallery).tolist()
+        [1.0, 2.0]
     """
     query, gallery = _unit(query, "query"), _unit(gallery, "gallery")
     return _ranks(query, gallery, gallery.new_zeros(len(gallery)), partner, query_ids, gallery_ids)
 
 
 def recall_at(ranks: Tensor, k: int) -> float:
-    """Share of ranks that are at most k, 0 to 1 (R@k); NaN without ranks."""
+    """Share of ranks that are at most k, 0 to 1 (R@k); NaN without ranks.
+
+    Example:
+        >>> recall_at(torch.tensor([1.0, 3.0, 6.0, 2.0]), 5)
+        0.75
+    """
     return _mean(ranks <= k)
 
 
 def mrr(ranks: Tensor) -> float:
-    """Mean of 1 / rank, 0 to 1 (mean reciprocal rank, Voorhees 1999); NaN without ranks."""
+    """Mean of 1 / rank, 0 to 1 (mean reciprocal rank, Voorhees 1999); NaN without ranks.
+
+    Example:
+        >>> mrr(torch.tensor([1.0, 2.0]))
+        0.75
+    """
     return _mean(1 / ranks.double())
 
 
 def median_rank(ranks: Tensor) -> float:
-    """Median rank, the mean of the middle two for an even number; NaN without ranks."""
+    """Median rank, the mean of the middle two for an even number; NaN without ranks.
+
+    Example:
+        >>> median_rank(torch.tensor([1.0, 2.0, 7.0, 9.0]))
+        4.5
+    """
     return float(ranks.double().quantile(0.5)) if len(ranks) else math.nan
 
 
 def chance_recall(gallery_size: int, k: int) -> float:
-    """R@k of random ranks 1 to `gallery_size`; NaN for an empty gallery."""
+    """R@k of random ranks 1 to `gallery_size`; NaN for an empty gallery.
+
+    Example:
+        >>> chance_recall(20, 5)
+        0.25
+    """
     return min(k, gallery_size) / gallery_size if gallery_size else math.nan
 
 
 def chance_mean_reciprocal_rank(gallery_size: int) -> float:
-    """MRR of random ranks 1 to `gallery_size`: the harmonic number over the size; NaN for an empty gallery."""
+    """MRR of random ranks 1 to `gallery_size`: the harmonic number over the size; NaN for an empty gallery.
+
+    Example:
+        >>> chance_mean_reciprocal_rank(2)  # (1 + 1/2) / 2
+        0.75
+    """
     if not gallery_size:
         return math.nan
     return float((1 / torch.arange(1, gallery_size + 1, dtype=torch.float64)).sum()) / gallery_size
 
 
 def chance_median_rank(gallery_size: int) -> float:
-    """Median of random ranks 1 to `gallery_size`; NaN for an empty gallery."""
+    """Median of random ranks 1 to `gallery_size`; NaN for an empty gallery.
+
+    Example:
+        >>> chance_median_rank(4)
+        2.5
+    """
     return (gallery_size + 1) / 2 if gallery_size else math.nan
 
 
@@ -125,6 +160,11 @@ class WithinPage:
         ranks: (N,) float64 mid-ranks of the panels that have at least one competitor.
         panels: (N,) int64 rows of these panels in the input.
         competitors: (N,) int64 rows of the page that each of them had to beat.
+
+    Example:
+        >>> found = WithinPage(torch.tensor([1.0, 2.0]), torch.tensor([0, 1]), torch.tensor([1, 1]))
+        >>> found.accuracy, found.chance
+        (0.5, 0.5)
     """
 
     ranks: Tensor
@@ -153,6 +193,11 @@ def within_page_ranks(image: Tensor, text: Tensor, page_ids: Tensor, text_ids: T
 
     Raises:
         ValueError: shapes disagree.
+
+    Example:
+        >>> found = within_page_ranks(torch.eye(3), torch.eye(3), torch.tensor([0, 0, 1]))
+        >>> found.panels.tolist(), found.ranks.tolist(), found.accuracy, found.chance
+        ([0, 1], [1.0, 1.0], 1.0, 0.5)
     """
     image, text = _unit(image, "image"), _unit(text, "text")
     _check_length("text", text, len(image))
@@ -183,6 +228,11 @@ def same_page_r_precision(z: Tensor, page_ids: Tensor) -> Tensor:
 
     Returns:
         (V,) float64, 0 to 1; NaN for panels without mates (`mean_defined` skips them).
+
+    Example:
+        >>> z = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> same_page_r_precision(z, torch.tensor([0, 0, 1])).tolist()
+        [1.0, 1.0, nan]
     """
     z = _unit(z, "z")
     _check_length("page_ids", page_ids, len(z))
@@ -202,7 +252,12 @@ def same_page_r_precision(z: Tensor, page_ids: Tensor) -> Tensor:
 
 
 def chance_r_precision(page_ids: Tensor) -> float:
-    """Mean R-precision of random order: the mean of R / (V - 1) over panels with mates; NaN without any."""
+    """Mean R-precision of random order: the mean of R / (V - 1) over panels with mates; NaN without any.
+
+    Example:
+        >>> chance_r_precision(torch.tensor([0, 0, 1, 1, 2]))  # one mate among four others
+        0.25
+    """
     mates = page_counts(page_ids) - 1
     return _mean(mates[mates > 0].double() / max(1, len(page_ids) - 1))
 
@@ -212,7 +267,12 @@ def chance_r_precision(page_ids: Tensor) -> float:
 
 @dataclass(frozen=True)
 class AlignmentUniformity:
-    """Alignment (0 to 4, lower is closer) and uniformity (-4 or so to 0, lower is more spread)."""
+    """Alignment (0 to 4, lower is closer) and uniformity (-4 or so to 0, lower is more spread).
+
+    Example:
+        >>> AlignmentUniformity(alignment=0.5, uniformity=-2.0).uniformity
+        -2.0
+    """
 
     alignment: float
     uniformity: float
@@ -229,6 +289,11 @@ def alignment_uniformity(image: Tensor, text: Tensor, panel: Tensor, t: float = 
 
     Returns:
         NaN where there is no pair to average.
+
+    Example:
+        >>> found = alignment_uniformity(torch.eye(2), torch.eye(2), torch.eye(2))  # distance^2 of the panels: 2
+        >>> round(found.alignment, 6), round(found.uniformity, 6)
+        (0.0, -4.0)
     """
     image, text, panel = _unit(image, "image"), _unit(text, "text"), _unit(panel, "panel")
     _check_length("text", text, len(image))
@@ -248,7 +313,7 @@ def alignment_uniformity(image: Tensor, text: Tensor, panel: Tensor, t: float = 
 def effective_rank(z: Tensor, epsilon: float = 1e-7) -> float:
     """RankMe: exp of the entropy of the normalized singular values (Garrido et al. 2023, arXiv:2210.02885, eq. 1).
 
-    As in the paper the embeddings are taken as they are: neither centerd nor normalized, and p_k is sigma_k over
+    As in the paper the embeddings are taken as they are: neither centered nor normalized, and p_k is sigma_k over
     their sum, plus `epsilon`. The singular values come from a float64 Gram matrix, D x D at most.
 
     Args:
@@ -257,6 +322,10 @@ def effective_rank(z: Tensor, epsilon: float = 1e-7) -> float:
 
     Returns:
         1 to about min(V, D); 0 for embeddings that are all zero; NaN for an empty or a non-finite input.
+
+    Example:
+        >>> round(effective_rank(torch.eye(4)), 3), round(effective_rank(torch.ones(4, 4)), 3)
+        (4.0, 1.0)
     """
     _check_rows(z, "z")
     rows, dimension = z.shape
@@ -280,13 +349,22 @@ def mean_cosine(z: Tensor) -> float:
 
     Args:
         z: (V, D) embeddings.
+
+    Example:
+        >>> mean_cosine(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]))  # pairs: 1, 0, 0
+        0.3333333333333333
     """
     return page_gap(z, torch.arange(len(z), device=z.device)).inter
 
 
 @dataclass(frozen=True)
 class PageGap:
-    """Mean cosine of pairs on one page, of pairs on two pages, and the first minus the second."""
+    """Mean cosine of pairs on one page, of pairs on two pages, and the first minus the second.
+
+    Example:
+        >>> PageGap(intra=0.75, inter=0.25).gap
+        0.5
+    """
 
     intra: float
     inter: float
@@ -308,6 +386,11 @@ def page_gap(z: Tensor, page_ids: Tensor) -> PageGap:
 
     Returns:
         NaN where there is no such pair.
+
+    Example:
+        >>> gap = page_gap(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
+        >>> gap.intra, gap.inter, gap.gap
+        (1.0, 0.0, 1.0)
     """
     z = _unit(z, "z").double()
     _check_length("page_ids", page_ids, len(z))
@@ -331,11 +414,16 @@ def reconstruction_skill(mse: Tensor | float, target: Tensor) -> float:
     A collapsed model has a tiny mse and a skill near or below 0, which is why the mse alone is never judged.
 
     Args:
-        mse: mean squared error of the predictions, or (V,) one value a panel.
+        mse: mean squared error of the predictions, or (V,) one value per panel.
         target: (V, D) the embeddings that were predicted.
 
     Returns:
         NaN without panels, and when all targets are the same (nothing to explain).
+
+    Example:
+        >>> target = torch.tensor([[0.0], [2.0]])  # the mean embedding has an mse of 1
+        >>> reconstruction_skill(0.25, target)
+        0.75
     """
     _check_rows(target, "target")
     errors = torch.as_tensor(mse, dtype=torch.float64)
@@ -356,6 +444,11 @@ def reconstruction_ranks(prediction: Tensor, target: Tensor, partner: Tensor | N
 
     Returns:
         (N,) float64 ranks, in halves.
+
+    Example:
+        >>> target = torch.tensor([[0.0], [2.0], [8.0]])
+        >>> reconstruction_ranks(torch.tensor([[0.5], [7.0], [7.0]]), target).tolist()
+        [1.0, 2.0, 1.0]
     """
     _check_rows(prediction, "prediction")
     _check_rows(target, "target")
@@ -370,12 +463,23 @@ def reconstruction_ranks(prediction: Tensor, target: Tensor, partner: Tensor | N
 
 
 def reconstruction_rank_r1(prediction: Tensor, target: Tensor, partner: Tensor | None = None) -> float:
-    """Share of predictions that are nearest to their own panel, 0 to 1; see `reconstruction_ranks`."""
+    """Share of predictions that are nearest to their own panel, 0 to 1; see `reconstruction_ranks`.
+
+    Example:
+        >>> target = torch.tensor([[0.0], [8.0]])
+        >>> reconstruction_rank_r1(torch.tensor([[0.5], [1.0]]), target)
+        0.5
+    """
     return recall_at(reconstruction_ranks(prediction, target, partner), 1)
 
 
 def mean_defined(values: Tensor) -> float:
-    """Mean over the entries that are not NaN; NaN when there is none."""
+    """Mean over the entries that are not NaN; NaN when there is none.
+
+    Example:
+        >>> mean_defined(torch.tensor([1.0, math.nan, 3.0]))
+        2.0
+    """
     return _mean(values[~values.isnan()])
 
 
@@ -390,7 +494,7 @@ def _ranks(
     query_ids: Tensor | None,
     gallery_ids: Tensor | None,
 ) -> Tensor:
-    """Mid-ranks of partners by query . gallery + bias."""
+    """Mid-ranks of the true matches by query . gallery + bias."""
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"query and gallery differ in dimension: {query.shape[1]} and {gallery.shape[1]}.")
     if partner is None:

@@ -27,6 +27,10 @@ class Interval:
         high: upper end.
         groups: number of groups (pages, books) that were resampled.
         items: number of values behind the mean.
+
+    Example:
+        >>> Interval(mean=0.5, low=0.4, high=0.6, groups=12, items=80).low
+        0.4
     """
 
     mean: float
@@ -42,6 +46,10 @@ class PairedInterval(Interval):
 
     Attributes:
         sign_flips: share of resamples (0 to 1) whose mean is zero or on the other side of zero; NaN like `low`.
+
+    Example:
+        >>> PairedInterval(mean=0.1, low=-0.1, high=0.3, groups=5, items=40, sign_flips=0.2).sign_flips
+        0.2
     """
 
     sign_flips: float
@@ -55,10 +63,10 @@ def bootstrap_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Mean of `values` with a percentile interval from resampling whole groups with replacement.
+    """Mean of `values` with a percentile interval from resampling entire groups with replacement.
 
     Args:
-        values: (N,) one number an item, such as 1.0 for a hit at rank 1; NaN entries are left out.
+        values: (N,) one number per item, such as 1.0 for a hit at rank 1; NaN entries are left out.
         groups: (N,) group of each item, numbers or strings: its page, better its book.
         level: share of resamples inside the interval, in (0, 1).
         resamples: number of resamples.
@@ -90,6 +98,11 @@ def paired_bootstrap(
         level: share of resamples inside the interval, in (0, 1).
         resamples: number of resamples.
         seed: of the generator.
+
+    Example:
+        >>> found = paired_bootstrap([0.5, 0.5, 0.5], ["a", "b", "c"])  # the same difference everywhere
+        >>> found.mean, found.low, found.high, found.sign_flips
+        (0.5, 0.5, 0.5, 0.0)
     """
     items, group_count, mean, means = _resampled(differences, groups, level, resamples, seed)
     base = _interval(items, group_count, mean, means, level)
@@ -111,6 +124,11 @@ def median_interval(
 
     Returns:
         (low, high); NaN with fewer than two groups.
+
+    Example:
+        >>> import torch
+        >>> median_interval(torch.tensor([2.0, 2.0, 2.0]), torch.tensor([0, 1, 2]))
+        (2.0, 2.0)
     """
     order = np.argsort(values.numpy(), kind="stable")
     ordered = values.numpy()[order]

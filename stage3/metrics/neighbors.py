@@ -19,6 +19,10 @@ def unit_rows(x: Array) -> Array:
 
     Raises:
         ValueError: `x` is not a matrix, or not finite.
+
+    Example:
+        >>> unit_rows(np.array([[0.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
     """
     x = np.asarray(x, dtype=np.float32)
     if x.ndim != 2:
@@ -47,6 +51,11 @@ def exact_neighbors(
 
     Returns:
         (N, K) int32 gallery rows and (N, K) float32 cosines, best first.
+
+    Example:
+        >>> near, cosine = exact_neighbors(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), k=1)
+        >>> near.tolist()
+        [[1], [0], [1]]
     """
     query = unit_rows(x)
     searched = query if gallery is None else unit_rows(gallery)
@@ -58,7 +67,12 @@ def exact_neighbors(
 
 
 def plane_neighbors(xy: Array, k: int, gallery: Array | None = None, own: Array | None = None) -> Array:
-    """(N, K) int32 rows nearest in two dimensions by Euclidean distance; arguments as in `exact_neighbors`."""
+    """(N, K) int32 rows nearest in two dimensions by Euclidean distance; arguments as in `exact_neighbors`.
+
+    Example:
+        >>> plane_neighbors(np.array([[0.0, 0.0], [1.0, 0.0], [5.0, 0.0]]), k=1).tolist()
+        [[1], [0], [1]]
+    """
     from sklearn.neighbors import KDTree
 
     query = np.asarray(xy, dtype=np.float64)
@@ -78,7 +92,12 @@ def plane_neighbors(xy: Array, k: int, gallery: Array | None = None, own: Array 
 
 
 def shared(a: Array, b: Array) -> Array:
-    """(N,) share of each row of `a` (N, K) that is also in the same row of `b` (N, K), 0 to 1; NaN where K is 0."""
+    """(N,) share of each row of `a` (N, K) that is also in the same row of `b` (N, K), 0 to 1; NaN where K is 0.
+
+    Example:
+        >>> shared(np.array([[0, 1], [2, 3]]), np.array([[1, 5], [3, 2]])).tolist()
+        [0.5, 1.0]
+    """
     if a.shape[1] == 0:
         return np.full(len(a), np.nan, np.float32)
     share = np.empty(len(a), np.float32)
@@ -100,6 +119,11 @@ def trust(x: Array, xy: Array, k: int = TRUST_K, *, gallery: Array | None = None
 
     Returns:
         (N,) float32; NaN where there is no other panel.
+
+    Example:
+        >>> x = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> trust(x, xy=np.array([[0.0, 0.0], [1.0, 0.0], [5.0, 0.0]]), k=1).tolist()
+        [1.0, 1.0, 1.0]
     """
     if gallery is None:
         high = exact_neighbors(x, k)[0] if near is None else near[:, :k]
@@ -110,7 +134,12 @@ def trust(x: Array, xy: Array, k: int = TRUST_K, *, gallery: Array | None = None
 
 
 def own_rows(n: int, gallery: Array) -> Array:
-    """(n,) position of each row within the rows `gallery`, -1 for those that are not in it."""
+    """(n,) position of each row within the rows `gallery`, -1 for those that are not in it.
+
+    Example:
+        >>> own_rows(4, gallery=np.array([2, 0])).tolist()
+        [1, -1, 0, -1]
+    """
     own = np.full(n, -1, np.int64)
     own[gallery] = np.arange(len(gallery))
     return own
@@ -129,6 +158,11 @@ def neighbor_overlap(a: Array, b: Array, k: int = TRUST_K) -> Array:
 
     Raises:
         ValueError: different numbers of panels.
+
+    Example:
+        >>> a = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> neighbor_overlap(a, 5 * a, k=1).tolist()
+        [1.0, 1.0, 1.0]
     """
     if len(a) != len(b):
         raise ValueError(f"the two embeddings hold {len(a):,} and {len(b):,} panels; compare the same panels")
@@ -136,13 +170,23 @@ def neighbor_overlap(a: Array, b: Array, k: int = TRUST_K) -> Array:
 
 
 def similarity(a: Array, b: Array) -> Array:
-    """(N, M) float32 cosines of every row of one matrix with every row of another; 0 where a row is zero."""
+    """(N, M) float32 cosines of every row of one matrix with every row of another; 0 where a row is zero.
+
+    Example:
+        >>> similarity(np.array([[2.0, 0.0]]), np.array([[3.0, 0.0], [0.0, 1.0]])).tolist()
+        [[1.0, 0.0]]
+    """
     cosines: Array = unit_rows(a) @ unit_rows(b).T
     return cosines
 
 
 def share_below(values: Array, value: float) -> float:
-    """Share of the defined values below one of them, ties counting half; NaN where nothing is."""
+    """Share of the defined values below one of them, ties counting half; NaN where nothing is.
+
+    Example:
+        >>> share_below(np.array([1.0, 2.0, 2.0, 3.0]), 2.0)  # one below, two ties
+        0.5
+    """
     defined = np.asarray(values)[~np.isnan(values)]
     if not len(defined) or np.isnan(value):
         return float("nan")
@@ -150,7 +194,7 @@ def share_below(values: Array, value: float) -> float:
 
 
 def pages_pulled_to(page: int, near: Array, cosine: Array, page_of_row: Array) -> list[tuple[int, int, float]]:
-    """Which pages a page's nearest panels lie on, its own among them.
+    """The pages of a page's nearest panels, its own among them.
 
     Args:
         page: the page.
@@ -160,6 +204,11 @@ def pages_pulled_to(page: int, near: Array, cosine: Array, page_of_row: Array) -
 
     Returns:
         (page, neighbors on it, their mean cosine), most neighbors first; the page itself, if there, first of all.
+
+    Example:
+        >>> near, cosine = np.array([[1, 2], [2, 0]]), np.array([[0.75, 0.5], [0.5, 0.25]])
+        >>> pages_pulled_to(0, near, cosine, page_of_row=np.array([0, 0, 9]))
+        [(0, 2, 0.5), (9, 2, 0.5)]
     """
     pages = page_of_row[near.ravel()]
     found, inverse, counts = np.unique(pages, return_inverse=True, return_counts=True)

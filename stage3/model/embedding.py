@@ -75,7 +75,7 @@ def embed(model: Stage3, panel_set: PanelSet, pages: np.ndarray, device: torch.d
 
 
 def save_embeddings(path: Path, embedded: Embedded) -> None:
-    """Write float16 panel embeddings and their rows as safetensors, whole or not at all."""
+    """Write float16 panel embeddings and their rows as safetensors, complete or not at all."""
     from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ MAX_BACKBONES = 8
 class EncoderSpec:
     """Everything that fixes the encoder's shapes; stored with every checkpoint."""
 
-    image_sizes: tuple[int, ...]  # one a vision backbone
+    image_sizes: tuple[int, ...]  # one per vision backbone
     text_size: int
     dim: int = 512
     visual_fusion: str = "attention"
@@ -39,8 +39,8 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         if self.layout != LAYOUT_MEANING:
             raise ConfigError(
-                f"this model was trained on layout features of the meaning {self.layout!r}, which this version does "
-                f"not make (it makes {LAYOUT_MEANING!r}). Train it again."
+                f"this model was trained on layout features {self.layout!r}, which this version does not compute "
+                f"(it computes {LAYOUT_MEANING!r}). Train it again."
             )
 
     @classmethod
@@ -81,11 +81,11 @@ class EncoderSpec:
         for name, numbers in whole.items():
             for n in numbers:
                 if type(n) is not int or not 1 <= n <= MAX_SIZE:
-                    raise ValueError(f"{name}: {str(n)[:40]} is no size from 1 to {MAX_SIZE:,}")
+                    raise ValueError(f"{name}: {str(n)[:40]} must be an integer from 1 to {MAX_SIZE:,}")
         types = {"str": str, "bool": bool, "float": int | float}
         for name, kind in known.items():
             if kind in types and not isinstance(values[name], types[kind]):
-                raise ValueError(f"{name}: {str(values[name])[:40]!r} is no {kind}")
+                raise ValueError(f"{name}: {str(values[name])[:40]!r} is not a valid {kind}")
         return cls(**{**values, "image_sizes": tuple(sizes)})
 
 

@@ -91,6 +91,11 @@ class Stage3(nn.Module):
     Dropout follows train and eval mode. What is reconstructed follows the `generator` of the forward pass: with one,
     a single panel drawn on each page, as in training; without, every panel that has a page mate, so a validation
     has no randomness to seed.
+
+    Example:
+        >>> model = Stage3.initialized(EncoderSpec(image_sizes=(8,), text_size=4, dim=16), Config(), seed=0)
+        >>> model.weights
+        {'contrastive': 1.0, 'reconstruction': 0.5, 'alignment': 1.0}
     """
 
     def __init__(self, spec: EncoderSpec, config: Config) -> None:
@@ -128,7 +133,7 @@ class Stage3(nn.Module):
 
         Args:
             batch: packed panels of whole pages.
-            generator: CPU generator that draws one masked panel a page; None reconstructs every panel.
+            generator: CPU generator that draws one masked panel per page; None reconstructs every panel.
         """
         embeddings = self.encoder(batch)
         weights = self.weights

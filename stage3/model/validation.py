@@ -29,7 +29,7 @@ def validate(
 ) -> dict[str, float]:
     """Losses over fixed batches, averaged over active panels: the same weights give the same numbers, always.
 
-    The two `validation_*` ablation settings bring the reviewed system's noise back; only then is `noise_seed` used.
+    The two `validation_*` ablation settings bring back the original trainer's noise; only then is `noise_seed` used.
 
     Returns:
         `loss/*`, `weighted/*` and `active/*` as in metrics.jsonl; a term of weight 0 is absent.
@@ -38,7 +38,7 @@ def validate(
     counts: dict[str, int] = {}
     mask, dropout = model.config.validation_random_mask, model.config.validation_dropout
     with frozen(model), seeded(noise_seed, torch.device(device)):
-        model.reconstruction_head.train(dropout)  # what the reviewed code left in train mode, and no more
+        model.reconstruction_head.train(dropout)  # what the original trainer left in train mode, and no more
         for i, pages in enumerate(batches):
             draw = generator(noise_seed, "validation mask", i) if mask else None
             step = model(panel_set.batch(pages).to(device), draw)

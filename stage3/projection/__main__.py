@@ -19,18 +19,34 @@ EXAMPLES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make the map of a run's checkpoint, or of its saved epochs, unless it is there; returns the exit code."""
-    parser = Parser("projection", "Lay a run's panels out on a map: UMAP, PCA, clusters, neighbors kept.", EXAMPLES)
+    """Parse, make the map unless it exists, print; returns the exit code."""
+    parser = Parser("projection", "Make a 2D map of a run's panels: UMAP, PCA, clusters, neighbors kept.", EXAMPLES)
     defaults = Parameters()
     parser.add_run()
     parser.add_checkpoint()
-    parser.add_argument("--drift", action="store_true", help="lay out the saved epochs instead of one checkpoint")
-    parser.add_argument("--neighbors", type=int, default=defaults.neighbors, help="UMAP neighborhood; default 15")
-    parser.add_argument("--min_dist", type=float, default=defaults.min_dist, help="closest points; default 0.1")
-    parser.add_argument("--min_cluster", type=int, default=defaults.min_cluster, help="smallest cluster; 0 by size")
-    parser.add_argument("--limit", type=int, default=defaults.limit, help="panels laid out by UMAP; default 20000")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed of UMAP; default 0")
-    parser.add_json("print the result as one JSON object")
+    parser.add_argument("--drift", action="store_true", help="map all saved epochs instead of one checkpoint")
+    parser.add_argument(
+        "--neighbors",
+        type=int,
+        default=defaults.neighbors,
+        metavar="N",
+        help="neighbors per panel for UMAP; default 15",
+    )
+    parser.add_argument(
+        "--min_dist", type=float, default=defaults.min_dist, metavar="X", help="UMAP's min_dist; default 0.1"
+    )
+    parser.add_argument(
+        "--min_cluster",
+        type=int,
+        default=defaults.min_cluster,
+        metavar="N",
+        help="smallest cluster; default 0, chosen by size",
+    )
+    parser.add_argument(
+        "--limit", type=int, default=defaults.limit, metavar="N", help="panels that UMAP fits; default 20000"
+    )
+    parser.add_argument("--seed", type=int, default=defaults.seed, metavar="N", help="seed of UMAP; default 0")
+    parser.add_json()
     args = parser.parse(argv)
     parameters = Parameters(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Parameters)})
     folder = RunFolder.load(args.run)
@@ -46,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(to_json(summary))
         return 0
     what = counted(summary["epochs"], "epoch") if args.drift else counted(summary["clusters"], "cluster")
-    say(f"{counted(summary['panels'], 'panel')}, {what}, {'there already' if there else 'made now'}: {path}")
+    say(f"{counted(summary['panels'], 'panel')}, {what}, {'already present' if there else 'written'}: {path}")
     if not args.drift:
-        say(f"neighbors kept: {summary['trust']:.3f}, the mean share of 15 nearest panels that stay near on the map")
+        say(f"neighbors kept: {summary['trust']:.3f} of a panel's 15 nearest are among its 15 nearest on the map")
     return 0
 
 

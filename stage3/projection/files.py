@@ -71,7 +71,7 @@ class Parameters:
             ("seed", 0, 2**31 - 1),
         ):
             if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name}: {getattr(self, name)!r} is out of range; from {low} to {high}")
+                raise ConfigError(f"{name}: {getattr(self, name)!r} is out of range: must be from {low} to {high}")
 
     @property
     def digest(self) -> str:
@@ -108,7 +108,7 @@ def drift_path(the_run: RunFolder, parameters: Parameters | None = None) -> Path
 
 
 def save(path: Path, frame: pd.DataFrame, about: dict[str, Any]) -> None:
-    """Write a map whole or not at all; `about` (what it was made of) goes into the Parquet file's metadata."""
+    """Write a map completely or not at all; `about` (what it was made of) goes into the Parquet file's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -124,7 +124,7 @@ def load(path: Path) -> pd.DataFrame:
     """Read a map; `attrs["about"]` says what it was made of.
 
     Raises:
-        StorageError: the file is missing or is no Parquet.
+        StorageError: the file is missing or not Parquet.
         DataError: columns are missing.
     """
     import pyarrow as pa
@@ -137,7 +137,7 @@ def load(path: Path) -> pd.DataFrame:
         frame: pd.DataFrame = table.to_pandas()
     except (pa.ArrowInvalid, ValueError) as error:
         raise StorageError(
-            f"{path}: damaged, not readable as Parquet ({error}). Delete it; it is made again."
+            f"{path}: damaged, not readable as Parquet ({error}). Delete it; it will be made again."
         ) from None
     wanted = DRIFT_COLUMNS if path.name.startswith("drift-") else (*FORMATS_COLUMNS, *OUR_COLUMNS)
     missing = [c for c in wanted if c not in frame.columns]
@@ -175,7 +175,7 @@ def job_state(path: Path) -> Job:
         return Job("missing")
     job = Job(**{f.name: values[f.name] for f in dataclasses.fields(Job) if f.name in values})
     if job.state == "running" and not Lock(path.with_suffix(".lock")).is_held():
-        return dataclasses.replace(job, state="failed", message="the process that made it ended without a word")
+        return dataclasses.replace(job, state="failed", message="the process died")
     return job
 
 

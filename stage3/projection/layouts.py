@@ -20,7 +20,7 @@ SMALLEST_UMAP = 8  # below, a neighborhood graph says nothing that PCA does not
 
 
 def pca(x: Array, components: int = 2) -> Array:
-    """(N, components) float32 principal components of unit-length, centerd embeddings.
+    """(N, components) float32 principal components of unit-length, centered embeddings.
 
     Each axis points so that its largest loading is positive, so that two calls never mirror each other. Axes that the
     data do not have are 0.
@@ -74,7 +74,7 @@ def umap_layout(
     size = min(n_neighbors, len(x) - 1)
     near, cosine = exact_neighbors(x, size - 1) if neighbors is None else neighbors
     if near.shape[1] < size - 1:
-        raise ValueError(f"{near.shape[1]} neighbors a panel given, {size - 1} needed for n_neighbors={size}")
+        raise ValueError(f"{near.shape[1]} neighbors per panel given, {size - 1} needed for n_neighbors={size}")
     itself = np.arange(len(x), dtype=np.int32)[:, None]
     indices = np.hstack([itself, near[:, : size - 1]]).astype(np.int32)
     distances = np.hstack([np.zeros_like(itself), 1 - cosine[:, : size - 1]]).clip(0, 2).astype(np.float32)
@@ -191,12 +191,12 @@ def aligned(xy: Array, onto: Array) -> Array:
         onto: (N, 2) positions of the same panels.
     """
     a, b = np.asarray(xy, np.float64), np.asarray(onto, np.float64)
-    centerd, target = a - a.mean(axis=0), b - b.mean(axis=0)
-    size = float((centerd**2).sum())
+    centered, target = a - a.mean(axis=0), b - b.mean(axis=0)
+    size = float((centered**2).sum())
     if len(a) < 2 or size == 0:
-        return np.asarray(onto, np.float32).copy() if len(a) < 2 else (centerd + b.mean(axis=0)).astype(np.float32)
-    u, s, vt = np.linalg.svd(centerd.T @ target)
-    moved: Array = centerd @ (u @ vt) * (s.sum() / size) + b.mean(axis=0)
+        return np.asarray(onto, np.float32).copy() if len(a) < 2 else (centered + b.mean(axis=0)).astype(np.float32)
+    u, s, vt = np.linalg.svd(centered.T @ target)
+    moved: Array = centered @ (u @ vt) * (s.sum() / size) + b.mean(axis=0)
     return moved.astype(np.float32)
 
 

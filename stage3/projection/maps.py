@@ -42,7 +42,7 @@ DRIFT_RATE = 0.2
 
 
 def project(x: Array, rows: Array, table: PanelTable, parameters: Parameters, tell: Tell) -> pd.DataFrame:
-    """The map of embedded panels: positions, clusters and trust, one row a panel.
+    """The map of embedded panels: positions, clusters and neighbors kept (`trust`), one row per panel.
 
     Args:
         x: (N, D) panel embeddings.

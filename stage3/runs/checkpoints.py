@@ -58,7 +58,7 @@ _TENSOR_FILE = re.compile(r"([a-z][a-z0-9_]{0,39})\.safetensors")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that is there; whether it is whole shows when it is loaded or verified."""
+    """A checkpoint on the disk; whether it is intact shows when it is loaded or verified."""
 
     step: int
     path: Path
@@ -66,7 +66,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint's content, checked against its manifest; `damaged` names newer ones that were not whole."""
+    """A checkpoint's content, checked against its manifest; `damaged` names newer ones that were damaged."""
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
@@ -84,7 +84,7 @@ class CheckpointFolder:
     # --- saving
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint; it becomes visible whole or not at all. See `Run.save_checkpoint`."""
+        """Write a checkpoint; it becomes visible complete or not at all. See `RunFolder.save_checkpoint`."""
         files = {f"{_group(name)}.safetensors": _safetensors(group) for name, group in tensors.items()}
         files["state.json"] = _strict_json(state)
         target = self.path / f"step-{step:08d}"
@@ -150,7 +150,7 @@ class CheckpointFolder:
             if checkpoint.step == step:
                 return checkpoint
         steps = ", ".join(str(c.step) for c in there) or "none"
-        raise NotThere(f"{self.path}: no checkpoint of step {step}; there are: {steps}")
+        raise NotThere(f"{self.path}: no checkpoint of step {step}; available: {steps}")
 
     def newest_intact(self) -> Checkpoint:
         """The newest checkpoint whose files are what its manifest promises.
@@ -170,12 +170,12 @@ class CheckpointFolder:
     def _none(self, damaged: list[str]) -> StorageError:
         if damaged:
             return StorageError(f"{self.path}: no checkpoint is intact: " + "; ".join(damaged))
-        return NotThere(f"{self.path.parent}: there is no checkpoint yet. Let it train for an epoch first.")
+        return NotThere(f"{self.path.parent}: no checkpoint yet. Train for at least one epoch.")
 
     # --- loading
 
     def load(self, step: int | None = None, check: Callable[[Loaded], None] | None = None) -> Loaded:
-        """Load one step, or the newest that is whole and passes `check`. See `Run.load_checkpoint`."""
+        """Load one step, or the newest that is intact and passes `check`. See `RunFolder.load_checkpoint`."""
         if step is not None:
             return _checked(self.at(step), check)
         damaged: list[str] = []
@@ -191,7 +191,7 @@ class CheckpointFolder:
     # --- retention
 
     def prune(self, keep: int, best: int | None, *, all_writers: bool = False) -> list[int]:
-        """Delete old checkpoints and what dead writers left behind; returns the deleted steps. See `Run.prune`."""
+        """Delete old checkpoints and what dead writers left behind; see `RunFolder.prune`."""
         if not self.path.is_dir() or self.path.is_symlink():
             return []
         with storing(self.path):
@@ -205,14 +205,14 @@ class CheckpointFolder:
         return [c.step for c in doomed]
 
     def _doomed(self, keep: int, best: int | None) -> list[Checkpoint]:
-        """Everything older than the `keep` newest whole checkpoints, but the best; nothing unless those are whole."""
-        whole = 0
+        """Everything older than the `keep` newest intact checkpoints, but the best; nothing if there are fewer."""
+        intact = 0
         doomed: list[Checkpoint] = []
         for checkpoint in reversed(self.visible()):
-            if whole >= keep:
+            if intact >= keep:
                 doomed.append(checkpoint)
             else:
-                whole += not damage(checkpoint)
+                intact += not damage(checkpoint)
         return [c for c in doomed if c.step != best]
 
     def _delete(self, path: Path) -> None:
@@ -318,7 +318,7 @@ def read_manifest(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
         raise StorageError(f"{path}: belongs to step {manifest.get('step')}, not {checkpoint.step}")
     for name, entry in files.items():
         if name != "state.json" and not _TENSOR_FILE.fullmatch(name):
-            raise StorageError(f"{path}: {name!r} is no file of a checkpoint")
+            raise StorageError(f"{path}: {name!r} is not a file of a checkpoint")
         if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):
             raise StorageError(f"{path}: damaged, no length and sha256 for {name}")
     return files

@@ -1,6 +1,6 @@
 """A run's metrics as curves and tables: by step or epoch, smoothed by a stated rule, gaps, and bands over seeds.
 
-Everything takes the frame of `Run.metrics()` (one row a logged step or validation) and returns small frames.
+Everything takes the frame of `Run.metrics()` (one row per logged step or validation) and returns small frames.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def series(frame: pd.DataFrame, name: str, split: str, by: str = "step") -> pd.D
         frame: `Run.metrics()`.
         name: a column, such as "loss/total".
         split: "train" or "val".
-        by: "step" gives every row; "epoch" one point an epoch, rows weighted by their active items (losses), summed
+        by: "step" gives every row; "epoch" one point per epoch, rows weighted by their active items (losses), summed
             (`active/*`) or averaged (everything else).
 
     Returns:
@@ -92,8 +92,8 @@ def gap_table(frame: pd.DataFrame, best_step: int | None = None) -> pd.DataFrame
         best_step: the step of the chosen checkpoint, or None for the last validation.
 
     Returns:
-        One row a loss: loss, train_first, train_last (means over the first and last epoch), val_best (at `best_step`),
-        val_last, val_change (the last validation against the one before), gap (val_last - train_last).
+        One row per loss: loss, train_first, train_last (means over the first and last epoch), val_best (at
+        `best_step`), val_last, val_change (the last validation against the one before), gap (val_last - train_last).
     """
     rows = []
     for name in ("total", *LOSSES):

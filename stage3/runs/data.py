@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
     from stage3.model import EncoderSpec
 
-# Flags of the verbs that read data; giving one of PLACES means other data than the run's record says.
+# Flags of the commands that read data; giving one of PLACES means other data than the run's record says.
 PLACES = ("data", "manifest", "panels")
 DATA_SETTINGS = (*PLACES, "panel_format", "labels", "remap", "box_order", "cache_dir")
 MAX_PAGES = 5000  # ranking is quadratic: about a minute for 25,000 panels on one core
@@ -50,7 +50,7 @@ def load_data(run: RunFolder, given: Mapping[str, Any] | None = None, *, progres
 
     config = config_for(run, given or {})
     if not config.data and not (config.manifest and config.panels):
-        raise ConfigError(f"{run.path} does not say where its data is. Name it: --data FOLDER.")
+        raise ConfigError(f"{run.path} does not say where its data is. Give it: --data FOLDER.")
     try:
         source = readers.source_of(config)
         table = readers.load(config)
@@ -77,7 +77,7 @@ def chosen_pages(
             notes.append(f"not the data of this run, so there is no split {split!r}: all pages are used")
         seen = set(recorded(run).get("books", {}).get("train", [])) & set(data.table.pages["book_id"])
         if seen:
-            notes.append(f"{len(seen)} of these books have the name of a book that was trained on, {min(seen)!r} first")
+            notes.append(f"{len(seen)} of these books share a name with a training book; the first is {min(seen)!r}")
         wanted = ["all"]
     elif split is None:
         wanted = ["test", "val", "all"]
@@ -91,11 +91,11 @@ def chosen_pages(
     else:
         raise DataError(f"split {wanted[-1]!r} of {run.path} has no page with a usable panel. Choose another --split.")
     if name == "val":
-        notes.append("these pages chose the checkpoint, so the numbers are a little too good")
+        notes.append("these pages chose the checkpoint, so the results are slightly optimistic")
     if name in ("train", "all") and is_own(run, data):
-        notes.append("the model was trained on these pages: the numbers show memory, not skill")
+        notes.append("the model was trained on these pages: the results show memorization")
     if 0 < max_pages < len(pages):
-        notes.append(f"{max_pages:,} evenly spaced pages stand for {len(pages):,}; --max_pages 0 takes all")
+        notes.append(f"{max_pages:,} of {len(pages):,} pages used, evenly spaced; --max_pages 0 uses all")
         pages = pages[np.linspace(0, len(pages) - 1, max_pages).round().astype(np.int64)]
     return name, pages, notes
 
@@ -120,7 +120,7 @@ def check_features(run: RunFolder, spec: EncoderSpec, data: Dataset) -> None:
     theirs = (tuple(data.features.image_sizes), data.features.text_dim)
     if ours != theirs:
         raise DataError(
-            f"{run.path} reads image features of {_sizes(ours[0])} and text features of {ours[1]} numbers, this data "
+            f"{run.path} expects image features of {_sizes(ours[0])} and text features of {ours[1]} numbers, this data "
             f"has {_sizes(theirs[0])} and {theirs[1]}. Compute its features with the run's backbones: "
             f"vision_backbone {run.config.vision_backbone}, text_backbone {run.config.text_backbone}."
         )
@@ -129,7 +129,7 @@ def check_features(run: RunFolder, spec: EncoderSpec, data: Dataset) -> None:
         raise DataError(
             f"{run.path} was trained on features {fingerprint[:16]}, this data has features "
             f"{data.features.fingerprint[:16]}: other weights or preprocessing of {run.config.vision_backbone} or "
-            f"{run.config.text_backbone}, so the numbers mean something else. Use the backbones of the training."
+            f"{run.config.text_backbone}, so results would be meaningless. Use the run's backbones."
         )
 
 

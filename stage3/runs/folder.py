@@ -93,7 +93,13 @@ class Best:
 
 
 class RunFolder:
-    """The folder of one run. Make one with `RunFolder.create` or `RunFolder.load`."""
+    """The folder of one run. Make one with `RunFolder.create` or `RunFolder.load`.
+
+    Example:
+        >>> run = RunFolder.load("data/samples/runs/sample")
+        >>> run.name, run.status.state
+        ('sample', 'finished')
+    """
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
@@ -110,15 +116,15 @@ class RunFolder:
         """Make a new run; the folder appears with its settings in it, or not at all.
 
         Raises:
-            ConfigError: the folder is a run already, or holds something else.
+            ConfigError: the folder is already a run, or holds something else.
             StorageError: it cannot be written.
         """
         path = Path(path)
         if cls.exists(path):
-            raise ConfigError(f"{path} is a run already. Give another name, or resume it.")
+            raise ConfigError(f"{path} is already a run. Choose another name, or resume it.")
         with storing(path):
             if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
-                raise ConfigError(f"{path} exists and is no empty folder. Give the run another name.")
+                raise ConfigError(f"{path} exists and is not an empty folder. Choose another name for the run.")
             make_folder(path.parent)
             scratch = path.with_name(f"{TMP}{path.name}-{os.getpid()}")
             _clear_scratch_of(path)
@@ -140,11 +146,16 @@ class RunFolder:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """A run that is there.
+        """Open an existing run.
 
         Raises:
-            DataError: the folder is missing or no run, or its settings do not read; the message says which.
+            DataError: the folder is missing or not a run, or its settings cannot be read; the message says which.
             StorageError: the disk fails while they are read.
+
+        Example:
+            >>> RunFolder.load("runs/nowhere")
+            Traceback (most recent call last):
+            stage3.errors.DataError: runs/nowhere: no such run
         """
         path = Path(path)
         if not path.is_dir():
@@ -155,7 +166,12 @@ class RunFolder:
 
     @staticmethod
     def exists(path: Path | str) -> bool:
-        """Whether a folder is a run (it may still be a damaged one)."""
+        """Whether a folder is a run (it may still be a damaged one).
+
+        Example:
+            >>> RunFolder.exists("data/samples/runs/sample"), RunFolder.exists("data/samples")
+            (True, False)
+        """
         return (Path(path) / "config.yaml").is_file()
 
     def write_config(self, config: Config) -> None:
@@ -267,6 +283,11 @@ class RunFolder:
         """All rows of `metrics.jsonl`; null is NaN, and a line that is being written is left out.
 
         `attrs["damaged_lines"]` counts unreadable lines before the last.
+
+        Example:
+            >>> frame = RunFolder.load("data/samples/runs/sample").metrics()
+            >>> sorted(frame["split"].unique())
+            ['train', 'val']
         """
         import pandas as pd
 
@@ -292,7 +313,12 @@ class RunFolder:
         return path
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read `NAME.json` of the run; StorageError when it is missing or damaged."""
+        """Read `NAME.json` of the run; StorageError when it is missing or damaged.
+
+        Example:
+            >>> sorted(RunFolder.load("data/samples/runs/sample").read_json("best"))
+            ['metric', 'step', 'value']
+        """
         return read_json(self._json_path(name))
 
     def _json_path(self, name: str) -> Path:
@@ -303,7 +329,7 @@ class RunFolder:
     # --- checkpoints
 
     def save_checkpoint(self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
-        """Write `checkpoints/step-NNNNNNNN`; after a crash anywhere in here it is there whole, or not at all.
+        """Write `checkpoints/step-NNNNNNNN`; after a crash anywhere in here it is complete or absent.
 
         The metrics written so far are synced first, so a visible checkpoint never lacks the rows before it.
 
@@ -324,27 +350,41 @@ class RunFolder:
             sync_folder(self.path)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Every visible checkpoint, ascending, unread. Damaged ones count, so that no run silently restarts."""
+        """Every visible checkpoint, ascending, unread. Damaged ones count, so that no run silently restarts.
+
+        Example:
+            >>> len(RunFolder.load("data/samples/runs/sample").checkpoints()) > 0
+            True
+        """
         return self._folder.visible()
 
     def load_checkpoint(self, step: int | None = None, check: Callable[[Loaded], None] | None = None) -> Loaded:
         """A checkpoint whose files all have the length and SHA-256 of its manifest.
 
         Args:
-            step: which; None takes the newest whole one and names the damaged ones it passed over in `Loaded.damaged`.
+            step: which; None takes the newest intact one and names the damaged ones it passed over in `Loaded.damaged`.
             check: raises StorageError for content that is of no use to the caller, which then counts as damaged.
 
         Raises:
             StorageError: no such checkpoint, or a damaged file, or NaN among the weights; the file is named.
+
+        Example:
+            >>> sorted(RunFolder.load("data/samples/runs/sample").load_checkpoint().tensors)
+            ['model']
         """
         return self._folder.load(step, check)
 
     def checkpoint(self, step: int | None = None) -> Checkpoint:
-        """The checkpoint that is meant: of this step, else the best, else the newest that is intact.
+        """The checkpoint to use: of this step, else the best, else the newest that is intact.
 
         Raises:
             NotThere: the run has no checkpoint of this step, or none yet.
             StorageError: every checkpoint is damaged.
+
+        Example:
+            >>> run = RunFolder.load("data/samples/runs/sample")
+            >>> run.checkpoint().step == run.best().step
+            True
         """
         if step is not None:
             return self._folder.at(step)
@@ -362,6 +402,10 @@ class RunFolder:
 
         Raises:
             StorageError: no checkpoint, a damaged one, or tensors that do not fit the settings.
+
+        Example:
+            >>> RunFolder.load("data/samples/runs/sample").model().training
+            False
         """
         from stage3.model.checkpoint import model_of
 
@@ -377,7 +421,12 @@ class RunFolder:
         self.write_json("best", {"step": step, "value": value, "metric": metric})
 
     def best(self) -> Best | None:
-        """Which checkpoint is the best so far; None before the first validation. StorageError when it does not read."""
+        """Which checkpoint is the best so far; None before the first validation. StorageError when it cannot be read.
+
+        Example:
+            >>> RunFolder.load("data/samples/runs/sample").best().metric
+            'retrieval/mean_r5'
+        """
         if not (self.path / "best.json").exists():
             return None
         record = self.read_json("best")
@@ -392,9 +441,9 @@ class RunFolder:
             (self.path / "best.json").unlink(missing_ok=True)
 
     def prune(self, keep: int) -> list[int]:
-        """Delete checkpoints older than the newest `keep` whole ones, but the best; returns the deleted steps.
+        """Delete checkpoints older than the newest `keep` intact ones, but the best; returns the deleted steps.
 
-        Only `keep` whole ones, checked by hash, make an older one expendable, so the newest whole one always stays.
+        Only `keep` intact ones, checked by hash, make an older one expendable, so the newest intact one always stays.
         Also removes what dead processes left unfinished.
 
         Args:
@@ -469,7 +518,7 @@ def _read_config(path: Path) -> Config:
         if isinstance(error.__cause__, OSError):  # the disk failed; the file may be well
             raise
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise DataError(f"{path.parent}: its settings do not read: {reason}") from None
+        raise DataError(f"{path.parent}: its settings cannot be read: {reason}") from None
 
 
 @functools.lru_cache(maxsize=512)
@@ -487,17 +536,17 @@ def _clear_scratch_of(path: Path) -> None:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """One line of metrics; None when it is torn, or is no row."""
+    """One line of metrics; None when it is torn, or not a row."""
     try:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
-    whole = line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("step", 0), int | float)
-    return row if whole else None
+    intact = line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("step", 0), int | float)
+    return row if intact else None
 
 
 def _pretty(value: Mapping[str, Any]) -> bytes:
-    """Strict JSON (NaN is null) with a line for each entry."""
+    """Strict JSON (NaN is null), one entry per line."""
     text = json.dumps(json.loads(to_json(dict(value))), ensure_ascii=False, indent=1)
     return text.encode("utf-8") + b"\n"
 

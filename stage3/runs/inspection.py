@@ -45,7 +45,7 @@ MODALITIES = {IMAGE: "image", TEXT: "text", LAYOUT: "box"}
 
 
 def describe_panels(data: Dataset, text_parts: str) -> pd.DataFrame:
-    """The panel table joined with its pages, for people: one row a panel, in table order.
+    """The panel table joined with its pages, for people: one row per panel, in table order.
 
     Returns:
         Columns panel_id, page, page_id, book, page_type, order, n_panels, source_index, x, y, w, h, has_box, dialogue,

@@ -1,4 +1,4 @@
-"""`python -m stage3.samples OUT --books N --seed S`: draw sample comics."""
+"""`python -m stage3.samples OUT --books N --seed S`: draw synthetic comics."""
 
 import json
 import sys
@@ -12,22 +12,20 @@ from stage3.samples.writer import FORMATS, Summary, draw_books
 EXAMPLES = (
     "python -m stage3.samples samples --books 80 --seed 0          the set that ships with the package",
     "python -m stage3.samples /tmp/other --books 12 --seed 1       a small set of other books",
-    "python -m stage3.samples more --books 400 --seed 2 --json     as JSON, for a program to read",
+    "python -m stage3.samples more --books 400 --seed 2 --json     prints JSON",
 )
 
 
 def parser() -> Parser:
     """The command line."""
-    about = "Draw comic books with panel boxes, texts, labels and ground-truth facts into a new folder."
+    about = "Draw synthetic comic books with panel boxes, texts, labels and ground-truth facts into a new folder."
     p = Parser("samples", about, EXAMPLES, usage="OUT --books N --seed S [--pages P] [--format png|webp] [--json]")
     p.add_argument("out", metavar="OUT", type=Path, help="folder to write to; must be new or empty")
-    p.add_argument("--books", type=int, required=True, metavar="N", help="how many books to draw (1 or more)")
-    p.add_argument(
-        "--seed", type=int, required=True, metavar="S", help="the same seed draws the same books (0 or more)"
-    )
-    p.add_argument("--pages", type=int, default=8, metavar="P", help="pages in a book, cover included (default 8)")
-    p.add_argument("--format", default="png", choices=FORMATS, help="lossless image format (default png)")
-    p.add_argument("--json", action="store_true", help="print the summary as JSON")
+    p.add_argument("--books", type=int, required=True, metavar="N", help="number of books, from 1")
+    p.add_argument("--seed", type=int, required=True, metavar="S", help="from 0; the same seed draws the same books")
+    p.add_argument("--pages", type=int, default=8, metavar="P", help="pages per book, cover included; default 8")
+    p.add_argument("--format", default="png", choices=FORMATS, help="lossless image format; default png")
+    p.add_json()
     return p
 
 

@@ -297,7 +297,7 @@ def letter(rng: Rng, panel: PanelScript, letters: int) -> list[Utterance]:
 
 
 def _fill(rng: Rng, panel: PanelScript, lines: dict[str, tuple[str, ...]], letters: int, speaker: int = 0) -> str:
-    """A line that fits; it speaks of the picture about half of the time."""
+    """A line that fits; it speaks of the image about half of the time."""
     others = [actor.who.name for k, actor in enumerate(panel.actors) if k != speaker]
     topics = ["any"] * 4 + [t for t in ("setting", "time") if t in lines]
     topics += ["prop"] * 2 if panel.props and "prop" in lines else []

@@ -187,7 +187,7 @@ def _scale(
 
 
 def _fit(f: Figure, w: float, x: float, n: int) -> Figure:
-    """Move a figure so that it is centerd on its place and stays inside the panel where it can."""
+    """Move a figure so that it is centered on its place and stays inside the panel where it can."""
     lo, _, hi, _ = f.bounds()
     dx = x - (lo + hi) / 2 if f.pose.lying or f.action in ("run", "jump", "punch", "sit") else (x - f.head_at[0]) * 0.7
     lo, hi = lo + dx, hi + dx
@@ -349,7 +349,7 @@ def _sound(c: Canvas, rng: Rng, text: str, f: Figure, size: Point, words_end: fl
 
 
 def _paste(page: Image.Image, image: Image.Image, shape: Shape, look: Look) -> None:
-    """Put a panel's picture on the page, clipped to the panel's outline, and draw its frame."""
+    """Put a panel's image on the page, clipped to the panel's outline, and draw its frame."""
     left, top, _, _ = shape.box
     at = (round(left * SCALE), round(top * SCALE))
     corners = [((x - left) * SCALE, (y - top) * SCALE) for x, y in shape.corners]
@@ -361,7 +361,7 @@ def _paste(page: Image.Image, image: Image.Image, shape: Shape, look: Look) -> N
     else:
         pen.polygon(corners, fill=255)
     width = round(max(look.border, 1.8 if shape.inset else 0.0) * SCALE)
-    if shape.inset:  # a rim of paper sets an inset off from the picture below
+    if shape.inset:  # a rim of paper sets an inset off from the image below
         pad = 4 * SCALE
         ImageDraw.Draw(page).rectangle(
             (at[0] - pad, at[1] - pad, at[0] + image.width + pad, at[1] + image.height + pad), fill=look.paper

@@ -88,7 +88,7 @@ def draw_books(
             f"books={books}, pages={pages}, seed={seed}: draw at least one book of one page, with a seed of 0 or more."
         )
     if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty. Name a new folder, or empty this one first.")
+        raise FileExistsError(f"{out} is not empty. Choose a new folder, or empty this one first.")
     summary = Summary(out, books)
     manifest, labels, facts = [], {}, []
     for book in range(books):

@@ -22,19 +22,23 @@ TARGETS = ("image", "text", "panel")
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, search, print; returns the exit code."""
     about = (
-        "Find the panels of a run's data set that lie nearest to a query: typed words, an image file, a blend of "
-        "both, or a panel of the set, which is asked in both directions."
+        "Find the panels of a run's data set nearest to a query: words, an image file, a blend of both, or a panel of\n"
+        "the set, which is searched in both directions."
     )
     parser = Parser("search", about, EXAMPLES, usage="--run RUN (--text WORDS | --image FILE | --panel ID) ...")
     parser.add_run()
-    parser.add_argument("--text", help="words to search with")
-    parser.add_argument("--image", help="image file to search with; beside --text the two are blended")
+    parser.add_argument("--text", metavar="WORDS", help="words to search for")
+    parser.add_argument("--image", metavar="FILE", help="image file to search for; with --text the two are blended")
     parser.add_argument("--panel", metavar="ID", help="panel id (page#index, as printed) or row of the panel table")
-    parser.add_argument("--blend", type=float, default=0.5, help="weight of the words beside an image, 0 to 1")
-    parser.add_argument("--target", choices=TARGETS, help="what is searched; default the other modality")
-    parser.add_argument("--top", type=int, default=10, help="how many panels, 1 to 1000; default 10")
-    parser.add_argument("--book", action="append", default=[], help="only this book; repeatable")
-    parser.add_argument("--page_type", action="append", default=[], help="only this page type; repeatable")
+    parser.add_argument(
+        "--blend", type=float, default=0.5, metavar="X", help="weight of the words, 0 to 1; default 0.5"
+    )
+    parser.add_argument("--target", choices=TARGETS, help="what to search; default the other modality")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="number of results, 1 to 1000; default 10")
+    parser.add_argument("--book", action="append", default=[], metavar="BOOK", help="only this book; repeatable")
+    parser.add_argument(
+        "--page_type", action="append", default=[], metavar="TYPE", help="only this page type; repeatable"
+    )
     parser.add_argument("--split", action="append", default=[], choices=SPLITS, help="only this split; repeatable")
     parser.add_argument(
         "--has_text", default="any", choices=("any", "with", "without"), help="only panels with or without text"

@@ -67,9 +67,9 @@ def answers(
     Args:
         searcher: of a run.
         text: words.
-        image: an image or its file; beside `text` the two are blended.
+        image: an image or its file; with `text` the two are blended.
         panel: id of a panel (page#index) or row of the panel table.
-        blend: weight of the words beside an image, 0 to 1.
+        blend: weight of the words, 0 to 1.
         target: what is searched, "image", "text" or "panel"; None takes the other modality.
         top: how many panels, 1 to `MAX_TOP`.
         filters: which panels may be found.
@@ -80,7 +80,7 @@ def answers(
     """
     named = [name for name, value in (("text", text), ("image", image), ("panel", panel)) if value is not None]
     if not named or ("panel" in named and len(named) > 1):
-        raise ConfigError("name one query: --text WORDS, --image FILE, both of these, or --panel ID")
+        raise ConfigError("give one query: --text WORDS, --image FILE, both of these, or --panel ID")
     if target is not None and target not in SPACES:
         raise ConfigError(f"target: {target!r} is not one of {', '.join(SPACES)}.{nearest(str(target), SPACES)}")
     if not 1 <= top <= MAX_TOP:
@@ -137,7 +137,7 @@ def _panel_row(searcher: Searcher, panel: int | str) -> int:
     if str(panel).isdecimal() and int(panel) < len(ids):
         return int(panel)
     raise DataError(
-        f"no panel is called {panel!r}.{nearest(str(panel), ids.tolist()[:20000])} Ids look like {ids.iloc[0]!r}."
+        f"no panel has the id {panel!r}.{nearest(str(panel), ids.tolist()[:20000])} Ids look like {ids.iloc[0]!r}."
     )
 
 

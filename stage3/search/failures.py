@@ -19,11 +19,11 @@ from stage3.search.index import Index
 GENERIC = 0.9  # share of the gallery's texts whose nearest other texts lie further away than a generic one's
 NEAREST = 5
 REASONS = {
-    "no text": "There are no words to search with, and none to find.",
-    "same text": "Other panels carry the very same text, so words cannot tell which is meant.",
+    "no text": "The panel has no text to search with, and none to find.",
+    "same text": "Other panels have the same text, so it cannot tell them apart.",
     "generic": f"Its {NEAREST} nearest other texts are closer to it than those of {GENERIC:.0%} of all texts are to "
     "theirs: it says little of its own.",
-    "other": "None of these; see the neighbors that come first.",
+    "other": "None of these; see the panels ranked above it.",
 }
 I2T, T2I = "image → text", "text → image"
 

@@ -63,7 +63,7 @@ class Index:
             raise DataError(f"the index holds vectors of {self.dim} numbers, the queries are {tuple(queries.shape)}")
         norms = queries.double().norm(dim=1, keepdim=True)
         if not bool(((norms > 0) & norms.isfinite()).all()):
-            raise DataError("a query has no direction: its vector is zero or not finite")
+            raise DataError("the query's vector is zero or not finite")
         unit: Tensor = (queries.double() / norms).float()
         return unit
 

@@ -73,6 +73,10 @@ class Filters:
         page_types: page types.
         splits: of "train", "val", "test".
         text: "any", "with" or "without" text.
+
+    Example:
+        >>> bool(Filters()), bool(Filters(books=("book001",)))
+        (False, True)
     """
 
     books: tuple[str, ...] = ()
@@ -118,6 +122,12 @@ class Searcher:
         model: in eval mode, on the CPU.
         embedded: its embeddings of all usable pages.
         names: (vision, text) backbones, by which words and uploaded images become features.
+
+    Example:
+        >>> from stage3.runs import RunFolder
+        >>> searcher = Searcher.of_run(RunFolder.load("data/samples/runs/sample"))
+        >>> searcher.search(searcher.from_words("a wizard under water"), "image", 3).gallery
+        2100
     """
 
     data: Dataset
@@ -241,7 +251,7 @@ class Searcher:
             DataError: nothing but white space, or more than `MAX_WORDS` characters.
         """
         if len(words) > MAX_WORDS:
-            raise DataError(f"the query has {len(words):,} characters; {MAX_WORDS:,} are the most. Shorten it.")
+            raise DataError(f"the query has {len(words):,} characters; at most {MAX_WORDS:,} are allowed. Shorten it.")
         if not words.strip():
             raise DataError("the query is empty: type some words")
         features = self.text_backbone.encode([words])
@@ -264,12 +274,12 @@ class Searcher:
             DataError: a weight or space that is none of these, or two opposite vectors that cancel out.
         """
         if not 0 <= weight <= 1:
-            raise DataError(f"the blend is a number from 0 (image) to 1 (words), not {weight}")
+            raise DataError(f"the blend must be from 0 (image) to 1 (words), not {weight}")
         if (image.space, words.space) != ("image", "text"):
             raise DataError(f"a blend takes an image and words, not {image.space} and {words.space}")
         mixed = (1 - weight) * image.vector + weight * words.vector
         if float(mixed.norm()) < 1e-6:
-            raise DataError("image and words point in opposite directions and cancel out; move the blend")
+            raise DataError("image and words cancel out; change the blend")
         said = f"{1 - weight:.0%} image and {weight:.0%} words"
         return Query(F.normalize(mixed, dim=0), "blend", said)
 

@@ -1,4 +1,4 @@
-"""Train a run from a data set, or go on with one that was stopped; `python -m stage3.train` is the command.
+"""Train a run from a data set, or resume a stopped one; `python -m stage3.train` is the command.
 
 This file prepares a run and says how it ended. Beside it: `trainer` is the loop, and `optimizer` has AdamW's pieces.
 """
@@ -34,14 +34,14 @@ def train_run(
     tell: Tell = lambda _: None,
     source: str = "command line",
 ) -> RunFolder:
-    """Train a new run, or go on with one that was stopped; everything that `python -m stage3.train` does.
+    """Train a new run, or resume a stopped one; everything that `python -m stage3.train` does.
 
     SIGINT and SIGTERM end it at the next step, with a checkpoint, where it runs in the main thread.
 
     Args:
         path: folder of the run.
         settings: of `Config`, by name; for a run that has begun, only those that do not reach its weights.
-        config: YAML file of further settings; `settings` win over it.
+        config: YAML file of further settings; `settings` override it.
         data: the data set that the settings name, where it is loaded already.
         allow_inexact_resume: resume although `threads` or `device` changed, which gives other bits.
         tell: takes a line for a person.
@@ -61,7 +61,7 @@ def train_run(
         for line in [*asked.overruled(), *cautions(run.config)]:
             _both(run, line, tell)
         if run.status.state == "finished":
-            tell(f"{run.path} is finished; its result is below. Train a new run to change settings.")
+            tell(f"{run.path} is already finished; its result is below. Train a new run to change settings.")
         else:
             train(run, resumed=resumed, inexact=allow_inexact_resume, stop=stop, tell=tell, data=data)
     return run
@@ -69,7 +69,7 @@ def train_run(
 
 @dataclass(frozen=True)
 class Asked:
-    """Settings as they were given: by name, and by a file, which they win over."""
+    """Settings as they were given: by name, and by a file, which they override."""
 
     settings: dict[str, Any]
     of_file: dict[str, Any]
@@ -77,17 +77,17 @@ class Asked:
     source: str
 
     def over(self, run: RunFolder | None = None) -> Config:
-        """The settings that are meant, on top of a run's own or of the defaults."""
+        """The settings to use, on top of a run's own or of the defaults."""
         layers = [(run.config.to_dict(), str(run.path))] if run else []
         return Config.layered(*layers, (self.of_file, self.file), (self.settings, self.source))
 
     def overruled(self) -> list[str]:
-        """Settings that the file and the command line give differently, in words: the command line wins."""
+        """Settings that the file and the command line give differently, in words: flags override the file."""
         lines = []
         for name, value in self.of_file.items():
             given = self.settings.get(name)
             if given is not None and coerce(FIELDS[name], value) != coerce(FIELDS[name], given):
-                lines.append(f"{name}: {given} from the {self.source} wins over {value} of {self.file}")
+                lines.append(f"{name}: {given} from the {self.source} overrides {value} of {self.file}")
         return lines
 
 
@@ -127,9 +127,9 @@ def change_settings(the_run: RunFolder, asked: Asked, allow_inexact_resume: bool
     fixed = {n: values for n, values in changed.items() if not spec_of(n).resume_free and n not in free}
     if fixed and has_begun(the_run):
         listed = "; ".join(f"{name} is {old}, asked for {new}" for name, (old, new) in fixed.items())
-        remedy = "Resume without them, or name a new run."
+        remedy = "Resume without them, or choose a new run name."
         if set(fixed) <= set(INEXACT):
-            remedy = "Resume without them, name a new run, or give --allow_inexact_resume for other bits."
+            remedy = "Resume without them, choose a new run name, or give --allow_inexact_resume."
         raise ConfigError(f"{the_run.path} was started with other settings: {listed}. {remedy}")
     if changed:
         the_run.write_config(wanted)
@@ -150,13 +150,13 @@ def check_places(path: Path, config: Config) -> None:
 
 
 def cautions(config: Config) -> list[str]:
-    """What is allowed and hardly meant."""
+    """Settings that are allowed but hardly intended."""
     lines = []
     if config.max_panels == 1:
-        lines.append("max_panels 1: no panel has page mates, so nothing is contrasted or reconstructed")
+        lines.append("max_panels 1: no panel has page mates, so only alignment is trained")
     cores = os.cpu_count() or 1
     if config.workers > 4 * cores:
-        lines.append(f"workers {config.workers}: more than four threads for each of {cores} cores only wait")
+        lines.append(f"workers {config.workers}: more than four threads per core ({cores} cores) do not help")
     return lines
 
 
@@ -205,12 +205,12 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
     the_run.write_json("data_report", data.table.report.to_dict())
     check_identity(the_run, data)
     if not len(data.pages("train")):
-        raise DataError("no page is left to train on after the split by book. Lower val_fraction and test_fraction.")
+        raise DataError("no page is left for training after the split by book. Lower val_fraction and test_fraction.")
     trainer = Trainer(the_run, data, say=lambda line: _both(the_run, line, tell))
     if resumed and not the_run.checkpoints() and the_run.best():
         raise StorageError(
-            f"{the_run.path} chose a best checkpoint, and there is none: its folder checkpoints/ is gone. "
-            "Bring it back, or train a new run; this one is not begun again in silence."
+            f"{the_run.path} recorded a best checkpoint, but its folder checkpoints/ is gone. "
+            "Restore it, or train a new run."
         )
     if resumed and the_run.checkpoints():
         loaded = the_run.load_checkpoint(check=trainer.check)
@@ -242,23 +242,21 @@ def start_line(the_run: RunFolder, data: Dataset, trainer: Trainer) -> str:
 
 
 def check_identity(the_run: RunFolder, data: Dataset) -> None:
-    """Record what the run is trained on, or refuse to go on with what has begun when that has changed."""
+    """Record what the run is trained on, or refuse to resume when that has changed."""
     now = data.identity()
     if not has_begun(the_run):
         the_run.write_json("data", now)
         return
     if not (the_run.path / "data.json").exists():
         raise StorageError(
-            f"{the_run.path / 'data.json'} is gone: nothing says on which data the checkpoints were trained. "
-            "Bring it back, or train a new run."
+            f"{the_run.path / 'data.json'} is gone, so the training data of the checkpoints is unknown. "
+            "Restore it, or train a new run."
         )
     before = the_run.read_json("data")
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         shown = "; ".join(f"{n}: {str(before.get(n))[:60]} then, {str(now[n])[:60]} now" for n in changed)
-        raise DataError(
-            f"{the_run.path} was trained on other data ({shown}). Bring that data back, or train a new run."
-        )
+        raise DataError(f"{the_run.path} was trained on other data ({shown}). Restore that data, or train a new run.")
 
 
 def result(the_run: RunFolder) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from stage3.train import result, summary_lines, train_run
 
 EXAMPLES = (
     "python -m stage3.train --run runs/first --data data/samples",
-    "python -m stage3.train --run runs/first                                   (goes on after a stop)",
+    "python -m stage3.train --run runs/first                                   (resumes a stopped run)",
     "python -m stage3.train --run runs/strong --data data/samples --alignment_weight 3 --temperature 0.05",
     "python -m stage3.train --run runs/copy --config runs/first/config.yaml --seed 1",
     "python -m stage3.train --run runs/mine --manifest pages.csv --panels json/ --panel_format ocr",
@@ -19,13 +19,15 @@ EXAMPLES = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, train, print; returns the exit code."""
-    about = "Train panel embeddings. The same command again resumes a stopped run."
+    about = "Train panel embeddings. The same command resumes a stopped run."
     parser = Parser("train", about, EXAMPLES, usage="--run RUN [--config F.yaml] [--data FOLDER] [--SETTING VALUE ...]")
     parser.add_run()
-    parser.add_argument("--config", help="YAML file of settings; flags win over it")
-    parser.add_json("print the result as one JSON object")
+    parser.add_config()
+    parser.add_json()
     parser.add_argument(
-        "--allow_inexact_resume", action="store_true", help="resume although threads or device changed (other bits)"
+        "--allow_inexact_resume",
+        action="store_true",
+        help="resume even if threads or device changed; results differ slightly",
     )
     parser.add_settings()
     args = parser.parse(argv)

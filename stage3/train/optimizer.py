@@ -89,7 +89,7 @@ def check_optimizer(model: nn.Module, tensors: dict[str, Tensor]) -> None:
             )
         shape = torch.Size() if key == "step" else parameters[name].shape
         if key not in ADAMW or value.shape != shape or not bool(value.isfinite().all()):
-            raise StorageError(f"optimizer state {full_name!r} of shape {tuple(value.shape)} is none of this model's")
+            raise StorageError(f"optimizer state {full_name!r} of shape {tuple(value.shape)} does not fit this model")
         missing = [k for k in ADAMW if f"{k}/{name}" not in tensors]
         if missing:
             raise StorageError(f"optimizer state for {name!r} lacks {', '.join(missing)}")

@@ -68,7 +68,7 @@ class Totals:
     losses: dict[str, list[float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     norms: list[float] = field(default_factory=list)
-    silent: int = 0
+    silent: int = 0  # no-signal batches; a key of checkpoints, so it keeps its name
     skipped: int = 0
     started: float = field(default_factory=time.perf_counter)
 
@@ -94,10 +94,10 @@ class Totals:
 
 
 class Trainer:
-    """One run being trained; `fit` is the whole story."""
+    """One run being trained; `fit` does all of it."""
 
     def __init__(self, run: RunFolder, data: Dataset, *, say: Callable[[str], None] = lambda _: None) -> None:
-        """Args: `run` an open run whose lock is held; `data` its data set; `say` takes a line for the person."""
+        """Args: `run` an open run whose lock is held; `data` its data set; `say` called with each line to print."""
         self.run, self.data, self.config, self.say = run, data, run.config, say
         self.device = torch.device(usable_device(self.config.device))
         spec = EncoderSpec.of(self.config, data.features.image_sizes, data.features.text_dim)
@@ -167,7 +167,9 @@ class Trainer:
             if step > self.total_steps:
                 break
             if 0 < self.config.patience <= self.validations_since_best:
-                self.say(f"stopped early: {self.config.patience} validations without a better {self.config.select_by}")
+                self.say(
+                    f"stopped early: {self.config.patience} validations without improvement of {self.config.select_by}"
+                )
                 break
             if self._should_stop(stop):
                 self.checkpoint()
@@ -309,7 +311,7 @@ class Trainer:
         for name, kinds in STATE.items():
             if name not in state or not isinstance(state[name], kinds):
                 found = type(state[name]).__name__ if name in state else "nothing"
-                raise StorageError(f"{where}: {name}: {found} where {' or '.join(k.__name__ for k in kinds)} is needed")
+                raise StorageError(f"{where}: {name}: {found}, expected {' or '.join(k.__name__ for k in kinds)}")
         if state["step"] != loaded.step:
             raise StorageError(f"{where}: step: {state['step']} in the folder of step {loaded.step}")
         for name, made, own in (("best", Best, set()), ("pending", Totals, {"started"})):
@@ -338,7 +340,7 @@ class Trainer:
         if changed and not inexact:
             raise StorageError(
                 f"{loaded.path}: cannot resume bit for bit ({'; '.join(changed)}). "
-                "Give --allow_inexact_resume to go on all the same."
+                "Give --allow_inexact_resume to resume anyway."
             )
         self.model.load_state_dict(loaded.tensors["model"])
         restore_optimizer(self.model, self.optimizer, loaded.tensors.get("optimizer", {}))
@@ -357,12 +359,12 @@ class Trainer:
     def _finish_best(self) -> None:
         """Without a validation metric the last checkpoint is the one to use; say so instead of inventing a value."""
         if self.best is None:
-            why = "no validation panel has image and text" if len(self.val_pages) else "no book is left to choose by"
-            self.say(f"no {self.config.select_by} was measured ({why}): the last checkpoint is used")
+            why = "no validation panel has image and text" if len(self.val_pages) else "no validation books"
+            self.say(f"{self.config.select_by} was not measured ({why}): the last checkpoint is used")
 
 
 def validation_line(row: dict[str, Any], config: Config, total_steps: int) -> str:
-    """One line an epoch: what a person watching wants to see."""
+    """One line per epoch for a person watching."""
 
     def share(name: str) -> str:
         return percent(row.get(name))

@@ -17,7 +17,7 @@ from stage3.ablate import arms as arms_module
 from stage3.ablate import evidence, noise, schedule, tables
 from stage3.ablate.arms import config_of, key_of, record_of, weights_digest
 from stage3.ablate.findings import FINDINGS, arms, chosen
-from stage3.ablate.terms import METRICS, REVIEWED, Arm, Judged
+from stage3.ablate.terms import METRICS, ORIGINAL, Arm, Judged
 from stage3.ablate.thinning import write_thinned
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
@@ -167,24 +167,24 @@ def test_every_arm_is_made_of_real_settings_and_every_metric_is_declared():
             assert getattr(config, name) == value, "an arm's change is what is trained"
 
 
-def test_a_reviewed_arm_differs_from_the_fixed_one_in_what_it_names():
+def test_an_ablated_arm_differs_from_the_corrected_one_in_what_it_names():
     """Two arms of a comparison never train the same thing, but where one run is read in two ways."""
     for finding in FINDINGS.values():
         for comparison in finding.comparisons:
             pair = [config_of(a, 0, {"data": "x"}, Path("t")) for a in (comparison.fixed, comparison.reviewed)]
-            if not comparison.fixed.pinned:  # the package's defaults may be the reviewed values
+            if not comparison.fixed.pinned:  # the package's defaults may be the original values
                 continue
             read_twice = any(j.fixed != j.reviewed for j in comparison.judged)
             assert (key_of(pair[0], {}) == key_of(pair[1], {})) == read_twice, comparison.reviewed.label
 
 
-def test_the_fixed_form_has_every_ablation_off():
-    config = config_of(Arm("fixed form"), 0, {}, Path("t"))
+def test_the_corrected_variant_has_every_ablation_off():
+    config = config_of(Arm("corrected"), 0, {}, Path("t"))
     default = Config()
     for name, value in default.to_dict().items():
         if Config.__dataclass_fields__[name].metadata["spec"].ablation:
             assert getattr(config, name) == value
-    for name, value in REVIEWED.items():
+    for name, value in ORIGINAL.items():
         assert getattr(config, name) == value
 
 
@@ -201,7 +201,7 @@ def test_unknown_findings_are_named():
 def test_arms_with_equal_settings_share_their_runs(made):
     runs = pd.read_parquet(made / "runs.parquet")
     base = runs[runs["changes"] == "{}"]
-    assert len(base) == 2, "one run a seed, though four comparisons use it"
+    assert len(base) == 2, "one run per seed, though four comparisons use it"
     assert base["findings"].tolist() == ["S2,E6"] * 2
     assert len(runs) == len(list((made / "runs").iterdir())) == 2 * 5
 
@@ -229,7 +229,7 @@ def test_the_table_pairs_what_was_measured(made):
 
 def test_curves_and_budget_cover_every_epoch(made):
     curves, budget = (pd.read_parquet(made / f"{name}.parquet") for name in ("curves", "budget"))
-    one = curves[(curves["arm"] == "fixed form") & (curves["metric"] == "loss/total") & (curves["split"] == "val")]
+    one = curves[(curves["arm"] == "corrected") & (curves["metric"] == "loss/total") & (curves["split"] == "val")]
     assert one["epoch"].tolist() == [1, 2]
     assert one["seeds"].tolist() == [2, 2]
     assert (one["low"] <= one["mean"]).all()
@@ -302,7 +302,7 @@ def test_diverging_runs_are_told_and_count_nowhere(comics, cache, tmp_path, monk
         raise arms_module.NumericError("three steps in a row were not finite")
 
     monkeypatch.setattr(arms_module, "_train", diverge)
-    with pytest.raises(arms_module.NumericError, match="2 runs met infinite numbers"):
+    with pytest.raises(arms_module.NumericError, match="2 runs diverged"):
         ablate_command.main(flags(comics, cache, tmp_path, "--findings", "E6", "--seeds", "1"))
     assert pd.read_parquet(tmp_path / "evidence.parquet").empty
     assert (pd.read_parquet(tmp_path / "runs.parquet")["failed"] != "").all()
@@ -324,8 +324,8 @@ def test_thinning_keeps_its_shares_and_spares_the_other_books(comics, cache, tmp
     n = int(train_pages.sum())
     assert int((single & train_pages).sum()) >= round(0.85 * n)
     assert int((single & ~was_single & train_pages).sum()) <= round(0.85 * n)
-    silent = thin.panel_set.pairs == 0
-    assert int((silent & train_pages).sum()) >= round(0.85 * n)
+    textless = thin.panel_set.pairs == 0
+    assert int((textless & train_pages).sum()) >= round(0.85 * n)
     assert int((thin.panel_set.pairs[train_pages] > 0).sum()) > 0
     for split in ("val", "test"):
         ours, theirs = (d.panel_set.rows_of(d.pages(split)) for d in (thin, whole))
@@ -368,10 +368,10 @@ def test_a_file_without_proper_markers_is_left_alone(made, tmp_path, text):
 def test_the_text_says_where_the_result_is_not_what_was_expected(made):
     text = (made / "evidence.md").read_text(encoding="utf-8")
     assert "## S2 · Clipping over everything learned" in text
-    assert "2 seeds an arm" in text
+    assert "2 seeds per arm" in text
     rows = [r for r in tables.read_rows(made) if r.headline and r.finding == "S2"]
     from dataclasses import replace
 
     moved = [replace(r, verdict="helps", expected="no effect here", low=0.1, high=0.2) for r in rows]
     about = {"command": "c", "data": "d", "runs": 1, "epochs": 1, "seeds": 1, "panels": 1, "books": 1}
-    assert "expect *no effect here*" in evidence.document(moved, [FINDINGS["S2"]], about)
+    assert "Expected from earlier trials: *no effect here* for" in evidence.document(moved, [FINDINGS["S2"]], about)

@@ -100,7 +100,7 @@ def test_a_name_that_is_no_plain_word_is_refused(parent, name):
 
 def test_a_taken_name_is_refused_and_the_run_is_left_alone(parent):
     before = (jobs.folder() / "asked" / "config.yaml").read_bytes()
-    with pytest.raises(ConfigError, match="is a run already"):
+    with pytest.raises(ConfigError, match="is already a run"):
         jobs.start(parent.config, "asked")
     assert (jobs.folder() / "asked" / "config.yaml").read_bytes() == before
 

@@ -52,7 +52,7 @@ def test_the_report_says_what_was_kept_left_out_and_why(world: World, capsys: py
         "Panel files found by: exact 6.",
         "Panels a page (11 panels, 2 books):",
     } <= lines
-    assert "A training run would refuse to start: 1 of 7 pages are damaged" in out
+    assert "Training would refuse to start: 1 of 7 pages are damaged" in out
     bars = {line.split()[0]: line.split()[-1] for line in out.splitlines() if line.endswith("#")}
     assert bars == {"1": "#" * 20, "2": "#" * 40, "3": "#" * 40}
 
@@ -86,7 +86,7 @@ def test_nothing_left_to_train_on_ends_with_2(world: World, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["chekc"], r"unknown action 'chekc'\. Did you mean 'check'\?"),
+        (["chekc"], r"check: 'chekc' is not one of check\. Did you mean 'check'\?"),
         (["check", "--manifst", "x"], "Did you mean 'manifest'"),
         (["check", "--panel-format", "vln"], "Did you mean 'vlm'"),
         (["check"], "--data data/samples"),
@@ -109,7 +109,7 @@ def test_as_a_process_errors_are_one_line_and_help_is_light() -> None:
     command = [sys.executable, "-m", "stage3.data"]
     failed = subprocess.run([*command, "check"], capture_output=True, text=True, check=False)
     assert failed.returncode == 2
-    assert failed.stderr.startswith("error: no comics are named")
+    assert failed.stderr.startswith("error: no data set: ")
     assert failed.stderr.count("\n") == 1
     code = (
         "import sys, stage3.data as d\n"
@@ -125,7 +125,7 @@ def test_as_a_process_errors_are_one_line_and_help_is_light() -> None:
 def test_a_kept_label_that_no_page_has_is_answered_with_those_there_are(world: World) -> None:
     labels = world.root / "labels.json"
     labels.write_text(json.dumps({**dict.fromkeys(world.ids, "story"), world.ids[0]: "cover"}), encoding="utf-8")
-    with pytest.raises(DataError, match=r"story 5, cover 1; name those to train on with --keep_labels"):
+    with pytest.raises(DataError, match=r"story 5, cover 1; choose those to use with --keep_labels"):
         data_command.main(flags(world, "--labels", str(labels), "--keep_labels", "sotry"))
 
 

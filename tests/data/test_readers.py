@@ -210,7 +210,7 @@ def test_a_book_column_wins(world: World) -> None:
     assert world.load().pages["book_id"].tolist() == ["Book A", "Zed", "Book A", "Book B", "Book B", "Book B"]
 
 
-def test_i08_the_sha256_of_the_manifest_reaches_the_table(world: World) -> None:
+def test_the_sha256_of_the_manifest_reaches_the_table(world: World) -> None:
     rows = "".join(f'"{i}",images/x.png,{"AB" * 32 if n == 1 else ""}\n' for n, i in enumerate(CLEAN))
     (world.root / "manifest.csv").write_text("canonical_id,absolute_image_path,sha256\n" + rows, encoding="utf-8")
     table = world.load()
@@ -322,7 +322,7 @@ def test_bad_entries_of_an_aligned_file_change_nothing_else(tmp_path: Path) -> N
     ],
 )
 @pytest.mark.parametrize("chunk", [2**20, 7])
-def test_j11_j12_an_item_that_is_refused_loses_its_page_only(
+def test_an_item_that_is_refused_loses_its_page_only(
     bad: str, reason: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stage3.data.readers.jsonfile.CHUNK", chunk)

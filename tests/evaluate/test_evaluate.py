@@ -151,7 +151,7 @@ def test_many_pages_are_thinned_evenly_and_it_is_said(made):
     run, data = made
     _, pages, notes = chosen_pages(run, data, "all", 10)
     assert len(np.unique(pages)) == 10
-    assert any("10 evenly spaced pages stand for 64" in note for note in notes)
+    assert any("10 of 64 pages used, evenly spaced" in note for note in notes)
 
 
 def other(data: Dataset, **changes) -> Dataset:
@@ -169,7 +169,7 @@ def test_other_data_is_evaluated_whole_and_known_books_are_named(made):
     report = evaluation_report(run, data=other(data), split="test")
     assert (report["split"], report["pages"]) == ("all", 32)
     assert "there is no split 'test'" in report["notes"][0]
-    assert "was trained on" in report["notes"][1]
+    assert "share a name with a training book" in report["notes"][1]
 
 
 def test_other_backbones_are_refused_and_both_named(made):

@@ -230,7 +230,7 @@ def test_pickled_missing_and_unsound_weights_are_refused(models, tmp_path):
     ],
     ids=lambda v: str(v)[:40],
 )
-def test_k16_a_hostile_configuration_allocates_nothing_and_runs_nothing(models, tmp_path, change, reason):
+def test_a_hostile_configuration_allocates_nothing_and_runs_nothing(models, tmp_path, change, reason):
     hostile = copied(models, "resnet", tmp_path / "hostile")
     values = json.loads((hostile / "config.json").read_text(encoding="utf-8")) | change
     (hostile / "config.json").write_text(json.dumps(values), encoding="utf-8")
@@ -258,9 +258,9 @@ def test_a_stated_text_length_is_read_with_care(models, tmp_path, text, limit):
 
 
 def test_a_text_model_is_no_vision_backbone(models):
-    with pytest.raises(DataError, match="no vision backbone"):
+    with pytest.raises(DataError, match="is not a vision backbone"):
         backbones.resolve_vision(str(models / "bert"))
-    with pytest.raises(DataError, match="no text backbone"):
+    with pytest.raises(DataError, match="is not a text backbone"):
         backbones.resolve_text(str(models / "resnet"))
 
 
@@ -275,7 +275,8 @@ def test_hostile_texts_are_cut_before_they_are_tokenised(models):
 
 def test_tiny_never_imports_transformers(run_python):
     run_python(
-        "from stage3 import backbones; import sys; backbones.resolve_text('tiny'); backbones.resolve_vision('tiny');"
+        "from stage3.features import backbones; import sys;"
+        "backbones.resolve_text('tiny'); backbones.resolve_vision('tiny');"
         "assert 'transformers' not in sys.modules and 'huggingface_hub' not in sys.modules"
     )
 

@@ -232,7 +232,7 @@ def test_lost_images_lose_only_their_page_and_are_remembered(tmp_path, use):
     assert (partly.image_rows.reshape(6, 4)[1] >= 0).all()  # unless asked to be read as far as it goes
 
 
-def test_i08_a_changed_image_is_lost_where_the_manifest_has_its_sha256(tmp_path, use, monkeypatch):
+def test_a_changed_image_is_lost_where_the_manifest_has_its_sha256(tmp_path, use, monkeypatch):
     table = comic(tmp_path / "pages", pages=4)
     for page in (0, 1, 2):
         Image.open(tmp_path / "pages" / f"p{page}.png").save(tmp_path / "pages" / f"p{page}.png", "JPEG")
@@ -269,7 +269,7 @@ def test_the_sha256_costs_no_second_reading_of_a_new_file(tmp_path, use, monkeyp
     assert sorted(opened) == sorted([*paths, *paths])  # once for its digests, once to decode it
 
 
-def test_i27_first_frames_and_partial_images_are_counted_also_when_they_are_not_decoded_again(tmp_path, use):
+def test_first_frames_and_partial_images_are_counted_also_when_they_are_not_decoded_again(tmp_path, use):
     table = comic(tmp_path / "pages", pages=4)
     frames = [Image.open(tmp_path / "pages" / f"p{page}.png").copy() for page in (1, 0)]
     frames[0].save(tmp_path / "pages" / "p1.png", "GIF", save_all=True, append_images=frames[1:])

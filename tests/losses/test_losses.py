@@ -192,7 +192,7 @@ def test_large_batches_take_blocks_by_themselves_and_agree(tau, monkeypatch):
     v, t, pages = rows(400, 32), rows(400, 32, seed=1), torch.arange(400) // 4
     blocks = gradients(lambda z, tau: losses.supcon(z, pages, tau), v, tau=tau)
     pairs = gradients(losses.info_nce, v, t, tau=tau)
-    monkeypatch.setattr(losses, "supcon_chunked", None)  # the dense form must not need it
+    monkeypatch.setattr(losses, "supcon_chunked", None)  # the dense variant must not need it
     monkeypatch.setattr(losses, "info_nce_chunked", None)
     with pytest.raises(TypeError):
         losses.supcon(v, pages, tau)

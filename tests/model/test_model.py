@@ -58,7 +58,7 @@ def test_what_an_absent_modality_holds_changes_nothing_bit_for_bit(garbage):
 
 
 def test_the_residual_leak_ablation_does_leak():
-    """The reviewed fusion: present in the gate, but norms of absent parts in the residual mean (their biases leak)."""
+    """The original trainer's fusion: norms of absent parts enter the residual mean, so their biases leak."""
     kept, leaking = (randomized(encoder(residual_leak=leak))(batch()) for leak in (False, True))
     partial = [i for i, m in enumerate(MASKS) if sum(m) < 3]
     assert not torch.isclose(kept.panel[partial], leaking.panel[partial]).all(dim=1).any()

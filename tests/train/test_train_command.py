@@ -183,7 +183,7 @@ def test_a_run_refuses_other_data(tmp_path, comics, args):
     [
         (["--temprature", "0.1"], "Did you mean 'temperature'"),
         (["--temperature", "0"], "error: temperature: 0.0 is out of range"),
-        (["--temperature", "nan"], "error: temperature: nan is not a valid value"),
+        (["--temperature", "nan"], "error: temperature: nan is not valid"),
         (["--device", "cudda"], "device: expected auto, cpu, cuda or cuda:N, got 'cudda'"),
         (["--device", "cuda:99", "--data", "data/samples"], "device: cuda:99 is not on this machine"),
         (["--config", "tests"], "tests: a folder"),
@@ -250,21 +250,21 @@ def test_a_run_that_never_began_may_change_its_settings(tmp_path, args):
     assert RunFolder.load(run).config.vision_backbone == "tiny"
 
 
-def test_c13_a_run_inside_the_panels_is_refused(tmp_path, comics, args):
+def test_a_run_inside_the_panels_is_refused(tmp_path, comics, args):
     run = comics / "panels" / "runs" / "r"
     with pytest.raises(ConfigError, match="lies inside the panels"):
         train_command.main(["--run", str(run), *args])
     assert not run.parent.exists()
 
 
-def test_c05_c06_c14_what_is_hardly_meant_is_said(tmp_path, args, capsys):
+def test_settings_that_are_hardly_meant_are_pointed_out(tmp_path, args, capsys):
     file = tmp_path / "c.yaml"
     file.write_text("lr: 0.002\ndim: 32\n", encoding="utf-8")
     run = tmp_path / "r"
     more = ["--config", str(file), "--lr", "0.003", "--max_panels", "1"]
     assert train_command.main(["--run", str(run), *args, *more]) == 0
     printed, logged = capsys.readouterr().out, (run / "train.log").read_text(encoding="utf-8")
-    for line in (f"lr: 0.003 from the command line wins over 0.002 of {file}", "max_panels 1: no panel has page mates"):
+    for line in (f"lr: 0.003 from the command line overrides 0.002 of {file}", "max_panels 1: no panel has page mates"):
         assert line in printed
         assert line in logged
     assert "dim:" not in printed  # both say the same
@@ -287,7 +287,7 @@ def stopped(tmp_path, args) -> Path:
     return run
 
 
-def test_c11_lost_checkpoints_never_restart_a_run_in_silence(stopped):
+def test_lost_checkpoints_never_restart_a_run(stopped):
     shutil.rmtree(stopped / "checkpoints")
     logged = (stopped / "metrics.jsonl").read_bytes()
     with pytest.raises(StorageError, match="its folder checkpoints/ is gone"):
@@ -296,7 +296,7 @@ def test_c11_lost_checkpoints_never_restart_a_run_in_silence(stopped):
     assert RunFolder.load(stopped).best() is not None
 
 
-def test_k15_a_newest_checkpoint_of_another_model_is_named_and_the_one_before_resumed(stopped, capsys):
+def test_a_newest_checkpoint_of_another_model_is_named_and_the_one_before_resumed(stopped, capsys):
     run = RunFolder.load(stopped)
     newest = run.load_checkpoint()
     tensors = {**newest.tensors, "model": {"w": torch.zeros(2)}}
@@ -316,7 +316,7 @@ def test_checkpoints_without_a_record_of_their_data_are_not_resumed(stopped):
     assert not (stopped / "data.json").exists()
 
 
-def test_c12_a_image_that_changed_or_went_is_other_data(stopped):
+def test_a_changed_or_missing_image_is_other_data(stopped):
     image = Path(readers.load(RunFolder.load(stopped).config).pages["image_path"][0])
     aside = image.with_name("aside")
     image.rename(aside)

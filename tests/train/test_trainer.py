@@ -315,7 +315,7 @@ def with_a_huge_encoder(*arguments):
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
-def test_k15_a_checkpoint_of_another_model_is_named_and_the_one_before_used(tmp_path, change, reason):
+def test_a_checkpoint_of_another_model_is_named_and_the_one_before_used(tmp_path, change, reason):
     t = trained(tmp_path / "r", epochs=1)
     good = t.run.checkpoints()[-1].step
     saved_as(t, change)
@@ -349,7 +349,7 @@ HOSTILE_SPECS = [
 
 
 @pytest.mark.parametrize("change", [*HOSTILE_SPECS, None, "not one"], ids=str)
-def test_k16_an_encoder_that_the_file_does_not_hold_is_refused_before_it_is_made(tmp_path, monkeypatch, change):
+def test_an_encoder_that_the_file_does_not_hold_is_refused_before_it_is_made(tmp_path, monkeypatch, change):
     run = synthetic.run(tmp_path / "r")
     t = Trainer(run, synthetic.dataset(run.config))
     t.checkpoint()

@@ -1,7 +1,7 @@
 """Files to rows: every format of comics on disk becomes the same panel table.
 
 `load(config)` reads a data set (or its cached table), `source_of(config)` says where its parts are, and `READERS` holds
-one reader a format.
+one reader per format.
 
 How to add a reader. Write a module with a function `page(value, source, note) -> RawPage`: `value` is one page as the
 format has it, and the function only says where boxes, texts and the page size stand (see `rules.RawPage`); it repairs

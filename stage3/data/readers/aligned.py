@@ -1,4 +1,4 @@
-"""Aligned style: one list for all pages, detector boxes matched with a language model's panels, in match order.
+"""Format "aligned": one list of all pages, detector boxes matched with a language model's panels, in match order.
 
 Of a panel's boxes the first sound one counts: `rcnn_bbox`, then `vlm_box_px` (both pixels), then `vlm_box_2d` (0-1000).
 A panel with text and no box (`modality_mask` `[0, 1, 0]`) is a text-only panel; it has no place on the page, so it
@@ -28,7 +28,7 @@ def items(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def page(value: Any, source: DataSource, note: Any) -> RawPage:
-    """One page of the list in the common form; see `stage3.data.readers`."""
+    """One page of the list in the common structure; see `stage3.data.readers`."""
     if isinstance(value, DamagedItem):
         raise value.problem
     panels = [_panel(p) if isinstance(p, dict) else None for p in panel_list(value, note)]

@@ -111,7 +111,7 @@ def _mtime(folder: str) -> int:
 
 
 def _make(config: Config, source: DataSource, listing: Listing | None, scanned: DataReport, folder: Path) -> None:
-    """Build in a folder of its own and put it in place whole, so that no reader ever sees half a table."""
+    """Build in a folder of its own and put it in place at once, so that no reader ever sees half a table."""
     work = folder.with_name(f".{folder.name}.{os.getpid()}")
     _clear_dead(folder.parent)
     try:
@@ -158,7 +158,7 @@ def _put_in_place(work: Path, folder: Path) -> None:
 
 
 def table_facts(table: PanelTable) -> dict[str, object]:
-    """What a newcomer asks of a data set: how many panels a page, how much text, how many boxes."""
+    """What one first asks of a data set: how many panels per page, how much text, how many boxes."""
     per_page = table.pages["n_panels"].to_numpy()
     numbers, pages = np.unique(per_page, return_counts=True)
     dialogue = (table.panels["dialogue"] != "").to_numpy()
@@ -240,6 +240,6 @@ def nothing_left(report: DataReport) -> str:
     remedy = ""
     if next(iter(report.skipped.most_common(1)), ("", 0))[0] == "label":
         names = ", ".join(f"{name} {n:,}" for name, n in report.facts.get("labels", {}).items())
-        remedy = f". Labels that there are: {names}; name those to train on with --keep_labels"
+        remedy = f". Labels found: {names}; choose those to use with --keep_labels"
     listed = counted(report.pages_listed, "page")
     return f"nothing is left to train on: {listed} listed, none kept ({reasons}{first}){remedy}"

@@ -17,7 +17,7 @@ class Reader:
     """One format.
 
     Attributes:
-        page: one page as parsed, to the common form.
+        page: one page as parsed, to the common structure.
         items: for formats with all pages in one file: (canonical id, page) of each.
     """
 

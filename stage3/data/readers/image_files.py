@@ -17,7 +17,7 @@ from stage3.data.table import DataReport
 
 @dataclass
 class ImageFinder:
-    """Which images exist, by one listing a folder instead of one question a file."""
+    """Which images exist, by one listing per folder instead of one query per file."""
 
     report: DataReport
     remap: tuple[tuple[str, str], ...]

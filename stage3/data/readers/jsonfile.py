@@ -1,4 +1,4 @@
-"""JSON of unknown origin: bounded in size, strict about what json.loads forgives in silence."""
+"""JSON of unknown origin: bounded in size, strict about what json.loads silently accepts."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class _DuplicateKey(ValueError):
 
 @dataclass(frozen=True)
 class DamagedItem:
-    """An item of a list that is refused by itself; the items around it are well."""
+    """An item of a list that is refused by itself; the items around it are intact."""
 
     page_id: str
     problem: PageProblem
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are all different; json.loads alone keeps the last of equal keys without a word."""
+    """An object whose keys are all different; json.loads alone silently keeps the last of equal keys."""
     made = dict(pairs)
     if len(made) != len(pairs):
         seen: set[str] = set()
@@ -99,7 +99,7 @@ def _problem(error: ValueError) -> PageProblem:
 
 
 def iterate_list(path: Path) -> Iterator[Any]:
-    """The items of one large JSON list, one at a time, so that the file is never whole in memory.
+    """The items of one large JSON list, one at a time, so that the file is never in memory at once.
 
     An item with a key twice or an absurd number comes as a `DamagedItem`.
 

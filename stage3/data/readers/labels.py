@@ -40,7 +40,7 @@ _KNOWN = {_letters(label): label for label in VOCABULARY}
 
 
 def normalized(label: str, extra: Iterable[str] = ()) -> str:
-    """The vocabulary's form of a label: case, separators, white space and plural forms do not matter.
+    """The vocabulary's spelling of a label: case, separators, white space and plural forms do not matter.
 
     A label outside the vocabulary (and `extra`) comes back in lower case with hyphens.
     """
@@ -79,7 +79,7 @@ def read_labels(path: Path, keep: Iterable[str], report: DataReport) -> Labels:
     """Read flat `{id: label}` or nested `{book: {page: label}}` labels.
 
     Raises:
-        DataError: the file is no JSON object.
+        DataError: the file is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_Pairs(report, path))

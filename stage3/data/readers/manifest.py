@@ -60,12 +60,12 @@ class Manifest:
 def read_manifest(path: Path, report: DataReport) -> Manifest:
     """Read and check the manifest.
 
-    An id that is empty or "." names no page and is skipped. An id that would leave the panels folder (absolute, a
-    drive, "..") refuses the whole file, as do two rows that contradict each other.
+    An id that is empty or "." is not a page's and is skipped. An id that would leave the panels folder (absolute, a
+    drive, "..") refuses the file, as do two rows that contradict each other.
 
     Raises:
         DataError: naming file and line: wrong header, quoting, row length, encoding, NUL, unsafe or contradicting ids,
-            a sha256 that is none.
+            a sha256 that is not one.
     """
     columns: list[list[pa.Array]] = [[], [], [], []]
     lines: list[np.ndarray] = []
@@ -102,7 +102,7 @@ def _rows(file: TextIO, path: Path, report: DataReport) -> Iterator[tuple[str, s
         for row in reader:
             here, line = line, reader.line_num + 1
             if line - here > 1:
-                raise DataError(f"{path}:{here}: a quoted field runs over several lines; a quote is not closed")
+                raise DataError(f"{path}:{here}: a quoted field spans several lines; a quote is not closed")
             if len(row) != width:
                 if not row:
                     continue  # an empty line
@@ -125,21 +125,21 @@ def _rows(file: TextIO, path: Path, report: DataReport) -> Iterator[tuple[str, s
 
 
 def _quote_hint(row: list[str], width: int) -> str:
-    return "; a path with a comma must stand in double quotes" if len(row) > width else ""
+    return "; a path with a comma needs double quotes" if len(row) > width else ""
 
 
 def _header(header: list[str], path: Path, report: DataReport) -> list[str]:
     names = [name.strip() for name in header]
     if len(names) == 1 and any(mark in names[0] for mark in (";", "\t")):
         mark = "';'" if ";" in names[0] else "tabs"
-        raise DataError(f"{path}:1: columns are separated by {mark}; the manifest is separated by commas")
+        raise DataError(f"{path}:1: columns are separated by {mark}; expected commas")
     for name in COLUMNS:
         if name not in names:
             found = ", ".join(repr(n[:40]) for n in names[:8]) or "an empty line"
             raise DataError(f"{path}:1: no column {name!r}; the header has {found}")
     for name in (*COLUMNS, *OPTIONAL):
         if names.count(name) > 1:
-            raise DataError(f"{path}:1: column {name!r} stands twice in the header")
+            raise DataError(f"{path}:1: column {name!r} appears twice in the header")
     for name in names:
         if name not in (*COLUMNS, *OPTIONAL):
             report.note("manifest_column_ignored", f"{path}:1: {name}")
@@ -152,7 +152,9 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 def _sha256(written: str, where: str) -> str:
     value = written.strip().lower()
     if value and not _SHA256.fullmatch(value):
-        raise DataError(f"{where}: sha256: {written[:80]!r} is no SHA-256: 64 hexadecimal digits, or nothing")
+        raise DataError(
+            f"{where}: sha256: {written[:80]!r} is not a SHA-256: expected 64 hexadecimal digits or nothing"
+        )
     return value
 
 
@@ -162,14 +164,14 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 def _check_field(page_id: str, image: str, where: str) -> None:
     for name, value in zip(COLUMNS, (page_id, image), strict=True):
         if len(value) > MAX_FIELD:
-            raise DataError(f"{where}: {name}: longer than {MAX_FIELD:,} characters; a quote may not be closed")
+            raise DataError(f"{where}: {name}: longer than {MAX_FIELD:,} characters; perhaps a quote is not closed")
         if "\0" in value:
-            raise DataError(f"{where}: {name}: holds a NUL character")
+            raise DataError(f"{where}: {name}: contains a NUL character")
     unsafe = page_id[:1] in ("/", "\\") or (page_id[1:2] == ":" and _DRIVE.match(page_id))
     if unsafe or (".." in page_id and ".." in page_id.replace("\\", "/").split("/")):
         raise DataError(
-            f"{where}: canonical_id: {page_id!r} is an absolute path or climbs out of its folder; "
-            "an id is a name below the panels folder"
+            f"{where}: canonical_id: {page_id!r} is an absolute path or leaves its folder; "
+            "expected a relative path below the panels folder"
         )
 
 
@@ -234,11 +236,11 @@ def _check_repeat(manifest: Manifest, lines: np.ndarray, a: int, b: int) -> None
     if ids[0] != ids[1]:
         raise DataError(
             f"{where} and {ids[0]!r} on line {lines[a]} differ only in case, separators or extension, "
-            "so one panel file would serve both. Rename or remove one."
+            "so both would use the same panel file. Rename or remove one."
         )
     for what, column in (("image", manifest.images), ("book", manifest.books), ("sha256", manifest.sha256)):
         if column[a].as_py() != column[b].as_py():
-            raise DataError(f"{where} stands on line {lines[a]} too, with another {what}. Remove one of the two rows.")
+            raise DataError(f"{where} is also on line {lines[a]}, with another {what}. Remove one of the two rows.")
 
 
 def _all(column: pa.Array) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Finding a page's file by its canonical id, for millions of names at once.
 
 Names are compared through 64-bit hashes held in sorted arrays (Python's own keyed hash of strings, which no input can
-aim at), so an index costs eight bytes a name and a key instead of a dict of strings.
+aim at), so an index costs eight bytes per name and key instead of a dict of strings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Style "ocr": a detector's JSON, one a page, boxes `[x, y, w, h]` in pixels, literal text, in reading order."""
+"""Format "ocr": detector JSON, one file per page, boxes `[x, y, w, h]` in pixels, literal text, in reading order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stage3.data.readers.source import DataSource
 
 
 def page(value: Any, source: DataSource, note: Any) -> RawPage:
-    """One page's parsed JSON in the common form; see `stage3.data.readers`."""
+    """One page's parsed JSON in the common structure; see `stage3.data.readers`."""
     panels = [
         RawPanel(p.get("bbox"), "xywh", "pixel", dialogue=p.get("text"), description=p.get("description"))
         if isinstance(p, dict)

@@ -109,7 +109,7 @@ def build(
 
 
 def _read_folder(made: Build, listing: Listing | None) -> None:
-    """One file a page, in the manifest's order."""
+    """One file per page, in the manifest's order."""
     assert listing is not None
     found = _resolve(made, listing.names)
     rows = np.flatnonzero(made.keep & (found.row >= 0))
@@ -217,13 +217,13 @@ def _add_page(made: Build, row: int, how: int, path: str, parsed: Callable[[], A
         made.pages_with_image.append(image.path)
 
 
-def _agreed(declared: tuple[int, int], pictured: tuple[int, int], page: PageInfo) -> tuple[int, int]:
+def _agreed(declared: tuple[int, int], measured: tuple[int, int], page: PageInfo) -> tuple[int, int]:
     """The image's size when it is known; a file made for another shape of page is worth a look."""
-    if 0 in pictured:
+    if 0 in measured:
         return declared
-    if 0 not in declared and abs(declared[0] * pictured[1] / (declared[1] * pictured[0]) - 1) > 0.03:
-        page.note("page_shape_differs", f"the file says {declared}, the image has {pictured}")
-    return pictured
+    if 0 not in declared and abs(declared[0] * measured[1] / (declared[1] * measured[0]) - 1) > 0.03:
+        page.note("page_shape_differs", f"the file says {declared}, the image has {measured}")
+    return measured
 
 
 def _write_notes(notes: list[tuple[str, str]], path: str, report: DataReport) -> None:

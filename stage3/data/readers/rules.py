@@ -1,6 +1,6 @@
 """The rules that hold for every format: numbers, text, boxes, which panels of a page are kept and in which order.
 
-A reader only says where things stand in its format (`RawPage`); everything that decides is here, once.
+A reader only says where things are in its format (`RawPage`); every decision is made here, once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RawPanel:
     """One panel as its file has it; nothing is trusted yet.
 
     Attributes:
-        box: four values in some form, or None.
+        box: four values in some notation, or None.
         corners: order of those values; "xywh" is corner and size.
         unit: "permille" of the page, or "pixel".
         dialogue: literal text of the panel: string, list, dict, null.
@@ -52,9 +52,9 @@ class RawPage:
     """One page as its file has it.
 
     Attributes:
-        panels: in the file's order; None where an entry is no panel at all.
+        panels: in the file's order; None where an entry is not a panel.
         size: (width, height) as the file gives it, in pixels.
-        summary: text of the whole page.
+        summary: text about the page.
         order: how panels are put in reading order: "number" (the file's panel numbers when they are sound), "file", or
             "layout" (by position, for files in no reading order).
         canonical_id: the id that the file itself carries.
@@ -144,7 +144,7 @@ def _ordered(kept: list[Panel], raw: RawPage, page: PageInfo) -> list[Panel]:
         ):
             return sorted(kept, key=lambda p: raw.panels[p.source_index].number)  # type: ignore[union-attr]
         if any(n is not None for n in numbers):
-            page.note("panel_number", f"numbers {str(numbers[:8])[:80]} are no order; the file's order is kept")
+            page.note("panel_number", f"numbers {str(numbers[:8])[:80]} give no order; the file's order is kept")
     return kept
 
 
@@ -196,7 +196,7 @@ _TEXT_KEYS = ("text", "dialogue", "caption", "content", "description", "name")
 def flatten(value: Any, depth: int = 0) -> str:
     """Any JSON value as one line of text: null is "", a list is joined, a dict gives its text.
 
-    Characters that are no text (lone surrogates) become U+FFFD; white space at the ends goes.
+    Characters that are not text (lone surrogates) become U+FFFD; white space at the ends goes.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -287,7 +287,7 @@ def _permille_unit(boxes: list[Corners], size: tuple[int, int], page: PageInfo) 
         return THOUSAND, THOUSAND
     far_x, far_y = max(b[2] for b in boxes), max(b[3] for b in boxes)
     if 0 < max(far_x, far_y) <= 1.0 and any(b[2] > b[0] and b[3] > b[1] for b in boxes):
-        page.note("boxes_rescaled", "boxes look like shares (0 to 1) under a 0-1000 source")
+        page.note("boxes_rescaled", "boxes look like shares (0 to 1) instead of 0-1000")
         return 1.0, 1.0
     outside = [b for b in boxes if THOUSAND * OVERSHOOT < max(b) <= 65535]
     if not outside:
@@ -300,7 +300,7 @@ def _permille_unit(boxes: list[Corners], size: tuple[int, int], page: PageInfo) 
         and far_x >= width / 2
         and far_y >= height / 2
     ):
-        page.note("boxes_rescaled", f"boxes look like pixels of {width} x {height} under a 0-1000 source")
+        page.note("boxes_rescaled", f"boxes look like pixels of {width} x {height} instead of 0-1000")
         return float(width), float(height)
     if 2 * len(outside) > len(boxes) and (len(boxes) > 1 or min(outside[0][:2]) > 0 or width == 0):
         raise PageProblem("scale", f"{len(outside)} of {len(boxes)} boxes lie outside 0-1000 and do not fit the image")
@@ -318,7 +318,7 @@ def _clamped(share: Corners, index: int, size: tuple[int, int], page: PageInfo) 
         page.note("box_outside", f"{where}: the box lies outside the page")
         return None
     if (x0, y0, x1, y1) != share and max(abs(a - b) for a, b in zip((x0, y0, x1, y1), share, strict=True)) > 1e-6:
-        page.note("box_clamped", f"{where}: the box stuck out of the page")
+        page.note("box_clamped", f"{where}: the box extends beyond the page")
     if min(x1 - x0, y1 - y0) < 0.05:  # thin: only now is the image's size worth asking for
         width, height = size if size != (0, 0) else page.image_size()
         if (x1 - x0) * (width or THOUSAND) < MIN_PIXELS or (y1 - y0) * (height or THOUSAND) < MIN_PIXELS:

@@ -1,4 +1,4 @@
-"""The outer shape that the JSON styles share: an object with a list of panels."""
+"""The outer shape that the JSON formats share: an object with a list of panels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def panel_list(value: Any, note: Note) -> list[Any]:
     """The `panels` of a page; an object of panels counts as a list in its own order.
 
     Raises:
-        PageProblem: the page is not an object, or its panels are missing, null or no list.
+        PageProblem: the page is not an object, or its panels are missing, null or not a list.
     """
     if not isinstance(value, dict):
         raise PageProblem("json_not_object", f"expected an object with panels, found {type(value).__name__}")

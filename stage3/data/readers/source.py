@@ -25,10 +25,10 @@ class DataSource:
         name: for people.
         root: folder that relative image paths of the yaml's parts refer to (the yaml's, or the manifest's).
         manifest: CSV of pages.
-        panels: folder of one JSON a page, or the one file of the aligned style.
+        panels: folder with one JSON file per page, or the one aligned file.
         panel_format: key of `READERS`.
         labels: JSON of page labels, None when every page is kept.
-        facts: ground truth that a drawn data set ships, for evaluation.
+        facts: ground truth that comes with synthetic comics, for evaluation.
         features: a feature store that the data set ships; read only.
         remap: (old prefix, new prefix) of image paths, tried longest first.
         box_order: corner order of vlm boxes, "yxyx" or "xyxy".
@@ -49,7 +49,7 @@ class DataSource:
 def source_of(config: Config) -> DataSource:
     """The data set that the settings name.
 
-    `data` points to a folder with a dataset.yaml (or to that file). A part given as a setting beside it wins over the
+    `data` points to a folder with a dataset.yaml (or to that file). A part given as a setting beside it overrides the
     yaml; giving `panels` also takes `panel_format` and `box_order` from the settings, because the yaml's describe the
     panels it names.
 
@@ -74,7 +74,7 @@ def source_of(config: Config) -> DataSource:
     missing = [key for key in ("manifest", "panels") if key not in parts]
     if missing:
         raise ConfigError(
-            f"no comics are named: {' and '.join(missing)} missing. Give a data set folder, such as "
+            f"no data set: {' and '.join(missing)} missing. Give a data set folder, such as "
             "--data data/samples, or --manifest FILE.csv --panels FOLDER."
         )
     name = parts.pop("name", "") or (root.resolve().name if config.data else parts["manifest"].stem)
@@ -86,7 +86,7 @@ def source_of(config: Config) -> DataSource:
 def _read_dataset_yaml(folder: Path) -> tuple[dict[str, Any], Path]:
     path = folder / YAML_NAME if folder.is_dir() else folder
     if not path.is_file():
-        raise ConfigError(f"data: {folder} has no {YAML_NAME}. Name a data set folder, such as --data data/samples.")
+        raise ConfigError(f"data: {folder} has no {YAML_NAME}. Give a data set folder, such as --data data/samples.")
     values = read_yaml(path)
     for key in values:
         if key not in KEYS and key not in ABOUT_KEYS:
@@ -119,7 +119,7 @@ def _text(path: Path, key: str, value: Any) -> str:
 
 
 def _pairs(remap: Any, where: str, root: Path) -> tuple[tuple[str, str], ...]:
-    """OLD=NEW strings as pairs, longest OLD first; a relative NEW is relative to the file that says it."""
+    """OLD=NEW strings as pairs, longest OLD first; a relative NEW is relative to the file that names it."""
     pairs = []
     for item in remap if isinstance(remap, list | tuple) else [remap]:
         old, equals, new = str(item).partition("=")
@@ -138,6 +138,8 @@ def _check_exists(source: DataSource) -> None:
             raise DataError(f"{key}: {path}: no such file")
     if source.panel_format == "aligned":
         if not source.panels.is_file():
-            raise DataError(f"panels: {source.panels}: no such file; the aligned style is one JSON list for all pages")
+            raise DataError(f"panels: {source.panels}: no such file; the aligned format is one JSON list of all pages")
     elif not source.panels.is_dir():
-        raise DataError(f"panels: {source.panels}: no such folder; the {source.panel_format} style is one JSON a page")
+        raise DataError(
+            f"panels: {source.panels}: no such folder; the {source.panel_format} format is one JSON file per page"
+        )

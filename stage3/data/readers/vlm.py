@@ -1,4 +1,4 @@
-"""Style "vlm": a vision-language model's JSON, one a page, boxes in 0-1000 of the page.
+"""Format "vlm": a vision-language model's JSON, one file per page, boxes in 0-1000 of the page.
 
 Variants: the box under `box_2d`, `box` or `bbox_2d`; entries of `text_content` with `label` or `type`, or plain
 strings; an older schema without boxes, with `speakers: [{character, dialogue, speech_type}]` and `caption`.
@@ -16,7 +16,7 @@ BOX_KEYS = ("box_2d", "box", "bbox_2d")
 
 
 def page(value: Any, source: DataSource, note: Any) -> RawPage:
-    """One page's parsed JSON in the common form; see `stage3.data.readers`."""
+    """One page's parsed JSON in the common structure; see `stage3.data.readers`."""
     panels = [_panel(p, source.box_order) if isinstance(p, dict) else None for p in panel_list(value, note)]
     return RawPage(panels, summary=value.get("overall_summary"), order="number", canonical_id=value.get("canonical_id"))
 

@@ -146,7 +146,7 @@ def resolve_vision(name: str, device: str = "cpu", precision: str = "float32") -
     if "+" in name and not Path(name).is_dir():
         names = [part.strip() for part in name.split("+")]
         if len(set(names)) != len(names):
-            raise ConfigError(f"vision_backbone: {name!r} names a backbone twice; each may stand once")
+            raise ConfigError(f"vision_backbone: {name!r} names a backbone twice")
         return JoinedVision([resolve_vision(part, device, precision) for part in names])
     if name == "tiny":
         from stage3.features.backbones import tiny

@@ -68,7 +68,7 @@ def local_folder(name: str, model_id: str) -> Path:
         )
         at = f" --revision {revision}" if revision else ""
         raise DataError(
-            f"backbone {name!r}: {repo} {why}. Run `hf download {repo}{at}` where there is a network and copy "
+            f"backbone {name!r}: {repo} {why}. Run `hf download {repo}{at}` on a machine with a network and copy "
             "the folder here, set HF_HUB_OFFLINE=0 to let this program download it, or give the path of a local folder"
         ) from None
     return Path(found)
@@ -180,14 +180,14 @@ class PretrainedVision(_Pretrained, VisionBackbone):
         config = getattr(self.config, "vision_config", None) or self.config
         size = (getattr(config, "hidden_sizes", None) or [getattr(config, "hidden_size", 0)])[-1]
         if not size or not (hasattr(config, "num_channels") or hasattr(config, "image_size")):
-            raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is no vision backbone")
+            raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is not a vision backbone")
         self.sizes = (int(size),)
         side = max(_numbers(getattr(self.processor, "size", None)), default=224)
         self.short_side = round(side / (getattr(self.processor, "crop_pct", None) or 1.0))
 
     @cached_property
     def processor(self) -> Any:
-        """The model's own image processor, in its Pillow form."""
+        """The model's own image processor, in its Pillow version."""
         from transformers import AutoImageProcessor
 
         try:
@@ -197,7 +197,7 @@ class PretrainedVision(_Pretrained, VisionBackbone):
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             raise self._refuse(f"no usable image preprocessing (preprocessor_config.json): {error}") from None
         if getattr(processor, "backend", "pil") != "pil":
-            raise self._refuse(f"{type(processor).__name__} has no Pillow form")
+            raise self._refuse(f"{type(processor).__name__} has no Pillow version")
         return processor
 
     def prepare(self, image: Image.Image) -> Any:
@@ -237,7 +237,7 @@ class PretrainedText(_Pretrained, TextBackbone):
         config = getattr(self.config, "text_config", None) or self.config
         self.size = int(getattr(config, "hidden_size", 0) or getattr(config, "dim", 0))
         if not self.size or not hasattr(config, "vocab_size"):
-            raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is no text backbone")
+            raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is not a text backbone")
         limits = [getattr(config, "max_position_embeddings", 0) - _position_offset(config)]
         limits.append(self._stated_limit())
         limits.append(int(min(self.tokenizer.model_max_length, 10**9)))

@@ -1,6 +1,6 @@
 """The `tiny` backbones: small encoders whose weights ship with the package, for a machine with no network.
 
-`python -m tools.tiny_train` makes the weights from drawn comics. Both encoders are ordinary modules, read from
+`python -m tools.tiny_train` makes the weights from synthetic comics. Both encoders are ordinary modules, read from
 safetensors beside a JSON manifest that holds their shape and their preprocessing.
 
 Shapes: n crops or texts of one call, S side of a resized crop, L words of the longest text, D size of a feature.
@@ -89,7 +89,7 @@ class TextNet(nn.Module):
     Args:
         buckets: rows of the table of pieces.
         width: size of a word's vector.
-        heads: gates a word; each lets through its own part of the word's value.
+        heads: gates per word; each lets through its own part of the word's value.
         dim: D of the learned part.
     """
 
@@ -221,7 +221,7 @@ class TinyVision(VisionBackbone):
 
 
 class TinyText(TextBackbone):
-    """The shipped text encoder: a learned part, and a fixed one that keeps words apart that it never saw."""
+    """The shipped text encoder: a learned part, and a fixed one that tells unseen words apart."""
 
     def __init__(self, net: TextNet, manifest: dict[str, Any], fingerprint: str, device: str) -> None:
         self.name, self.fingerprint = "tiny", fingerprint
