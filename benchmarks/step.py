@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 
 import torch
-from stage3.train.optim import clip, make_optimizer
 from torch import Tensor, nn
 
 from stage3.batches import PanelBatch, generator
 from stage3.config import Config
 from stage3.model import EncoderSpec
 from stage3.model.objectives import Stage3
+from stage3.train.optimizer import clip, make_optimizer
 
 PAGES, SLOTS, PANELS, WORDS = 4, 16, 24, 48
 
