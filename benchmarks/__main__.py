@@ -86,7 +86,7 @@ def manifest(found: dict[str, Any]) -> list[Line]:
 
 
 BENCHMARKS = {
-    "step": Benchmark((), (), step),
+    "step": Benchmark((), ("--small",), step),
     "losses": Benchmark((), ("--panels", "512", "--dim", "64", "--repeats", "1"), losses),
     "images": Benchmark((), ("--repeats", "2"), images),
     "search": Benchmark((), ("--rows", "2000", "--dim", "64"), search),
