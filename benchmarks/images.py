@@ -1,6 +1,6 @@
 """Decoding a page and cropping its panels: plain Pillow and the fast path, side by side.
 
-    python benchmarks/images.py [--repeat 15]
+    python -m benchmarks.images [--repeats 15] [--json]
 
 One 1988 x 3057 JPEG with six panels, each resized to 224 x 224. Prints the median time of each way, its ratio to plain
 Pillow, and how far its pixels are from plain Pillow's (mean difference, of 255).
@@ -9,6 +9,7 @@ Pillow, and how far its pixels are from plain Pillow's (mean difference, of 255)
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -70,8 +71,9 @@ def unsized(path: Path) -> np.ndarray:
 def main() -> None:
     """Measure the ways in turn, so that a busy machine slows all of them alike."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=15)
-    repeat = parser.parse_args().repeat
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.jpg"
         draw_page(path)
@@ -82,17 +84,22 @@ def main() -> None:
         }
         results = {name: way(path).astype(np.float64) for name, way in ways.items()}
         times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(repeat):
+        for _ in range(args.repeats):
             for name, way in ways.items():
                 start = time.perf_counter()
                 way(path)
                 times[name].append(time.perf_counter() - start)
         base = statistics.median(times["plain Pillow"])
+        away = {name: float(np.abs(results[name] - results["plain Pillow"]).mean()) for name in ways}
+        if args.json:
+            ratios = {name: base / statistics.median(taken) for name, taken in times.items()}
+            print(json.dumps({name.strip(): {"ratio": ratios[name], "difference": away[name]} for name in ways}))
+            return
         print(f"{path.stat().st_size / 1e6:.1f} MB JPEG, {SIZE[0]} x {SIZE[1]}, {len(BOXES)} panels to {SIDE} x {SIDE}")
         for name in ways:
             median = statistics.median(times[name])
-            away = np.abs(results[name] - results["plain Pillow"]).mean()
-            print(f"{name:<14} {1000 * median:8.2f} ms  {base / median:7.1f} x  mean difference {away:.2f} / 255")
+            shown = f"{base / median:7.1f} x  mean difference {away[name]:.2f} / 255"
+            print(f"{name:<14} {1000 * median:8.2f} ms  {shown}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time and memory of reading a manifest of a million pages, each stage in a process of its own.
 
-    python benchmarks/manifest.py [--pages 1215620] [--files 20000]
+    python -m benchmarks.manifest [--pages 1215620] [--files 20000] [--json]
 
 Writes a manifest, labels and some panel files in a temporary folder; most listed pages have no panel file, as while a
 detector is still running. Prints seconds and peak resident memory of a first load, of a second one from the cache, and
@@ -20,7 +20,7 @@ from pathlib import Path
 CHILD = """
 import sys, time
 start = time.perf_counter()
-from stage3 import readers
+from stage3.data import readers
 from stage3.config import Config
 imported = time.perf_counter()
 table = readers.load(Config(manifest=sys.argv[1], panels=sys.argv[2], labels=sys.argv[3], cache_dir=sys.argv[4]))
@@ -60,24 +60,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=1_215_620)
     parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         start = time.perf_counter()
         write_data(root, args.pages, args.files)
         size = (root / "manifest.csv").stat().st_size / 2**20
-        print(
-            f"wrote {args.pages:,} rows ({size:.0f} MB) and {args.files:,} panel files "
-            f"in {time.perf_counter() - start:.0f} s"
-        )
+        wrote = time.perf_counter() - start
         paths = [str(root / name) for name in ("manifest.csv", "panels", "labels.json", "cache")]
-        print(f"{'':<14}{'import s':>9}{'load s':>9}{'peak MB':>9}{'listed':>11}{'kept':>9}")
+        stages = {}
         for stage in ("first load", "second load"):
-            out = subprocess.run(
-                [sys.executable, "-c", CHILD, *paths], stdout=subprocess.PIPE, text=True, check=True
-            ).stdout
-            imported, load, peak, listed, kept = out.split()
-            print(f"{stage:<14}{imported:>9}{load:>9}{peak:>9}{int(listed):>11,}{int(kept):>9,}")
+            command = [sys.executable, "-c", CHILD, *paths]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            stages[stage] = done.stdout.split()
+    if args.json:
+        found = {stage: {"s": float(values[1]), "MB": float(values[2])} for stage, values in stages.items()}
+        print(json.dumps({"pages": args.pages, **found}))
+        return
+    print(f"wrote {args.pages:,} rows ({size:.0f} MB) and {args.files:,} panel files in {wrote:.0f} s")
+    print(f"{'':<14}{'import s':>9}{'load s':>9}{'peak MB':>9}{'listed':>11}{'kept':>9}")
+    for stage, (imported, load, peak, listed, kept) in stages.items():
+        print(f"{stage:<14}{imported:>9}{load:>9}{peak:>9}{int(listed):>11,}{int(kept):>9,}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One training step three ways: padded and encoding twice, packed and encoding once, packed from the feature store.
 
-    python -m benchmarks.step [--repeats 1] [--json]
+    python -m benchmarks.step [--repeats 1] [--small] [--json]
 
 4 pages with 24 panels; backbones of the sizes of SigLIP-base, ResNet-50 and MiniLM with random weights (time does not
 depend on them). The padded variant fills every page up to 16 rows and runs the frozen backbones once for the fused
@@ -17,27 +17,33 @@ import time
 from collections.abc import Callable
 
 import torch
-from stage3.train.optim import clip, make_optimizer
 from torch import Tensor, nn
 
 from stage3.batches import PanelBatch, generator
 from stage3.config import Config
 from stage3.model import EncoderSpec
 from stage3.model.objectives import Stage3
+from stage3.train.optimizer import clip, make_optimizer
 
 PAGES, SLOTS, PANELS, WORDS = 4, 16, 24, 48
+SIDE, SMALL = 224, 32  # pixels
 
 
 class Backbones(nn.Module):
     """Frozen towers of the usual sizes, random weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, small: bool = False) -> None:
         super().__init__()
         from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel, SiglipVisionConfig, SiglipVisionModel
 
-        self.siglip = SiglipVisionModel(SiglipVisionConfig())
-        self.resnet = ResNetModel(ResNetConfig())
-        mini = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+        layers, depths = (1, [1, 1, 1, 1]) if small else (12, [3, 4, 6, 3])
+        self.siglip = SiglipVisionModel(
+            SiglipVisionConfig(num_hidden_layers=layers, image_size=SMALL if small else SIDE)
+        )
+        self.resnet = ResNetModel(ResNetConfig(depths=depths))
+        mini = BertConfig(
+            hidden_size=384, num_hidden_layers=min(layers, 6), num_attention_heads=12, intermediate_size=1536
+        )
         self.minilm = BertModel(mini)
         self.eval().requires_grad_(False)
 
@@ -60,15 +66,19 @@ def batch_of(image: Tensor, text: Tensor, pages: Tensor) -> PanelBatch:
     )
 
 
-def forms(config: Config) -> dict[str, Callable[[], None]]:
+def forms(config: Config, *, small: bool = False) -> dict[str, Callable[[], None]]:
     """The ways to make one step, by name."""
-    backbones = Backbones()
+    backbones = Backbones(small=small)
     model = Stage3.initialized(EncoderSpec.of(config, (768, 2048), 384), config, 0)
     optimizer = make_optimizer(model, config)
     pages = torch.arange(PANELS) % PAGES
     padded_pages = torch.arange(PAGES * SLOTS) // SLOTS
-    images, words = torch.randn(PANELS, 3, 224, 224), torch.randint(1000, (PANELS, WORDS))
-    padded, padded_words = torch.zeros(PAGES * SLOTS, 3, 224, 224), torch.zeros(PAGES * SLOTS, WORDS, dtype=torch.long)
+    side = SMALL if small else SIDE
+    images, words = torch.randn(PANELS, 3, side, side), torch.randint(1000, (PANELS, WORDS))
+    padded, padded_words = (
+        torch.zeros(PAGES * SLOTS, 3, side, side),
+        torch.zeros(PAGES * SLOTS, WORDS, dtype=torch.long),
+    )
     padded[:PANELS], padded_words[:PANELS] = images, words
     stored = backbones.encode(images, words, bf16=False)
 
@@ -96,10 +106,11 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--small", action="store_true", help="tiny images and one layer, to see that it works")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    made = forms(Config())
+    made = forms(Config(), small=args.small)
     for name, step in made.items():  # warm up all but the slow one
         if name != "padded, encodes twice":
             step()

@@ -1,0 +1,61 @@
+"""The benchmarks' command: the table that it writes, and that every script still runs. No test looks at a time."""
+
+import importlib
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS, END, HEAD, START, as_rows, main, measure, updated
+from tests.planted_bugs import ROOT
+
+TABLE = "\n".join(
+    [
+        "# Title",
+        START,
+        *HEAD,
+        "| `step` | a | 1 | 2 | 2020-01-01 |",
+        "| `images` | b | 3 | 4 | 2020-01-01 |",
+        END,
+        "rest",
+    ]
+)
+
+
+def test_rows_of_what_was_measured_are_replaced_and_others_stay():
+    once = updated(TABLE, {"images": as_rows("images", [("new", "5", "6")], "2026-01-01")})
+    lines = once.splitlines()
+    assert lines[0] == "# Title"
+    assert lines[-1] == "rest"
+    assert lines.count("| `step` | a | 1 | 2 | 2020-01-01 |") == 1
+    assert lines.count("| `images` | new | 5 | 6 | 2026-01-01 |") == 1
+    assert "| `images` | b |" not in once
+    assert updated(once, {}) == once
+
+
+@pytest.mark.parametrize("text", ["nothing", f"{END} {START}", 2 * f"{START} {END} "])
+def test_a_file_without_proper_markers_is_refused_before_anything_is_measured(text, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.__main__.measure", lambda *_, **__: pytest.fail("measured"))
+    path = tmp_path / "x.md"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="benchmarks:start"):
+        main(["images", "--update", str(path)])
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_the_documentation_has_every_benchmark_and_no_quick_number():
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert updated(text, {}) == text
+    assert all(f"| `{name}` |" in text and f"**`{name}`**" in text for name in BENCHMARKS)
+    assert ", quick |" not in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("[a-z]*.py")), ids=lambda p: p.stem)
+def test_every_script_imports_what_there_is(path):
+    importlib.import_module(f"benchmarks.{path.stem}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["images", "search", "manifest"])
+def test_a_script_prints_what_the_table_reads(name):
+    lines = measure(name, quick=True)
+    assert lines
+    assert all(len(line) == 3 and all(line) for line in lines)
