@@ -274,7 +274,7 @@ assert wizards + forests > 2 * ((test["kind"] == "wizard").mean() + (test["setti
 
 # %%
 ranks = panels["rank_i2t"].to_numpy(), panels["rank_t2i"].to_numpy()
-wrong = failures(searcher.embedded, *ranks, test.index.to_numpy())
+wrong = failures(searcher.embedded, *ranks, np.array(test.index))
 wrong["text"] = known["text"].reindex(wrong["panel"]).to_numpy()
 wrong[wrong["reason"] != "no text"].head(6)[["works", "rank_i2t", "rank_t2i", "reason", "same_text", "text"]]
 
