@@ -13,9 +13,13 @@
 # %% [markdown]
 # # From pages to panels
 #
-# Everything begins with three things on disk: images of pages, a list of them, and files that say where the panels
-# are and what is said in them. This notebook reads the sample comics, looks at the table that results, damages a copy
-# on purpose to see what becomes of each damage, and ends with a data set of your own.
+# *How files on disk become a panel table, and what happens to damaged ones. Takes 10 seconds. To open it, run
+# `jupytext --to notebook notebooks/01_pages_to_panels.py` and open the result in Jupyter; with the jupytext extension,
+# Jupyter opens the .py file directly.*
+#
+# A data set is three things on disk: images of pages, a list of the pages, and files that say where the panels are and
+# what is said in them. This notebook reads the synthetic comics, looks at the table that results, damages a copy on
+# purpose, and ends with a data set of your own.
 
 # %%
 import json
@@ -33,9 +37,9 @@ import pandas as pd
 import plots
 from PIL import Image
 
-from stage3.config import Config
-from stage3.data import images, readers
-from stage3.errors import DataError
+import stage3
+from stage3.data import images
+from stage3.data.readers import read, report_lines
 
 SAMPLES = Path("data/samples")
 workshop = tempfile.TemporaryDirectory()  # everything that this notebook writes; gone when it ends
@@ -44,9 +48,9 @@ CACHE = str(WORK / "cache")
 pd.set_option("display.max_colwidth", 100)
 
 # %% [markdown]
-# ## What lies on the disk
+# ## What is on disk
 #
-# A data set is a folder with a `dataset.yaml` that names its parts.
+# A data set is a folder with a `dataset.yaml`, which names its parts.
 
 # %%
 print((SAMPLES / "dataset.yaml").read_text(encoding="utf-8"))
@@ -62,17 +66,18 @@ record = json.loads((SAMPLES / "panels" / f"{PAGE}.json").read_text(encoding="ut
 print(json.dumps(record["panels"][0], indent=1))
 
 # %% [markdown]
-# This style is called `vlm`: one JSON a page, as vision-language models write it. Boxes are
+# This format is called `vlm`: one JSON file per page, as vision-language models write it. A box is
 # `[ymin, xmin, ymax, xmax]` in thousandths of the page.
 #
-# ## What the reader makes of it
+# ## The panel table
 #
-# **What is in the panel table, and does it agree with the image?** The boxes below are drawn from the table, not from
-# the file: shares of the page, in reading order.
+# `Dataset.load` reads the files into one table and finds the features of every panel. **Does the table agree with the
+# image?** The frames below are drawn from the table, where a box is in shares of the page and panels are in reading
+# order.
 
 # %%
-config = Config(data=str(SAMPLES), cache_dir=CACHE)
-table = readers.load(config)
+data = stage3.Dataset.load(SAMPLES, cache_dir=CACHE, progress=False)
+table = data.table
 page = table.pages.set_index("page_id").loc[PAGE]
 panels = table.panels.iloc[page.first_panel : page.first_panel + page.n_panels]
 plots.framed(images.open_page(page.image_path), panels[["x", "y", "w", "h"]].to_numpy().tolist())
@@ -81,9 +86,9 @@ plots.framed(images.open_page(page.image_path), panels[["x", "y", "w", "h"]].to_
 panels[["panel_id", "order", "x", "y", "w", "h", "dialogue", "description"]].round(3)
 
 # %% [markdown]
-# Dialogue and description are kept apart; a setting (`text_parts`) decides what the text encoder reads. `source_index`
-# remembers the position in the page's own file, so that a crop, a text and an embedding can never be mixed up when a
-# neighbor was dropped.
+# Dialogue and description are kept apart; the setting `text_parts` decides which of them the text backbone reads.
+# `source_index` is the panel's position in the page's own file. It ties crop, text and embedding together even where
+# another panel of the page was dropped.
 
 # %%
 source = record["panels"][panels["source_index"].iloc[0]]
@@ -91,60 +96,56 @@ ymin, xmin, ymax, xmax = (v / 1000 for v in source["box_2d"])
 first = panels.iloc[0]
 assert np.allclose([first.x, first.y, first.w, first.h], [xmin, ymin, xmax - xmin, ymax - ymin], atol=1e-6)
 assert first.dialogue == source["text_content"][0]["text"]
-assert table.texts("dialogue+description")[panels.index[0]].startswith(first.dialogue)  # so that no cut drops it
+assert table.texts("dialogue+description")[panels.index[0]].startswith(first.dialogue)  # first, so that a cut keeps it
 
 # %% [markdown]
 # ## The data report
 #
-# **Was anything left out?** Every reading keeps count. The same report is printed by
-# `python -m stage3.data check --data data/samples`, and by every training run before it begins.
+# **Was anything left out?** `stage3.check_data` says so without computing features. The command
+# `python -m stage3.data check --data data/samples` prints the same report, and so does every run before it trains.
 
 # %%
-report = table.report
-print("\n".join(readers.report_lines(report)))
+report = stage3.check_data(SAMPLES, cache_dir=CACHE)
+print("\n".join(report_lines(report)))
 
 # %%
 counts = report.facts["panels_per_page"]
-plots.bars("Panels a page", "pages", {"": counts}, height=300).update_xaxes(title="panels", type="category")
+plots.bars("Panels per page", "pages", {"": counts}, height=300).update_xaxes(title="panels", type="category")
 
 # %% [markdown]
-# Covers and advertisements are left out by their label. Nothing else is missing: what was listed is what was kept plus
-# what was left out for a stated reason.
+# Covers and advertisements are left out because of their label, and nothing else is missing: the pages listed are the
+# pages kept plus the pages skipped for a stated reason.
 
 # %%
 assert report.pages_listed == report.pages_kept + sum(report.skipped.values())
 assert set(report.skipped) == {"label"}
 assert sum(int(n) * pages for n, pages in counts.items()) == len(table)
-assert set(table.pages["page_type"]) <= set(config.keep_labels)
+assert set(table.pages["page_type"]) <= set(data.config.keep_labels)
 
 # %% [markdown]
-# **Which pages will train, and which will judge?** The split is by book and seeded. Pages of one book share characters
-# and drawing style, so a page in training and its neighbor in the test would make every number too good.
+# **Which pages will train the model, and which will judge it?** The split is by book, and seeded. Pages of one book
+# share characters and style, so a book on both sides of the split would make every number too good.
 
 # %%
 splits = pd.DataFrame(report.facts["splits"]).T
 splits
 
 # %%
-from stage3.config import SPLITS
-from stage3.data.splits import split_books
-
-split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
-books = {name: set(table.pages["book_id"][split == i]) for i, name in enumerate(SPLITS)}
+books = {name: set(table.pages["book_id"].iloc[data.pages(name)]) for name in splits.index}
 assert not books["train"] & books["test"]
 assert not books["train"] & books["val"]
 assert sum(map(len, books.values())) == table.pages["book_id"].nunique()
 
 # %% [markdown]
-# ## Three styles, one table
+# ## Three formats, one table
 #
-# **Does it matter which program wrote the panel files?** The same page as a panel detector with text recognition writes
-# it (`ocr`: pixels, `[x, y, w, h]`), and as the `aligned` style, one list for all pages, has it:
+# **Does it matter which program wrote the panel files?** Here is the same page in two other formats: `ocr`, as a panel
+# detector with text recognition writes it (pixels, `[x, y, w, h]`), and `aligned`, one list for all pages.
 
 
 # %%
 def write_dataset(folder, pages, panel_format="vlm", labels=None):
-    """A data set folder from {page id: (image file, panel record)}; "aligned" takes one list of records."""
+    """Make a data set folder of {page id: (image file, panel record)}; "aligned" is one list of records."""
     rows = ["canonical_id,absolute_image_path", *(f"{page_id},{image}" for page_id, (image, _) in pages.items())]
     folder.mkdir(parents=True)
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -165,9 +166,9 @@ def write_dataset(folder, pages, panel_format="vlm", labels=None):
     return folder
 
 
-def read(folder, **settings):
-    """The panel table of a folder, damaged pages and all."""
-    return readers.read(Config(data=str(folder), cache_dir=CACHE, **settings))
+def table_of(folder):
+    """The panel table of a folder, however much of it is damaged."""
+    return read(stage3.Config(data=str(folder), cache_dir=CACHE))
 
 
 image = Path(page.image_path).resolve()
@@ -184,34 +185,34 @@ aligned = ocr | {
     "canonical_id": PAGE,
     "panels": [{"rcnn_bbox": box, "text": text} for box, text in zip(pixels[::-1], spoken[::-1], strict=True)],
 }
-styles = {
-    "vlm": read(write_dataset(WORK / "vlm", {PAGE: (image, record)})),
-    "ocr": read(write_dataset(WORK / "ocr", {PAGE: (image, ocr)}, "ocr")),
-    "aligned": read(write_dataset(WORK / "aligned", {PAGE: (image, aligned)}, "aligned")),
+formats = {
+    "vlm": table_of(write_dataset(WORK / "vlm", {PAGE: (image, record)})),
+    "ocr": table_of(write_dataset(WORK / "ocr", {PAGE: (image, ocr)}, "ocr")),
+    "aligned": table_of(write_dataset(WORK / "aligned", {PAGE: (image, aligned)}, "aligned")),
 }
-pd.DataFrame({name: t.panels["x"].round(3).astype(str) + " · " + t.panels["dialogue"] for name, t in styles.items()})
+pd.DataFrame({name: t.panels["x"].round(3).astype(str) + " · " + t.panels["dialogue"] for name, t in formats.items()})
 
 # %%
-for name, other in styles.items():
+for name, other in formats.items():
     for column in "xywh":
         assert np.allclose(other.panels[column], panels[column], atol=1e-4), name
     assert other.panels["dialogue"].tolist() == spoken, name
 
 # %% [markdown]
-# The aligned list came in reverse, as match order may, and stands in reading order again. Three files, one table:
-# nothing after this point knows which style it was.
+# The aligned list was written in reverse, as such lists may be, and is in reading order again. Three formats, one
+# table: nothing after this point knows which it was.
 #
-# ## What damage looks like
+# ## Damaged pages
 #
-# **What becomes of a wrong box, a broken file, a lost image?** Eight copies of one page are damaged, each in its own
-# way, among eight pages that are left whole.
+# **What happens to a wrong box, a broken file, a lost image?** Eight copies of one page are damaged, each in its own
+# way, beside eight intact pages.
 
 # %%
-sound = {
+intact = {
     p: (table.pages.set_index("page_id").loc[p].image_path, SAMPLES / "panels" / f"{p}.json")
     for p in table.pages["page_id"][:8]
 }
-pages = {p: (Path(i).resolve(), json.loads(f.read_text(encoding="utf-8"))) for p, (i, f) in sound.items()}
+pages = {p: (Path(i).resolve(), json.loads(f.read_text(encoding="utf-8"))) for p, (i, f) in intact.items()}
 
 
 def with_box(box, panel=0):
@@ -232,12 +233,11 @@ DAMAGED = {
 }
 pages |= {page_id: (image, changed) for page_id, changed in DAMAGED.items()}
 pages["damaged/no image"] = (WORK / "nowhere.png", record)
-damaged = read(write_dataset(WORK / "damaged", pages))
-print("\n".join(readers.report_lines(damaged.report)))
+damaged = table_of(write_dataset(WORK / "damaged", pages))
+print("\n".join(report_lines(damaged.report)))
 
 # %% [markdown]
-# Every damage has a code, a count and the first places where it was seen. Here they are side by side with what was
-# done to each page:
+# Each kind of damage has a code, a count, and the first places where it was found. Page by page:
 
 # %%
 SEEN_AS = {
@@ -254,7 +254,7 @@ kept = damaged.pages.set_index("page_id")["n_panels"]
 pd.DataFrame(
     {
         "code": SEEN_AS,
-        "first seen at": {
+        "first place": {
             p: damaged.report.examples.get(code, ["–"])[0].replace(f"{WORK}{os.sep}damaged{os.sep}panels{os.sep}", "")
             for p, code in SEEN_AS.items()
         },
@@ -264,7 +264,7 @@ pd.DataFrame(
 
 # %%
 plots.bars(
-    "Panels kept of each damaged page (the whole page has " + str(len(panels)) + ")",
+    f"Panels kept of each damaged page (intact: {len(panels)})",
     "panels",
     {"": {p.removeprefix("damaged/"): int(kept.get(p, 0)) for p in SEEN_AS}},
     height=320,
@@ -280,31 +280,32 @@ assert ((boxes >= 0) & (boxes <= 1)).all(axis=None)
 assert not (damaged.panels[["w", "h"]][damaged.has_box] == 0).any(axis=None)
 
 # %% [markdown]
-# A page with one bad box keeps its other panels, and the panel itself stays when it has text: it is then a panel
-# without a place. No box is ever replaced by zeros, and no empty "ghost" panel appears.
+# A page with one bad box keeps its other panels. The panel with the bad box stays too if it has text; it is then a
+# panel without a place. No box is ever replaced by zeros, and no empty panel is made up.
 #
-# One damage no reader can see: boxes in pixels of a page smaller than 1000 pixels look exactly like thousandths. Look
-# at a few framed pages, as above, before you trust a new source.
+# No reader can see one mistake: boxes in pixels, on a page smaller than 1000 pixels, look exactly like thousandths.
+# Look at a few framed pages, as above, before you trust a new source.
 #
-# **Would a training run start on this?** Above `max_skip_fraction` (1 % of the pages) it refuses and says why.
+# **Would training start on this?** It refuses if more than `max_skip_fraction` of the pages (1 %) are damaged.
 
 # %%
 try:
-    readers.load(Config(data=str(WORK / "damaged"), cache_dir=CACHE))
-except DataError as error:
+    stage3.Dataset.load(WORK / "damaged", cache_dir=CACHE)
+except stage3.DataError as error:
     refusal = str(error)
 print(refusal)
 
 # %%
 assert "max_skip_fraction" in refusal
-assert len(readers.load(Config(data=str(WORK / "damaged"), cache_dir=CACHE, max_skip_fraction=0.5)))
+accepted = stage3.Dataset.load(WORK / "damaged", cache_dir=CACHE, max_skip_fraction=0.5, progress=False)
+assert len(accepted.table) == len(damaged)
 
 # %% [markdown]
 # ## Your own comics
 #
-# You need images and one panel file a page. Four lines of YAML do the rest. Suppose a manifest that was written on
-# another machine, with paths that do not exist here; a cover among the pages; and two junk rows that a file manager
-# left:
+# You need images, one panel file per page, and a `dataset.yaml` of a few lines. Suppose that the manifest was written
+# on another machine, so that its paths do not exist here; that one page is a cover; and that a file manager left two
+# junk rows:
 
 # %%
 mine = WORK / "mine"
@@ -327,8 +328,8 @@ for number in (1, 2, 3):
 (mine / "dataset.yaml").write_text(
     "name: my cats\nmanifest: pages.csv\npanels: json\nlabels: labels.json\nremap: E:\\comics=scans\n", encoding="utf-8"
 )
-cats = read(mine)
-print("\n".join(readers.report_lines(cats.report)))
+cats = table_of(mine)
+print("\n".join(report_lines(cats.report)))
 
 # %%
 assert cats.pages["page_id"].tolist() == ["Cats 01/002", "Cats 01/003"]  # the cover is left out
@@ -337,17 +338,19 @@ assert cats.report.counts["junk_row"] == 2
 assert cats.pages["book_id"].unique().tolist() == ["Cats 01"]
 
 # %% [markdown]
-# The report also says what to do about a single book, which cannot be split. From here on every command takes
-# `--data FOLDER`:
+# The report also says what to do about a single book, which cannot be split. Training on a folder of your own is one
+# line, in Python or in a shell:
 #
+# ```python
+# run = stage3.Run.train("runs/mine", FOLDER)
+# ```
 # ```sh
-# python -m stage3.data check --data FOLDER
 # python -m stage3.train --run runs/mine --data FOLDER
 # ```
 #
-# ## What to take along
+# ## Summary
 #
-# - Everything that reads comics makes the same panel table, and only the table goes on.
+# - Every format becomes the same panel table, and nothing else is passed on.
 # - Nothing is repaired or left out without a code, a count and a path.
 # - The split is by book.
 #

@@ -13,9 +13,13 @@
 # %% [markdown]
 # # From a run to Stage 4
 #
-# Stage 4 reads sequences of pages, each as the embeddings of its panels, from a Zarr store. This notebook writes that
-# store from the sample run, reads it back with nothing but Zarr, as Stage 4 does, and then breaks it in several ways to
-# see whether the damage is found.
+# *How to export embeddings, read them, and know that they are intact. Takes 10 seconds. To open it, run
+# `jupytext --to notebook notebooks/06_run_to_stage4.py` and open the result in Jupyter; with the jupytext extension,
+# Jupyter opens the .py file directly.*
+#
+# Stage 4 is the next model. It reads sequences of pages, each as the embeddings of its panels, from a Zarr store. This
+# notebook exports the sample run to such a store, reads it back with nothing but Zarr, as Stage 4 does, and then
+# damages it in several ways to see whether each damage is found.
 
 # %%
 import json
@@ -35,27 +39,21 @@ import plots
 import torch
 import zarr
 
-from stage3 import diagnose
-from stage3.embed import __main__ as embed_command
-from stage3.embed import stage4
-from stage3.errors import StorageError
-from stage3.model import embedding
-from stage3.runs import RunFolder, data
+import stage3
 
 torch.set_num_threads(1)
 workshop = tempfile.TemporaryDirectory()
 WORK = Path(workshop.name)
-RUN = "data/samples/runs/sample"
-CACHE = ["--cache_dir", str(WORK / "cache")]
+run = stage3.Run.load("data/samples/runs/sample")
 
 # %% [markdown]
 # ## Writing
 #
-# The same as `python -m stage3.embed --run data/samples/runs/sample --out samples.zarr`:
+# The command `python -m stage3.embed --run data/samples/runs/sample --out samples.zarr` does the same.
 
 # %%
 OUT = WORK / "samples.zarr"
-code = embed_command.main(["--run", RUN, "--out", str(OUT), *CACHE])
+written = run.export(OUT, tell=print)
 
 # %%
 files = pd.DataFrame(
@@ -65,13 +63,13 @@ files.columns = ["file", "bytes"]
 files
 
 # %%
-assert code == 0
+assert written["finished"]
 assert {"samples.metadata.json", "samples.panels.parquet"} <= {p.name for p in WORK.iterdir()}
 
 # %% [markdown]
 # ## Reading it as Stage 4 does
 #
-# **What does the next stage see?** Two arrays and a list. No module of this project is needed:
+# **What does Stage 4 see?** Two arrays and a list. Reading them needs no module of this project:
 
 # %%
 group = zarr.open_group(str(OUT), mode="r", zarr_format=2)
@@ -82,7 +80,7 @@ print("panel_masks     ", masks.shape, masks.dtype)
 print(json.dumps(metadata[0], indent=1))
 
 # %%
-shown = plots.figure("Which slots of the first 60 pages hold a panel", "page (row of the store)", "slot", height=320)
+shown = plots.figure("Slots that hold a panel, first 60 pages", "row of the store", "slot", height=320)
 shown.add_heatmap(z=masks[:60].T.astype(int), colorscale=[[0, "#F3F5F7"], [1, plots.COLORS[0]]], showscale=False)
 shown.update_yaxes(autorange="reversed")
 
@@ -97,31 +95,26 @@ assert [m["sequence_index"] for m in metadata] == list(range(len(masks)))
 assert [m["num_panels"] for m in metadata] == count.tolist()
 
 # %% [markdown]
-# **Are these the model's embeddings, each in its place?** The Parquet file beside the store says which panel is in
-# which row and slot. Embed one book again and compare:
+# **Are these the model's embeddings, each in its place?** `stage3.open_store` opens the same arrays and has the
+# table that says which panel is in which row and slot. Compare with the model:
 
 # %%
-sidecar = pd.read_parquet(OUT.with_suffix(".panels.parquet"))
-sidecar.drop(columns="checkpoint").head(3).T
+store = stage3.open_store(OUT)
+where = store.panels()
+where.drop(columns="checkpoint").head(3).T
 
 # %%
-run = RunFolder.load(RUN)
-data = data.load_data(run, {"cache_dir": str(WORK / "cache")}, progress=False)
-model = run.model()
-book = data.table.pages["book_id"] == data.table.pages["book_id"].iloc[-1]
-again = embedding.embed(model, data.panel_set, np.flatnonzero(book & data.panel_set.usable_pages))
-ids = data.table.panels["panel_id"].to_numpy()[again.rows.numpy()]
-where = sidecar.set_index("panel_id").loc[ids]
-stored = embeddings[where["page_row"], where["slot"]]
-print("largest difference", float(np.abs(stored - again.panel.numpy()).max()))
+expected = run.embeddings().loc[where["panel_id"]].to_numpy()
+stored = store.embeddings[:][where["page_row"], where["slot"]]
+print("largest difference", float(np.abs(stored - expected).max()))
 
 # %%
-assert np.allclose(stored, again.panel.numpy(), atol=1e-4)
-assert len(sidecar) == masks.sum() == len(data.table)
+assert np.allclose(stored, expected, atol=1e-4)
+assert len(where) == masks.sum() == written["panels"]
 
 # %% [markdown]
-# **What can Stage 4 make of it?** A first look: one vector a page, the mean of its panels, and the cosine of pages by
-# how far apart they are in a book. Are neighboring pages closer?
+# **What is in it for Stage 4?** A first look: one vector per page, the mean of its panels, and the cosine of two pages
+# by how far apart they are in a book. Are pages that follow each other closer?
 
 # %%
 page_vector = (embeddings * masks[:, :, None]).sum(axis=1) / count[:, None]
@@ -134,49 +127,55 @@ by_distance = {
     f"{d} page{'s' if d > 1 else ''} apart": float(cosine[same & (apart == d)].mean()) for d in (1, 2, 3, 4, 5)
 }
 by_distance["another book"] = float(cosine[~same].mean())
-plots.bars("Cosine of two pages", "mean cosine", {"": by_distance}, height=320)
+plots.bars("Cosine of two pages, by their distance", "mean cosine", {"": by_distance}, height=320)
 
 # %%
 assert by_distance["1 page apart"] > by_distance["another book"] + 0.05
 assert abs(by_distance["1 page apart"] - by_distance["5 pages apart"]) < 0.15
 
 # %% [markdown]
-# Pages of a book are closer than pages of two books: one cast, one hand. How far apart they lie in the book makes no
-# difference, because every page of these drawn books has a scene of its own. In your comics it may.
+# Pages of one book are closer than pages of two books: they share a cast and a style. How far apart they are in the
+# book hardly matters, because every page of the synthetic comics has a scene of its own. In your comics it may.
 #
-# ## Is it fit to hand on?
+# ## Has it collapsed?
 #
-# `python -m stage3.diagnose --embeddings samples.zarr` judges any such store, also one that another program wrote.
+# `stage3.diagnose_store` judges any such store, also one that another program wrote. The command is
+# `python -m stage3.diagnose --embeddings samples.zarr`.
 
 # %%
-panel, page_ids, _ = stage4.sample_panels(OUT, most=20_000)
-verdict = diagnose.diagnose(panel, page_ids)
-print(verdict.verdict, *verdict.reasons, sep="\n  ")
+diagnosis = stage3.diagnose_store(OUT)
+print(diagnosis.verdict, *diagnosis.reasons, sep="\n  ")
 
 # %% [markdown]
-# (Most of these pages were trained on, so its numbers are better than those of notebook 04.)
+# Most of these pages were trained on, so the numbers are better than those of notebook 04.
 
 # %%
-assert verdict.exit_code == 0
+assert diagnosis.verdict == "healthy"
 
 # %% [markdown]
-# And a store in which every page has become one point:
+# Now a store in which every page has become one point, written with Zarr alone:
 
 # %%
-flat = torch.from_numpy(page_vector)[page_ids]
-print(diagnose.diagnose(flat, page_ids).verdict)
-assert diagnose.diagnose(flat, page_ids).exit_code == 3
+flat = zarr.open_group(str(WORK / "flat.zarr"), mode="w", zarr_format=2)
+points = (page_vector[:, None, :] * masks[:, :, None]).astype(np.float32)
+flat.create_array("panel_embeddings", data=points, chunks=(100, *points.shape[1:]))
+flat.create_array("panel_masks", data=masks, chunks=(100, masks.shape[1]))
+collapsed = stage3.diagnose_store(WORK / "flat.zarr")
+print(collapsed.verdict, *collapsed.reasons, sep="\n  ")
+
+# %%
+assert collapsed.verdict == "page-collapsed"
 
 # %% [markdown]
 # ## Damage
 #
-# Zarr reads a chunk that is missing as zeros, without a word. A store of two hundred thousand pages, copied over a
-# network, may well lose one. **Is every damage found?**
+# Zarr reads a missing chunk as zeros and raises no error. A store of two hundred thousand pages, copied over a network,
+# may well lose one. **Does `stage3.verify_store` find every damage?**
 
 
 # %%
 def copy(name):
-    """A copy of the store and of all that lies beside it."""
+    """A copy of the store and of the files beside it."""
     for path in list(WORK.glob("samples.*")):
         target = WORK / path.name.replace("samples", name, 1)
         (shutil.copytree if path.is_dir() else shutil.copy2)(path, target)
@@ -184,8 +183,8 @@ def copy(name):
 
 
 def found(path):
-    """What `--verify` finds, without the long path."""
-    return [d.replace(f"{WORK}{os.sep}", "") for d in stage4.damages(stage4.Places.of(path))]
+    """Every damage, without the long path."""
+    return [damage.replace(f"{WORK}{os.sep}", "") for damage in stage3.verify_store(path)]
 
 
 lost = copy("lost")
@@ -206,59 +205,57 @@ metadata_path.write_text(
 )
 
 unfinished = copy("unfinished")
-stage4.Places.of(unfinished).complete.unlink()
+(WORK / "unfinished.export" / "COMPLETE.json").unlink()
 
 pd.set_option("display.max_colwidth", 150)
 stores = {
-    "whole": OUT,
-    "a chunk lost": lost,
+    "intact": OUT,
+    "chunk lost": lost,
     "one bit flipped": flipped,
     "metadata edited": renamed,
     "never finished": unfinished,
 }
-pd.Series(
-    {name: "; ".join(found(path)) or "nothing" for name, path in stores.items()}, name="what --verify finds"
-).to_frame()
+pd.Series({name: "; ".join(found(path)) or "nothing" for name, path in stores.items()}, name="damage found").to_frame()
 
 # %%
 assert not as_zarr_sees_it.any()
 assert found(OUT) == []
 for name, path in stores.items():
-    assert (name == "whole") == (found(path) == []), name
+    assert (name == "intact") == (found(path) == []), name
 
 # %% [markdown]
-# Reading is refused where it would give zeros for embeddings:
+# `stage3.open_store` refuses a store that would give zeros for embeddings:
 
 # %%
 for path in (lost, unfinished):
     try:
-        stage4.read_store(path)
-    except StorageError as error:
+        stage3.open_store(path)
+    except stage3.StorageError as error:
         print(str(error).replace(f"{WORK}{os.sep}", ""), "\n")
     else:
         raise AssertionError(f"{path} was opened")
 
 # %% [markdown]
-# **And then?** The command that wrote the store makes good what is damaged and keeps what is whole. The result is the
+# **How is it repaired?** The same export writes the damaged chunks again and keeps the intact ones. The result is the
 # same, byte for byte:
 
 # %%
-code = embed_command.main(["--run", RUN, "--out", str(flipped), *CACHE])
+repaired = run.export(flipped, tell=print)
 names = [p.relative_to(OUT) for p in OUT.rglob("*") if p.is_file()]
 equal = [(OUT / n).read_bytes() == (flipped / n).read_bytes() for n in names]
 print(f"{sum(equal)} of {len(equal)} files are equal")
 
 # %%
-assert code == 0
+assert repaired["written"] == 1
 assert all(equal)
 assert found(flipped) == []
 
 # %% [markdown]
-# ## What to take along
+# ## Summary
 #
-# - The store is two arrays and a list; the record beside it is what makes it trustworthy.
-# - Run `python -m stage3.embed --out X.zarr --verify` after every copy.
-# - The same command repairs, resumes and finishes.
+# - The store is two arrays and a list; the record beside it makes it trustworthy.
+# - Verify after every copy: `stage3.verify_store("X.zarr")`, or `python -m stage3.embed --out X.zarr --verify`.
+# - The same export resumes, finishes and repairs.
 
 # %%
 workshop.cleanup()

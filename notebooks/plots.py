@@ -1,4 +1,4 @@
-"""Small images for the notebooks: plotly figures that need no network, and pages with their panels framed."""
+"""Figures for the notebooks: plotly figures that need no network, and pages with frames around their panels."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,12 @@ from PIL import Image, ImageDraw
 
 # Okabe & Ito (2008): eight colors that stay apart for the common kinds of color blindness.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999933")
-TERMS = {"contrastive": COLORS[0], "reconstruction": COLORS[1], "alignment": COLORS[2]}
 QUIET = "#66707C"
 DASHES = {"train": "solid", "val": "dash"}
 
-# tqdm, which UMAP imports, complains inside a notebook that it cannot draw its bars; none are drawn here
+TERMS = {"contrastive": COLORS[0], "reconstruction": COLORS[1], "alignment": COLORS[2]}  # objective -> its color
+
+# tqdm, which UMAP imports, warns in a notebook that it cannot draw its bars; none are drawn here
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 pio.templates["stage3"] = go.layout.Template(
@@ -29,11 +30,11 @@ pio.templates["stage3"] = go.layout.Template(
         "margin": {"l": 70, "r": 20, "t": 75, "b": 50},
         "modebar": {"orientation": "v"},
         "title": {"x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 15}},
-        "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},  # between title and image
+        "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},  # between title and figure
     }
 )
 pio.templates.default = "stage3"
-pio.renderers.default = "plotly_mimetype+notebook"  # both carry everything: no network, no image export
+pio.renderers.default = "plotly_mimetype+notebook"  # both are self-contained: no network, no image export
 
 
 def figure(title: str, x: str, y: str, width: int = 760, height: int = 380, **layout: object) -> go.Figure:
@@ -45,7 +46,7 @@ def figure(title: str, x: str, y: str, width: int = 760, height: int = 380, **la
 def lines(
     title: str, x: str, y: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], **layout: object
 ) -> go.Figure:
-    """One line a name; a name that ends in "(val)" is dashed, one that begins with a loss term has its color."""
+    """One line per name; a name that ends in "(val)" is dashed, one that begins with an objective has its color."""
     fig = figure(title, x, y, **layout)
     for i, (name, (xs, ys)) in enumerate(curves.items()):
         color = next((c for term, c in TERMS.items() if name.startswith(term)), COLORS[i % len(COLORS)])
@@ -55,7 +56,7 @@ def lines(
 
 
 def bars(title: str, y: str, groups: Mapping[str, Mapping[str, float]], **layout: object) -> go.Figure:
-    """Groups of bars: {name of the color: {name on the x axis: value}}."""
+    """Groups of bars: {name in the legend: {name on the x axis: value}}."""
     fig = figure(title, "", y, **layout)
     for name, values in groups.items():
         fig.add_bar(x=list(values), y=list(values.values()), name=name)
@@ -63,12 +64,12 @@ def bars(title: str, y: str, groups: Mapping[str, Mapping[str, float]], **layout
 
 
 def intervals(title: str, x: str, table: pd.DataFrame, mark: str = "chance", **layout: object) -> go.Figure:
-    """A dot with its interval a row, and a small stroke where chance, or another mark, is.
+    """One row per dot with its interval, and a small stroke at chance, or at another mark.
 
     Args:
         title: above the figure.
         x: name of the axis.
-        table: columns label, value, low, high and chance (NaN for none), and group, which colors.
+        table: columns label, value, low, high, chance (NaN for none) and group, which sets the color.
         mark: what the stroke stands for.
         layout: more of the figure.
     """
@@ -89,7 +90,7 @@ def intervals(title: str, x: str, table: pd.DataFrame, mark: str = "chance", **l
 
 
 def dots(title: str, xy: np.ndarray, groups: Sequence[str], hover: Sequence[str] | None = None) -> go.Figure:
-    """Points on a plane whose axes mean nothing, colored by group; groups called "other …" are gray."""
+    """Points on a plane whose axes have no meaning, colored by group; groups called "other …" are gray."""
     fig = figure(title, "", "", width=640, height=520)
     names = np.asarray(groups)
     for i, name in enumerate(dict.fromkeys(names.tolist())):
@@ -107,14 +108,14 @@ def dots(title: str, xy: np.ndarray, groups: Sequence[str], hover: Sequence[str]
 def on_circle(
     title: str, z: np.ndarray, groups: Sequence[str], pull: np.ndarray | None = None, names: Sequence[str] = ()
 ) -> go.Figure:
-    """Embeddings on the unit circle, and where each is pulled.
+    """Embeddings on the unit circle, with an arrow for where each is pulled.
 
     Args:
         title: above the figure.
         z: (V, 2) embeddings of length 1.
-        groups: (V,) names that color.
-        pull: (V, 2) arrows, drawn as they are.
-        names: (V,) words beside the points.
+        groups: (V,) names that set the color.
+        pull: (V, 2) arrows, in the units of z.
+        names: (V,) labels of the points.
     """
     fig = figure(title, "", "", width=520, height=480, margin={"l": 10, "r": 60, "t": 65, "b": 10})
     turn = np.linspace(0, 2 * np.pi, 200)
@@ -124,7 +125,7 @@ def on_circle(
     for name, c in color.items():
         at = [i for i, g in enumerate(groups) if g == name]
         said = [names[i] for i in at] if len(names) else None
-        outward = [(z[i, 0] >= 0) == (np.hypot(*z[i]) > 0.95) for i in at]  # words of inner points go inwards
+        outward = [(z[i, 0] >= 0) == (np.hypot(*z[i]) > 0.95) for i in at]  # labels of inner points go inwards
         place = ["middle right" if o else "middle left" for o in outward]
         fig.add_scatter(
             x=z[at, 0], y=z[at, 1], mode="markers+text", text=said, textposition=place, name=name,
@@ -146,7 +147,7 @@ def framed(image: Image.Image, boxes: Sequence[tuple[float, float, float, float]
     Args:
         image: the page.
         boxes: x, y, w, h as shares of the page, in reading order.
-        height: of the result in pixels.
+        height: of the result, in pixels.
     """
     size = (round(image.width * height / image.height), height)
     page = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
@@ -160,7 +161,7 @@ def framed(image: Image.Image, boxes: Sequence[tuple[float, float, float, float]
 
 
 def side_by_side(images: Sequence[Image.Image], gap: int = 12) -> Image.Image:
-    """Images of one height in a row."""
+    """Images in a row, their tops aligned."""
     width = sum(p.width for p in images) + gap * (len(images) - 1)
     sheet = Image.new("RGB", (width, max(p.height for p in images)), "white")
     left = 0

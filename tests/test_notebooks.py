@@ -79,6 +79,13 @@ def test_notebook_teaches_and_asserts(path):
     assert [s for s in sections[:-1] if s not in checked] == []  # the last sums up
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_begins_with_how_long_it_takes_and_how_to_open_it(path):
+    top = " ".join(jupytext.read(path).cells[0].source.split())
+    assert re.search(r"Takes (a minute|\d+ seconds)\.", top)
+    assert f"`jupytext --to notebook notebooks/{path.name}`" in top
+
+
 def test_notebooks_are_paired_and_name_no_machine():
     pairing = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'formats = "ipynb,py:percent"' in pairing
