@@ -35,21 +35,9 @@ import pandas as pd
 import plots
 import torch
 
-<<<<<<< HEAD
-from stage3.ablate.terms import ORIGINAL
-from stage3.batches import fixed_batches
-from stage3.batches.dataset import Dataset
-from stage3.config import Config
-from stage3.errors import ConfigError, Interrupted
-from stage3.model import validation
-from stage3.objectives import TERMS
-from stage3.runs import RunFolder, curves
-from stage3.train import __main__ as train_command
-from stage3.train.trainer import Trainer
-=======
 import stage3
+from stage3.objectives import TERMS
 from stage3.runs.curves import series
->>>>>>> notebooks
 
 torch.set_num_threads(1)
 workshop = tempfile.TemporaryDirectory()
@@ -88,7 +76,6 @@ assert frame["skipped_steps"].fillna(0).sum() == 0  # no step met infinite numbe
 
 
 # %%
-TERMS = tuple(plots.TERMS)
 
 
 def epochs_of(name, split):

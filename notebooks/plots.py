@@ -9,12 +9,14 @@ import plotly.graph_objects as go
 import plotly.io as pio
 from PIL import Image, ImageDraw
 
+from stage3.objectives import OBJECTIVES
+
 # Okabe & Ito (2008): eight colors that stay apart for the common kinds of color blindness.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999933")
 QUIET = "#66707C"
 DASHES = {"train": "solid", "val": "dash"}
 
-TERMS = {"contrastive": COLORS[0], "reconstruction": COLORS[1], "alignment": COLORS[2]}  # objective -> its color
+TERMS = {objective.name: COLORS[objective.color] for objective in OBJECTIVES}
 
 # tqdm, which UMAP imports, warns in a notebook that it cannot draw its bars; none are drawn here
 warnings.filterwarnings("ignore", message="IProgress not found")
