@@ -218,9 +218,9 @@ def project_run(
         step = run.checkpoint(checkpoint).step
         path, work = projection_path(run, step, parameters), _map_work(run, step, parameters)
     there = path.is_file()
-    if not there:
+    if not there:  # a map that is there is only read: a shipped run's folder stays as it is
         check_installed()
-    make(path, _shown(work, advance))
+        make(path, _shown(work, advance))
     return path, there
 
 
