@@ -14,7 +14,7 @@ YAML_NAME = "dataset.yaml"
 PATH_KEYS = ("manifest", "panels", "labels", "facts", "features")
 KEYS = ("name", *PATH_KEYS, "panel_format", "box_order", "remap")
 # Keys for people; nothing reads them.
-ABOUT_KEYS = ("about", "books", "pages", "license", "license", "source", "url", "seed", "version", "made_by")
+ABOUT_KEYS = ("about", "books", "pages", "licence", "license", "source", "url", "seed", "version", "made_by")
 
 
 @dataclass(frozen=True)
