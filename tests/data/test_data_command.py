@@ -112,7 +112,7 @@ def test_as_a_process_errors_are_one_line_and_help_is_light() -> None:
     assert failed.stderr.startswith("error: no data set: ")
     assert failed.stderr.count("\n") == 1
     code = (
-        "import sys, stage3.data as d\n"
+        "import sys, stage3.data.__main__ as d\n"
         "try:\n    d.main(['--help'])\nexcept SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     )
