@@ -458,7 +458,8 @@ def _named(data: Dataset | Path | str | None, settings: Mapping[str, Any]) -> tu
     if data.config is None:
         raise DataError("this data set was made in memory, from no folder: load it with Dataset.load(FOLDER)")
     named = {**data.settings(), **settings}
-    changed = any(Config.from_mapping(named).to_dict()[name] != value for name, value in data.settings().items())
+    wanted, was = Config.from_mapping(named).to_dict(), data.config.to_dict()
+    changed = any(wanted[name] != was[name] for name in (*data.settings(), "precision"))  # all that reaches features
     return named, None if changed else data
 
 
