@@ -147,8 +147,8 @@ BUGS = (
     Bug(
         "F6 the temperature does not reach supcon",
         "stage3/model/objectives.py",
-        "                batch.page_ids,\n                tau_c,\n",
-        "                batch.page_ids,\n                0.07,\n",
+        '        model.temperature_of("contrastive")(),\n',
+        "        0.07,\n",
         "tests/model/test_objectives.py -k temperatures_are_separate",
     ),
     Bug(

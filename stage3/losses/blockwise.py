@@ -35,6 +35,10 @@ class PageIndex(NamedTuple):
     Attributes:
         page: (V,) int64, 0 to P - 1.
         counts: (P,) int64 panels of each page.
+
+    Example:
+        >>> PageIndex(torch.tensor([0, 0, 1]), torch.tensor([2, 1])).counts.tolist()
+        [2, 1]
     """
 
     page: Tensor

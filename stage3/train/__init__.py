@@ -55,7 +55,7 @@ def train_run(
     """
     asked = Asked(dict(settings), read_yaml(Path(config)) if config else {}, str(config or ""), source)
     run, resumed = open_or_create(Path(path), asked, data)
-    with run.lock(), run.threads(), stopping() as stop:
+    with run.lock(), stopping() as stop:
         if resumed:
             change_settings(run, asked, allow_inexact_resume)
         for line in [*asked.overruled(), *cautions(run.config)]:
@@ -63,7 +63,8 @@ def train_run(
         if run.status.state == "finished":
             tell(f"{run.path} is already finished; its result is below. Train a new run to change settings.")
         else:
-            train(run, resumed=resumed, inexact=allow_inexact_resume, stop=stop, tell=tell, data=data)
+            with run.threads():  # which the settings may have changed just now
+                train(run, resumed=resumed, inexact=allow_inexact_resume, stop=stop, tell=tell, data=data)
     return run
 
 

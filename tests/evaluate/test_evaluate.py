@@ -185,7 +185,7 @@ def test_without_reconstruction_in_training_there_is_none_in_the_report(tmp_path
     run, data = trained(tmp_path, reconstruction_weight=0)
     report = evaluation_report(run, data=data)
     assert not [name for name in (*report, *report["intervals"]) if name.startswith("reconstruction/")]
-    assert any("weight 0" in line for line in report_lines(report))
+    assert any("its weight is 0" in line for line in report_lines(report))
 
 
 def test_pages_without_text_leave_gaps_and_no_crash(made):

@@ -166,7 +166,7 @@ def test_a_model_of_other_layout_features_is_refused_by_their_meaning(recorded):
     values = EncoderSpec((6,), 5, dim=16).to_dict() | ({"layout": recorded} if recorded else {})
     if recorded is None:
         del values["layout"]
-    with pytest.raises(ValueError, match="meaning 'ocr'.*Train it again" if recorded else "is described by"):
+    with pytest.raises(ValueError, match="layout features 'ocr'.*Train it again" if recorded else "is described by"):
         EncoderSpec.from_dict(values)
 
 

@@ -186,7 +186,7 @@ def test_a_run_refuses_other_data(tmp_path, comics, args):
         (["--temperature", "nan"], "error: temperature: nan is not valid"),
         (["--device", "cudda"], "device: expected auto, cpu, cuda or cuda:N, got 'cudda'"),
         (["--device", "cuda:99", "--data", "data/samples"], "device: cuda:99 is not on this machine"),
-        (["--config", "tests"], "tests: a folder"),
+        (["--config", "tests"], "tests: is a folder"),
         (["--contrastive_weight", "-1"], "contrastive_weight: -1.0 is out of range"),
         (["--config", "missing.yaml"], "missing.yaml: no such file"),
         (["--data", "nowhere"], "nowhere"),
@@ -321,7 +321,7 @@ def test_a_changed_or_missing_image_is_other_data(stopped):
     aside = image.with_name("aside")
     image.rename(aside)
     try:
-        with pytest.raises(DataError, match=r"was trained on other data \(images: "):
+        with pytest.raises(DataError, match=r"was trained on other data \(pictures: "):
             train_command.main(["--run", str(stopped)])
     finally:
         aside.rename(image)
