@@ -26,7 +26,7 @@ SIZE = (150, 200)
 def write_comics(
     folder: Path, books: int = 8, pages: int = 4, panels: int = 4, seed: int = 0, drawings: int = 200
 ) -> Path:
-    """A data set folder: manifest, vlm panel files, labels, dataset.yaml. A quarter of the panels is silent.
+    """A data set folder: manifest, vlm panel files, labels, dataset.yaml. A quarter of the panels are textless.
 
     At most `drawings` different pages are drawn; further ones repeat them, so that large sets cost little.
 
@@ -80,8 +80,8 @@ def _draw_page(path: Path, panels: int, palette: np.ndarray, rng: np.random.Gene
         light = tuple(min(255, c + 60) for c in COLORS[back])
         draw.rectangle((x0, y0, x1, y1), fill=light, outline="black")
         _draw_shape(draw, shape, (x0 + 8, y0 + 5, x1 - int(rng.integers(8, 60)), y1 - 5), COLORS[color])
-        silent = rng.random() < 0.25
-        text = "" if silent else f"a {color} {shape} before {back}"
+        textless = rng.random() < 0.25
+        text = "" if textless else f"a {color} {shape} before {back}"
         if evil and i == 0:
             text = "<script>alert(1)</script> **bold** =HYPERLINK(1)"
         entries.append({"panel_number": i + 1, "box_2d": box, "description": text, "text_content": []})

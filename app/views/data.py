@@ -92,7 +92,7 @@ def _numbers(report: DataReport) -> None:
         "Panels": f"{facts.get('panels', 0):,}",
         "Books": f"{facts.get('books', 0):,}",
         "Panels without text": _percent(facts, "textless_share"),
-        "Equal images": f"{facts.get('duplicate_images', {}).get('images', 0):,}",
+        "Equal images": f"{facts.get('duplicate_images', {}).get('pictures', 0):,}",
     }
     for column, (name, value) in zip(st.columns(len(values)), values.items(), strict=True):
         with column:
@@ -315,7 +315,7 @@ def _found(report: DataReport) -> None:
         shell.line("All pages are in one file, so none had to be found.")
     same = report.facts.get("duplicate_images", {})
     if same:
-        shell.line(f"Equal images: {same.get('images', 0):,} in {same.get('groups', 0):,} groups.")
+        shell.line(f"Equal images: {same.get('pictures', 0):,} in {same.get('groups', 0):,} groups.")
     labels = report.facts.get("labels") or {}
     if labels:
         unknown = report.facts.get("unknown_labels") or {}

@@ -138,9 +138,9 @@ def test_the_split_lists_every_book_once(here):
     books = table(app, "textless").set_index("book")
     assert len(books) == 8
     assert books["panels"].sum() == len(data.table)
-    silent = (data.table.panels["dialogue"] == "") & (data.table.panels["description"] == "")
+    textless = (data.table.panels["dialogue"] == "") & (data.table.panels["description"] == "")
     mine = (data.table.pages["book_id"].to_numpy()[data.table.page_of_panel]) == "book003"
-    assert books["textless"]["book003"] == pytest.approx(silent[mine].mean())
+    assert books["textless"]["book003"] == pytest.approx(textless[mine].mean())
     sizes = data.table.report.facts["splits"]
     assert books["split"].value_counts().to_dict() == {k: v["books"] for k, v in sizes.items() if v["books"]}
 

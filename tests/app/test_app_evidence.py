@@ -25,7 +25,7 @@ R5, PAGE = "retrieval/mean_r5", "retrieval/same_page_r_precision"
 
 def row(**changed: object) -> Row:
     values = {"finding": "F4", "title": "Weights", "question": EVIL, "comparison": 2, "fixed": "alignment 1"}
-    values |= {"reviewed": "reviewed weights", "metric": R5, "label": "R@5, both ways", "fixed_mean": 0.66}
+    values |= {"reviewed": "original weights", "metric": R5, "label": "R@5, both ways", "fixed_mean": 0.66}
     values |= {"reviewed_mean": 0.53, "difference": 0.13, "low": 0.08, "high": 0.17, "seeds": 3, "verdict": "helps"}
     values |= {"expected": "", "headline": True, "main": True, "half_fix": False, "measured_at": "best"}
     values |= {"command": "python -m stage3.ablate --findings F4 --seeds 3", "fixed_command": "train a"}
@@ -46,19 +46,19 @@ def curve(arm: str, metric: str, means: list[float], split: str = "val") -> list
 
 
 def write(folder: Path) -> Path:
-    """A folder as `stage3.ablate` leaves it; the reviewed arm has another name in the curves than in its row."""
+    """A folder as `stage3.ablate` leaves it; the original arm has another name in the curves than in its row."""
     folder.mkdir(parents=True)
     pd.DataFrame([dataclasses.asdict(r) for r in ROWS]).to_parquet(folder / "evidence.parquet")
     about = {"seed": 0, "data": "whole", "failed": "", "findings": "F4"}
     runs = [about | {"arm": "alignment 1", "changes": '{"alignment_weight": 1.0}', "command": "train a"}]
-    runs.append(about | {"arm": "fixed form", "changes": "{}", "command": "train b"})
+    runs.append(about | {"arm": "corrected", "changes": "{}", "command": "train b"})
     pd.DataFrame(runs).to_parquet(folder / "runs.parquet")
-    curves = [*curve("alignment 1", R5, [0.1, 0.6]), *curve("fixed form", R5, [0.2, 0.5])]
+    curves = [*curve("alignment 1", R5, [0.1, 0.6]), *curve("corrected", R5, [0.2, 0.5])]
     pd.DataFrame([*curves, *curve("other", R5, [0.9, 0.9])]).to_parquet(folder / "curves.parquet")
     budget = [*curve("alignment 1", "gradient/alignment", [9.0, 7.0])]
     for name, means in (("gradient/alignment", [1.0, 2.0]), ("gradient/contrastive", [4.0, 3.0])):
-        budget += curve("fixed form", name, means)
-    budget += curve("fixed form", "gradient_cosine/contrastive_alignment", [0.5, -0.25])
+        budget += curve("corrected", name, means)
+    budget += curve("corrected", "gradient_cosine/contrastive_alignment", [0.5, -0.25])
     pd.DataFrame(budget).to_parquet(folder / "budget.parquet")
     points = [("a", 0.5, 0.3, True), ("b", 0.6, 0.2, True), ("beaten", 0.4, 0.1, False)]
     pareto = [{"arm": a, "changes": "{}", "findings": "F4", "seeds": 3} | both(x, y, f) for a, x, y, f in points]
@@ -148,8 +148,8 @@ def test_choosing_another_row_changes_the_address_and_says_what_was_expected(mad
 
 def test_curves_are_those_of_both_arms_even_under_another_name(made):
     lines = [t for t in drawn(opened(finding="F4"), "evidence-curves") if t.get("name")]
-    assert [t["name"] for t in lines] == ["alignment 1", "reviewed weights"]
-    figure = charts.arms(files.table(made, "curves"), {"alignment 1": "A", "fixed form": "B"}, R5, "val")
+    assert [t["name"] for t in lines] == ["alignment 1", "original weights"]
+    figure = charts.arms(files.table(made, "curves"), {"alignment 1": "A", "corrected": "B"}, R5, "val")
     means = {t.name: list(t.y) for t in figure.data if t.name}
     assert means == {"A": [0.1, 0.6], "B": [0.2, 0.5]}
     low, high = figure.data[0].y, figure.data[1].y
@@ -181,10 +181,10 @@ def test_the_noise_meter_tells_spread_changes_and_chosen_epochs(made):
 
 def test_the_budget_starts_at_the_arm_that_changes_nothing(made):
     app = opened(part="budget")
-    assert app.selectbox(key="evidence-budget-arm").value == "fixed form"
+    assert app.selectbox(key="evidence-budget-arm").value == "corrected"
     last = evidence_more.last_epoch(files.table(made, "budget"))
-    assert last.loc["fixed form"].tolist()[:2] == [3.0, 2.0]
-    assert last.loc["fixed form", "contrastive · alignment"] == -0.25
+    assert last.loc["corrected"].tolist()[:2] == [3.0, 2.0]
+    assert last.loc["corrected", "contrastive · alignment"] == -0.25
     names = [t["name"] for t in drawn(app, "evidence-budget-norm") if t.get("name")]
     assert sorted(names) == ["alignment", "contrastive"]
 

@@ -106,8 +106,8 @@ def test_similarities_are_the_cosines_of_the_page(run):
     shown = np.array([[float(v) for v in row] for row in heat["text"]])
     np.testing.assert_allclose(shown, z @ z.T, atol=0.006)
     aligned = json.loads(app.get("plotly_chart")[1].proto.spec)["data"][0]["text"]
-    silent = ~loaders.panel_frame(run)["has_text"].to_numpy()[embedded.rows.numpy()[at]]
-    assert [all(row[i] == "" for row in aligned) for i in range(4)] == silent.tolist()
+    textless = ~loaders.panel_frame(run)["has_text"].to_numpy()[embedded.rows.numpy()[at]]
+    assert [all(row[i] == "" for row in aligned) for i in range(4)] == textless.tolist()
 
 
 def test_it_says_where_the_page_is_pulled(run):

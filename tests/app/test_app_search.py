@@ -158,7 +158,7 @@ def test_words_of_an_address_are_searched_and_results_can_become_the_query(here)
     assert "q" not in app.query_params
 
 
-def test_five_megabytes_of_words_are_refused_in_one_box(here):  # A09
+def test_five_megabytes_of_words_are_refused_in_one_box(here):
     app = opened()
     checked(app.segmented_control(key="search_kind").set_value("words").run())
     assert "press Enter" in words(app)
@@ -215,10 +215,10 @@ def test_an_uploaded_crop_finds_its_own_panel_and_only_a_small_copy_is_kept(here
 
 
 HOSTILE = {
-    "A01 an executable": (b"MZ\x90\x00" + bytes(500), "It is not a JPEG, PNG, WEBP"),
-    "A01 a web page": (b"<html><img src=http://x>", "It is not a JPEG, PNG, WEBP"),
-    "A02 a bomb": (bomb(), "more than 50 megapixels"),
-    "A03 too large": (png(8, 8) + bytes(21 * 2**20), "larger than 20 MB"),
+    "an executable": (b"MZ\x90\x00" + bytes(500), "It is not a JPEG, PNG, WEBP"),
+    "a web page": (b"<html><img src=http://x>", "It is not a JPEG, PNG, WEBP"),
+    "a bomb": (bomb(), "more than 50 megapixels"),
+    "too large": (png(8, 8) + bytes(21 * 2**20), "larger than 20 MB"),
     "empty": (b"", "empty"),
     "cut": (png(300, 300)[:400], "ends in the middle"),
     "one pixel": (png(1, 1), "smaller than 4 pixels"),
@@ -247,7 +247,7 @@ def test_a_image_that_cannot_be_used_is_refused_politely_and_the_session_goes_on
 @pytest.mark.parametrize(
     "name", ["../../etc/passwd.png", "a\nb.png", "<script>alert(1)</script>.png", "x" * 300 + ".png"]
 )
-def test_the_name_of_an_upload_is_never_shown_nor_used(name, here):  # A05
+def test_the_name_of_an_upload_is_never_shown_nor_used(name, here):
     app = upload(opened(), png(60, 60), name)
     assert len(lists(app)) == 2
     everything = words(app) + json.dumps(lists(app)) + str(app.session_state["search_image"])
@@ -297,13 +297,13 @@ def test_one_direction_failures_are_listed_with_their_reason(here):
     checked(app.run())
     searcher = the_searcher()
     frame = searcher.frame
-    silent = int((~frame["has_text"] & (frame["split"] == "test")).sum())
+    textless = int((~frame["has_text"] & (frame["split"] == "test")).sum())
     metric = {m.label: m.value for m in app.metric}
-    assert metric["No text to ask with"] == f"{silent:,}"
+    assert metric["No text to ask with"] == f"{textless:,}"
     reason = app.segmented_control(key="search_reason_test_5")
     checked(reason.set_value("no text").run())
     table = next(d.value for d in app.dataframe if "works" in d.value.columns)
-    assert len(table) == silent
+    assert len(table) == textless
     assert (table["text"] == "").all()
     assert "There are no words to search with" in words(app)
 
