@@ -3,7 +3,8 @@
 How to write a view, `app/views/NAME.py`:
 
     import streamlit as st
-    from app import loaders, shell
+    from app import shell
+    from app.store import loaders
 
     def render() -> None:
         chosen = shell.chosen()                     # stops the page with what to do when there is no run
@@ -19,7 +20,7 @@ stay across views; other parameters belong to the view and are dropped when anot
 
 Text from data (ids, texts, file names, error messages) goes through `st.text`, `st.code`, `st.dataframe` or a chart
 (`charts.theme.safe`), never through Markdown, labels or captions: `shell.line` and `shell.facts` do that. Errors of the
-kinds a person can mend (`Stage3Error`) that a view does not catch end in one plain box.
+kinds that a person can fix (`Stage3Error`) end in one plain box where a view does not catch them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import streamlit as st
 
 from app import addresses, components
 from app.addresses import START, VIEWS
+from app.charts.names import is_share, metric_name
 from app.store import loaders, thumbs
 from stage3.cli import number, percent
 from stage3.config import Config
@@ -91,7 +93,7 @@ def choose(entry_id: str, step: int | None = None) -> None:
 
 
 def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
-    """The run of the address, else of this session, else the default; an unknown one is said and replaced."""
+    """The run of the address, else of this session, else the default; an unknown one is reported and replaced."""
     asked = st.query_params.get("run")
     if asked is not None and asked != st.session_state.get("_run"):
         st.session_state["_run"], st.session_state["_step"] = asked, None
@@ -103,7 +105,7 @@ def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
     if entry is None:
         entry = loaders.default_entry(found)
         if wanted is not None:
-            st.session_state["_notice"] = f"There is no run {str(wanted)[:100]!r} here; another one is shown."
+            st.session_state["_notice"] = f"There is no run {str(wanted)[:100]!r} here; showing another one."
         st.session_state["_step"] = None
     if entry is None:
         return None
@@ -120,7 +122,7 @@ def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
 
 
 def _run_bar(found: list[loaders.Entry], now: Chosen) -> None:
-    """One line under the navigation: which run, which checkpoint, and how it stands."""
+    """One line under the navigation: which run, which checkpoint, and its state."""
     ids = [e.id for e in found]
     names = {e.id: _run_label(e) for e in found}
     st.session_state["_run_choice"] = now.id
@@ -171,9 +173,8 @@ def _run_facts(run: RunFolder) -> str:
     parts = [f"weights {weights_of(c)}", f"τ {temperatures_of(c)}"]
     best = run.best()
     if best:
-        share = best.metric.startswith("retrieval/")
-        shown = f"{metric_name(best.metric)} {percent(best.value)}"
-        parts.append(shown if share else f"{best.metric} {number(best.value)}")
+        shown = percent(best.value) if is_share(best.metric) else number(best.value)
+        parts.append(f"{metric_name(best.metric)} {shown}")
     return "  ·  ".join(parts)
 
 
@@ -183,7 +184,7 @@ STATE_LOOK = {
     "stopped": ("stopped", "orange", ":material/pause_circle:"),
     "failed": ("failed", "red", ":material/error:"),
     "created": ("not started", "gray", ":material/radio_button_unchecked:"),
-    "lost": ("ended without a word", "red", ":material/help:"),
+    "lost": ("process died", "red", ":material/help:"),
 }
 
 
@@ -199,36 +200,17 @@ def state_badge(run: RunFolder) -> None:
     st.badge(word, icon=icon, color=color)  # type: ignore[arg-type]
 
 
-NAMES = {
-    "same_page_r_precision": "Same-page precision",
-    "within_page_i2t": "Within-page image→text",
-    "within_page_t2i": "Within-page text→image",
-}
-
-
-def metric_name(name: str) -> str:
-    """A metric for people: `retrieval/i2t_r5` is "R@5 image→text"."""
-    kind, _, rest = name.partition("/")
-    if kind == "retrieval":
-        way, _, what = rest.partition("_")
-        ways = {"i2t": "image→text", "t2i": "text→image", "mean": "both ways"}
-        if way in ways:
-            label = {"mrr": "MRR", "median_rank": "median rank"}.get(what, what.replace("r", "R@", 1))
-            return f"{label} {ways[way]}"
-    return NAMES.get(rest, rest.replace("_", " ") if rest else name)
-
-
 # --- addresses
 
 
 def int_param(name: str, low: int = 0) -> int | None:
-    """A whole number of the address, None when it is missing or no number."""
+    """An integer of the address, None when it is missing or not a number."""
     text = st.query_params.get(name, "")
     return int(text) if text.isdecimal() and len(text) < 12 and int(text) >= low else None
 
 
 def param(name: str) -> str | None:
-    """A text of the address (untrusted: compare it with known names)."""
+    """A string of the address (untrusted: compare it with known names)."""
     return st.query_params.get(name)
 
 
@@ -297,7 +279,7 @@ def facts(values: dict[str, Any]) -> None:
 
 
 def error_box(error: BaseException | str, title: str = "This did not work") -> None:
-    """One plain box: what happened, in the error's own words, which say what to do."""
+    """One plain box: what happened and what to do, in the error's own words."""
     with st.container(border=True, key=f"error-{abs(hash(str(error))) % 10**8}"):
         st.badge(title, icon=":material/error:", color="red")
         st.code(str(error), language=None, wrap_lines=True)
@@ -335,7 +317,7 @@ def main() -> None:
     page = st.navigation(list(pages.values()), position="top")
     _follow(pages, page.url_path or START)
     if st.get_option("server.address") not in ("127.0.0.1", "localhost", "::1"):
-        st.warning("This explorer answers the whole network: server.address is not 127.0.0.1.")
+        st.warning("Anyone on the network can open this explorer: server.address is not 127.0.0.1.")
     found = loaders.entries()
     now = _find_chosen(found)
     st.session_state["_chosen"] = now
@@ -356,7 +338,7 @@ def _page(name: str) -> Any:
 def _runner(name: str) -> Callable[[], None]:
     def view() -> None:
         if importlib.util.find_spec(f"app.views.{name}") is None:
-            empty(f"{VIEWS[name][0]} is not installed", "This copy of the explorer has no such view.")
+            empty(f"{VIEWS[name][0]} is not installed", "This installation lacks that view.")
             return
         try:
             importlib.import_module(f"app.views.{name}").render()

@@ -1,4 +1,4 @@
-"""Curves of one run or several: a color a term or a run, solid for training, dashed for validation."""
+"""Curves of one run or several: a color per term or per run, solid for training, dashed for validation."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def chart(
     """Some metrics over time.
 
     Args:
-        sources: one run, or several to lay over each other.
-        metrics: metric name to the label it gets (our own words).
+        sources: one run, or several to compare.
+        metrics: metric name to its label (our own words).
         how: axis, splits, smoothing, band.
         height: in pixels.
         y_title: the unit or range.

@@ -1,4 +1,4 @@
-"""Images of a data set: panels a page, coverage, the split, and a page with what was kept and dropped on it."""
+"""Charts of a data set: panels per page, coverage, the split, and a page with its kept and dropped panels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageFont
 
 from app.charts import theme
+from stage3.cli import percent
 from stage3.data import images
 from stage3.data.page_check import PageCheck
 
@@ -17,20 +18,20 @@ LEAST_SIDE = 800  # pixels of a page's long side that frames and numbers are dra
 KEPT, DROPPED = "#0072B2", "#D55E00"
 COVERAGE = {
     "dialogue_share": "panels with dialogue",
-    "description_share": "panels with a description",
-    "textless_share": "panels without any text",
-    "boxless_share": "panels without a box",
-    "single_panel_share": "pages with a single panel",
-    "no_picture_share": "pages without an image",
+    "description_share": "panels with description",
+    "textless_share": "textless panels",
+    "boxless_share": "panels without box",
+    "single_panel_share": "single-panel pages",
+    "no_picture_share": "pages without image",
 }
 
 
 def show_panels_per_page(counts: Mapping[str, int]) -> None:
     """How many pages have how many panels."""
     numbers = tuple(sorted((int(n), int(pages)) for n, pages in counts.items()))
-    figure = theme.kept(("panels a page", numbers), lambda: _panels_per_page(numbers))
+    figure = theme.kept(("panels per page", numbers), lambda: _panels_per_page(numbers))
     said = ", ".join(f"{pages} pages with {n}" for n, pages in numbers[:20])
-    theme.show(figure, key="data-histogram", alt=f"Panels a page: {said}")
+    theme.show(figure, key="data-histogram", alt=f"Panels per page: {said}")
 
 
 def _panels_per_page(numbers: Sequence[tuple[int, int]]) -> go.Figure:
@@ -46,26 +47,26 @@ def _panels_per_page(numbers: Sequence[tuple[int, int]]) -> go.Figure:
         )
     )
     theme.style(figure, height=260, legend=False)
-    figure.update_xaxes(title_text="panels on a page", dtick=1 if len(numbers) < 25 else None)
+    figure.update_xaxes(title_text="panels per page", dtick=1 if len(numbers) < 25 else None)
     return figure.update_yaxes(title_text="pages", range=[0, 1.15 * max((p for _, p in numbers), default=1)])
 
 
 def show_coverage(facts: Mapping[str, Any]) -> None:
-    """Shares of panels and pages that have what, in percent."""
+    """Shares of the panels with text, of those without a box, and so on, in percent."""
     rows = tuple((label, float(facts[name])) for name, label in COVERAGE.items() if name in facts)[::-1]
     figure = theme.kept(("coverage", rows), lambda: _coverage(rows))
     theme.show(figure, key="data-coverage", alt="; ".join(f"{n} {v:.1%}" for n, v in rows))
 
 
 def _coverage(rows: Sequence[tuple[str, float]]) -> go.Figure:
-    colors = [theme.categorical()[2] if " with d" in n or "with a d" in n else theme.categorical()[1] for n, _ in rows]
+    colors = [theme.categorical()[2] if " with d" in n else theme.categorical()[1] for n, _ in rows]
     figure = go.Figure(
         go.Bar(
             x=[v for _, v in rows],
             y=[n for n, _ in rows],
             orientation="h",
             marker_color=colors,
-            text=[f"{100 * v:.1f} %" for _, v in rows],
+            text=[percent(v) for _, v in rows],
             textposition="outside",
             cliponaxis=False,
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
@@ -73,7 +74,7 @@ def _coverage(rows: Sequence[tuple[str, float]]) -> go.Figure:
     )
     theme.style(figure, height=260, legend=False)
     figure.update_xaxes(range=[0, 1.12], tickformat=".0%")
-    return figure.update_layout(margin={"l": 175})
+    return figure.update_layout(margin={"l": 160})
 
 
 def show_splits(splits: Mapping[str, Mapping[str, int]]) -> None:
@@ -138,12 +139,12 @@ def overlay(check: PageCheck, side: int = 1200, max_megapixels: float = images.M
 
 
 def entries(check: PageCheck) -> pd.DataFrame:
-    """The page's entries as a table: place in reading order, what happened, text."""
+    """The entries of a page's file as a table: place in reading order, whether it was kept, why, text."""
     rows = []
     for panel in check.panels:
         kept = panel.order is not None
-        happened = "; ".join(f"{code}: {detail}" for code, detail in panel.notes)
+        notes = "; ".join(f"{code}: {detail}" for code, detail in panel.notes)
         place = str(panel.order + 1) if panel.order is not None else "–"
-        fate = ("kept" if panel.box else "kept, text only") if kept else "dropped"
-        rows.append((place, panel.index, fate, happened, panel.text))
-    return pd.DataFrame(rows, columns=["order", "in file", "fate", "what happened", "text"])
+        outcome = ("kept" if panel.box else "kept, text only") if kept else "dropped"
+        rows.append((place, panel.index, outcome, notes, panel.text))
+    return pd.DataFrame(rows, columns=["order", "entry", "outcome", "notes", "text"])

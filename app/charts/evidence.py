@@ -1,4 +1,4 @@
-"""The images of the Evidence view: differences with intervals, both arms' curves, noise, gradients, trade-offs."""
+"""The charts of the Evidence view: differences with intervals, both variants' curves, noise, gradients, trade-offs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.charts import theme
+from app.charts.names import PAIR_NAMES, metric_name
 from stage3.ablate.evidence import difference
 from stage3.ablate.noise import CAUSES
 from stage3.ablate.terms import HELPS, HURTS, METRICS, NONE
-from stage3.objectives import PAIRS, TERMS
+from stage3.objectives import TERMS
 
 if TYPE_CHECKING:
     from stage3.ablate.evidence import Row
@@ -22,11 +23,10 @@ ROW = 40  # pixels a comparison takes
 TOOLS = ("zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "resetScale")
 PAIR_COLORS = (3, 4, 6)  # of the palette: none that a term has
 CAUSE_NAMES = {"none": "neither", "dropout": "dropout", "mask": "random mask", "both": "both"}
-PAIR_NAMES = {f"{a.name}_{b.name}": f"{a.label.lower()} · {b.label.lower()}" for a, b in PAIRS}
 
 
 def key_of(row: Row) -> str:
-    """What names a comparison in addresses and charts: `F4:2`."""
+    """The name of a comparison in addresses and charts: `F4:2`."""
     return f"{row.finding}:{row.comparison}"
 
 
@@ -36,13 +36,13 @@ def hue_of(verdict: str) -> str:
 
 
 def forest(rows: Sequence[Row], chosen: str) -> go.Figure:
-    """A line for each comparison: who against whom, the difference as dot and interval, and the verdict.
+    """A line for each comparison: its two variants, the difference as dot and interval, and the verdict.
 
     Metrics have different units, so each is drawn on its own scale (its widest bound among these rows); the numbers
     stand at the right. A nearly invisible bar behind each line takes the click.
 
     Args:
-        rows: one a comparison, top first.
+        rows: one per comparison, top first.
         chosen: `key_of` the row that is marked.
     """
     scale: dict[str, float] = {}
@@ -98,7 +98,7 @@ def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]], scale: M
 
 
 def _words(y: int, r: Row) -> list[dict[str, Any]]:
-    """What stands left (the finding and its two arms) and right (the metric, the numbers) of a line."""
+    """The text to the left (the finding and its two variants) and right (the numbers, the metric) of a line."""
     look = theme.look()
     where: dict[str, Any] = {
         "y": y,
@@ -127,7 +127,7 @@ def hue_or_text(row: Row) -> str:
 
 
 def arms(curves: pd.DataFrame, names: Mapping[str, str], metric: str, split: str) -> go.Figure:
-    """A metric of each arm over epochs: mean over seeds, band from the least to the most seed.
+    """A metric of each variant over epochs: mean over seeds, band from minimum to maximum.
 
     Args:
         curves: `curves.parquet`.
@@ -151,7 +151,7 @@ def budget(frame: pd.DataFrame, arm: str, kind: str) -> go.Figure:
 
     Args:
         frame: `budget.parquet`.
-        arm: whose.
+        arm: of which variant.
         kind: "gradient" or "gradient_cosine".
     """
     figure, norms = go.Figure(), kind == "gradient"
@@ -185,7 +185,7 @@ def _line(figure: go.Figure, part: pd.DataFrame, label: str, hue: str, dash: str
 
 
 def noise(meter: Mapping[str, Mapping[str, Any]], measure: str, percent: bool) -> go.Figure:
-    """A measurement of the meter for each cause of noise: bars for means over runs, a dot for each run.
+    """A measure of the meter for each cause of noise: bars for means over runs, a dot for each run.
 
     Args:
         meter: `noise.json`, by arm.
@@ -213,7 +213,7 @@ def noise(meter: Mapping[str, Mapping[str, Any]], measure: str, percent: bool) -
 
 
 def repeats(losses: Mapping[str, Sequence[Sequence[float]]], cause: str) -> go.Figure:
-    """Every repeat's validation loss by epoch, the noiseless one on top, and a ring where each finds its smallest.
+    """Every repeat's validation loss by epoch, the noiseless one on top, and a ring at the minimum of each.
 
     Args:
         losses: {cause: E epochs of R repeats}, of one run.
@@ -229,7 +229,7 @@ def repeats(losses: Mapping[str, Sequence[Sequence[float]]], cause: str) -> go.F
         )  # fmt: skip
     best = values.idxmin()
     figure.add_scatter(
-        x=best, y=values.min(), mode="markers", name="epoch it chooses", hovertemplate="epoch %{x}<extra></extra>",
+        x=best, y=values.min(), mode="markers", name="chosen epoch", hovertemplate="epoch %{x}<extra></extra>",
         marker={"color": ring, "size": 11, "symbol": "circle-open", "line": {"width": 2}},
     )  # fmt: skip
     if "none" in losses and cause != "none":
@@ -238,11 +238,11 @@ def repeats(losses: Mapping[str, Sequence[Sequence[float]]], cause: str) -> go.F
         figure.add_scatter(x=values.index, y=clean, mode="lines", name="without noise", line=line)
     theme.style(figure, height=300)
     figure.update_xaxes(title_text="epoch")
-    return figure.update_yaxes(title_text="total validation loss")
+    return figure.update_yaxes(title_text="validation loss")
 
 
 def pareto(frame: pd.DataFrame, split: str) -> go.Figure:
-    """Retrieval against page coherence, a dot for each arm of the sweeps, with the front that no arm beats in both.
+    """Retrieval against page coherence, a dot for each variant of the sweeps, with the Pareto front.
 
     Args:
         frame: `pareto.parquet`.
@@ -253,8 +253,8 @@ def pareto(frame: pd.DataFrame, split: str) -> go.Figure:
     ordered = frame.sort_values(x)
     front = ordered[ordered[f"{split}_front"].astype(bool)]
     for part, name, hue, size in (
-        (ordered.drop(front.index), "beaten in both by another", look.quiet, 8),
-        (front, "on the front", theme.categorical()[0], 11),
+        (ordered.drop(front.index), "dominated", look.quiet, 8),
+        (front, "Pareto front", theme.categorical()[0], 11),
     ):
         bars = {"color": _faint(hue, 0.35), "thickness": 1, "width": 0}
         texts = [
@@ -273,7 +273,7 @@ def pareto(frame: pd.DataFrame, split: str) -> go.Figure:
     line = {"color": theme.categorical()[0], "width": 1.5, "dash": "dot"}
     figure.add_scatter(x=front[x], y=front[y], mode="lines", line=line, showlegend=False, hoverinfo="skip")
     theme.style(figure, height=480)
-    figure.update_xaxes(title_text="R@5, both ways", tickformat=".0%")
+    figure.update_xaxes(title_text=metric_name("retrieval/mean_r5"), tickformat=".0%")
     return figure.update_yaxes(title_text="same-page precision", tickformat=".0%")
 
 

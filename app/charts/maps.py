@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.charts import theme
-from stage3.objectives import OBJECTIVES
+from app.charts import names, theme
 
 SVG_MOST = 5_000
 DRAWN_MOST = 20_000
@@ -49,14 +48,23 @@ COLORINGS: dict[str, Coloring] = {
     "cluster": Coloring("Cluster", "cluster_id", "group", about="HDBSCAN on the map; gray belongs to no cluster."),
     "modality": Coloring("Modality present", "modality", "group"),
     "split": Coloring("Split", "split", "group"),
-    "total": Coloring("Loss: weighted sum", "loss_total", "number"),
-    **{o.name: Coloring(f"Loss: {o.label.lower()}", f"loss_{o.name}", "number") for o in OBJECTIVES},
-    "i2t": Coloring("Rank: image → text", "rank_i2t", "number", log=True, about="1 is best."),
-    "t2i": Coloring("Rank: text → image", "rank_t2i", "number", log=True, about="1 is best."),
-    "image": Coloring("Weight of the image", "gate_image", "number", about="The fusion gate's share, 0 to 1."),
-    "trust": Coloring("Trust", "trust", "number", about="Share of 15 neighbors in D dimensions that the map keeps."),
+    **{
+        column.removeprefix("loss_"): Coloring(f"Loss: {label.lower()}", column, "number")
+        for column, label in names.PANEL_LOSSES.items()
+    },
+    "i2t": Coloring(f"Rank: {names.WAYS['i2t']}", "rank_i2t", "number", log=True, about="1 is best."),
+    "t2i": Coloring(f"Rank: {names.WAYS['t2i']}", "rank_t2i", "number", log=True, about="1 is best."),
+    "image": Coloring("Image weight", "gate_image", "number", about="The fusion gate's share, 0 to 1."),
+    "trust": Coloring(
+        "Neighbors kept",
+        "trust",
+        "number",
+        about="Share of the 15 nearest panels that are nearest on the map, too.",
+    ),
 }
-OVERLAP = Coloring("Neighbors in common", "overlap", "number", about="Share of 15 neighbors both have, 0 to 1.")
+OVERLAP = Coloring(
+    "Neighbors in common", "overlap", "number", about="Share of the 15 nearest panels that both have, 0 to 1."
+)
 
 
 def groups(values: pd.Series[Any]) -> tuple[np.ndarray, list[str]]:
@@ -293,7 +301,7 @@ def _soft(color: str) -> str:
 
 
 def drift(frame: pd.DataFrame, groups_of: np.ndarray, *, height: int = 620) -> go.Figure:
-    """The saved epochs as an animation with a slider; a dot keeps its color, and its identity between epochs.
+    """The saved epochs as an animation with a slider; a dot stands for the same panel in every epoch.
 
     Args:
         frame: of `stage3.projection.drift`, the same panels in the same order in each epoch.

@@ -1,4 +1,4 @@
-"""Images of retrieval quality: each metric with its interval beside chance."""
+"""Charts of retrieval quality: each metric with its interval beside chance."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.charts import theme
+from app.charts import names, theme
+from stage3.cli import number, percent
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "MRR"}
-WAYS = {"i2t": "image → text", "t2i": "text → image"}
 
 
 def metric_table(report: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a metric and direction: value, low, high, chance, from an evaluation report."""
+    """One row per metric and direction: value, low, high, chance, from an evaluation report."""
     rows = []
-    for way, name in WAYS.items():
+    for way, direction in names.WAYS.items():
         for short, label in METRICS.items():
             key = f"retrieval/{way}_{short}"
             low, high = report["intervals"].get(key, (math.nan, math.nan))
             value, chance = report.get(key, math.nan), report["chance"].get(key, math.nan)
-            rows.append((name, label, value, low, high, chance))
+            rows.append((direction, label, value, low, high, chance))
     return pd.DataFrame(rows, columns=["direction", "metric", "value", "low", "high", "chance"])
 
 
@@ -31,10 +31,7 @@ def metric_words(table: pd.DataFrame) -> pd.DataFrame:
     """The table for reading: percent for shares, three digits for MRR."""
 
     def shown(row: Any, name: str) -> str:
-        value = row[name]
-        if not math.isfinite(value):
-            return "–"
-        return f"{value:.3f}" if row["metric"] == "MRR" else f"{100 * value:.1f} %"
+        return number(row[name]) if row["metric"] == "MRR" else percent(row[name])
 
     return pd.DataFrame(
         {

@@ -88,7 +88,7 @@ def kept(key: tuple[Hashable, ...], make: Callable[[], go.Figure]) -> go.Figure:
     """A figure that all sessions of one look share, made once.
 
     Args:
-        key: names the chart and all that it shows: fingerprints of files and what the person chose.
+        key: names the chart and everything it shows: fingerprints of files and what the person chose.
         make: draws it. Whoever gets the figure must not change it.
     """
     return _figures.get((is_dark(), *key), make)
@@ -96,7 +96,7 @@ def kept(key: tuple[Hashable, ...], make: Callable[[], go.Figure]) -> go.Figure:
 
 @cache
 def _template(dark: bool) -> go.layout.Template:
-    """Plotly's template without what none of our charts has: it is copied, checked and sent with every figure."""
+    """Plotly's template without the parts that no chart here uses: it is copied, checked and sent with every figure."""
     whole = plotly.io.templates["plotly_dark" if dark else "plotly_white"].to_plotly_json()
     unused = ("geo", "map", "mapbox", "polar", "scene", "smith", "ternary")
     layout = {name: value for name, value in whole["layout"].items() if name not in unused}

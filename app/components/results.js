@@ -1,5 +1,5 @@
 // Ranked panels as cards: lists of texts or tiles of images. Every text is set as text, never as HTML.
-// This part is sent once a page; a list itself is drawn by a stub that calls it, so that an action stays small.
+// This part is sent once per page; a list itself is drawn by a stub that calls it, so that an action stays small.
 // data: { mode: "text" | "image" | "strip", empty, hint, open: label, prefix, suffix: parts of an image's address,
 //   items: [{ row, rank, score, text, where, tag, tone, bare: no image, gap }] }
 // Triggers: query (a panel's row, to search with it), open (a panel's row, to open its page).
@@ -53,7 +53,7 @@ function draw(component) {
       head.append(bar, make("span", "s3r-score", item.score.toFixed(3)));
       body.append(head);
     }
-    body.append(make("span", item.text ? "s3r-words" : "s3r-words s3r-silent", item.text || "no text"));
+    body.append(make("span", item.text ? "s3r-words" : "s3r-words s3r-textless", item.text || "no text"));
     main.append(frame, body);
     box.append(main);
     if (data.open) {

@@ -1,4 +1,4 @@
-"""Ranked panels as cards, drawn by one component: a page of twenty results costs a few kilobytes and no widgets."""
+"""Ranked panels as cards, drawn by one component: a list of twenty results costs a few kilobytes and no widgets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ import streamlit as st
 from app import components, shell
 
 MAX_TEXT = 240  # characters of a text on a card
-TAGS = {"true match": "true match", "same text": "same text", "page mate": "same page"}
 TONES = {"true match": "match", "same text": "same"}
 Mode = Literal["text", "image", "strip"]
-
-
 SIDES = {"text": 240, "image": 360, "strip": 240}
 # Waits for `prepare`, whose script may arrive after the list.
 STUB = """export default function (c) {
@@ -31,7 +28,7 @@ def _asset(kind: str) -> str:
 
 
 def prepare() -> None:
-    """Send script and styles of the cards; once a page, outside of the fragments that show them."""
+    """Send script and styles of the cards; once per page, outside of the fragments that show them."""
     component = st.components.v2.component("stage3.cards", js=_asset("js"), css=_asset("css"), isolate_styles=False)
     component(key="hover-results", height=1)
 
@@ -53,7 +50,7 @@ def cards(
     key: str,
     on_query: Callable[[int], None],
     hint: str = "Search with this panel",
-    empty: str = "Nothing is found with these filters.",
+    empty: str = "No panel passes these filters.",
 ) -> None:
     """Show cards; a click on one calls `on_query` with its panel row, "Open page" leaves for the Page view.
 

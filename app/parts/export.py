@@ -1,4 +1,4 @@
-"""Download a selection of panels: Parquet, CSV, COCO and the images. Files are made when they are asked for."""
+"""Download a selection of panels: Parquet, CSV, COCO and the images. Files are made when they are requested."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ def buttons(chosen: shell.Chosen, frame: pd.DataFrame, name: str = "panels") -> 
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{chosen.id}-{name}")[:80]
     made = {
         "Parquet": (lambda: parquet(frame), "parquet", "application/octet-stream", "all columns, for pandas"),
-        "CSV": (lambda: csv(frame), "csv", "text/csv", "all columns; cells that a spreadsheet would run get a '"),
+        "CSV": (
+            lambda: csv(frame),
+            "csv",
+            "text/csv",
+            "all columns; formulas are made text by a leading '",
+        ),
         "COCO": (lambda: coco(chosen, frame), "coco.json", "application/json", "boxes in pixels, category panel"),
-        "Images": (lambda: crops(chosen, frame), "zip", "application/zip", f"panel crops, {MAX_IMAGES} at most"),
+        "Images": (lambda: crops(chosen, frame), "zip", "application/zip", f"panel crops, at most {MAX_IMAGES}"),
     }
     with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"export-{stem}"):
         st.text(f"Export {len(frame):,} panels")
@@ -52,7 +57,7 @@ def parquet(frame: pd.DataFrame) -> bytes:
 
 
 def csv(frame: pd.DataFrame) -> bytes:
-    """UTF-8 with a byte order mark for spreadsheets; text that would run as a formula there is quoted with a '."""
+    """UTF-8 with a byte order mark for spreadsheets; text that would run as a formula there starts with '."""
     guarded = frame.rename_axis("row").reset_index()
     for column in guarded.columns:
         if not pd.api.types.is_numeric_dtype(guarded[column]):
@@ -105,7 +110,7 @@ def crops(chosen: shell.Chosen, frame: pd.DataFrame) -> bytes:
             listed.append(f"{name}\t{' '.join(str(panel_id).split())}")
         if len(frame) > MAX_IMAGES:
             listed.append(
-                f"({len(frame) - MAX_IMAGES} more panels were left out; a selection has {MAX_IMAGES} at most)"
+                f"({len(frame) - MAX_IMAGES} more panels left out: an export has at most {MAX_IMAGES} images)"
             )
         archive.writestr("panels.tsv", "\n".join(listed) + "\n")
     return buffer.getvalue()

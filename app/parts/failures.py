@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app import shell
+from app.charts import names
 from app.parts import query
 from stage3.search import Searcher
 
@@ -40,16 +41,20 @@ def table(chosen: shell.Chosen, searcher: Searcher, found: pd.DataFrame, *, key:
         column_config={
             "image": st.column_config.ImageColumn("Panel", width="small"),
             "text": st.column_config.TextColumn("Text", width="large"),
-            "works": st.column_config.TextColumn("Works", width="small"),
-            "rank_i2t": number("Rank image → text", format="%g", width="small"),
-            "rank_t2i": number("Rank text → image", format="%g", width="small"),
-            "same_text": number("Others with this text", width="small"),
-            "nearest_texts": number("Nearest texts, cosine", format="%.2f", width="small"),
+            "works": st.column_config.TextColumn(
+                "Found by", width="small", help="The direction that finds the true match"
+            ),
+            "rank_i2t": number(names.RANKS["rank_i2t"], format="%g", width="small", help=names.RANK_HELP),
+            "rank_t2i": number(names.RANKS["rank_t2i"], format="%g", width="small", help=names.RANK_HELP),
+            "same_text": number("Same text", width="small", help="Other panels with the same text"),
+            "nearest_texts": number(
+                "Nearest texts", format="%.2f", width="small", help="Mean cosine to the nearest other texts"
+            ),
             "page": st.column_config.TextColumn("Page"),
         },
     )
     if len(found) > len(part):
-        shell.line(f"The worst {len(part):,} of {len(found):,} are listed; the export has all.")
+        shell.line(f"The worst {len(part):,} of {len(found):,} are listed; the export has all of them.")
     chosen_rows = event["selection"]["rows"] if event else []
     if chosen_rows and chosen_rows[0] < len(part):
         row = int(part["panel"].iloc[chosen_rows[0]])

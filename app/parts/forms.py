@@ -12,7 +12,7 @@ from stage3.config import FIELDS, HINTS, Config, describe, spec_of
 from stage3.errors import ConfigError
 from stage3.objectives import OBJECTIVES, WITH_TEMPERATURE
 
-# Sliders need a range that a hand can aim in; the text field beside them takes the whole declared range.
+# A slider needs positions that a hand can hit; a configuration file or the command takes the whole declared range.
 WEIGHTS = {o.weight_setting: o.label for o in OBJECTIVES}
 TEMPERATURES = {o.temperature_setting: o.label for o in WITH_TEMPERATURE}
 WEIGHT_STOPS = (0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -21,7 +21,7 @@ TEMPERATURE_STOPS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0
 
 def title(name: str) -> str:
     """A setting's name for people."""
-    return name.replace("_", " ").capitalize()
+    return "LR" if name == "lr" else name.replace("_", " ").capitalize()
 
 
 def stops(name: str, value: float) -> list[float]:
@@ -48,7 +48,7 @@ def slider(name: str, value: float, prefix: str, label: str = "") -> float:
 
 
 def field(name: str, value: Any, prefix: str) -> Any:
-    """One setting as the widget that fits it; returns what was typed or chosen, still unchecked."""
+    """One setting as the widget that fits it; returns what was typed or chosen, not yet checked."""
     spec, key = spec_of(name), f"{prefix}-{name}"
     accepts = describe(spec)
     about = spec.help if accepts == spec.help else f"{spec.help} ({accepts})"
@@ -74,8 +74,13 @@ def _float(name: str) -> bool:
     return HINTS[name] is float
 
 
+def plain(value: Any) -> Any:
+    """A setting's value as `Config.to_dict` gives it, to compare it with a default."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def checked(base: Config, typed: Mapping[str, Any]) -> tuple[Config | None, str]:
-    """The settings that were meant, or why they are refused, in the settings' own words."""
+    """The settings, or why they are refused, in the settings' own words."""
     try:
         return base.replace(**typed), ""
     except ConfigError as error:

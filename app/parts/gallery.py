@@ -32,14 +32,14 @@ def panels(
         frame: the panel frame (for texts).
         rows: panel rows.
         key: of the grid; two galleries on a page need two.
-        per_page: images a page of the grid.
+        per_page: images per page of the grid.
         width: least width of a tile in pixels.
         captions: a short text of a row (untrusted text is fine); its own text when left out.
-        marked: rows that get a "true match" mark, as the true match of a query.
+        marked: rows that get a "true match" badge.
         actions: icon name (`:material/…:`) to what its button does with a row; opening the page is always there.
     """
     if not len(rows):
-        shell.line("No panel is selected.")
+        shell.line("No panel selected.")
         return
     pages = -(-len(rows) // per_page)
     at = st.pagination(pages, key=f"{key}-page") if pages > 1 else 1

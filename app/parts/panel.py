@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import shell
-from app.charts import pages
+from app.charts import names, pages
 from app.store import loaders, thumbs
 from app.store.cache import Memory
 from stage3.cli import percent
@@ -19,9 +19,8 @@ from stage3.objectives import OBJECTIVES
 
 MEASURES = {
     **{f"loss_{part.name}": part.short for o in OBJECTIVES for part in o.halves or (o,)},
-    "loss_total": "Weighted sum",
-    "rank_i2t": "Rank i → t",
-    "rank_t2i": "Rank t → i",
+    "loss_total": names.PANEL_LOSSES["loss_total"],
+    **names.RANKS,
 }
 _kept: Memory[Any] = Memory(300)
 GATE = {"gate_image": "image", "gate_text": "text", "gate_box": "box"}
@@ -117,13 +116,11 @@ def show_measures(frame: pd.DataFrame, row: int, key: str) -> None:
         width="stretch",
         row_height=30,
         column_config={
-            "what": st.column_config.TextColumn(
-                "Measure", width=112, help="Losses, and ranks of the true match; p image, t text"
-            ),
+            "what": st.column_config.TextColumn("Measure", width=112, help=f"Losses, and ranks. {names.RANK_HELP}"),
             "value": st.column_config.NumberColumn("Value", format="%.3g", width=64),
             "below": st.column_config.ProgressColumn(
                 "Higher than",
-                help="Share of all panels with a lower value",
+                help="Share of panels with a lower value",
                 format="%.0f %%",
                 min_value=0,
                 max_value=100,
@@ -133,7 +130,7 @@ def show_measures(frame: pd.DataFrame, row: int, key: str) -> None:
 
 
 def show_gate(frame: pd.DataFrame, row: int) -> None:
-    """What the fusion gate gave to image, text and box."""
+    """The weights that the fusion gate gave to image, text and box."""
     shares = {name: float(frame[column][row]) for column, name in GATE.items()}
     if any(np.isnan(list(shares.values()))):
         return
@@ -162,7 +159,7 @@ def show_neighbors(
                 st.button(
                     f"{value:.3f}",
                     key=f"{key}-near-{other}-go",
-                    help=f"cosine, {relation}; click to look at this panel",
+                    help=f"Cosine; {relation}. Click to choose this panel",
                     icon=":material/check:" if relation == "same page" else None,
                     type="tertiary",
                     on_click=focus_on,

@@ -1,4 +1,4 @@
-"""What a person searches with: a panel of the set, words, an image of their own, or an image and words.
+"""What a person searches with: a panel of the set, words, their own image, or an image and words.
 
 The query lives in the session: `search_kind`, `search_panel` (a row), `search_words`, `search_image` (a small decoded
 copy of an upload; the file itself and its name are dropped at once) and `search_blend`.
@@ -28,7 +28,7 @@ from stage3.storage import sha256
 
 KINDS = {"panel": "Panel", "words": "Words", "image": "Image", "both": "Both"}
 MAX_UPLOAD = 20 * 2**20  # bytes; the server refuses more before they arrive, this is checked again
-MAX_MEGAPIXELS = 50.0  # of an upload: decoding it costs three bytes a pixel
+MAX_MEGAPIXELS = 50.0  # of an upload: decoding it takes three bytes per pixel
 KEPT_SIDE = 640  # pixels of the copy that is kept
 SHOWN_WORDS = 200  # characters of a query that an address may carry
 
@@ -93,9 +93,9 @@ def write_address(kind: str) -> None:
 
 
 def first_panel(searcher: Searcher) -> int:
-    """The panel that is asked when nobody named one: the first held-out one whose text says what its image shows.
+    """The default query: the first held-out panel with an image and one of the longer half of the texts.
 
-    Nothing is known of what a text says but its length: half of the texts, the longer ones, come into question.
+    Longer texts tend to say more of what the image shows.
     """
     frame = searcher.frame
     both = (frame["has_image"] & frame["has_text"]).to_numpy()
@@ -112,7 +112,7 @@ def first_panel(searcher: Searcher) -> int:
 
 
 def ask(chosen: shell.Chosen, searcher: Searcher) -> list[Way]:
-    """Draw the query's controls; returns the lists that can be shown for it, the two most telling ones first."""
+    """Draw the query's controls; returns the lists that can be shown for it, the two most useful ones first."""
     st.session_state.setdefault("search_kind", "panel")
     kind = st.segmented_control(
         "Search with",
@@ -142,7 +142,7 @@ def _ask_panel(chosen: shell.Chosen, searcher: Searcher) -> list[Way]:
         row = st.session_state["search_panel"] = first_panel(searcher)
         spaces = searcher.spaces_of(row)
     panel: dict[Any, Any] = searcher.frame.loc[row].to_dict()
-    alt = f"The panel that is searched with: panel {int(panel['order']) + 1} of its page"
+    alt = f"The query: panel {int(panel['order']) + 1} of its page"
     st.image(shell.thumb(chosen, row, 640), width="stretch", alt=alt)
     with st.container(key="quiet-search-panel", gap="xsmall"):
         shell.line(str(panel["text"])[:600] or "(no text)")
@@ -191,7 +191,7 @@ def _ask_words(searcher: Searcher) -> Query | None:
     text: str = st.text_input(
         "Words",
         key="search_words",
-        max_chars=MAX_WORDS + 1,  # Streamlit cuts in silence; one more tells us that it did
+        max_chars=MAX_WORDS + 1,  # Streamlit cuts without saying so; one more tells us that it did
         placeholder="a rabbit runs at night",
     )
     if len(text) > MAX_WORDS:
@@ -207,10 +207,10 @@ def _ask_image(searcher: Searcher) -> Query | None:
     """The uploaded image as a query; None while there is none."""
     turn = st.session_state.setdefault("search_turn", 0)
     given = st.file_uploader(
-        "An image of your own",
+        "Your image",
         type=["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
         key=f"search_upload_{turn}",
-        help="It stays in this session's memory, is never written to disk, and leaves with the session.",
+        help="Kept in this session's memory only, never written to disk, and gone when the session ends.",
         max_upload_size=MAX_UPLOAD >> 20,
     )
     if given is not None:
@@ -232,7 +232,7 @@ def _ask_image(searcher: Searcher) -> Query | None:
             shell.line("A drawing, a photo or a cut-out panel: up to 20 MB and 50 megapixels.")
         return None
     digest, image = kept
-    st.image(image, width="stretch", alt="The image that is searched with")
+    st.image(image, width="stretch", alt="The query image")
     vectors: dict[tuple[Any, ...], Query] = st.session_state.setdefault("search_vectors", {})
     key = (digest, id(searcher))
     if key not in vectors:
@@ -262,13 +262,13 @@ REFUSALS = {
     "too_small": "It is smaller than 4 pixels on a side.",
     "aspect": "It is more than a hundred times as long as wide.",
     "truncated": "The file ends in the middle of the image.",
-    "blank": "It is transparent everywhere.",
-    "mode": "Its colors are of a kind that cannot be shown. Save it as PNG and try again.",
+    "blank": "It is fully transparent.",
+    "mode": "Its color mode is not supported. Save it as PNG and try again.",
 }
 
 
 def refusal(problem: ImageProblem) -> str:
-    """Why an image is refused and what to do, in words that hold nothing of the file."""
+    """Why an image is refused and what to do; the words contain nothing from the file."""
     return REFUSALS.get(problem.code, "It is damaged and cannot be decoded. Save it again and retry.")
 
 
@@ -276,13 +276,14 @@ def _ask_both(searcher: Searcher) -> list[Way]:
     words = _ask_words(searcher)
     image = _ask_image(searcher)
     weight = st.slider(
-        "Blend: 0 is the image alone, 1 the words alone",
+        "Weight of words",
         0.0,
         1.0,
         0.5,
         0.05,
         key="search_blend",
         disabled=not (words and image),
+        help="0: the image alone. 1: the words alone",
     )
     if not (words and image):
         return []

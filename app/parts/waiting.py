@@ -1,4 +1,4 @@
-"""How far a map is that a child process makes, for every view that shows one."""
+"""The progress of a map that a child process computes, for every view that shows one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stage3.projection.files import Job
 
 
 def show(path: Path, job: Job, chosen: shell.Chosen, *, drift: bool = False) -> None:
-    """How far the child process is, once a second; the page is drawn again when the map is there."""
+    """The progress of the child process, once per second; the page is drawn again when the map is there."""
     if job.state == "failed":
-        shell.error_box(job.message, "The map could not be made")
+        shell.error_box(job.message, "The map could not be computed")
         if st.button("Try again", key="map-again"):
             map_jobs.ensure(chosen.run, chosen.step, drift=drift, again=True)
             st.rerun()
@@ -25,9 +25,9 @@ def show(path: Path, job: Job, chosen: shell.Chosen, *, drift: bool = False) -> 
         now = map_jobs.ensure(chosen.run, chosen.step, drift=drift)
         if now.state != "running":
             st.rerun()
-        what = "The drift of the saved epochs" if drift else "UMAP"
-        meanwhile = "" if drift else "; the map shows principal components meanwhile"
+        what = "the drift over the saved epochs" if drift else "UMAP"
+        meanwhile = "" if drift else "; showing principal components meanwhile"
         share = min(1.0, (now.done + 0.5) / now.total) if now.total else 0.05
-        st.progress(share, text=f"{what} is being made ({now.stage or 'starting'}){meanwhile}.")
+        st.progress(share, text=f"Computing {what} ({now.stage or 'starting'}){meanwhile}.")
 
     watch()

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Memory(Generic[T]):
-    """The results of the last so many different keys; a key that many ask for at once is computed once."""
+    """The results of the last `size` different keys; a key that several ask for at once is computed once."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def folders() -> list[Path]:
 
 
 def command(findings: list[str]) -> str:
-    """How these findings are made again."""
+    """The command that repeats these findings."""
     return f"python -m stage3.ablate --findings {' '.join(findings)} --seeds {SEEDS}"
 
 
@@ -51,7 +52,7 @@ def metered() -> list[str]:
 
 
 def swept() -> list[str]:
-    """Findings whose arms the image of retrieval against page coherence shows."""
+    """Findings whose arms the chart of retrieval against page coherence shows."""
     return [name for name in SWEEPS if name in FINDINGS]
 
 
@@ -84,7 +85,7 @@ def _rows(folder: Path) -> list[Row]:
     unknown = [r.metric for r in found if r.metric not in METRICS]
     if unknown:
         raise DataError(f"evidence.parquet: unknown metric {unknown[0]!r}; made by another version. Run: {COMMAND}")
-    return found
+    return [replace(r, label=METRICS[r.metric].label) for r in found]  # one name each, whoever wrote the file
 
 
 def table(folder: Path, name: str) -> pd.DataFrame:
@@ -122,7 +123,7 @@ def noise(folder: Path) -> dict[str, dict[str, Any]]:
     """The validation-noise meter by arm: `runs`, `means`, `by_seed`, `losses_of_seed_0`; empty where none was read.
 
     Raises:
-        DataError: no JSON object of that form.
+        DataError: not a JSON object of that shape.
     """
     path = folder / "noise.json"
     if not path.is_file():

@@ -87,7 +87,7 @@ def start(config: Config, name: str, parent: str = "") -> RunFolder:
     running = [job for job in jobs() if job.is_live]
     if len(running) >= MOST_AT_ONCE:
         names = ", ".join(job.run.name for job in running)
-        raise ConfigError(f"{MOST_AT_ONCE} runs are training already ({names}). Wait for one, or cancel one.")
+        raise ConfigError(f"{MOST_AT_ONCE} runs are training already ({names}). Wait for one to finish, or cancel one.")
     limit = config.max_minutes or WALL_MINUTES
     # Fewer checkpoints than epochs: each is synced to disk, which is most of the time of a short run.
     every = max(config.checkpoint_every, config.epochs // 4)
@@ -143,7 +143,7 @@ def read(run: RunFolder) -> Job:
     status = run.status
     state, message = str(status.state), status.message
     if state == "running" and not run.is_live:
-        state, message = ("starting", "") if alive else ("failed", "the trainer ended without a word; see its log")
+        state, message = ("starting", "") if alive else ("failed", "the process died; see its log")
     elif state == "created":
         young = time.time() - float(record.get("started", 0.0)) < START_SECONDS
         state, message = ("starting", "") if alive and young else ("failed", tail(run, 5))

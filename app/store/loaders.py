@@ -1,4 +1,4 @@
-"""Everything that views read of runs, computed once a checkpoint and shared by all sessions.
+"""Everything that views read of runs, computed once per checkpoint and shared by all sessions.
 
 Keys are fingerprints of files (a checkpoint's manifest, a data set's settings), never arrays. What comes back is
 shared: copy a frame before changing it. No function here needs a session, so the image route may call them.
@@ -204,7 +204,7 @@ def data_changed(run: RunFolder) -> str:
 
 
 def fingerprint(run: RunFolder, step: int | None = None) -> str:
-    """SHA-256 that changes when a bit of the checkpoint does."""
+    """SHA-256 that changes with any bit of the checkpoint."""
     return run.fingerprint(resolve_step(run, step))
 
 
@@ -238,7 +238,7 @@ def embedded(run: RunFolder, step: int | None = None) -> Embedded:
 
 
 def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
-    """`stage3.runs.inspection.panel_frame` of a checkpoint: one row a panel, index = row of the panel table."""
+    """`stage3.runs.inspection.panel_frame` of a checkpoint: one row per panel, index = row of the panel table."""
 
     def make() -> pd.DataFrame:
         from stage3.runs import inspection
@@ -287,7 +287,7 @@ def result(run: RunFolder) -> dict[str, float]:
 
 
 def warm_up() -> None:
-    """Import what every view needs and read the default run's panels; what fails here is said by the view that asks."""
+    """Import what every view needs and read the default run's panels; the view that needs it reports what fails."""
     # Walking the 400,000 objects of torch, pandas and plotly stops all sessions, and collecting while they are imported
     # took half a second of the first view. They live as long as the server, so the collector need not look at them.
     gc.disable()
@@ -309,7 +309,7 @@ def remember(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
 
 
 def give_back() -> None:
-    """Hand freed memory back to the system after heavy work: the C library keeps what lies between pieces in use.
+    """Return freed memory to the system after heavy work: the C library keeps what lies between pieces in use.
 
     After embedding 100,000 panels that were 156 of 703 MB.
     """

@@ -71,7 +71,7 @@ def state(path: Path) -> Job:
     if job.state in ("missing", "failed") and child is not None and child.poll() is None:
         return Job("running", "starting")
     if job.state == "missing" and child is not None and child.poll() not in (None, 0):
-        return Job("failed", message="the process that makes the map ended before it could say why")
+        return Job("failed", message="the process that computes the map died without an error message")
     return job
 
 

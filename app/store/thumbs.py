@@ -1,4 +1,4 @@
-"""The one route of our own: images of panels and pages, asked for by run id and number, never by a path.
+"""The one route of our own: images of panels and pages, requested by run id and number, never by a path.
 
     /images/panel/{root}/{run}/{panel row}/{side}      /images/page/{root}/{run}/{page row}/{side}
 

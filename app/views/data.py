@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -15,6 +14,7 @@ from app.charts import data as charts
 from app.parts import export
 from app.store import loaders
 from stage3.batches.dataset import Dataset
+from stage3.cli import percent
 from stage3.config import Config
 from stage3.data import page_check
 from stage3.data.images import ImageProblem
@@ -47,7 +47,7 @@ def render() -> None:
     shell.heading("Data", "What this run's model reads: pages kept and left out, and why.")
     if changed := loaders.data_changed(chosen.run):
         shell.error_box(
-            f"The data is not what the run was trained on: {changed} differ. Numbers of other views mix the two.",
+            f"The data differs from what the run was trained on ({changed}). Other views mix the two.",
             "The data has changed",
         )
     _numbers(report)
@@ -68,8 +68,8 @@ def render() -> None:
 
 
 def _recorded(chosen: shell.Chosen, error: Stage3Error) -> None:
-    """The report that the run kept, where the data itself is not here any more."""
-    shell.heading("Data", "The data set is not here; this is what the run wrote down of it.")
+    """The report that the run kept, where the data itself is no longer here."""
+    shell.heading("Data", "The data set is not here; this is what the run recorded about it.")
     shell.error_box(error, "The data set cannot be opened")
     try:
         report = DataReport.from_dict(chosen.run.read_json("data_report"))
@@ -91,16 +91,12 @@ def _numbers(report: DataReport) -> None:
         "Pages left out": f"{out:,}",
         "Panels": f"{facts.get('panels', 0):,}",
         "Books": f"{facts.get('books', 0):,}",
-        "Panels without text": _percent(facts, "textless_share"),
+        "Textless panels": percent(facts.get("textless_share")),
         "Equal images": f"{facts.get('duplicate_images', {}).get('pictures', 0):,}",
     }
     for column, (name, value) in zip(st.columns(len(values)), values.items(), strict=True):
         with column:
             st.metric(name, value)
-
-
-def _percent(facts: dict[str, Any], name: str) -> str:
-    return f"{100 * facts[name]:.1f} %" if name in facts else "–"
 
 
 def _source(report: DataReport) -> None:
@@ -115,10 +111,10 @@ def _source(report: DataReport) -> None:
 def _charts(report: DataReport) -> None:
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True, key="card-data-histogram"):
-        st.subheader("Panels a page", anchor=False)
+        st.subheader("Panels per page", anchor=False)
         charts.show_panels_per_page(report.facts.get("panels_per_page", {}))
     with right, st.container(border=True, key="card-data-coverage"):
-        st.subheader("What panels and pages have", anchor=False)
+        st.subheader("Coverage", anchor=False)
         charts.show_coverage(report.facts)
 
 
@@ -201,7 +197,7 @@ def _any_page(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
 
 
 def _page(config: Config, page_id: str, image: str, reason: str) -> None:
-    """One page with its boxes, and what became of each entry of its file."""
+    """One page with its boxes, and the outcome of each entry of its file."""
     check = page_check.check_page(config, page_id, image)
     shell.line(page_id)
     why = check.problem or ((reason, REASONS.get(reason, "")) if reason else None)
@@ -216,15 +212,15 @@ def _page(config: Config, page_id: str, image: str, reason: str) -> None:
     except ImageProblem as problem:
         shell.error_box(problem.detail, "This page's image cannot be read")
     if not check.image:
-        shell.line("Its image is missing; the boxes are drawn on an empty sheet.")
+        shell.line("Its image is missing; the boxes are drawn on an empty page.")
     if len(check.panels):
         st.dataframe(
             charts.entries(check),
             hide_index=True,
             column_config={
-                "order": st.column_config.TextColumn(width="small"),
-                "in file": st.column_config.NumberColumn(width="small"),
-                "fate": st.column_config.TextColumn(width="small"),
+                "order": st.column_config.TextColumn(width="small", help="Place in reading order"),
+                "entry": st.column_config.NumberColumn(width="small", help="Position in the panel file"),
+                "outcome": st.column_config.TextColumn(width="small"),
             },
         )
     for code, detail in check.notes:
@@ -283,26 +279,24 @@ def _splits(data: Dataset) -> None:
         hide_index=True,
         height=420,
         column_config={
-            "textless": st.column_config.ProgressColumn(
-                "Panels without text", format="percent", min_value=0, max_value=1
-            ),
+            "textless": st.column_config.ProgressColumn("Textless panels", format="percent", min_value=0, max_value=1),
             "book": st.column_config.TextColumn("Book", width="medium"),
         },
     )
 
 
 def books(data: Dataset) -> pd.DataFrame:
-    """One row a book: split, pages, panels, share of panels without text."""
+    """One row per book: split, pages, panels, share of panels without text."""
     panels, pages = data.table.panels, data.table.pages
     page = data.table.page_of_panel
     names = pd.Series(pages["book_id"].to_numpy())
     split = pd.Series(data.split).map({0: "train", 1: "val", 2: "test"})
-    silent = pd.Series(((panels["dialogue"] == "") & (panels["description"] == "")).to_numpy(), name="silent")
+    textless = pd.Series(((panels["dialogue"] == "") & (panels["description"] == "")).to_numpy(), name="textless")
     frame = pd.DataFrame({"book": names, "split": split, "panels": pages["n_panels"].to_numpy()})
     out = frame.groupby("book", sort=False).agg(
         split=("split", "first"), pages=("panels", "size"), panels=("panels", "sum")
     )
-    out["textless"] = silent.groupby(names.to_numpy()[page], sort=False).mean().reindex(out.index)
+    out["textless"] = textless.groupby(names.to_numpy()[page], sort=False).mean().reindex(out.index)
     return out.reset_index()
 
 

@@ -1,4 +1,4 @@
-"""Evidence: what `stage3.ablate` measured for each finding of the loss review, with its interval and its command."""
+"""Evidence: what `stage3.ablate` measured for each finding of the loss review, with intervals and commands."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ PARTS = {
     "findings": "Findings",
     "noise": "Validation noise",
     "budget": "Loss budget",
-    "tradeoff": "Retrieval against pages",
+    "tradeoff": "Trade-off",
 }
 CURVES = {
     "retrieval/mean_r5": ("val", "R@5"),
-    "retrieval/same_page_r_precision": ("val", "Same page"),
-    "reconstruction/skill": ("val", "Reconstruction"),
+    "retrieval/same_page_r_precision": ("val", "Same-page precision"),
+    "reconstruction/skill": ("val", "R² of reconstruction"),
     "collapse/effective_rank": ("val", "Effective rank"),
-    "collapse/intra_cosine": ("val", "Cosine in a page"),
+    "collapse/intra_cosine": ("val", "Cosine within page"),
     "loss/total": ("val", "Loss"),
     "grad_norm": ("train", "Gradient norm"),
 }
@@ -47,8 +47,8 @@ def render() -> None:
     found = files.folders()
     if not found:
         shell.empty(
-            "No evidence has been made yet",
-            "The command below trains each pair over the same seeds on the sample comics and writes runs/evidence.",
+            "No evidence yet",
+            "The command below trains each pair of variants over the same seeds on the sample comics.",
             files.COMMAND,
         )
         return
@@ -84,7 +84,7 @@ def _folder(found: list[Path]) -> Path:
     if len(found) == 1:
         return found[0]
     names = {str(f): f"made here: {f.name}" if f.parent.name == "runs" else "shipped with the samples" for f in found}
-    return Path(st.selectbox("Made", list(names), format_func=lambda f: names[f], key="evidence-folder", width=260))
+    return Path(st.selectbox("Source", list(names), format_func=lambda f: names[f], key="evidence-folder", width=260))
 
 
 def _how_made(where: Path) -> None:
@@ -102,7 +102,7 @@ def _findings(where: Path) -> None:
     rows = files.rows(where)
     heads = [r for r in rows if r.headline]
     if not heads:
-        shell.empty("The evidence table is empty", "No finding was run. Run them all:", files.COMMAND)
+        shell.empty("The evidence table is empty", "No finding was tested. Test them all:", files.COMMAND)
         return
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom", key="evidence-filter"):
         shown = _filtered(heads)
@@ -112,10 +112,11 @@ def _findings(where: Path) -> None:
     left, right = st.columns([11, 9], gap="small")
     with left, st.container(border=True, key="card-forest", gap="small"):
         st.subheader(
-            "Form minus the form it is set against",
+            "Difference: corrected − original",
             anchor=False,
-            help="Paired over seeds and books; dot: mean, bar: 95 % interval. Each metric has its own scale. "
-            "Click a line to see it in full",
+            help="Corrected: the variant that should be better. Original: the one with the fault, a partial "
+            "correction or another value. Paired over seeds and books; dot: mean, bar: 95 % interval. Each metric has "
+            "its own scale. Click a line for details",
         )
         _forest(shown, where)
     with right, st.container(border=True, key="card-finding", gap="small"):
@@ -131,7 +132,7 @@ def _filtered(heads: list[Row]) -> list[Row]:
         required=True,
         format_func=lambda w: f"{w} ({sum(r.main for r in heads) if w == 'main' else len(heads)})",
         key="evidence-width",
-        help="main: those of the README's table. all: every arm that was tried. Each by its first metric",
+        help="main: the short table. all: every comparison. Each by its first metric",
     )
     verdicts = st.pills("Verdict", list(VERDICTS), selection_mode="multi", key="evidence-verdicts")
     pool = [r for r in heads if r.main] if width == "main" and any(r.main for r in heads) else heads
@@ -143,7 +144,7 @@ def _counts(shown: list[Row]) -> None:
         st.metric(verdict.capitalize(), str(sum(r.verdict == verdict for r in shown)), width=125)
     seeds = sorted({r.seeds for r in shown})
     if seeds:
-        st.metric("Seeds an arm", "–".join(str(s) for s in dict.fromkeys((seeds[0], seeds[-1]))), width=110)
+        st.metric("Seeds per variant", "–".join(str(s) for s in dict.fromkeys((seeds[0], seeds[-1]))), width=140)
 
 
 def _keep_choice(options: dict[str, Row], shown: list[Row]) -> None:
@@ -174,7 +175,7 @@ def _forest(shown: list[Row], where: Path) -> None:
 
 
 def _clicked() -> None:
-    """Take the clicked line as the choice (the chart itself forgets it when it is drawn anew)."""
+    """Take the clicked line as the choice (the chart itself forgets it when it is drawn again)."""
     points = st.session_state["evidence-forest"]["selection"]["points"]
     if points:
         st.session_state["evidence-row"] = points[0]["customdata"][0]
@@ -188,16 +189,16 @@ def _comparison(options: dict[str, Row], rows: Sequence[Row], where: Path) -> No
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.badge(chosen.verdict if chosen.verdict in VERDICTS else UNKNOWN, color=VERDICTS.get(chosen.verdict, "gray"))
         if chosen.half_fix:
-            st.badge("against half a fix", color="orange")
+            st.badge("against a partial correction", color="orange")
         st.text(f"{chosen.label}: {difference(chosen)}, {chosen.seeds} seeds")
     st.text(chosen.question)
     if chosen.expected and chosen.expected != chosen.verdict and chosen.verdict != UNKNOWN:
-        st.text(f"Earlier trials made us expect: {chosen.expected}. Here: {chosen.verdict}.")
+        st.text(f"Expected from earlier trials: {chosen.expected}. Found here: {chosen.verdict}.")
     _metrics([r for r in rows if key_of(r) == key_of(chosen)])
     _curves(chosen, where)
-    st.text("The command that makes it again")
+    st.text("Command to repeat it")
     st.code(chosen.command, language="bash", wrap_lines=True)
-    with st.expander("The first run of each arm, and how to read it", key="evidence-arms", on_change="rerun") as box:
+    with st.expander("First run of each variant, and how to read it", key="evidence-arms", on_change="rerun") as box:
         if box.open:
             _one_run(chosen)
 
@@ -206,9 +207,9 @@ def _metrics(rows: Sequence[Row]) -> None:
     table = [
         {
             "metric": r.label,
-            "form": number(r.fixed_mean, r.metric),
-            "against": number(r.reviewed_mean, r.metric),
-            "difference, 95 % interval": difference(r),
+            "corrected": number(r.fixed_mean, r.metric),
+            "original": number(r.reviewed_mean, r.metric),
+            "difference": difference(r),
             "verdict": r.verdict,
         }
         for r in rows
@@ -218,7 +219,10 @@ def _metrics(rows: Sequence[Row]) -> None:
         hide_index=True,
         key="evidence-metrics",
         alt="All judged metrics of the comparison",
-        column_config={"metric": st.column_config.TextColumn(width="medium")},
+        column_config={
+            "metric": st.column_config.TextColumn(width="medium"),
+            "difference": st.column_config.TextColumn(help="Corrected − original, with its 95 % interval"),
+        },
     )
     st.caption(f"{_measured_on(rows)}; means over seeds.")
 
@@ -233,14 +237,14 @@ def _measured_on(rows: Sequence[Row]) -> str:
 
 
 def _curves(chosen: Row, where: Path) -> None:
-    """A metric of both arms over epochs."""
+    """A metric of both variants over epochs."""
     frame, runs = files.table(where, "curves"), files.table(where, "runs")
     names = {files.arm_of(runs, chosen.fixed_command, chosen.fixed): chosen.fixed}
     names.setdefault(files.arm_of(runs, chosen.reviewed_command, chosen.reviewed), chosen.reviewed)
     there = set(frame.loc[frame["arm"].isin(names), "metric"])
     choices = [m for m in CURVES if m in there]
     if not choices:
-        shell.line("No curves were written for these arms.")
+        shell.line("No curves were written for these variants.")
         return
     metric = st.pills(
         "Over epochs",
@@ -249,7 +253,7 @@ def _curves(chosen: Row, where: Path) -> None:
         default=chosen.metric if chosen.metric in choices else choices[0],
         required=True,
         key=f"evidence-curve-{key_of(chosen)}",
-        help="Validation books (gradient norm: training). Line: mean over seeds; band: from the least to the most seed",
+        help="Validation books (gradient norm: training). Line: mean over seeds; band: minimum to maximum",
     )
     if len(names) == 1:
         st.text("Both sides are the same runs, measured in two ways.")
@@ -257,7 +261,7 @@ def _curves(chosen: Row, where: Path) -> None:
     told = METRICS[metric].label if metric in METRICS else label
     key = ("arms", *names.items(), metric, split, *files.stamp(where / "curves.parquet"))
     figure = theme.kept(key, lambda: charts.arms(frame, names, str(metric), split))
-    theme.show(figure, key="evidence-curves", alt=f"{told} of both arms by epoch")
+    theme.show(figure, key="evidence-curves", alt=f"{told} of both variants by epoch")
 
 
 def _one_run(chosen: Row) -> None:

@@ -1,4 +1,4 @@
-"""Losses: every term raw, weighted and counted, both splits, several runs, and who does the work."""
+"""Losses: every term raw, weighted and counted, both splits, several runs, and the gradient of each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import pandas as pd
 import streamlit as st
 
 from app import shell
-from app.charts import theme
+from app.charts import names, theme
 from app.charts.curves import How, Source, chart
 from app.store import loaders
+from stage3.cli import counted
 from stage3.errors import Stage3Error
-from stage3.objectives import OBJECTIVES, PAIRS, TERMS, WITH_TEMPERATURE
+from stage3.objectives import OBJECTIVES, TERMS, WITH_TEMPERATURE
 from stage3.runs import curves
 
 KINDS = {"raw": "loss", "weighted": "weighted"}
@@ -23,7 +24,7 @@ ACTIVE = {f"active/{o.counted}": o.counted_label for o in OBJECTIVES} | {"active
 def render() -> None:
     """Controls, then curves that poll while a run trains, then tables."""
     chosen = shell.chosen(needs_checkpoint=False)
-    shell.heading("Losses", "Each loss as it is, times its weight, and over how many panels it was taken.")
+    shell.heading("Losses", "Each loss: raw, times its weight, and the number of panels that it is averaged over.")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="losses-controls"):
         entries = _runs(chosen)
         kind, how = _controls(entries)
@@ -44,7 +45,7 @@ def render() -> None:
 
 
 def _runs(chosen: shell.Chosen) -> list[loaders.Entry]:
-    """The chosen run, and others laid over it."""
+    """The chosen run, and others to compare it with."""
     everything = {e.id: e for e in loaders.entries()}
     asked = [i for i in (shell.param("with") or "").split(",") if i in everything and i != chosen.id]
     groups = curves.seed_groups({i: e.run.config for i, e in everything.items()})
@@ -54,7 +55,7 @@ def _runs(chosen: shell.Chosen) -> list[loaders.Entry]:
     others = [i for i in everything if i != chosen.id]
     st.session_state["losses-with"] = [i for i in st.session_state["losses-with"] if i in others]
     added = st.multiselect(
-        "Lay over it",
+        "Compare with",
         others,
         key="losses-with",
         max_selections=MAX_RUNS - 1,
@@ -63,9 +64,9 @@ def _runs(chosen: shell.Chosen) -> list[loaders.Entry]:
     )
     if seeds:
         st.button(
-            f"Its {len(seeds)} other seed" + ("s" if len(seeds) > 1 else ""),
+            f"Add {counted(len(seeds), 'other seed')}",
             icon=":material/casino:",
-            help="Runs that differ in nothing but the seed",
+            help="Runs that differ only in the seed",
             on_click=lambda: st.session_state.update({"losses-with": seeds[: MAX_RUNS - 1]}),
         )
     shell.set_params(**{"with": ",".join(added) or None})
@@ -75,26 +76,26 @@ def _runs(chosen: shell.Chosen) -> list[loaders.Entry]:
 def _controls(entries: list[loaders.Entry]) -> tuple[str, How]:
     kind = st.segmented_control(
         "Value", ["raw", "weighted", "active"], default="raw", required=True, key="losses-kind",
-        help="raw: the loss. weighted: times its weight, as the total adds it up. active: over how many items",
+        help="raw: the loss. weighted: times its weight, as summed in the total. active: what it is averaged over",
     )  # fmt: skip
-    by = st.segmented_control("Over", list(curves.AXES), default="step", required=True, key="losses-by")
+    by = st.segmented_control("X axis", list(curves.AXES), default="step", required=True, key="losses-by")
     splits = st.segmented_control(
         "Split", ["train", "val"], default=["train", "val"], selection_mode="multi", key="losses-split"
     )
     smoothing = st.select_slider(
-        "Smoothing of training",
+        "Smoothing",
         [0.0, 0.5, 0.8, 0.9, 0.95, 0.98],
         value=0.0,
         format_func=lambda w: "none" if not w else f"about {1 / (1 - w):.0f} points",
         key="losses-smoothing",
-        help="Exponential moving average without start-up bias, over about so many points. The unsmoothed curve "
-        "stays behind it, faint. Validation is never smoothed.",
+        help="Exponential moving average of the training curves, without start-up bias, over about that many points. "
+        "The unsmoothed curve stays behind it, faint. Validation is never smoothed.",
         width=200,
     )
     as_band = False
     if len(entries) > 1:
         as_band = st.toggle(
-            "Mean and band", key="losses-band", help="Mean of the runs, band of one standard deviation (n - 1)"
+            "Mean and band", key="losses-band", help="Mean of the runs, with a band of one standard deviation (n − 1)"
         )
     chosen_splits = tuple(splits) if splits else ("train", "val")
     return str(kind), How(str(by), chosen_splits, float(smoothing), bool(as_band))
@@ -116,7 +117,7 @@ def _draw(title: str, key: str, sources: list[Source], metrics: dict[str, str], 
         else:
             figure = theme.kept(shown, lambda: chart(sources, metrics, how, **more))
         if not figure.data:
-            shell.line("This run has no such measurement.")
+            shell.line("Not measured in this run.")
             return
         theme.show(figure, key=f"losses-{key}", alt=f"{title} by {how.by}")
 
@@ -127,7 +128,7 @@ def _curves(sources: list[Source], kind: str, how: How) -> None:
         for i, (metric, label) in enumerate(ACTIVE.items()):
             with columns[i % 2]:
                 _draw(
-                    label.capitalize(), metric.replace("/", "-"), sources, {metric: label}, how, y_title="items a row"
+                    label.capitalize(), metric.replace("/", "-"), sources, {metric: label}, how, y_title="items per row"
                 )
     else:
         prefix = KINDS[kind]
@@ -147,27 +148,27 @@ def _curves(sources: list[Source], kind: str, how: How) -> None:
 
 
 def _work(sources: list[Source], how: How) -> None:
-    """Who pulls, what is retrieved, and whether anything collapses."""
+    """Gradients, retrieval, and whether anything collapses."""
     val = How(how.by, ("val",), 0.0, how.as_band)
     train = How(how.by, ("train",), how.smoothing, how.as_band)
     terms = {f"gradient/{t}": t for t in TERMS}
-    cosines = {f"gradient_cosine/{a.name}_{b.name}": f"{a.label.lower()} · {b.label.lower()}" for a, b in PAIRS}
+    cosines = {f"gradient_cosine/{pair}": label for pair, label in names.PAIR_NAMES.items()}
     rates = {"lr": "learning rate"} | {f"temperature/{o.name}": f"τ {o.label.lower()}" for o in WITH_TEMPERATURE}
     cells: list[tuple[str, str, dict[str, str], How, dict[str, Any]]] = [
-        ("Who does the work", "gradient", terms, val, {"y_title": "gradient norm", "log": True,
-         "about": "Norm of each weighted term's gradient on the encoder, on one fixed validation batch"}),
-        ("Do the terms agree", "cosine", cosines, val, {"y_title": "cosine of gradients, -1 to 1",
-         "about": "Above 0 two terms pull the weights the same way, below 0 against each other"}),
-        ("Gradient norm of all", "norm", {"grad_norm": "before clipping"}, train, {"log": True}),
-        ("Retrieval", "retrieval", {"retrieval/i2t_r5": "R@5 image→text", "retrieval/t2i_r5": "R@5 text→image"},
+        ("Gradient norm per loss", "gradient", terms, val, {"y_title": "gradient norm", "log": True,
+         "about": "Norm of the gradient of each weighted loss on the encoder, on one fixed validation batch"}),
+        ("Gradient agreement", "cosine", cosines, val, {"y_title": "cosine, −1 to 1",
+         "about": "Cosine between the gradients of two losses. Above 0 they pull the weights the same way"}),
+        ("Total gradient norm", "norm", {"grad_norm": "before clipping"}, train, {"log": True}),
+        ("Retrieval", "retrieval", {m: names.metric_name(m) for m in ("retrieval/i2t_r5", "retrieval/t2i_r5")},
          val, {"percent": True}),
-        ("Collapse watch: effective rank", "rank", {"collapse/effective_rank": "effective rank"}, val,
-         {"about": "RankMe: how many directions the embeddings use. Near 1 everything is the same"}),
-        ("Collapse watch: cosines", "cosines", {"collapse/intra_cosine": "same page", "collapse/inter_cosine":
-         "different pages"}, val, {"y_title": "mean cosine, -1 to 1"}),
-        ("Reconstruction skill", "skill", {"reconstruction/skill": "1 - mse / mse of the mean"}, val,
-         {"about": "1 is perfect, 0 no better than always answering the mean; a collapsed model has no skill"}),
-        ("Temperatures and learning rate", "rate", rates, train, {"log": True}),
+        ("Effective rank", "rank", {"collapse/effective_rank": "effective rank"}, val,
+         {"about": "RankMe: how many directions the embeddings use. Near 1 they have collapsed"}),
+        ("Mean cosine", "cosines", {"collapse/intra_cosine": "same page", "collapse/inter_cosine":
+         "different pages"}, val, {"y_title": "cosine, −1 to 1", "about": "Near 1 for different pages: collapsed"}),
+        (names.metric_name("reconstruction/skill"), "skill", {"reconstruction/skill": "R²"}, val,
+         {"about": "1 − mse / mse of the mean. 1 is perfect, 0 no better than the mean, as in a collapsed model"}),
+        ("Temperatures, learning rate", "rate", rates, train, {"log": True}),
     ]  # fmt: skip
     columns = st.columns(2, gap="small")
     for i, (title, key, metrics, chosen, more) in enumerate(cells):
@@ -179,7 +180,7 @@ def _tables(entries: list[loaders.Entry], sources: list[Source]) -> None:
     with _card(
         "Change and gap",
         "gap",
-        "gap: last validation minus last training epoch; negative is usual, with dropout and noise in training",
+        "Gap: last validation minus last training epoch; can be negative, because only training has dropout and noise",
     ):
         frames = []
         for entry, source in zip(entries, sources, strict=True):
@@ -196,11 +197,11 @@ def _tables(entries: list[loaders.Entry], sources: list[Source]) -> None:
             joined,
             hide_index=True,
             column_config={
-                "train_first": number("Training, first epoch", format="%.4f"),
-                "train_last": number("Training, last epoch", format="%.4f"),
-                "val_best": number("Validation at best", format="%.4f"),
-                "val_last": number("Validation, last", format="%.4f"),
-                "val_change": number("Δ to the one before", format="%+.4f"),
+                "train_first": number("First training", format="%.4f", help="Mean over the first epoch"),
+                "train_last": number("Last training", format="%.4f", help="Mean over the last epoch"),
+                "val_best": number("Best validation", format="%.4f", help="At the best checkpoint"),
+                "val_last": number("Last validation", format="%.4f"),
+                "val_change": number("Last change", format="%+.4f", help="Last validation minus the one before"),
                 "gap": number("Gap", format="%+.4f"),
             },
         )

@@ -12,11 +12,12 @@ import streamlit as st
 
 from app import components, shell
 from app.charts import maps, theme
-from app.parts import export, gallery, panel, waiting
+from app.parts import export, gallery, panel, selection, waiting
 from app.store import loaders, map_jobs
 from app.store.cache import Memory
 from app.views import map_compare, map_drift
-from stage3.projection.layouts import hull, inside, stratified
+from stage3.cli import percent
+from stage3.projection.layouts import hull, stratified
 
 CHART = "map-chart"
 _figures: Memory[Any] = Memory(24)  # of up to 20,000 dots, half a megabyte each
@@ -30,10 +31,10 @@ DRAWING = {"auto": "Automatic", "svg": "SVG", "webgl": "WebGL"}
 
 @dataclass(frozen=True)
 class Shown:
-    """A map as a person asked for it: all panels with their positions, and which of them pass the filters.
+    """A map as it was asked for: all panels with their positions, and which of them pass the filters.
 
     Attributes:
-        frame: one row an embedded panel: the panel frame with cluster_id and trust.
+        frame: one row per embedded panel: the panel frame with cluster_id and trust (the share of neighbors kept).
         rows: (N,) panel rows.
         xy: (N, 2) positions.
         kept: (N,) bool, panels that pass the filters.
@@ -48,14 +49,14 @@ class Shown:
 
 
 def render() -> None:
-    """Everything on one screen: controls, the map, the chosen panel, and below it what the lasso caught."""
+    """Everything on one screen: controls, the map, the chosen panel, and below it the panels in the lasso."""
     chosen = shell.chosen()
     frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
     if not len(loaders.embedded(chosen.run, chosen.step).rows):
         shell.empty("No panel to draw", "The data set of this run has no panel with an image or a text.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute", key="map-head"):
-        shell.heading("Map", "Every dot is a panel; near dots have similar embeddings.")
+        shell.heading("Map", "Every dot is a panel; nearby dots have similar embeddings.")
         mode = st.segmented_control(
             "What to show",
             list(MODES),
@@ -129,9 +130,9 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Col
             key="map_tool",
             required=True,
             label_visibility="collapsed",
-            help="Click chooses a dot and dragging moves the map; lasso and box select what they surround",
+            help="Click: a click chooses a dot, dragging moves the map. Lasso and box select the panels inside",
         )
-        with st.popover("Filter", icon=":material/filter_alt:", help="Draw only some panels"):
+        with st.popover("Filter", icon=":material/filter_alt:", help="Show only some panels"):
             wanted = {column: _filter(chosen, frame, column, label) for column, label in FILTERS.items()}
         with st.popover("Drawing", icon=":material/tune:"):
             st.segmented_control(
@@ -143,7 +144,12 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> tuple[Shown, maps.Col
                 required=True,
                 help="WebGL is fast with many dots; SVG works on machines without it.",
             )
-            st.toggle("Outline and path of the chosen page", value=True, key="map_outline")
+            st.toggle(
+                "Outline chosen page",
+                value=True,
+                key="map_outline",
+                help="The outline of the page's panels, and their reading order as a path",
+            )
     return shown_map(chosen, frame, stored if layout == "UMAP" else None, stored, wanted), maps.COLORINGS[name]
 
 
@@ -154,7 +160,7 @@ def _filter(chosen: shell.Chosen, frame: pd.DataFrame, column: str, label: str) 
         return []
     if len(values) > LONG_LIST:
         part = st.text_input(
-            f"{label} with", key=f"map_filter_{column}_part", placeholder="part of the name", max_chars=200
+            f"{label} containing", key=f"map_filter_{column}_part", placeholder="part of the name", max_chars=200
         )
         return [v for v in values if part.casefold() in v.casefold()] if part else []
     return st.multiselect(
@@ -207,11 +213,11 @@ def _chart(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring) -> None:
     drawing = st.session_state.get("map_drawing", "auto")
     at = drawn_rows(shown, drawing != "svg")
     webgl = drawing == "webgl" or (drawing == "auto" and len(at) > maps.SVG_MOST)
-    st.session_state["_map_all"] = (shown.rows[shown.kept], shown.xy[shown.kept])
+    selection.offer(shown.rows[shown.kept], shown.xy[shown.kept])
     if not len(at):
-        shell.empty("No panel passes the filters", "Take some of them away under Filter.")
+        shell.empty("No panel passes the filters", "Remove some of them under Filter.")
         return
-    picked, focus = picked_rows(chosen), focus_row(shown)
+    picked, focus = selection.picked(chosen), focus_row(shown)
     if not st.session_state.get("map_outline", True):
         focus = None
     dim = 0.14
@@ -230,8 +236,8 @@ def _chart(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring) -> None:
     components.hover(CHART, lambda row: shell.thumb_url(chosen, row, 240), 240)
     facts = [f"showing {len(at):,} of {len(shown.rows):,} panels", shown.about]
     if "trust" in shown.frame and name == "UMAP":
-        trust, cluster = shown.frame["trust"].to_numpy()[shown.kept], shown.frame["cluster_id"].to_numpy()[shown.kept]
-        facts.append(f"{100 * np.nanmean(trust):.0f} % of neighbors kept from {_dim(chosen)} dimensions")
+        kept, cluster = shown.frame["trust"].to_numpy()[shown.kept], shown.frame["cluster_id"].to_numpy()[shown.kept]
+        facts.append(f"{percent(np.nanmean(kept), 0)} of neighbors kept from {_dim(chosen)} dimensions")
         facts.append(f"{len(np.unique(cluster[cluster >= 0]))} clusters")
     if coloring.about and coloring.kind != "cycle":
         facts.append(coloring.about.rstrip("."))
@@ -281,44 +287,7 @@ def _outline(figure: Any, shown: Shown, focus: int, webgl: bool) -> None:
 
 
 def _on_select() -> None:
-    take_selection(st.session_state.get("map-plot"))
-
-
-def take_selection(event: Any) -> None:
-    """Copy what the chart selected: a lasso or box takes all panels inside it, drawn or not; a click one panel.
-
-    The chart forgets its selection whenever it is drawn again and then reports none; that is not a wish to clear.
-    """
-    selection = (event or {}).get("selection") or {}
-    shapes = [np.column_stack([s["x"], s["y"]]) for s in selection.get("lasso") or []]
-    for box in selection.get("box") or []:
-        (x0, x1), (y0, y1) = (sorted(box[a])[:: len(box[a]) - 1] for a in "xy")
-        shapes.append(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]))
-    rows, xy = st.session_state.get("_map_all", (np.zeros(0, int), np.zeros((0, 2))))
-    if shapes:
-        caught = np.zeros(len(rows), bool)
-        for shape in shapes:
-            caught |= inside(xy, shape)
-        st.session_state["_map_picked"] = (st.session_state.get("_map_data"), rows[caught])
-        st.session_state.pop("map-selection-page", None)
-        return
-    for point in selection.get("points") or []:
-        row = point.get("customdata")
-        row = row[0] if isinstance(row, list | tuple) else row
-        if row is not None and int(row) in set(rows.tolist()):
-            panel.focus_on(int(row))
-            return
-
-
-def picked_rows(chosen: shell.Chosen) -> np.ndarray | None:
-    """Rows that the last lasso caught; None without one, or once another data set is shown."""
-    st.session_state["_map_data"] = key = loaders.data_key(chosen.run.config)
-    of, rows = st.session_state.get("_map_picked", (None, None))
-    return rows if of == key and rows is not None and len(rows) else None
-
-
-def _clear() -> None:
-    st.session_state.pop("_map_picked", None)
+    selection.take(st.session_state.get("map-plot"))
 
 
 def focus_row(shown: Shown) -> int | None:
@@ -328,7 +297,7 @@ def focus_row(shown: Shown) -> int | None:
 
 
 def _selection(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring) -> None:
-    picked = picked_rows(chosen)
+    picked = selection.picked(chosen)
     if picked is None:
         return
     part = shown.frame.loc[picked[np.isin(picked, shown.rows)]]
@@ -341,7 +310,7 @@ def _selection(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring) -> N
         st.subheader(f"{len(part):,} panels selected", anchor=False, help="All panels inside the lasso, drawn or not")
         with st.container(horizontal=True, vertical_alignment="center", width="content"):
             export.buttons(chosen, part, "map-selection")
-            st.button("Clear", icon=":material/close:", on_click=_clear, key="map-clear")
+            st.button("Clear", icon=":material/close:", on_click=selection.clear, key="map-clear")
     with st.container(key="quiet-map-order"):
         st.text(f"{order}  ·  {part['page'].nunique():,} pages  ·  {part['book'].nunique():,} books")
     gallery.panels(
@@ -387,19 +356,19 @@ def _panel(chosen: shell.Chosen, shown: Shown) -> None:
             kwargs={"page": page, "panel": row},
         )
         st.button(
-            "Search like this",
+            "Search with it",
             icon=":material/search:",
             key="map-search",
             on_click=shell.go,
             args=("search",),
             kwargs={"panel": row},
         )
-    trust = float(frame["trust"][row]) if "trust" in frame else float("nan")
-    if not np.isnan(trust):
-        shell.line(f"Trust: the map keeps {100 * trust:.0f} % of its 15 nearest panels")
+    kept = float(frame["trust"][row]) if "trust" in frame else float("nan")
+    if not np.isnan(kept):
+        shell.line(f"Neighbors kept on the map: {percent(kept, 0)} of the 15 nearest")
     panel.show_gate(frame, row)
     panel.show_measures(frame, row, "map-measures")
-    st.markdown("**Nearest panels**", help="By cosine in the full space, not on the map. A tick marks its own page.")
+    st.markdown("**Nearest panels**", help="By cosine in the full space, not on the map. A check mark: same page.")
     panel.show_neighbors(chosen, frame, row, key="map")
 
 
@@ -418,6 +387,3 @@ def _hint(shown: Shown) -> None:
     with st.container(horizontal=True):
         for name, value in facts.items():
             st.metric(name, value)
-
-
-# --- while a map is made

@@ -10,8 +10,9 @@ import streamlit as st
 
 from app import components, shell
 from app.charts import maps, theme
-from app.parts import gallery, panel, waiting
+from app.parts import gallery, panel, selection, waiting
 from app.store import loaders, map_jobs
+from stage3.cli import percent
 from stage3.metrics import neighbors
 from stage3.projection import layouts
 
@@ -128,11 +129,11 @@ def _body(
         chance = min(1.0, NEIGHBORS / max(len(here) - 1, 1))
         st.metric(
             "Neighbors in common",
-            f"{100 * np.nanmean(kept):.0f} %",
+            percent(np.nanmean(kept), 0),
             width=180,
-            help=f"Mean share of {NEIGHBORS} nearest panels that both have; by chance {100 * chance:.1f} %",
+            help=f"Mean share of the {NEIGHBORS} nearest panels that both have; {percent(chance)} by chance",
         )
-        st.metric("Panels compared", f"{len(here):,}", width=150, help="Panels that both runs embed, by id")
+        st.metric("Panels compared", f"{len(here):,}", width=150, help="Panels that both runs embed, matched by id")
     rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()[here]
     rows_there = loaders.embedded(other.run, other.step).rows.numpy()[there]
     both = _positions(chosen, other, here, there)
@@ -143,7 +144,7 @@ def _body(
             values = _values(side, frame if i == 0 else None, own, name, kept)
             _side(chosen, side, rows, own, xy, layout, values, name, i)
     worst = rows[np.argsort(kept, kind="stable")[:12]]
-    st.subheader("Whose neighbors changed most", anchor=False)
+    st.subheader("Panels whose neighbors changed most", anchor=False)
     share = dict(zip(rows.tolist(), kept.tolist(), strict=True))
     gallery.panels(
         chosen,
@@ -152,7 +153,7 @@ def _body(
         key="map-moved",
         per_page=12,
         width=130,
-        captions=lambda r: f"{100 * share[r]:.0f} % in common",
+        captions=lambda r: f"{percent(share[r], 0)} in common",
     )
 
 
@@ -194,7 +195,7 @@ def _side(
     focus = shell.int_param("panel")
     picked = np.isin(rows, _same_page(chosen, focus)) if focus is not None and (rows == focus).any() else None
     with st.container(key=f"quiet-map-side-{place}"):
-        st.text(f"{side.id}  ·  step {side.step}  ·  {layout}{'' if place == 0 else ', turned onto the left one'}")
+        st.text(f"{side.id}  ·  step {side.step}  ·  {layout}{'' if place == 0 else ', aligned with the left map'}")
     figure = maps.scatter(rows, xy, values, coloring, picked=picked, webgl=len(rows) > maps.SVG_MOST, height=480)
     chart = f"map-side-{place}"
     with st.container(key=chart, border=True):
@@ -217,8 +218,7 @@ def _same_page(chosen: shell.Chosen, row: int) -> np.ndarray:
 def _click() -> None:
     """A click on either map marks that panel's page on both."""
     for place in (0, 1):
-        event = st.session_state.get(f"map-side-{place}-plot") or {}
-        for point in (event.get("selection") or {}).get("points") or []:
-            row = point.get("customdata")
-            panel.focus_on(int(row[0] if isinstance(row, list | tuple) else row))
+        row = selection.clicked(st.session_state.get(f"map-side-{place}-plot"))
+        if row is not None:
+            panel.focus_on(row)
             return

@@ -1,4 +1,4 @@
-"""How the map moved while a run was trained: one layout an epoch, each started from the one before."""
+"""How the map moved while a run was trained: one layout per epoch, each started from the previous one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from stage3.projection.files import drift_path, epoch_files, load
 
 
 def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
-    """The animation, and how many neighbors each epoch kept; or what to do where no epoch was saved."""
+    """The animation, and the neighbors that each epoch has in common with the previous one; or how to save epochs."""
     files = epoch_files(chosen.run)
     if not files:
         shell.empty(
-            "This run kept no embeddings of its epochs",
-            "Train it with embed_every, and the map can be followed from epoch to epoch:",
+            "This run saved no embeddings per epoch",
+            "Train with embed_every to follow the map from epoch to epoch:",
             "python -m stage3.train --run runs/drift --data data/samples --embed_every 1",
         )
         return
@@ -58,17 +58,19 @@ def _show(chosen: shell.Chosen, frame: pd.DataFrame, made: pd.DataFrame) -> None
             )
         components.hover("map-drift", lambda row: shell.thumb_url(chosen, row, 240), 220)
         with st.container(key="quiet-map-drift"):
-            st.text(f"showing {len(rows):,} of {len(frame):,} panels  ·  each epoch's UMAP starts from the one before")
+            st.text(f"showing {len(rows):,} of {len(frame):,} panels  ·  each UMAP starts from the previous one")
     with right, st.container(border=True, key="card-map-drift"):
-        st.subheader("How settled it is", anchor=False)
-        st.caption("Share of a panel's 15 nearest panels that it already had in the saved epoch before.")
+        st.subheader("Neighbors in common", anchor=False)
+        st.caption("Share of a panel's 15 nearest panels that were among them in the previous saved epoch, too.")
         kept = 100 * made.groupby("epoch")["kept"].mean().dropna()
         if kept.empty:
-            shell.line("One saved epoch: there is nothing to compare it with.")
+            shell.line("Only one epoch was saved: there is nothing to compare it with.")
             return
         line = go.Scatter(
             x=kept.index, y=kept, mode="lines+markers", hovertemplate="epoch %{x}: %{y:.0f} %<extra></extra>"
         )
         figure = theme.style(go.Figure(line), height=260, legend=False)
-        figure.update_yaxes(title="neighbors kept, %", rangemode="tozero").update_xaxes(title="epoch")
-        theme.show(figure, key="map-drift-kept", alt=f"Neighbors kept from epoch to epoch, last {kept.iloc[-1]:.0f} %")
+        figure.update_yaxes(title="in common, %", rangemode="tozero").update_xaxes(title="epoch")
+        theme.show(
+            figure, key="map-drift-kept", alt=f"Neighbors in common with the epoch before, last {kept.iloc[-1]:.0f} %"
+        )

@@ -1,4 +1,4 @@
-"""One page at reading size: its panels in reading order, what each loss says of them, and where each is pulled."""
+"""One page at reading size: its panels in reading order, their losses, and the pages they are nearest to."""
 
 from __future__ import annotations
 
@@ -7,20 +7,14 @@ import pandas as pd
 import streamlit as st
 
 from app import shell
-from app.charts import pages, theme
+from app.charts import names, pages, theme
 from app.parts import panel
 from app.store import loaders
 from stage3.metrics import neighbors
-from stage3.objectives import OBJECTIVES
 
 PULL = 8  # nearest panels looked at for each panel
 LONG_LIST = 2_000  # pages of a book, or books, that a list may hold
-COLUMNS = {
-    **{f"loss_{o.name}": o.label for o in OBJECTIVES},
-    "loss_total": "Sum",
-    "rank_i2t": "Rank p→t",
-    "rank_t2i": "Rank t→p",
-}
+COLUMNS = names.PANEL_LOSSES | names.RANKS
 
 
 def render() -> None:
@@ -29,7 +23,7 @@ def render() -> None:
     frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
     table = loaders.open_dataset(chosen.run).table
     if not len(table.pages):
-        shell.empty("No page", "The data set of this run holds no page. See Data for what was left out.")
+        shell.empty("No page", "The data set of this run has no page. See Data for what was left out.")
         return
     page = _page(len(table.pages), frame)
     focus = _focus(chosen, page)
@@ -46,7 +40,7 @@ def render() -> None:
 
 
 def _page(n: int, frame: pd.DataFrame) -> int:
-    """The page of the address; a panel alone names its page; what is not there is said and replaced."""
+    """The page of the address; a panel alone names its page; an unknown page is reported and replaced."""
     asked = shell.int_param("page")
     panel = shell.int_param("panel")
     if asked is None and panel is not None and panel < len(frame):
@@ -86,7 +80,7 @@ def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page:
                 on_click=_open,
                 args=(page - 1,),
                 shortcut="Left",
-                help="The page before it in the data set",
+                help="Previous page in the data set",
             )
             st.button(
                 "Next",
@@ -96,7 +90,7 @@ def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page:
                 on_click=_open,
                 args=(page + 1,),
                 shortcut="Right",
-                help="The page after it in the data set",
+                help="Next page in the data set",
             )
     split = str(frame["split"][panel.page_rows(chosen, page)[0]])
     facts = [str(record["page_id"]), f"{int(record['n_panels'])} panels", str(record["page_type"]), f"{split} split"]
@@ -116,13 +110,13 @@ def _lists(listed: pd.DataFrame, page: int) -> None:
         st.selectbox("Book", books, key="page_book", on_change=_book_chosen, args=(listed,), width=230)
     rows = np.flatnonzero((listed["book_id"] == own).to_numpy())
     if len(rows) <= LONG_LIST:
-        names = listed["page_id"].to_numpy()
+        ids = listed["page_id"].to_numpy()
         st.session_state["page_row"] = page
         st.selectbox(
             "Page",
             rows.tolist(),
             key="page_row",
-            format_func=lambda r: _short(str(names[r]), own),
+            format_func=lambda r: _short(str(ids[r]), own),
             width=230,
             on_change=lambda: _open(st.session_state["page_row"]),
         )
@@ -158,13 +152,14 @@ def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | N
     shown["text"] = part["text"].where(part["text"] != "", "(no text)")
     columns: dict[str, object] = {
         "n": st.column_config.NumberColumn("#", width=36),
-        "image": st.column_config.ImageColumn("Panel", width=84),
-        "text": st.column_config.TextColumn("Text", width=170),
+        "image": st.column_config.ImageColumn("Panel", width=70),
+        "text": st.column_config.TextColumn("Text", width=120),
     }
     for name, label in COLUMNS.items():
         if name in part and part[name].notna().any():
             shown[name] = part[name]
-            columns[name] = st.column_config.NumberColumn(label, format="%.0f" if "rank" in name else "%.3f", width=84)
+            form, width = "%.0f" if "rank" in name else "%.3f", 16 + 7 * len(label)
+            columns[name] = st.column_config.NumberColumn(label, format=form, width=width)
     st.subheader("Panels in reading order", anchor=False)
     key = f"page-panels-{chosen.id}-{page}"
     st.dataframe(
@@ -199,7 +194,7 @@ def _chosen_panel(chosen: shell.Chosen, frame: pd.DataFrame, row: int) -> None:
                     kwargs={"panel": row},
                 )
                 st.button(
-                    "Search like this",
+                    "Search with it",
                     icon=":material/search:",
                     key="page-search",
                     on_click=shell.go,
@@ -213,7 +208,7 @@ def _chosen_panel(chosen: shell.Chosen, frame: pd.DataFrame, row: int) -> None:
         with numbers:
             panel.show_gate(frame, row)
             panel.show_measures(frame, row, f"page-measures-{row}")
-        st.markdown("**Nearest panels**", help="By cosine of panel embeddings. A tick marks this page.")
+        st.markdown("**Nearest panels**", help="By cosine of panel embeddings. A check mark: same page.")
         panel.show_neighbors(chosen, frame, row, key="page", k=12, width=90)
 
 
@@ -228,27 +223,27 @@ def _similarity(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
         return
     st.divider()
     embedded = loaders.embedded(chosen.run, chosen.step)
-    names = [str(int(o) + 1) for o in frame["order"].loc[rows]]
+    numbers = [str(int(o) + 1) for o in frame["order"].loc[rows]]
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader("Panel against panel", anchor=False)
-        st.caption("Cosine of panel embeddings. The contrastive loss wants a page's panels alike.")
+        st.subheader("Panel similarity", anchor=False)
+        st.caption("Cosine of panel embeddings. The contrastive loss makes page mates similar.")
         matrix = neighbors.similarity(embedded.panel.numpy()[at], embedded.panel.numpy()[at])
-        figure = pages.similarities(matrix, names, names, axes=("panel", "panel"))
+        figure = pages.similarities(matrix, numbers, numbers, axes=("panel", "panel"))
         theme.show(figure, key="page-similar", alt=f"Similarity of the {len(rows)} panels of the page, {_span(matrix)}")
     with right:
-        st.subheader("Image against text", anchor=False)
+        st.subheader("Image-text similarity", anchor=False)
         st.caption(
-            "Alignment wants the diagonal highest in its row and in its column. Absent images or texts are empty."
+            "The alignment loss makes the diagonal the highest of its row and column. Empty: no image or no text."
         )
         image, text = embedded.image.numpy()[at], embedded.text.numpy()[at]
         matrix = neighbors.similarity(image, text)
         matrix[~frame["has_image"].loc[rows].to_numpy(bool)] = np.nan
         matrix[:, ~frame["has_text"].loc[rows].to_numpy(bool)] = np.nan
         if np.isnan(matrix).all():
-            shell.line("No panel of this page has an image and another a text.")
+            shell.line("This page has no image or no text to compare.")
             return
-        figure = pages.similarities(matrix, names, names, axes=("image of panel", "text of panel"))
+        figure = pages.similarities(matrix, numbers, numbers, axes=("image of panel", "text of panel"))
         theme.show(figure, key="page-aligned", alt=f"Cosine of images and texts of the page, {_span(matrix)}")
 
 
@@ -267,9 +262,9 @@ def _pull(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
     total = near.size
     own = next((n for p, n, _ in pulled if p == page), 0)
     possible = min(len(rows) - 1, PULL) * len(rows)
-    st.subheader("Pulled towards", anchor=False)
-    st.caption(f"Pages that hold the {PULL} nearest panels of each of its panels.")
-    mates = f"{own} of the {possible} page mates that could be among them" if possible else "its one panel has no mate"
+    st.subheader("Nearest pages", anchor=False)
+    st.caption(f"Pages of the {PULL} nearest panels of each panel.")
+    mates = f"{own} of the {possible} page mates are among them" if possible else "its only panel has no page mates"
     shell.line(f"{total} nearest panels: {mates}")
     others = [(p, n, c) for p, n, c in pulled if p != page][:6]
     with st.grid(min_column_width=170, gap="small", key="page-pull"):

@@ -1,4 +1,4 @@
-"""Retrain: change settings, train in a child process, watch, cancel, compare with the run it was started from."""
+"""Retrain: change settings, train in a child process, watch, cancel, compare with the run that it started from."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pandas as pd
 import streamlit as st
 
 from app import shell
-from app.charts import theme
+from app.charts import names, theme
 from app.charts.curves import How, Source, chart
-from app.parts import forms
+from app.parts import forms, tiles
 from app.store import jobs, loaders
 from stage3.config import FIELDS, GROUPS, Config, differences, spec_of
 from stage3.errors import Stage3Error
 from stage3.runs import RunFolder, curves
 
-START_UP = 3.0  # seconds until the first step, about: imports, data, features from the store
+START_UP = 3.0  # rough number of seconds until the first step: imports, data, features from the store
 SHOWN = (*forms.WEIGHTS, "epochs", "seed", "lr")
 HIDDEN = (
     "temperature",
@@ -33,7 +33,7 @@ TILES = ("retrieval/i2t_r5", "retrieval/t2i_r5", "retrieval/same_page_r_precisio
 def render() -> None:
     """The form on the left; on the right the run that is watched, beside the run it was started from."""
     chosen = shell.chosen(needs_checkpoint=False)
-    shell.heading("Retrain", "Change what a run was trained with and train it again, here, beside the old one.")
+    shell.heading("Retrain", "Change the settings of a run, train it again, and compare it with the original.")
     page = st.container(horizontal=True, wrap=False, gap="medium")
     with page.container(border=True, key="card-form", width=340):
         _form(chosen)
@@ -42,8 +42,8 @@ def render() -> None:
         if watched is None:
             shell.empty(
                 "Nothing is training",
-                "Move a slider on the left and press Train. The curves appear here beside those of the run above, and "
-                "training goes on when this page is closed.",
+                "Move a slider on the left and press Train. The curves appear here beside those of the run above. "
+                "Training goes on when this page is closed.",
             )
         else:
             _watch(watched)
@@ -71,11 +71,11 @@ def _form(chosen: shell.Chosen) -> None:
         default="Heads only",
         required=True,
         key=f"{prefix}-what",
-        help="Heads only: train on stored features. Everything: run the frozen backbones again too.",
+        help="Heads only: train on stored features. Everything: run the frozen backbones again, too.",
     )
     typed["recompute_features"] = what == "Everything"
     with st.expander("Ablations", icon=":material/science:"):
-        shell.line("The reviewed system's faults, on purpose.")
+        shell.line("Faults of the original trainer, on purpose.")
         for name in forms.group(of="ablations"):
             typed[name] = forms.field(name, getattr(base, name), prefix)
     with st.expander("All other settings", icon=":material/tune:"):
@@ -91,7 +91,7 @@ def _form(chosen: shell.Chosen) -> None:
 def _temperatures(base: Config, prefix: str) -> dict[str, float]:
     st.subheader("Temperatures", anchor=False)
     same = len(set(base.temperatures.values())) == 1
-    linked = st.toggle("Linked", value=same, key=f"{prefix}-linked", help="One temperature for both losses")
+    linked = st.toggle("Linked", value=same, key=f"{prefix}-linked", help="One temperature for all losses")
     if linked:
         first = next(iter(forms.TEMPERATURES))
         return dict.fromkeys(forms.TEMPERATURES, forms.slider(first, getattr(base, first), f"{prefix}-both", "Both, τ"))
@@ -103,7 +103,7 @@ def _temperatures(base: Config, prefix: str) -> dict[str, float]:
 
 def _launch(chosen: shell.Chosen, config: Config | None, problem: str) -> None:
     if config is None:
-        shell.error_box(problem, "A setting is refused")
+        shell.error_box(problem, "Invalid setting")
         return
     changed = {n: v for n, v in differences(chosen.run.config, config).items() if n not in HIDDEN or "temperature" in n}
     with st.container(key="quiet-changes", gap="xsmall"):
@@ -111,8 +111,8 @@ def _launch(chosen: shell.Chosen, config: Config | None, problem: str) -> None:
             for name, (old, new) in changed.items():
                 st.text(f"{name}: {_short(old)} → {_short(new)}")
         else:
-            st.text("Nothing is changed: the same seed gives the same run again.")
-        st.text(f"About {_estimate(chosen, config)}.")
+            st.text("Nothing has changed: the same seed gives the same run again.")
+        st.text(_estimate(chosen, config))
     started = st.session_state.get("_retrain_started", 0)
     name = st.text_input("Name", value=jobs.free_name(), max_chars=60, key=f"retrain-name-{started}")
     if st.button("Train", type="primary", icon=":material/play_arrow:", width="stretch", key="retrain-start",
@@ -127,14 +127,10 @@ def _launch(chosen: shell.Chosen, config: Config | None, problem: str) -> None:
             st.rerun()
     with st.expander("As a command or a YAML file", icon=":material/terminal:"):
         st.code(jobs.command(config, name), language="bash", wrap_lines=True)
-        lines = {n: v for n, v in config.to_dict().items() if v != _plain(FIELDS[n].default)}
+        lines = {n: v for n, v in config.to_dict().items() if v != forms.plain(FIELDS[n].default)}
         st.code("\n".join(f"{n}: {_short(v)}" for n, v in lines.items()), language="yaml")
         st.download_button("All settings as YAML", data=config.to_yaml, file_name="config.yaml", on_click="ignore",
                            icon=":material/download:", type="tertiary")  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _short(value: Any) -> str:
@@ -144,17 +140,17 @@ def _short(value: Any) -> str:
 def _estimate(chosen: shell.Chosen, config: Config) -> str:
     seconds = curves.expected_seconds(loaders.metrics(chosen.run), config.epochs, config.validate_every)
     if not math.isfinite(seconds):
-        return "as long as it takes: the run above has no timings"
+        return "Duration unknown: the run above has no timings."
     total = START_UP + seconds
-    said = f"{total:.0f} s" if total < 90 else f"{total / 60:.0f} min"
-    return said + (" and the time to compute features" if config.recompute_features else "")
+    duration = f"{total:.0f} s" if total < 90 else f"{total / 60:.0f} min"
+    return f"About {duration}{' and the time to compute features' if config.recompute_features else ''}."
 
 
 # --- the run that is watched
 
 
 def _watched() -> loaders.Entry | None:
-    """The job of the address, else the newest one that is live."""
+    """The job of the address, else the newest one that is running."""
     asked = shell.param("job")
     if asked:
         try:
@@ -250,7 +246,7 @@ def _parent(job: jobs.Job) -> loaders.Entry | None:
     try:
         return loaders.entry(job.parent) if job.parent else None
     except Stage3Error:
-        return None  # it was deleted; the new run stands alone
+        return None  # it was deleted; the new run is shown alone
 
 
 def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
@@ -264,11 +260,12 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
             shell.line("The first numbers come after the first step." if job.is_live else "No step was logged.")
         return
     values = loaders.result(job.run)
-    _tiles(values, loaders.result(parent.run) if parent else {})
+    with st.container(horizontal=True, gap="small", key="card-tiles"):
+        tiles.show(TILES, values, loaders.result(parent.run) if parent else {})
     how = How(by="epoch", splits=("val",))
     cells: tuple[tuple[str, dict[str, str], How, dict[str, Any]], ...] = (
         ("Validation loss", {"loss/total": "total"}, how, {}),
-        ("R@5, mean of both ways", {"retrieval/mean_r5": "R@5"}, how, {"percent": True}),
+        (names.metric_name("retrieval/mean_r5"), {"retrieval/mean_r5": "R@5"}, how, {"percent": True}),
         ("Training loss", {"loss/total": "total"}, How(by="step", splits=("train",), smoothing=0.8), {}),
         ("Effective rank", {"collapse/effective_rank": "rank"}, how, {}),
     )
@@ -277,35 +274,15 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
         with columns[i % 2], st.container(border=True, key=f"card-live-{i}", gap="xxsmall"):
             st.subheader(title, anchor=False)
             figure = chart(sources, metrics, chosen, height=200, **more)
-            theme.show(figure, key=f"retrain-live-{i}", alt=f"{title} of the new run and the one it was started from")
+            theme.show(figure, key=f"retrain-live-{i}", alt=f"{title} of the new run and the run that it started from")
     if not job.is_live and parent is not None:
         _compare(entry, job.run, parent)
-
-
-def _tiles(values: dict[str, float], before: dict[str, float]) -> None:
-    with st.container(horizontal=True, gap="small", key="card-tiles"):
-        for name in TILES:
-            if name not in values:
-                continue
-            percent = name.startswith("retrieval/")
-            scale, unit = (100, " %") if percent else (1, "")
-            shown = f"{values[name] * scale:.1f}{unit}" if percent else f"{values[name]:.3f}"
-            delta = None
-            if name in before:
-                change = scale * (values[name] - before[name])
-                delta = f"{change:+.1f} points" if percent else f"{change:+.3f}"
-                if not any(c in delta for c in "123456789"):
-                    delta = None
-            lower = name.startswith("loss/")
-            label = "Validation loss" if lower else shell.metric_name(name)
-            st.metric(label.capitalize() if not label.startswith("R@") else label, shown, delta, width=142,
-                      delta_color="inverse" if lower else "normal")  # fmt: skip
 
 
 def _compare(entry: loaders.Entry, run: RunFolder, parent: loaders.Entry) -> None:
     left, right = st.columns([2, 3], gap="small")
     with left, st.container(border=True, key="card-changed"):
-        st.subheader("What was changed", anchor=False)
+        st.subheader("Changed settings", anchor=False)
         changed = differences(parent.run.config, run.config)
         rows = [
             {"setting": n, "before": _short(a), "now": _short(b)}
@@ -315,14 +292,10 @@ def _compare(entry: loaders.Entry, run: RunFolder, parent: loaders.Entry) -> Non
         if rows:
             st.dataframe(pd.DataFrame(rows), hide_index=True)
         else:
-            shell.line("Nothing: the same settings.")
+            shell.line("None: all settings are the same.")
     with right, st.container(border=True, key="card-metrics"):
         st.subheader("Metrics at each run's best checkpoint", anchor=False)
-        table = curves.metric_differences(loaders.result(parent.run), loaders.result(run))
-        table = table.rename(columns={"first": "before", "second": "now"})
-        number = st.column_config.NumberColumn(format="%.4f")
-        columns = dict.fromkeys(("before", "now", "difference"), number)
-        st.dataframe(table, hide_index=True, height=260, column_config=columns)
+        tiles.differences(loaders.result(parent.run), loaders.result(run), ("before", "now"), height=260)
 
 
 # --- what was started here
@@ -333,10 +306,11 @@ def _list(watched: loaders.Entry | None) -> None:
     others = [job for job in found if watched is None or job.run.path != watched.run.path]
     if not others:
         return
-    with st.expander(f"Started here before: {len(others)}", icon=":material/history:"):
+    with st.expander(f"Earlier runs started here: {len(others)}", icon=":material/history:"):
         for job in others[:20]:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 if st.button("Watch" if job.is_live else "Show", key=f"watch-{job.run.name}", type="tertiary"):
                     shell.set_params(job=f"runs/{job.run.name}")
                     st.rerun()
-                st.text(f"{job.run.name}  ·  {job.state}  ·  from {job.parent or 'nothing'}", width="stretch")
+                parent = f"from {job.parent}" if job.parent else ""
+                st.text("  ·  ".join(filter(None, (job.run.name, job.state, parent))), width="stretch")

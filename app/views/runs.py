@@ -1,4 +1,4 @@
-"""Runs: which there are, how they stand and how they differ; one or two at a time in detail."""
+"""Runs: a table of all with their state and metrics; one or two at a time in detail."""
 
 from __future__ import annotations
 
@@ -9,26 +9,22 @@ import streamlit as st
 
 from app import shell
 from app.charts import curves as curve_charts
-from app.charts import theme
+from app.charts import names, theme
+from app.parts import forms, tiles
 from app.store import loaders
-from stage3.config import differences, spec_of
+from stage3.config import FIELDS, differences, spec_of
 from stage3.errors import Stage3Error
 from stage3.objectives import OBJECTIVES
 from stage3.runs import curves
 
 COLORS = {"healthy": "green", "no signal": "orange", "page-collapsed": "red", "collapsed": "red", "not finite": "red"}
-TILES = {
-    "retrieval/i2t_r5": "R@5 image→text",
-    "retrieval/t2i_r5": "R@5 text→image",
-    "retrieval/same_page_r_precision": "Same-page precision",
-    "reconstruction/skill": "Reconstruction skill",
-    "collapse/effective_rank": "Effective rank",
-}
+I2T, T2I, RANK = "retrieval/i2t_r5", "retrieval/t2i_r5", "collapse/effective_rank"
+TILES = (I2T, T2I, "retrieval/same_page_r_precision", "reconstruction/skill", RANK)
 
 
 def render() -> None:
-    """The table, then what is picked."""
-    shell.heading("Runs", "Every training run is a folder. Pick one to read it, two to see what differs.")
+    """The table, then the runs that are picked."""
+    shell.heading("Runs", "Every training run is a folder. Pick one to see its details, two to compare them.")
     found = loaders.entries()
     if found:
         picked = _table(found)
@@ -50,7 +46,7 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
     rows = [_row(entry) for entry in found]
     wanted = [shell.param("pick") or st.session_state.get("_run"), shell.param("with")]
     start = [i for w in wanted for i, e in enumerate(found) if e.id == w]
-    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": "small"}
+    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 120}
     event = st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
@@ -59,16 +55,16 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
         selection_default={"selection": {"rows": start, "columns": [], "cells": []}},
         key="runs-table",
         height=min(38 + 35 * len(rows), 360),
-        alt="One row a run with its state, metrics and settings",
+        alt="One row per run with its state, metrics and settings",
         column_config={
             "run": st.column_config.TextColumn("Run", width="medium", pinned=True),
             "state": st.column_config.TextColumn("State", width="small"),
             "progress": st.column_config.ProgressColumn(
                 "Steps", format="percent", min_value=0, max_value=1, width="small"
             ),
-            "i2t": st.column_config.ProgressColumn("R@5 image→text", **percent),
-            "t2i": st.column_config.ProgressColumn("R@5 text→image", **percent),
-            "rank": st.column_config.NumberColumn("Eff. rank", format="%.1f", width="small"),
+            "i2t": st.column_config.ProgressColumn(names.metric_name(I2T), **percent),
+            "t2i": st.column_config.ProgressColumn(names.metric_name(T2I), **percent),
+            "rank": st.column_config.NumberColumn(names.metric_name(RANK), format="%.1f", width="small"),
             "curve": st.column_config.LineChartColumn("Validation loss", width="small"),
             "weights": st.column_config.TextColumn(
                 f"Weights {' / '.join(o.name[0] for o in OBJECTIVES)}",
@@ -78,12 +74,12 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
             "tau": st.column_config.TextColumn("τ", width="small"),
             "seed": st.column_config.NumberColumn("Seed", format="%d", width="small"),
             "epochs": st.column_config.NumberColumn("Epochs", format="%d", width="small"),
-            "updated": st.column_config.DatetimeColumn("Last written", format="distance", width="small"),
+            "updated": st.column_config.DatetimeColumn("Updated", format="distance", width="small"),
         },
     )
     chosen = list(event["selection"]["rows"])[:2] if event["selection"]["rows"] else start[:1] or [0]
     if len(event["selection"]["rows"]) > 2:
-        shell.line("Two runs are compared at a time; the first two that are picked are shown.")
+        shell.line("Two runs are compared at a time: the first two of those picked.")
     picked = [found[i] for i in chosen if i < len(found)] or [found[0]]
     shell.set_params(pick=picked[0].id, **{"with": picked[1].id if len(picked) == 2 else None})
     return picked
@@ -96,14 +92,14 @@ def _row(entry: loaders.Entry) -> dict[str, Any]:
         best = loaders.result(run)
         val_loss = curve_charts.spark(curves.series(loaders.metrics(run), "loss/total", "val")["y"].tolist())
     except Stage3Error:
-        pass  # the run's own box says what is wrong; the table still lists it
+        pass  # the run's own box reports it; the table still lists the run
     return {
         "run": entry.id,
         "state": shell.STATE_LOOK[shell.run_state(run)][0],
         "progress": status.step / status.total_steps if status.total_steps else 0.0,
-        "i2t": _percent(best.get("retrieval/i2t_r5")),
-        "t2i": _percent(best.get("retrieval/t2i_r5")),
-        "rank": best.get("collapse/effective_rank"),
+        "i2t": _in_percent(best.get(I2T)),
+        "t2i": _in_percent(best.get(T2I)),
+        "rank": best.get(RANK),
         "curve": val_loss,
         "weights": shell.weights_of(c),
         "tau": shell.temperatures_of(c),
@@ -113,7 +109,7 @@ def _row(entry: loaders.Entry) -> dict[str, Any]:
     }
 
 
-def _percent(value: float | None) -> float | None:
+def _in_percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
@@ -150,17 +146,7 @@ def _title(entry: loaders.Entry) -> None:
 
 def _tiles(values: dict[str, float], against: dict[str, float] | None = None) -> None:
     with st.container(horizontal=True, gap="small"):
-        for name, label in TILES.items():
-            if name not in values:
-                continue
-            percent = name.startswith("retrieval/")
-            shown = f"{100 * values[name]:.1f} %" if percent else f"{values[name]:.2f}"
-            delta = None
-            if against is not None and name in against:
-                change = values[name] - against[name]
-                delta = f"{100 * change:+.1f} points" if percent else f"{change:+.2f}"
-            unmoved = delta is not None and not any(c in delta for c in "123456789")
-            st.metric(label, shown, delta, width=142, delta_color="off" if unmoved else "normal")
+        tiles.show(TILES, values, against)
 
 
 def _actions(entry: loaders.Entry) -> None:
@@ -168,7 +154,7 @@ def _actions(entry: loaders.Entry) -> None:
         for label, icon, view in (
             ("Map", ":material/scatter_plot:", "map"),
             ("Losses", ":material/show_chart:", "losses"),
-            ("Retrain from it", ":material/model_training:", "retrain"),
+            ("Retrain", ":material/model_training:", "retrain"),
         ):
             if st.button(label, icon=icon, key=f"open-{view}"):
                 shell.go(view, run=entry.id)
@@ -178,14 +164,14 @@ def _health(entry: loaders.Entry) -> None:
     """The verdict in words; computed for a run that has a checkpoint."""
     st.subheader("Health", anchor=False)
     if not loaders.steps(entry.run):
-        shell.line("No checkpoint yet, so there is nothing to judge.")
+        shell.line("No checkpoint yet, so there is nothing to diagnose.")
         return
     from stage3.diagnose import VERDICTS
 
     try:
-        found = shell.working("Judging the embeddings", loaders.diagnosis, entry.run)
+        found = shell.working("Diagnosing the embeddings", loaders.diagnosis, entry.run)
     except Stage3Error as error:
-        shell.error_box(error, "The embeddings could not be judged")
+        shell.error_box(error, "The embeddings could not be diagnosed")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.badge(found.verdict, color=COLORS[found.verdict])  # type: ignore[arg-type]
@@ -197,20 +183,18 @@ def _health(entry: loaders.Entry) -> None:
 
 def _settings(entry: loaders.Entry) -> None:
     values = entry.run.config.to_dict()
-    from stage3.config import FIELDS
-
     rows = [
         {
             "setting": n,
             "value": _shown(v),
-            "changed": n in FIELDS and v != _plain(FIELDS[n].default),
+            "changed": n in FIELDS and v != forms.plain(FIELDS[n].default),
             "group": spec_of(n).group,
         }
         | {"meaning": spec_of(n).help}
         for n, v in values.items()
     ]
     frame = pd.DataFrame(rows).sort_values("changed", ascending=False, kind="stable")
-    changed = st.column_config.CheckboxColumn("not the default", width="small")
+    changed = st.column_config.CheckboxColumn("changed", width="small", help="Not the default")
     st.dataframe(frame, hide_index=True, height=420, column_config={"changed": changed})
 
 
@@ -222,17 +206,13 @@ def _record(entry: loaders.Entry) -> None:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:] if log.is_file() else []
         st.code("\n".join(lines) or "(empty)", language=None, wrap_lines=True)
     with right:
-        shell.line("Made with")
+        shell.line("Environment")
         try:
             environment = entry.run.read_json("environment")
         except Stage3Error as error:
             shell.error_box(error)
             return
         shell.facts({**environment.pop("versions", {}), **environment})
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _shown(value: Any) -> str:
@@ -258,21 +238,17 @@ def _pair(first: loaders.Entry, second: loaders.Entry) -> None:
             rows = [{"setting": n, "first": _shown(a), "second": _shown(b)} for n, (a, b) in changed.items()]
             st.dataframe(pd.DataFrame(rows), hide_index=True)
         else:
-            shell.line("None: the same settings, seed included.")
+            shell.line("None: all settings are the same, including the seed.")
         st.subheader("Validation metrics at the best checkpoint", anchor=False)
-        table = curves.metric_differences(ours, theirs)
-        table["metric"] = [shell.metric_name(m) if m.startswith("retrieval") else m for m in table["metric"]]
-        number = st.column_config.NumberColumn(format="%.4f")
-        st.dataframe(
-            table, hide_index=True, height=330, column_config=dict.fromkeys(("first", "second", "difference"), number)
-        )
+        tiles.differences(ours, theirs, ("first", "second"), height=330)
     with right, st.container(border=True, key="card-curves"):
         sources = [curve_charts.Source(e.id, loaders.metrics(e.run)) for e in (first, second)]
         how = curve_charts.How(by="epoch", splits=("val",))
-        for metric, label, percent in (
-            ("loss/total", "Validation loss, weighted sum", False),
-            ("retrieval/mean_r5", "R@5, mean of both ways", True),
+        for metric, percent in (
+            ("loss/total", False),
+            ("retrieval/mean_r5", True),
         ):
+            label = names.metric_name(metric)
             st.subheader(label, anchor=False)
             figure = curve_charts.chart(sources, {metric: label}, how, height=230, percent=percent)
             theme.show(figure, key=f"pair-{metric}", alt=f"{label} of two runs by epoch")
@@ -285,5 +261,5 @@ def _broken() -> None:
     found = loaders.broken()
     if not found:
         return
-    with st.expander(f"{len(found)} folders look like runs and cannot be opened", icon=":material/warning:"):
+    with st.expander(f"Folders that look like runs but cannot be opened: {len(found)}", icon=":material/warning:"):
         st.dataframe(pd.DataFrame(found, columns=["folder", "reason"]), hide_index=True)

@@ -1,4 +1,4 @@
-"""Search: both directions side by side, any kind of query, and how far the lists can be trusted."""
+"""Search: both directions side by side, any kind of query, and how good the lists are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from app.parts import cards, export, query
 from app.parts import failures as failures_table
 from app.parts.query import Way
 from app.store import loaders
+from stage3.cli import percent
 from stage3.errors import DataError, Stage3Error
 from stage3.evaluate import evaluation_report
 from stage3.search.failures import I2T, REASONS, T2I, failures
@@ -31,7 +32,7 @@ def render() -> None:
     if not len(searcher.embedded.rows):
         shell.empty("No panel to search", "The data set of this run has no panel with an image or a text.")
         return
-    shell.heading("Search", "Which texts belong to an image, which images to a text: nearest by cosine, exactly.")
+    shell.heading("Search", "Finds the texts nearest to an image and the images nearest to a text, by cosine.")
     cards.prepare()
     query.follow_address()
     _search(chosen, searcher)
@@ -46,12 +47,12 @@ def _search(chosen: shell.Chosen, searcher: Searcher) -> None:
         try:
             ways = query.ask(chosen, searcher)
         except (DataError, ValueError) as error:
-            shell.error_box(error, "This cannot be searched with")
+            shell.error_box(error, "Invalid query")
         filters, top = _filters(searcher)
     query.write_address(str(st.session_state["search_kind"]))
     if not ways:
         with middle:
-            shell.empty("Nothing is asked yet", "Name a query on the left: the nearest panels appear here.")
+            shell.empty("No query yet", "Choose or type one on the left; the nearest panels appear here.")
         return
     for side, column in enumerate((middle, right)):
         with column:
@@ -59,8 +60,8 @@ def _search(chosen: shell.Chosen, searcher: Searcher) -> None:
 
 
 def _filters(searcher: Searcher) -> tuple[Filters, int]:
-    """Which panels may be found. A book or type that another data set had is dropped from the choice."""
-    st.subheader("Search among", anchor=False)
+    """Which panels may be found. A book or type that only another data set has is dropped from the choice."""
+    st.subheader("Filters", anchor=False)
     picked = {}
     for name, column in (("Books", "book"), ("Page types", "page_type"), ("Splits", "split")):
         choices, key = searcher.choices(column), f"search_filter_{column}"
@@ -68,7 +69,7 @@ def _filters(searcher: Searcher) -> tuple[Filters, int]:
             st.session_state[key] = [v for v in st.session_state[key] if v in choices]
         picked[column] = tuple(st.multiselect(name, choices, key=key, placeholder="all"))
     text = st.selectbox("Text", TEXT_FILTERS, format_func=TEXT_NAMES.__getitem__, key="search_filter_text")
-    top = st.selectbox("Results in each list", TOPS, key="search_top")
+    top = st.selectbox("Results per list", TOPS, key="search_top")
     return Filters(picked["book"], picked["page_type"], picked["split"], text), int(top)
 
 
@@ -127,11 +128,11 @@ def _items(searcher: Searcher, found: Results, way: Way) -> list[dict[str, Any]]
     items = []
     for place, (row, score, relation) in enumerate(zip(found.rows, found.scores, found.relations, strict=True), 1):
         card = cards.item(searcher.frame, int(row))
-        marks = {"tag": cards.TAGS[relation], "tone": cards.TONES.get(relation, "")} if relation else {}
+        marks = {"tag": relation, "tone": cards.TONES.get(relation, "")} if relation else {}
         items.append({**card, "rank": str(place), "score": round(float(score), 4)} | marks)
     if found.match_rank is not None and "true match" not in found.relations and way.query.panel is not None:
         card = cards.item(searcher.frame, way.query.panel)
-        mark = {"tag": cards.TAGS["true match"], "tone": "match", "gap": True}
+        mark = {"tag": "true match", "tone": "match", "gap": True}
         items.append({**card, "rank": f"{found.match_rank:g}", "score": round(found.match_score or 0.0, 4), **mark})
     return items
 
@@ -141,8 +142,8 @@ def _items(searcher: Searcher, found: Results, way: Way) -> list[dict[str, Any]]
 
 @st.fragment
 def _quality(chosen: shell.Chosen, searcher: Searcher) -> None:
-    st.subheader("How far to trust these lists", anchor=False)
-    good, missed = st.tabs(["How well it finds", "Found in one direction only"], key="search_tabs", on_change="rerun")
+    st.subheader("Retrieval quality", anchor=False)
+    good, missed = st.tabs(["Metrics", "Found in one direction only"], key="search_tabs", on_change="rerun")
     if good.open:
         with good:
             _metrics(chosen, searcher)
@@ -174,7 +175,7 @@ def _metrics(chosen: shell.Chosen, searcher: Searcher) -> None:
         shell.line(
             f"{_capital(report['split'])} split: {report['gallery']:,} panels with image and text, "
             f"{report['pages']:,} pages. "
-            f"Intervals of {report['level']:.0%} by resampling whole pages. Panels of the same text do not compete. "
+            f"{percent(report['level'], 0)} intervals by resampling whole pages. Equal texts do not compete. "
             "The gallery is the whole split, whatever the filters above."
         )
         for note in report["notes"]:
@@ -195,19 +196,26 @@ def _failures(chosen: shell.Chosen, searcher: Searcher) -> None:
     with st.container(horizontal=True, gap="medium"):
         split = _split_choice(searcher, "search_failures_split")
         k = int(
-            st.segmented_control("Found means among the first", [1, 5, 10], default=5, key="search_k", required=True)
+            st.segmented_control(
+                "Top k",
+                [1, 5, 10],
+                default=5,
+                key="search_k",
+                required=True,
+                help="A panel is found when its true match is among the first k results",
+            )
         )
     panels = shell.working("Ranking all panels", loaders.panel_frame, chosen.run, chosen.step)
     key = ("search-failures", *loaders.checkpoint_key(chosen.run, chosen.step), split, k)
     found = loaders.remember(key, lambda: _failed(searcher, panels, split, k))
     counts = found["reason"].value_counts()
     with st.container(horizontal=True, gap="medium"):
-        st.metric("Only image → text works", f"{(found['works'] == I2T).sum():,}")
-        st.metric("Only text → image works", f"{(found['works'] == T2I).sum():,}")
-        st.metric("No text to ask with", f"{counts.get('no text', 0):,}")
+        st.metric("Only image → text", f"{(found['works'] == I2T).sum():,}")
+        st.metric("Only text → image", f"{(found['works'] == T2I).sum():,}")
+        st.metric("Textless panels", f"{counts.get('no text', 0):,}")
     reasons = [r for r in REASONS if counts.get(r, 0)]
     if not reasons:
-        shell.line("Every panel of this split that one direction finds is found by the other too.")
+        shell.line("Every panel of this split that one direction finds, the other finds too.")
         return
     default = next((r for r in reasons if r != "no text"), reasons[0])
     reason = st.segmented_control(

@@ -101,8 +101,8 @@ def test_a_left_out_page_is_shown_with_its_reason_and_its_image(here):
     }
     assert dict(zip(pages["page_id"], pages["label"], strict=True))["book001/page000"] == "cover"
     assert "Left out under “label”: the page type is not among keep_labels." in words(app)
-    entries = table(app, "fate")
-    assert entries["fate"].tolist() == ["kept"] * 4  # what its file would have given
+    entries = table(app, "outcome")
+    assert entries["outcome"].tolist() == ["kept"] * 4  # what its file would have given
     app.pills(key="data_reason").set_value("json_syntax").run()
     assert "Left out under “json_syntax”: the panel file is not JSON; line 1" in words(app)
 
@@ -113,12 +113,12 @@ def test_any_kept_page_shows_what_became_of_each_panel(here):
     page = next(s for s in app.selectbox if s.label == "Page")
     page.select(BAD).run()
     assert not app.exception
-    entries = table(app, "fate").set_index("in file")
-    assert entries["fate"].tolist() == ["kept", "dropped", "kept", "kept", "dropped"]
+    entries = table(app, "outcome").set_index("entry")
+    assert entries["outcome"].tolist() == ["kept", "dropped", "kept", "kept", "dropped"]
     assert entries["order"].tolist() == ["1", "–", "2", "3", "–"]
-    assert "box_no_area" in entries["what happened"][1]
-    assert "box_clamped" in entries["what happened"][2]
-    assert "panel_type" in entries["what happened"][4]
+    assert "box_no_area" in entries["notes"][1]
+    assert "box_clamped" in entries["notes"][2]
+    assert "panel_type" in entries["notes"][4]
 
 
 def test_anomalies_carry_counts_meanings_and_first_paths(here):

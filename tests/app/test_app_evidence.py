@@ -112,10 +112,10 @@ def test_a_finding_shows_verdict_interval_metrics_and_commands(made):
     assert EVIL in [t.value for t in app.text]  # as it is, not as Markdown
     assert "python -m stage3.ablate --findings F4 --seeds 3" in [c.value for c in app.code]
     table = app.dataframe[0].value
-    assert table["form"].tolist()[0] == "66.0 %"
+    assert table["corrected"].tolist()[0] == "66.0 %"
     assert table["verdict"].tolist() == ["helps", "no effect here"]
     assert {m.label: m.value for m in app.metric} == {
-        "Helps": "1", "No effect here": "0", "Hurts": "1", "Seeds an arm": "3"
+        "Helps": "1", "No effect here": "0", "Hurts": "1", "Seeds per variant": "3"
     }  # fmt: skip
     assert "Made by x: 6 runs." in said
     assert "## F4" not in said
@@ -143,10 +143,10 @@ def test_choosing_another_row_changes_the_address_and_says_what_was_expected(mad
     app = opened(finding="F4")
     app.selectbox(key="evidence-row").select("F3:0").run()
     assert "F3" in app.query_params["finding"]
-    assert "Earlier trials made us expect: helps. Here: hurts." in texts(app)
+    assert "Expected from earlier trials: helps. Found here: hurts." in texts(app)
 
 
-def test_curves_are_those_of_both_arms_even_under_another_name(made):
+def test_curves_are_those_of_both_variants_even_under_another_name(made):
     lines = [t for t in drawn(opened(finding="F4"), "evidence-curves") if t.get("name")]
     assert [t["name"] for t in lines] == ["alignment 1", "original weights"]
     figure = charts.arms(files.table(made, "curves"), {"alignment 1": "A", "corrected": "B"}, R5, "val")
@@ -179,7 +179,7 @@ def test_the_noise_meter_tells_spread_changes_and_chosen_epochs(made):
     assert "Smallest loss at epoch 2: 2 of 2 repeats." in texts(app)
 
 
-def test_the_budget_starts_at_the_arm_that_changes_nothing(made):
+def test_the_budget_starts_at_the_variant_that_changes_nothing(made):
     app = opened(part="budget")
     assert app.selectbox(key="evidence-budget-arm").value == "corrected"
     last = evidence_more.last_epoch(files.table(made, "budget"))
@@ -236,7 +236,7 @@ def test_the_shipped_evidence_is_shown_as_its_table_says(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "folders", lambda: [SHIPPED])
     main = [r for r in files.rows(SHIPPED) if r.main]
     app = opened(finding=main[-1].finding, comparison=main[-1].comparison)
-    counts = {m.label: int(m.value) for m in app.metric if m.label != "Seeds an arm"}
+    counts = {m.label: int(m.value) for m in app.metric if m.label != "Seeds per variant"}
     assert sum(counts.values()) == len(main)
     assert f"{main[-1].label}: {difference(main[-1])}, {main[-1].seeds} seeds" in texts(app)
     runs, curves = files.table(SHIPPED, "runs"), files.table(SHIPPED, "curves")

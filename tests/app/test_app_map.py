@@ -13,8 +13,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.charts import maps
+from app.parts import selection
 from app.store import loaders, map_jobs
-from app.views import map as map_view
 from stage3.errors import DataError
 from stage3.metrics.neighbors import neighbor_overlap, trust
 from stage3.projection import __main__ as projection_command
@@ -128,7 +128,7 @@ def test_principal_components_are_shown_while_the_map_is_made_and_one_child_is_s
     np.testing.assert_allclose([at[r] for r in rows], pca(loaders.embedded(run).panel.numpy()), atol=1e-5)
 
 
-def test_the_stored_map_is_shown_with_its_trust_and_clusters(run, started):
+def test_the_stored_map_is_shown_with_neighbors_kept_and_clusters(run, started):
     frame = store_map(run)
     app = opened()
     assert not started
@@ -203,7 +203,7 @@ def select(app: AppTest, event: dict) -> None:
     original = st.session_state
     st.session_state = dict(at)  # type: ignore[assignment]
     try:
-        map_view.take_selection({"selection": event})
+        selection.take({"selection": event})
         app.session_state["_map_picked"] = st.session_state["_map_picked"]
     finally:
         st.session_state = original

@@ -227,7 +227,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_image_that_cannot_be_used_is_refused_politely_and_the_session_goes_on(case, here):
+def test_an_image_that_cannot_be_used_is_refused_politely_and_the_session_goes_on(case, here):
     data, reason = HOSTILE[case]
     app = opened()
     start = time.process_time()
@@ -256,7 +256,7 @@ def test_the_name_of_an_upload_is_never_shown_nor_used(name, here):
     assert "x" * 100 not in everything
 
 
-def test_a_image_and_words_are_blended_by_the_slider(here):
+def test_an_image_and_words_are_blended_by_the_slider(here):
     searcher = the_searcher()
     app = upload(opened(), png(80, 60))
     checked(app.segmented_control(key="search_kind").set_value("both").run())
@@ -299,7 +299,7 @@ def test_one_direction_failures_are_listed_with_their_reason(here):
     frame = searcher.frame
     textless = int((~frame["has_text"] & (frame["split"] == "test")).sum())
     metric = {m.label: m.value for m in app.metric}
-    assert metric["No text to ask with"] == f"{textless:,}"
+    assert metric["Textless panels"] == f"{textless:,}"
     reason = app.segmented_control(key="search_reason_test_5")
     checked(reason.set_value("no text").run())
     table = next(d.value for d in app.dataframe if "works" in d.value.columns)

@@ -1,4 +1,4 @@
-"""The explorer's own views by content: empty, on a small run, on five thousand drawn panels."""
+"""The explorer's own views by content: empty, on a small run, on five thousand synthetic panels."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_two_runs_show_only_the_settings_that_differ(small, monkeypatch):
     assert len(metrics) > 10
 
 
-def test_a_folder_that_is_no_whole_run_is_listed_with_its_reason(small, monkeypatch):
+def test_a_folder_that_is_not_an_intact_run_is_listed_with_its_reason(small, monkeypatch):
     monkeypatch.chdir(small)
     bad = small / "runs" / "bad"
     bad.mkdir()
@@ -160,8 +160,8 @@ def test_losses_draw_every_term_and_both_directions_of_the_run(small, monkeypatc
         titles(app)
     )
     names = [trace["name"] for figure in figures(app) for trace in figure["data"] if "name" in trace]
-    assert "image→text · train" in names
-    assert "text→image · val" in names
+    assert "image → text · train" in names
+    assert "text → image · val" in names
     assert {"contrastive", "reconstruction", "alignment"} <= set(names)  # gradient by term
     gap = next(d.value for d in app.dataframe if "gap" in d.value.columns).set_index("loss")
     assert gap["gap"]["total"] == pytest.approx(gap["val_last"]["total"] - gap["train_last"]["total"])

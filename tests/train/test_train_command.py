@@ -418,13 +418,13 @@ def test_training_says_what_its_features_cost_and_lost(tmp_path, args, capsys):
     assert line in (tmp_path / "r" / "train.log").read_text(encoding="utf-8")
 
 
-def test_without_a_image_in_validation_the_last_checkpoint_is_used_and_why(tmp_path, comics, args, capsys):
+def test_without_an_image_in_validation_the_last_checkpoint_is_used_and_why(tmp_path, comics, args, capsys):
     manifest = tmp_path / "pages.csv"
     lines = (comics / "manifest.csv").read_text(encoding="utf-8").splitlines()
     rows = [lines[0], *(f"{line.split(',')[0]},E:\\comics\\{n}.png" for n, line in enumerate(lines[1:]))]
     manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
     assert train_command.main(["--run", str(tmp_path / "r"), *args, "--manifest", str(manifest)]) == 0
-    assert "was measured (no validation panel has image and text)" in capsys.readouterr().out
+    assert "was not measured (no validation panel has image and text)" in capsys.readouterr().out
 
 
 def test_output_into_a_file_is_utf8_whatever_the_code_page(tmp_path, args):
