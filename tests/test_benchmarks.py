@@ -7,6 +7,8 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS, END, HEAD, START, as_rows, main, measure, updated
 from tests.planted_bugs import ROOT
 
+pytestmark = pytest.mark.slow
+
 TABLE = "\n".join(
     [
         "# Title",

@@ -12,6 +12,8 @@ import pytest
 import stage3
 from stage3 import losses, metrics
 
+pytestmark = pytest.mark.slow
+
 MODULES = sorted(m.name for m in pkgutil.walk_packages(stage3.__path__, "stage3.") if not m.name.endswith("__main__"))
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -28,6 +28,8 @@ FUNCTION = '''"""Every panel that has a text pays the mean square of its embeddi
 from stage3.batches import TEXT
 from stage3.losses import PanelLoss
 
+pytestmark = pytest.mark.slow
+
 
 def toy(model, batch, embeddings, generator):
     valid = batch.present[:, TEXT]

@@ -12,6 +12,7 @@ def test_each_bug_still_has_its_place_in_the_source(bug):
     assert bug.old != bug.new
 
 
+@pytest.mark.slow
 def test_the_runner_tells_a_caught_bug_from_a_harmless_change():
     harmless = Bug("harmless", "stage3/data/splits.py", "import annotations", "import annotations  # as before", "")
     tests = "tests/batches/test_batches.py -k split_by_book"

@@ -19,6 +19,8 @@ from stage3.config import Config
 from stage3.data import readers
 from tests.planted_bugs import ROOT
 
+pytestmark = pytest.mark.slow
+
 README = ROOT / "README.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 HISTORY = ROOT / "CHANGELOG.md"  # names what is gone, too

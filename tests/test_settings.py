@@ -17,6 +17,8 @@ from stage3.runs import RunFolder
 from stage3.samples import draw_books
 from stage3.train.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 CLOCKS = ("seconds", "panels_per_second")
 CHANGES = {
     "panel_format": "ocr",

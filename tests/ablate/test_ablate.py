@@ -26,6 +26,8 @@ from stage3.runs import RunFolder
 from stage3.samples import draw_books
 from stage3.train import __main__ as train_command
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--dim", "16", "--gate_hidden", "8", "--layout_hidden", "8", "--epochs", "2", "--batch_pages", "4"]
 SPLIT = ["--val_fraction", "0.25", "--test_fraction", "0.25"]

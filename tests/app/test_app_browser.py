@@ -16,7 +16,7 @@ from tools.screenshots import settled
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 if screenshots.browser_path() is None:
     pytest.skip(f"no browser: looked for {', '.join(screenshots.BROWSERS)}", allow_module_level=True)
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PATIENCE = 60_000  # ms; a busy machine draws slowly
 
 

@@ -22,6 +22,8 @@ from stage3.model import embedding
 from stage3.projection.files import Job
 from stage3.runs import RunFolder, inspection
 
+pytestmark = pytest.mark.slow
+
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 

@@ -225,6 +225,7 @@ def test_the_overlay_frames_kept_panels_and_crosses_dropped_ones_out(config):
     assert np.abs(middle - (213, 94, 0)).max() < 60  # the cross
 
 
+@pytest.mark.slow
 def test_five_thousand_panels(tmp_path_factory, monkeypatch):
     folder = app_support.workspace(tmp_path_factory.mktemp("large"), books=50, pages=25, panels=4, epochs=1, dim=16)
     monkeypatch.chdir(folder)

@@ -16,6 +16,8 @@ from app.store import jobs, loaders
 from stage3.config import FIELDS, Config, spec_of
 from stage3.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 

@@ -311,6 +311,7 @@ def test_a_run_without_saved_epochs_says_how_to_get_them(run):
 # --- five thousand panels
 
 
+@pytest.mark.slow
 def test_five_thousand_panels_are_all_drawn_with_webgl_and_fewer_with_svg(tmp_path_factory, monkeypatch):
     folder = app_support.workspace(tmp_path_factory.mktemp("many"), books=51, pages=25, panels=4, epochs=1)
     monkeypatch.chdir(folder)

@@ -311,6 +311,7 @@ def test_one_direction_failures_are_listed_with_their_reason(here):
 # --- size
 
 
+@pytest.mark.slow
 def test_five_thousand_panels_and_a_filter_within_its_time(tmp_path_factory, monkeypatch):
     folder = app_support.workspace(tmp_path_factory.mktemp("large"), books=50, pages=25, panels=4, epochs=1, dim=64)
     monkeypatch.chdir(folder)

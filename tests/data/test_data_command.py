@@ -145,7 +145,7 @@ def test_paths_of_another_machine_are_said_where_they_cannot_be_overlooked(
     assert "No page has an image: only texts and layout would be trained on." in capsys.readouterr().out
 
 
-def test_every_reason_why_a_image_is_lost_is_in_words() -> None:
+def test_every_reason_why_an_image_is_lost_is_in_words() -> None:
     report = DataReport()
     for code in ("missing", "empty", "truncated", "too_many_pixels", "corrupt"):
         report.note(f"image:{code}", "p1.png")

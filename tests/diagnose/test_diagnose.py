@@ -15,6 +15,8 @@ from stage3.errors import ConfigError, DataError
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
+pytestmark = pytest.mark.slow
+
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -32,6 +32,8 @@ from stage3.storage import Lock
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

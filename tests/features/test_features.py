@@ -376,6 +376,7 @@ def test_a_damaged_segment_is_named_set_aside_and_computed_again(tmp_path, use, 
     assert not features.load_or_build(table, config(tmp_path), progress=False).report.problems
 
 
+@pytest.mark.slow
 def test_a_killed_build_is_continued_with_the_same_vectors(tmp_path):
     table = comic(tmp_path / "pages", pages=24)
     table.save(tmp_path / "table")
@@ -419,6 +420,7 @@ def test_a_killed_build_is_continued_with_the_same_vectors(tmp_path):
     assert not list((tmp_path / "killed").rglob(f"{store.TMP}*"))
 
 
+@pytest.mark.slow
 def test_two_processes_may_fill_one_store(tmp_path):
     table = comic(tmp_path / "pages", pages=12)
     table.save(tmp_path / "table")

@@ -231,6 +231,7 @@ def peak_floats(work):
 
 @pytest.mark.parametrize("tau", [0.07, 0.01])
 @pytest.mark.parametrize("shape", [(1500, 64), (3000, 64), (1000, 256)])
+@pytest.mark.slow
 def test_memory_is_linear_in_the_number_of_panels(shape, tau):
     z, t, pages = rows(*shape).requires_grad_(), rows(*shape, seed=1).requires_grad_(), torch.arange(shape[0]) // 5
     grow = peak_floats(lambda: losses.supcon(z, pages, tau).mean.backward())

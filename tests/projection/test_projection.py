@@ -17,6 +17,8 @@ from stage3.metrics import nearest, neighbors
 from stage3.projection import files, layouts, maps
 from stage3.storage import Lock
 
+pytestmark = pytest.mark.slow
+
 
 def blobs(n=240, groups=6, dim=16, noise=0.25, seed=0):
     rng = np.random.default_rng(seed)

@@ -24,6 +24,8 @@ from stage3.runs import RunFolder, checkpoints, folder
 from stage3.runs.checkpoints import CheckpointFolder, damage
 from stage3.storage import Lock
 
+pytestmark = pytest.mark.slow
+
 STEPS, EVERY, KEEP = 6, 2, 1
 SCORES = {2: 0.5, 4: 0.1, 6: 0.9}  # the best changes, and is not always the newest
 

@@ -16,6 +16,8 @@ from stage3.samples.layout import PAGE, choose_layout, panel_shapes
 from stage3.samples.looks import choose_look
 from stage3.samples.script import vocabulary_of
 
+pytestmark = pytest.mark.slow
+
 BOOKS, SEED = 12, 5
 
 

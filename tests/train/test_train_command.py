@@ -21,6 +21,8 @@ from stage3.runs import RunFolder
 from stage3.samples import draw_books
 from stage3.train import __main__ as train_command
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--dim", "32", "--epochs", "2", "--batch_pages", "4", "--val_fraction", "0.3", "--test_fraction", "0.2"]
 CLOCKS = ("seconds", "panels_per_second")

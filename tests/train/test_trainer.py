@@ -315,6 +315,7 @@ def with_a_huge_encoder(*arguments):
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_named_and_the_one_before_used(tmp_path, change, reason):
     t = trained(tmp_path / "r", epochs=1)
     good = t.run.checkpoints()[-1].step
@@ -365,6 +366,7 @@ def test_an_encoder_that_the_file_does_not_hold_is_refused_before_it_is_made(tmp
         run.model()
 
 
+@pytest.mark.slow
 def test_finding_the_loss_scale_of_fp16_is_no_numeric_failure(tmp_path):
     run = synthetic.run(tmp_path / "r", precision="fp16", epochs=10)
     t = Trainer(run, synthetic.dataset(run.config))
@@ -510,6 +512,7 @@ def test_resuming_with_other_threads_is_refused_unless_asked_for(tmp_path):
     assert other.step == t.step
 
 
+@pytest.mark.slow
 def test_every_setting_that_is_resume_free_leaves_the_weights_alone(tmp_path):
     changed = {"keep_checkpoints": 1, "checkpoint_every": 2, "checkpoint_steps": 3, "embed_every": 1, "workers": 0}
     plain, other = trained(tmp_path / "a"), trained(tmp_path / "b", **changed)
@@ -517,6 +520,7 @@ def test_every_setting_that_is_resume_free_leaves_the_weights_alone(tmp_path):
     assert sorted(p.name for p in (other.run.path / "embeddings").iterdir())[0].startswith("epoch-0001")
 
 
+@pytest.mark.slow
 def test_a_term_alone_learns_what_it_is_for(tmp_path):
     quiet = {"contrastive_weight": 0, "reconstruction_weight": 0, "alignment_weight": 0}
     aligned = trained(tmp_path / "a", epochs=20, **(quiet | {"alignment_weight": 1}))
@@ -528,6 +532,7 @@ def test_a_term_alone_learns_what_it_is_for(tmp_path):
     assert max(precision) > 3 * metrics.chance_r_precision(pages)
 
 
+@pytest.mark.slow
 def test_reconstruction_alone_keeps_its_rank_and_skill_unless_the_target_moves(tmp_path):
     alone = {"contrastive_weight": 0, "reconstruction_weight": 1, "alignment_weight": 0}
     data = synthetic.dataset(noise=0.1, theme=2.0, books=24, pages=6, single=0.0)
