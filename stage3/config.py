@@ -143,6 +143,13 @@ class Config(_ObjectiveSettings):
         "tiny", "features", "tiny, siglip, resnet50, siglip+resnet50, a Hugging Face id or a local folder"
     )
     text_backbone: str = _setting("tiny", "features", "tiny, minilm, a Hugging Face id or a local folder")
+    crop_fit: str = _setting(
+        "squash",
+        "features",
+        "how crops fit a Hugging Face image backbone: squash (all of it, stretched), pad (all of it, with borders), "
+        "processor (the model's own way, often cut to the center); tiny always squashes",
+        choices=("squash", "pad", "processor"),
+    )
     feature_dtype: str = _setting(
         "float16", "features", "number format of the feature store", choices=("float16", "float32")
     )

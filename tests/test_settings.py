@@ -98,6 +98,7 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
     "manifest": "test_readers",
     "panels": "test_readers",
     "visual_fusion": "test_model: it takes two image backbones",
+    "crop_fit": "test_model_folders: it takes a Hugging Face image backbone",
     "feature_batch": "test_features: vectors do not depend on it",
     "workers": "test_features: vectors do not depend on it",
     "cache_dir": "test_features",

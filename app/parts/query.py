@@ -57,7 +57,7 @@ def searcher_of(chosen: shell.Chosen) -> Searcher:
         model, data = loaders.load_model(run, chosen.step), loaders.open_dataset(run)
         check_features(run, model.encoder.spec, data)
         names = (run.config.vision_backbone, run.config.text_backbone)
-        return Searcher(data, model, loaders.embedded(run, chosen.step), names)
+        return Searcher(data, model, loaders.embedded(run, chosen.step), names, run.config.crop_fit)
 
     return _searchers.get(loaders.checkpoint_key(chosen.run, chosen.step), make)
 

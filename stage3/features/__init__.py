@@ -244,7 +244,7 @@ def load_or_build(
     """
     start = time.monotonic()
     device = usable_device(config.device)
-    vision = resolve_vision(config.vision_backbone, device, config.precision)
+    vision = resolve_vision(config.vision_backbone, device, config.precision, config.crop_fit)
     text = resolve_text(config.text_backbone, device, config.precision)
     report = FeatureReport()
     root = Path(config.cache_dir) / "features"

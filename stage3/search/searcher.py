@@ -122,6 +122,7 @@ class Searcher:
         model: in eval mode, on the CPU.
         embedded: its embeddings of all usable pages.
         names: (vision, text) backbones, by which words and uploaded images become features.
+        crop_fit: how an uploaded image is fitted to the vision backbone, as the setting says.
 
     Example:
         >>> from stage3.runs import RunFolder
@@ -134,6 +135,7 @@ class Searcher:
     model: Stage3
     embedded: Embedded
     names: tuple[str, str] = ("tiny", "tiny")
+    crop_fit: str = "squash"
     _backbones: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -149,7 +151,8 @@ class Searcher:
             data = data or load_data(run)
             check_features(run, model.encoder.spec, data)
             embedded = embedding.embed(model, data.panel_set, data.pages("all"))
-        return cls(data, model, embedded, (run.config.vision_backbone, run.config.text_backbone))
+        names = (run.config.vision_backbone, run.config.text_backbone)
+        return cls(data, model, embedded, names, run.config.crop_fit)
 
     # --- what is searched
 
@@ -295,7 +298,7 @@ class Searcher:
     def vision_backbone(self) -> VisionBackbone:
         """The run's vision backbone; its weights load with the first image."""
         if "vision" not in self._backbones:
-            self._backbones["vision"] = resolve_vision(self.names[0])
+            self._backbones["vision"] = resolve_vision(self.names[0], crop_fit=self.crop_fit)
         found: VisionBackbone = self._backbones["vision"]
         return found
 

@@ -295,6 +295,8 @@ def run_python():
 
 def test_the_preprocessing_files_of_the_known_models_are_understood(models, tmp_path):
     """The forms in which the real SigLIP and ResNet-50 keep their preprocessing, the older one by another name."""
+    import transformers as hf
+
     resnet = copied(models, "resnet", tmp_path / "resnet")
     old = {
         "crop_pct": 0.875,
@@ -302,8 +304,9 @@ def test_the_preprocessing_files_of_the_known_models_are_understood(models, tmp_
         "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "resample": 3, "size": 224,
     }  # fmt: skip
     (resnet / "preprocessor_config.json").write_text(json.dumps(old))
+    assert backbones.resolve_vision(str(resnet), crop_fit="processor").short_side == 256  # then cropped to 224
     backbone = backbones.resolve_vision(str(resnet))
-    assert backbone.short_side == 256  # resized to that, then cropped to 224
+    assert backbone.short_side == 224
     image = drawings(1)[0]
     prepared = backbone.prepare(image)
     assert prepared.shape == (3, 224, 224)
@@ -313,6 +316,9 @@ def test_the_preprocessing_files_of_the_known_models_are_understood(models, tmp_
     )
 
     siglip = copied(models, "siglip", tmp_path / "siglip")
+    config = hf.SiglipConfig.from_pretrained(siglip)
+    config.vision_config.image_size, config.vision_config.patch_size = 224, 56
+    hf.SiglipModel(config).save_pretrained(siglip)
     new = {
         "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
         "image_processor_type": "SiglipImageProcessor", "processor_class": "SiglipProcessor", "resample": 3,

@@ -2,7 +2,8 @@
 
 A backbone brings its own preprocessing (size, mean, std, interpolation), its own pooling and a fingerprint of both
 weights and preprocessing. It always runs in eval mode and without gradients; the feature store keeps what it says.
-Beside this file: `tiny`, whose weights ship in `weights/`, and `pretrained`, which reads Hugging Face models.
+Beside this file: `tiny`, whose weights ship in `weights/`, and `pretrained`, which reads Hugging Face models with
+`pretrained_vision`, `pretrained_text` and `sentence`.
 
 Shapes: n crops or texts of one call, D size of a feature.
 """
@@ -130,44 +131,52 @@ def clean_text(text: str) -> tuple[str, bool]:
     return text.replace("\0", " ").strip(), cut
 
 
-def resolve_vision(name: str, device: str = "cpu", precision: str = "float32") -> VisionBackbone:
-    """The vision backbone of that name, ready to encode; heavy weights load with the first crop.
+def resolve_vision(
+    name: str, device: str = "cpu", precision: str = "float32", crop_fit: str = "squash"
+) -> VisionBackbone:
+    """The vision backbone of that name, tried on two images and ready to encode.
 
     Args:
         name: `tiny`, `siglip`, `resnet50`, a Hugging Face id (`owner/model` or `owner/model@revision`), a local
             folder, or several of these joined with `+`.
         device: where it runs, such as `cpu` or `cuda:0`.
         precision: `float32`, or `bf16` / `fp16` for autocast on a GPU.
+        crop_fit: how a crop is fitted to the backbone's input: `squash`, `pad` or `processor`, see
+            `pretrained_vision.PretrainedVision`; `tiny` always squashes.
 
     Raises:
         ConfigError: no backbone has that name, or it reads text.
-        DataError: a known model whose files are not on this machine, incomplete, or not safetensors.
+        DataError: a model whose files are not on this machine, incomplete, or not safetensors, or that cannot be
+            used: it fails on the first two images, does not tell them apart, or gives one image two vectors.
     """
     if "+" in name and not Path(name).is_dir():
         names = [part.strip() for part in name.split("+")]
         if len(set(names)) != len(names):
             raise ConfigError(f"vision_backbone: {name!r} names a backbone twice")
-        return JoinedVision([resolve_vision(part, device, precision) for part in names])
+        return JoinedVision([resolve_vision(part, device, precision, crop_fit) for part in names])
     if name == "tiny":
         from stage3.features.backbones import tiny
 
         return tiny.load_vision(device)
     where = _model_id(name, "vision")
-    from stage3.features.backbones import pretrained
+    from stage3.features.backbones.pretrained_vision import PretrainedVision
 
-    return pretrained.PretrainedVision(name, where, device, precision)
+    return PretrainedVision(name, where, device, precision, crop_fit)
 
 
 def resolve_text(name: str, device: str = "cpu", precision: str = "float32") -> TextBackbone:
-    """The text backbone of that name: `tiny`, `minilm`, a Hugging Face id or a local folder; see `resolve_vision`."""
+    """The text backbone of that name: `tiny`, `minilm`, a Hugging Face id or a local folder; see `resolve_vision`.
+
+    A sentence-transformers folder is read with its pooling, dense layers, window and lower case.
+    """
     if name == "tiny":
         from stage3.features.backbones import tiny
 
         return tiny.load_text(device)
     where = _model_id(name, "text")
-    from stage3.features.backbones import pretrained
+    from stage3.features.backbones.pretrained_text import PretrainedText
 
-    return pretrained.PretrainedText(name, where, device, precision)
+    return PretrainedText(name, where, device, precision)
 
 
 def _model_id(name: str, kind: str) -> str:
@@ -180,7 +189,7 @@ def _model_id(name: str, kind: str) -> str:
         return model_id
     folder = Path(name).expanduser() if name.strip() else None
     if folder is not None and folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not any((folder / file).is_file() for file in ("config.json", "modules.json")):
             raise ConfigError(f"{kind}_backbone: folder {name!r} has no config.json; is it a Hugging Face model?")
         return str(folder)
     if name.count("/") == 1 and all(name.split("/")) and not name.startswith((".", "~")) and "\\" not in name:

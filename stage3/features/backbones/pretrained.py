@@ -1,20 +1,23 @@
 """Backbones from Hugging Face folders, through `transformers` alone: Pillow processors, safetensors, no remote code.
 
-The fingerprint is taken of the files, so that a run whose features are all stored never loads the model. Nothing is
-downloaded unless HF_HUB_OFFLINE is set to 0: `os.environ` decides, and the default is offline.
+What both kinds share; beside this file `pretrained_vision`, `pretrained_text` and, for its folders, `sentence`.
+The fingerprint is taken of the files. The first opening in a process loads the model to try it on two inputs; after
+that a run whose features are all stored needs no model. Nothing is downloaded unless HF_HUB_OFFLINE is set to 0:
+`os.environ` decides, and the default is offline.
 
-Shapes: n crops or texts of one call, L tokens of the longest, D size of a feature.
+Shapes: n crops or texts of one call, D size of a feature.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it is first imported
@@ -22,27 +25,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it 
 import torch
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stage3.errors import DataError
-from stage3.features.backbones import TextBackbone, VisionBackbone
-from stage3.storage import file_sha256, sha256
+from stage3.storage import file_sha256
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
-PREPROCESSING = {  # files besides the weights that change what comes out
-    "vision": ("config.json", "preprocessor_config.json", "processor_config.json"),
-    "text": (
-        "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
-        "special_tokens_map.json", "added_tokens.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
-        "sentence_bert_config.json",
-    ),
-}  # fmt: skip
-POOLING = "1"  # a new number for a new way of pooling
-UNUSED = ("pooler.", "lm_head.", "classifier.", "cls.")  # of a text model: mean pooling reads none of these
+POOLING = "2"  # a new number for a new way of preparing or pooling
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_LAYERS = 1000  # of a backbone; the deepest known have about 200
-LONGEST = 512  # tokens, for tokenizers that state no limit
+FAILURES = (  # what loading or running a model that does not fit raises
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
+    SafetensorError, TypeError, ValueError,
+)  # fmt: skip
+MAX_REASON = 300  # characters of another library's message
+SAME = {"cpu": 1e-3, "cuda": 3e-2}  # relative distance of one input's two vectors: rounding, not chance
+DIFFERENT = 1e-6  # relative distance below which two inputs are taken for one
+_sizes: dict[str, int] = {}  # by fingerprint: what was probed in this process
 
 
 def local_folder(name: str, model_id: str) -> Path:
@@ -74,51 +74,124 @@ def local_folder(name: str, model_id: str) -> Path:
     return Path(found)
 
 
-def fingerprint(folder: Path, kind: str) -> str:
-    """SHA-256 in hex over the weights and the preprocessing files of a model.
+class _Refusing:
+    """Turns what another library raises into one line that names the backbone; a context manager."""
 
-    Raises:
-        DataError: there are no safetensors weights, or no config.json.
-    """
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        other = [p.name for p in folder.glob("*.bin")]
-        raise DataError(
-            f"{folder}: no safetensors weights" + (f" ({other[0]} could run code and is not opened)" if other else "")
-        )
-    digest = hashlib.sha256(f"{kind} {POOLING}".encode())
-    for path in [*weights, *(folder / name for name in PREPROCESSING[kind] if (folder / name).is_file())]:
-        digest.update(f"\n{path.name}\n".encode())
-        digest.update(bytes.fromhex(file_sha256(path, links=True)))
-    return digest.hexdigest()
+    def __init__(self, backbone: Pretrained, what: str) -> None:
+        self.backbone, self.what = backbone, what
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        # `tokenizers` raises plain Exception, and nothing narrower, for a vocabulary that it cannot use.
+        if error is None or isinstance(error, DataError):
+            return
+        if kind is Exception or isinstance(error, FAILURES):
+            reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+            raise self.backbone._refuse(f"{self.what}: {reason}") from None
 
 
-class _Pretrained:
-    """What both kinds share: where the files are, when the model loads, and that it never learns."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bar and the table that transformers prints over weights: missing ones are judged here."""
+    from transformers.utils import logging
+
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
+class Pretrained:
+    """What both kinds share: where the files are, when the model loads, that it never learns, and its probe."""
 
     kind: str
+    fingerprint: str
 
     def __init__(self, name: str, model_id: str, device: str, precision: str) -> None:
         self.name = name
-        self.folder = local_folder(name, model_id)
+        self.root = self.folder = local_folder(name, model_id)  # `folder` holds the model itself
         self.device = torch.device(device)
         self.precision = precision
-        digest = fingerprint(self.folder, self.kind)
-        # Autocast changes the numbers a little, so it is part of what a stored vector is known by.
-        self.fingerprint = sha256(f"{digest} {precision}".encode()) if precision in AUTOCAST else digest
+
+    def refusing(self, what: str) -> _Refusing:
+        """A context in which any failure of another library becomes one line."""
+        return _Refusing(self, what)
 
     def _refuse(self, problem: object) -> DataError:
         return DataError(f"backbone {self.name!r} ({self.folder}): {' '.join(str(problem).split())}")
+
+    def _fingerprint(self, files: Sequence[Path], *settings: str) -> str:
+        """SHA-256 in hex over weights, preprocessing files as far as they exist, and settings.
+
+        Raises:
+            DataError: there are no safetensors weights.
+        """
+        weights = sorted(self.folder.glob("*.safetensors"))
+        if not weights:
+            other = [p.name for p in self.folder.glob("*.bin")]
+            raise DataError(
+                f"{self.folder}: no safetensors weights"
+                + (f" ({other[0]} could run code and is not opened)" if other else "")
+            )
+        # Autocast changes the numbers a little, so it is part of what a stored vector is known by.
+        autocast = [self.precision] if self.precision in AUTOCAST else []
+        digest = hashlib.sha256(" ".join([self.kind, POOLING, *settings, *autocast]).encode())
+        for path in [*weights, *(file for file in files if file.is_file())]:
+            digest.update(f"\n{path.relative_to(self.root).as_posix()}\n".encode())
+            digest.update(bytes.fromhex(file_sha256(path, links=True)))
+        return digest.hexdigest()
+
+    @abstractmethod
+    def _probe(self) -> tuple[Tensor, Tensor]:
+        """(1, D) of one input alone, and (2, D) of the same beside another one that is as large as inputs get."""
+
+    @torch.inference_mode()
+    def probed_size(self) -> int:
+        """D, from the one guarded try at opening: the backbone works on two inputs, or it is refused.
+
+        The model loads for it, once per process and fingerprint.
+
+        Raises:
+            DataError: the model fails; one input has two vectors; two inputs have one.
+        """
+        if self.fingerprint not in _sizes:
+            with self.refusing("cannot be used"):
+                alone, together = (features.float().cpu() for features in self._probe())
+            if alone.ndim != 2 or together.shape != (2, alone.shape[1]) or not alone.shape[1]:
+                raise self._refuse(f"cannot be used: features of shape {tuple(together.shape)}, expected (2, D)")
+            if not together.isfinite().all():
+                raise self._refuse("cannot be used: its features are not finite")
+            largest = together.abs().max()
+            if (alone[0] - together[0]).abs().max() > SAME[self.device.type] * largest:
+                raise self._refuse(
+                    "cannot be used: one input gives two vectors, so they depend on chance or on what else is encoded"
+                )
+            if (together[0] - together[1]).abs().max() <= DIFFERENT * largest:
+                raise self._refuse("cannot be used: two different inputs give the same vector")
+            _sizes[self.fingerprint] = alone.shape[1]
+        return _sizes[self.fingerprint]
+
+    def _checked(self, features: Tensor) -> Tensor:
+        features = features.float().cpu()
+        expected = (len(features), _sizes[self.fingerprint])
+        if features.shape != expected:
+            raise self._refuse(f"features of shape {tuple(features.shape)}, expected {expected}")
+        return features
 
     @cached_property
     def config(self) -> Any:
         """The model's own configuration."""
         from transformers import AutoConfig
 
-        try:
+        with self.refusing("its config.json is not usable"):
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._refuse(f"its config.json is not usable: {error}") from None
         # Sizes are compared with the weights before anything is allocated; layers are made one by one before that.
         for name, n in _whole_numbers(config.to_dict()):
             if n > MAX_LAYERS and ("layer" in name or "depth" in name):
@@ -131,7 +204,7 @@ class _Pretrained:
         from transformers import AutoModel
 
         self.config  # noqa: B018  a bad config is refused in its own words
-        try:
+        with self.refusing("its weights do not load"), _quiet():
             model, loading = AutoModel.from_pretrained(
                 self.folder,
                 trust_remote_code=False,
@@ -140,8 +213,6 @@ class _Pretrained:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise self._refuse(f"its weights do not load: {error}") from None
         used, prefix = self._tower(model)
         absent = [k for k in loading["missing_keys"] if k.startswith(prefix) and self._needed(k[len(prefix) :])]
         if absent:
@@ -170,123 +241,6 @@ class _Pretrained:
         return nullcontext()
 
 
-class PretrainedVision(_Pretrained, VisionBackbone):
-    """A vision model: the pooled output of its vision tower, or the mean of its last map where it has no pooling."""
-
-    kind = "vision"
-
-    def __init__(self, name: str, model_id: str, device: str = "cpu", precision: str = "float32") -> None:
-        super().__init__(name, model_id, device, precision)
-        config = getattr(self.config, "vision_config", None) or self.config
-        size = (getattr(config, "hidden_sizes", None) or [getattr(config, "hidden_size", 0)])[-1]
-        if not size or not (hasattr(config, "num_channels") or hasattr(config, "image_size")):
-            raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is not a vision backbone")
-        self.sizes = (int(size),)
-        side = max(_numbers(getattr(self.processor, "size", None)), default=224)
-        self.short_side = round(side / (getattr(self.processor, "crop_pct", None) or 1.0))
-
-    @cached_property
-    def processor(self) -> Any:
-        """The model's own image processor, in its Pillow version."""
-        from transformers import AutoImageProcessor
-
-        try:
-            processor = AutoImageProcessor.from_pretrained(
-                self.folder, backend="pil", trust_remote_code=False, local_files_only=True
-            )
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            raise self._refuse(f"no usable image preprocessing (preprocessor_config.json): {error}") from None
-        if getattr(processor, "backend", "pil") != "pil":
-            raise self._refuse(f"{type(processor).__name__} has no Pillow version")
-        return processor
-
-    def prepare(self, image: Image.Image) -> Any:
-        """See the base class."""
-        values = self.processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"]
-        return values[0].float()
-
-    @torch.inference_mode()
-    def encode_prepared(self, prepared: Sequence[Any]) -> Tensor:
-        """See the base class."""
-        if not prepared:
-            return torch.zeros(0, *self.sizes)
-        with self._autocast():
-            out = self.model(pixel_values=torch.stack(list(prepared)).to(self.device))
-        return _checked(self, _pooled(out), self.sizes[0])
-
-    def _needed(self, key: str) -> bool:
-        return not key.startswith(("classifier.", "mask_token", "embeddings.mask_token"))
-
-
-def _pooled(out: Any) -> Tensor:
-    """(n, D) from a vision model's output: its own pooling, else the mean over tokens or over the map."""
-    pooled = getattr(out, "pooler_output", None)
-    if isinstance(pooled, Tensor):
-        return pooled.flatten(1)
-    last: Tensor = out.last_hidden_state
-    return last.mean(dim=1) if last.ndim == 3 else last.flatten(2).mean(dim=2)
-
-
-class PretrainedText(_Pretrained, TextBackbone):
-    """A BERT-like text model: the mean of its last hidden states over the tokens that exist."""
-
-    kind = "text"
-
-    def __init__(self, name: str, model_id: str, device: str = "cpu", precision: str = "float32") -> None:
-        super().__init__(name, model_id, device, precision)
-        config = getattr(self.config, "text_config", None) or self.config
-        self.size = int(getattr(config, "hidden_size", 0) or getattr(config, "dim", 0))
-        if not self.size or not hasattr(config, "vocab_size"):
-            raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is not a text backbone")
-        limits = [getattr(config, "max_position_embeddings", 0) - _position_offset(config)]
-        limits.append(self._stated_limit())
-        limits.append(int(min(self.tokenizer.model_max_length, 10**9)))
-        self.max_tokens = min([n for n in limits if 0 < n < 10**6], default=LONGEST)
-
-    def _stated_limit(self) -> int:
-        """The longest text in tokens that sentence-transformers' own file states, 0 when it states none."""
-        path = self.folder / "sentence_bert_config.json"
-        if not path.is_file():
-            return 0
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise self._refuse(f"{path.name} does not read: {error}") from None
-        limit = values.get("max_seq_length") if isinstance(values, dict) else None
-        return limit if isinstance(limit, int) else 0
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The model's own tokenizer."""
-        from transformers import AutoTokenizer
-
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        try:
-            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            raise self._refuse(f"its tokenizer does not load: {error}") from None
-
-    @torch.inference_mode()
-    def encode_counted(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
-        """See the base class."""
-        if not texts:
-            return torch.zeros(0, self.size), []
-        special = self.tokenizer.num_special_tokens_to_add()
-        plain = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        cut = [len(ids) + special > self.max_tokens for ids in plain]
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        ).to(self.device)
-        with self._autocast():
-            hidden = self.model(**tokens).last_hidden_state.float()
-        mask = tokens["attention_mask"][..., None].float()  # (n, L, 1)
-        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-        return _checked(self, mean, self.size), cut
-
-    def _needed(self, key: str) -> bool:
-        return not key.startswith(UNUSED)
-
-
 def _whole_numbers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
     """Every whole number of a configuration with the name that it stands under."""
     if isinstance(value, Mapping):
@@ -297,29 +251,3 @@ def _whole_numbers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
             yield from _whole_numbers(inner, name)
     elif isinstance(value, int):
         yield name, value
-
-
-def _position_offset(config: Any) -> int:
-    """Positions that RoBERTa-like models keep for padding."""
-    return (
-        2 if "roberta" in str(getattr(config, "model_type", "")) or getattr(config, "model_type", "") == "mpnet" else 0
-    )
-
-
-def _numbers(size: Any) -> Iterable[int]:
-    """The sizes in a processor's `size`: a number, or a mapping such as {"shortest_edge": 224}."""
-    values = (
-        [size[key] for key in size]
-        if isinstance(size, Mapping)
-        else vars(size).values()
-        if hasattr(size, "__dict__")
-        else [size]
-    )
-    return [v for v in values if isinstance(v, int)]
-
-
-def _checked(backbone: _Pretrained, features: Tensor, size: int) -> Tensor:
-    features = features.float().cpu()
-    if features.ndim != 2 or features.shape[1] != size:
-        raise DataError(f"backbone {backbone.name!r}: features of shape {tuple(features.shape)}, expected (n, {size})")
-    return features

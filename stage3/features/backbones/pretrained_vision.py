@@ -1,0 +1,156 @@
+"""Image models from Hugging Face folders.
+
+Shapes: n crops of one call, H and W the sides that the model takes, D size of a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stage3.features.backbones import VisionBackbone
+from stage3.features.backbones.pretrained import Pretrained
+
+PREPROCESSING = ("config.json", "preprocessor_config.json", "processor_config.json")
+MAX_SIDE = 4096  # pixels, of what a processor may ask for
+WHOLE = {"do_resize": False, "do_center_crop": False, "do_pad": False}  # for a crop that is fitted already
+
+
+class PretrainedVision(Pretrained, VisionBackbone):
+    """An image model: the pooled output of its vision tower, or the mean of its last map where it has no pooling.
+
+    Args:
+        name: as given to `resolve_vision`.
+        model_id: a folder or a Hugging Face id.
+        device: where it runs.
+        precision: `float32`, or `bf16` / `fp16` for autocast on a GPU.
+        crop_fit: `squash` and `pad` show the model the whole crop, stretched or with borders in its mean color;
+            `processor` leaves it to the model's own image processor, which often cuts to the center.
+    """
+
+    kind = "vision"
+
+    def __init__(
+        self, name: str, model_id: str, device: str = "cpu", precision: str = "float32", crop_fit: str = "squash"
+    ) -> None:
+        super().__init__(name, model_id, device, precision)
+        self.crop_fit = crop_fit
+        self.fingerprint = self._fingerprint([self.folder / file for file in PREPROCESSING], crop_fit)
+        config = getattr(self.config, "vision_config", None) or self.config
+        if not (hasattr(config, "num_channels") or hasattr(config, "image_size")):
+            raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is not a vision backbone")
+        self.target = self._target(config)
+        self.short_side = max(self.target)
+        if crop_fit == "processor":
+            asked = max(_sides(getattr(self.processor, "size", None)), default=self.short_side)
+            self.short_side = round(asked / (getattr(self.processor, "crop_pct", None) or 1.0))
+        self.sizes = (self.probed_size(),)
+
+    @cached_property
+    def processor(self) -> Any:
+        """The model's own image processor, in its Pillow version."""
+        from transformers import AutoImageProcessor
+
+        with self.refusing("no usable image preprocessing (preprocessor_config.json)"):
+            processor = AutoImageProcessor.from_pretrained(
+                self.folder, backend="pil", trust_remote_code=False, local_files_only=True
+            )
+        if getattr(processor, "backend", "pil") != "pil":
+            raise self._refuse(f"{type(processor).__name__} has no Pillow version")
+        asked = [side for name in ("size", "crop_size") for side in _sides(getattr(processor, name, None))]
+        if max(asked, default=1) > MAX_SIDE:
+            raise self._refuse(f"its preprocessing asks for {max(asked)} pixels, more than {MAX_SIDE}")
+        return processor
+
+    def _target(self, config: Any) -> tuple[int, int]:
+        """(H, W) of what the model takes: what its processor makes of a square image."""
+        stated = max(_sides(getattr(config, "image_size", None)), default=224)
+        square = Image.new("RGB", (min(stated, MAX_SIDE),) * 2)
+        with self.refusing("no usable image preprocessing (preprocessor_config.json)"):
+            made = self._processed(square)
+        if made.ndim != 3:
+            raise self._refuse(f"its preprocessing gives {made.ndim - 1}-dimensional patches or tiles, not one image")
+        return made.shape[1], made.shape[2]
+
+    def prepare(self, image: Image.Image) -> Any:
+        """See the base class."""
+        image = image.convert("RGB")
+        if self.crop_fit == "processor":
+            return self._processed(image)
+        return self._processed(self._fitted(image), **WHOLE)
+
+    def _processed(self, image: Image.Image, **changes: bool) -> Tensor:
+        values: Tensor = self.processor(images=image, return_tensors="pt", **changes)["pixel_values"]
+        return values[0].float()
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        """The whole crop at (H, W): stretched, or centered between borders."""
+        height, width = self.target
+        stated = getattr(self.processor, "resample", None)  # transformers resizes bilinearly where none is stated
+        how = Image.Resampling.BILINEAR if stated is None else Image.Resampling(int(stated))
+        if self.crop_fit == "squash":
+            return image.resize((width, height), how)
+        scale = min(width / image.width, height / image.height)
+        inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        out = Image.new("RGB", (width, height), self._border)
+        out.paste(image.resize(inner, how), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return out
+
+    @cached_property
+    def _border(self) -> tuple[int, int, int]:
+        """The color that is 0 to the model; middle gray where its processor names no mean."""
+        mean = np.asarray(getattr(self.processor, "image_mean", None) or 0.5, dtype=np.float64).ravel()
+        red, green, blue = np.broadcast_to((mean * 255).round().clip(0, 255), 3).astype(int).tolist()
+        return red, green, blue
+
+    @torch.inference_mode()
+    def encode_prepared(self, prepared: Sequence[Any]) -> Tensor:
+        """See the base class."""
+        return self._checked(self._encode(prepared)) if prepared else torch.zeros(0, *self.sizes)
+
+    def _encode(self, prepared: Sequence[Tensor]) -> Tensor:
+        with self._autocast():
+            return _pooled(self.model(pixel_values=torch.stack(list(prepared)).to(self.device)))
+
+    def _probe(self) -> tuple[Tensor, Tensor]:
+        tall, wide = Image.new("RGB", (40, 120), "white"), Image.new("RGB", (120, 40), (200, 40, 30))
+        tall.paste("black", (0, 0, 20, 120))
+        wide.paste((30, 60, 200), (0, 20, 120, 40))
+        prepared = [self.prepare(image) for image in (tall, wide)]
+        sizes = [tuple(values.shape[1:]) for values in prepared]
+        if self.crop_fit == "processor" and sizes[0] != sizes[1]:
+            raise self._refuse(
+                "its own processor gives tall and wide panels different sizes; set crop_fit to squash or pad"
+            )
+        if sizes != [self.target] * 2:
+            raise self._refuse(f"its processor gives {sizes[0]} pixels where {self.target} were asked for")
+        return self._encode(prepared[:1]), self._encode(prepared)
+
+    def _needed(self, key: str) -> bool:
+        return not key.startswith(("classifier.", "mask_token", "embeddings.mask_token"))
+
+
+def _pooled(out: Any) -> Tensor:
+    """(n, D) from a vision model's output: its own pooling, else the mean over tokens or over the map."""
+    pooled = getattr(out, "pooler_output", None)
+    if isinstance(pooled, Tensor):
+        return pooled.flatten(1)
+    last: Tensor = out.last_hidden_state
+    return last.mean(dim=1) if last.ndim == 3 else last.flatten(2).mean(dim=2)
+
+
+def _sides(size: Any) -> Iterable[int]:
+    """The sides in pixels in a stated size: a number, a list, or a mapping such as {"shortest_edge": 224}."""
+    if isinstance(size, Mapping):
+        values = [size[key] for key in size]
+    elif isinstance(size, list | tuple):
+        values = list(size)
+    else:
+        values = list(vars(size).values()) if hasattr(size, "__dict__") else [size]
+    return [v for v in values if isinstance(v, int) and v > 0]
