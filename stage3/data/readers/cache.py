@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,8 @@ from stage3.data.table import DataReport, PanelTable
 from stage3.errors import DataError, StorageError
 from stage3.storage import file_sha256, pid_alive, rename, sha256
 
-VERSION = 2  # of the rules: a change to what a reader makes of the same files raises it
+MOST_BOOKS = 20  # named in the report with their page counts
+VERSION = 3  # of the rules: a change to what a reader makes of the same files raises it
 # Not faults of a page: it is listed, and just not part of what is trained on, or nothing was ever found on it.
 NOT_DAMAGE = frozenset({"label", "label_missing", "no_panel_file", "panel_file_ambiguous", "no_panels"})
 
@@ -163,10 +165,13 @@ def table_facts(table: PanelTable) -> dict[str, object]:
     numbers, pages = np.unique(per_page, return_counts=True)
     dialogue = (table.panels["dialogue"] != "").to_numpy()
     description = (table.panels["description"] != "").to_numpy()
+    per_book = table.pages["book_id"].value_counts()
     no_image = (table.pages["image_path"] == "").to_numpy()
     return {
         "panels": len(table),
-        "books": int(table.pages["book_id"].nunique()),
+        "books": len(per_book),
+        "pages_per_book": {str(book): int(n) for book, n in sorted(per_book.items(), key=_largest)[:MOST_BOOKS]},
+        "books_of_one_page": int((per_book == 1).sum()),
         "panels_per_page": {str(n): int(k) for n, k in zip(numbers, pages, strict=True)},
         "single_panel_share": _share(per_page == 1),
         "textless_share": _share(~(dialogue | description)),
@@ -177,6 +182,10 @@ def table_facts(table: PanelTable) -> dict[str, object]:
         **_spans(table),
         "pages_by_type": {str(k): int(v) for k, v in table.pages["page_type"].value_counts().items()},
     }
+
+
+def _largest(book: tuple[Any, int]) -> tuple[int, str]:
+    return -book[1], str(book[0])
 
 
 def _spans(table: PanelTable) -> dict[str, int]:

@@ -8,13 +8,15 @@ import ntpath
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from stage3.data.readers.books import guessed_books
 from stage3.data.readers.names import chunks, exact_key, normal_key
 from stage3.data.table import DataReport
 from stage3.errors import DataError
@@ -80,7 +82,7 @@ def read_manifest(path: Path, report: DataReport) -> Manifest:
     if not lines:
         raise DataError(f"{path}: the manifest lists no page")
     made = Manifest(path, *(pa.concat_arrays(columns.pop(0)) for _ in COLUMNS + OPTIONAL))  # pieces freed on the way
-    return _without_repeats(made, np.concatenate(lines), report)
+    return _with_guessed_books(_without_repeats(made, np.concatenate(lines), report), report)
 
 
 def _batches(rows: Iterator[tuple[str, str, str, str, int]]) -> Iterator[list[list[Any]]]:
@@ -117,11 +119,17 @@ def _rows(file: TextIO, path: Path, report: DataReport) -> Iterator[tuple[str, s
                 report.pages_listed += 1
                 report.skip("id_invalid", f"{path}:{here}: canonical_id: {page_id!r} names no page")
             else:
-                book = (row[at_book].strip() if at_book >= 0 else "") or book_of(page_id, report)
+                book = (row[at_book].strip() if at_book >= 0 else "") or folder_of(page_id)
                 sha256 = _sha256(row[at_sha256], f"{path}:{here}") if at_sha256 >= 0 else ""
                 yield page_id, image, book, sha256, here
     except csv.Error as error:
         raise DataError(f"{path}:{line}: {error}. Check the quotes of this row.") from None
+
+
+def folder_of(page_id: str) -> str:
+    """The id's parent folder, "" for an id without one."""
+    cut = max(page_id.rfind("/"), page_id.rfind("\\"))
+    return page_id[:cut].replace("\\", "/") if cut > 0 else ""
 
 
 def _quote_hint(row: list[str], width: int) -> str:
@@ -183,26 +191,21 @@ def is_junk(name: str) -> bool:
     return leaf[:2] == "._" or leaf.lower() in JUNK_NAMES
 
 
-_REPEATED = re.compile(r"(.+?)_\1")
-_PAGE_NUMBER = re.compile(r"(\.[A-Za-z]{3,4})*$|[\s_-]*\bp?\d+$")
-
-
-def book_of(page_id: str, report: DataReport) -> str:
-    """The id's parent folder; for an id without one, its name without the page number (counted as a guess).
+def _with_guessed_books(manifest: Manifest, report: DataReport) -> Manifest:
+    """Give pages without a folder the book that their ids suggest, each counted as a guess.
 
     Flat ids such as `Book 1_Book 1 - p000.jpg` would otherwise all fall into one nameless book, and a split by book
     would be impossible.
     """
-    cut = max(page_id.rfind("/"), page_id.rfind("\\"))
-    if cut > 0:
-        return page_id[:cut].replace("\\", "/")
-    report.note("book_guessed", page_id)
-    if repeated := _REPEATED.match(page_id):
-        return repeated.group(1)
-    stem = page_id
-    for _ in range(2):  # extension, then number
-        stem = _PAGE_NUMBER.sub("", stem, count=1)
-    return stem.strip(" -_") or "unnamed"
+    flat = pc.equal(manifest.books, "")
+    if not pc.any(flat).as_py():
+        return manifest
+    ids = manifest.ids.filter(flat).to_pylist()
+    for page_id in ids[: DataReport.MAX_EXAMPLES]:
+        report.note("book_guessed", page_id, 0)
+    report.counts["book_guessed"] += len(ids)
+    guessed = pa.array(guessed_books(ids), pa.large_string())
+    return replace(manifest, books=pc.replace_with_mask(manifest.books, flat, guessed))
 
 
 def _without_repeats(manifest: Manifest, lines: np.ndarray, report: DataReport) -> Manifest:

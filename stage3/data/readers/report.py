@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stage3.cli import percent
+from stage3.cli import counted, percent
 from stage3.data.table import DataReport
 
 BAR = 40  # characters of the longest bar
 MANY_TALL = 20  # panels; fewer say nothing about the whole
+MOST_BOOKS = 5  # named with their page counts
 SHOWN = 3  # first paths shown of each reason
 
 REASONS = {
@@ -87,7 +88,7 @@ def report_lines(report: DataReport) -> list[str]:
     """The report as lines of text, for `data check` and for the first lines of a training run."""
     lines = [*_source(report), *_left_out(report)]
     if report.pages_kept:
-        lines += [*_found(report), *_histogram(report), *_coverage(report)]
+        lines += [*_found(report), *_books(report), *_histogram(report), *_coverage(report)]
     return [*lines, *_anomalies(report), *_splits(report)]
 
 
@@ -129,6 +130,22 @@ def _found(report: DataReport) -> list[str]:
 def _pairs(values: Mapping[str, Any], most: int = 10) -> str:
     shown = [f"{name} {n:,}" for name, n in list(values.items())[:most]]
     return ", ".join(shown) + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def _books(report: DataReport) -> list[str]:
+    facts = report.facts
+    largest: dict[str, int] = facts.get("pages_per_book", {})
+    if not largest:
+        return []
+    named = ", ".join(f"{book[:40]} {counted(n, 'page')}" for book, n in list(largest.items())[:MOST_BOOKS])
+    more = facts["books"] - min(len(largest), MOST_BOOKS)
+    lines = [f"Books ({facts['books']:,}): {named}{f' and {more:,} more' if more else ''}."]
+    if (single := facts["books_of_one_page"]) > 1:
+        lines.append(
+            f"{counted(single, 'book')} of one page each: if they are pages of one comic, training and test share it. "
+            "Give the manifest a column 'book'."
+        )
+    return lines
 
 
 def _histogram(report: DataReport) -> list[str]:
