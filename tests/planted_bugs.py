@@ -251,6 +251,13 @@ BUGS = (
         "tests/data/test_readers.py -k flat_album_never",
     ),
     Bug(
+        "data only the first bad row is told",
+        "stage3/data/readers/manifest_rows.py",
+        "rows = [f\"{self.path}:{line}: {what}\" for line, what in self.found]",
+        "rows = [f\"{self.path}:{line}: {what}\" for line, what in self.found][:1]",
+        "tests/data/test_bad_input.py -k all_bad_rows",
+    ),
+    Bug(
         "data a split by page",
         "stage3/data/splits.py",
         "of_page: np.ndarray = split_of_book[books]",

@@ -71,7 +71,7 @@ def listed_pages(config: Config) -> pd.DataFrame:
         ConfigError, DataError: the data set, its manifest or labels cannot be read.
     """
     source = source_of(config)
-    manifest = read_manifest(source.manifest, DataReport())
+    manifest = read_manifest(source.manifest, DataReport(), skip_bad_rows=config.skip_bad_rows)
     if config.limit_pages:
         manifest = manifest.head(config.limit_pages)
     frame = pd.DataFrame(

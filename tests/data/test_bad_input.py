@@ -21,7 +21,7 @@ from reader_world import (
 )
 
 from stage3.batches.dataset import Dataset
-from stage3.data import readers
+from stage3.data import page_check, readers
 from stage3.data.table import PanelTable
 from stage3.errors import DataError
 from stage3.runs import RunFolder
@@ -472,6 +472,9 @@ ACCEPTED: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
     "long-id": (HEADER + "x/" + "y" * 300 + ",b\n", {"no_panel_file": 1}, {}),
     "junk": (HEADER + "__MACOSX/a,b\nx/._a,b\nx/b,c/Thumbs.db\nx/.DS_Store,d\n", {}, {"junk_row": 4}),
     "blank-lines": (HEADER + "\n\n", {}, {}),
+    "spreadsheet-lines": (HEADER + ",\n , \n,,,\n" * 184, {}, {}),
+    "spreadsheet-cells": (HEADER + f"{CLEAN[0]},images/{CLEAN[0]}.png,,,\n", {}, {"repeated_row": 1}),
+    "spreadsheet-columns": ("canonical_id,absolute_image_path,,\n", {}, {"manifest_column_ignored": 0}),
     "sha256-empty": (HASHED, {}, {"manifest_column_ignored": 0}),
     "extra-column": ("canonical_id,absolute_image_path,note\n", {}, {"manifest_column_ignored": 1}),
 }
@@ -489,6 +492,76 @@ def test_manifest_oddities_that_are_read(case: str, tmp_path: Path, reference: d
     for code, n in counts.items():
         assert table.report.counts[code] == n
     assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+BAD_ROWS = [  # each beside sound rows; the first of two that contradict each other counts
+    ("../../etc/passwd,b", "absolute path or leaves its folder"),
+    ("short", "1 fields where the header has 2"),
+    ("x/long,b,c", "3 fields where the header has 2; a path with a comma needs double quotes"),
+    ('x/open,"b', "a quoted field spans several lines"),
+    ('x/closed,"b"c', "expected after"),
+    ("x/nul\0,b", "contains a NUL"),
+    (f'"{CLEAN[1].upper()}",images/other.png', "differ only in case"),
+    (f'"{CLEAN[2]}.jpg",images/{CLEAN[2]}.jpg', "differ only in case, separators or extension"),
+    (f'"{CLEAN[3]}",images/other.png', "with another image"),
+]
+
+
+def with_bad_rows(world: World) -> Path:
+    world.rows = [row for row, _ in BAD_ROWS] + [",", f'"{CLEAN[4]}","images/{CLEAN[4]}.png"']
+    return world.write_manifest()
+
+
+def test_all_bad_rows_of_a_manifest_are_listed_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    path = with_bad_rows(world)
+    with pytest.raises(DataError, match=r"9 bad rows.*--skip_bad_rows") as caught:
+        world.load()
+    head, *listed = str(caught.value).splitlines()
+    assert head.startswith(f"{path}: ")
+    assert len(listed) == len(BAD_ROWS)
+    for number, (line, (_, message)) in enumerate(zip(listed, BAD_ROWS, strict=True), start=2 + len(CLEAN)):
+        assert line.startswith(f"{path}:{number}: ")
+        assert message in line
+
+
+def test_bad_rows_are_left_out_and_counted_on_request(tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    world = World(tmp_path / "w")
+    with_bad_rows(world)
+    table = world.load(skip_bad_rows=True, max_skip_fraction=0.0)
+    assert table.report.skipped == {"bad_row": len(BAD_ROWS)}
+    assert table.report.counts["repeated_row"] == 1
+    assert len(table.report.examples["page:bad_row"]) == len(BAD_ROWS)
+    assert table.pages["page_id"].tolist() == CLEAN
+    assert_clean_pages_unchanged(table, reference["vlm"])
+    assert page_check.listed_pages(world.config(skip_bad_rows=True))["page_id"].tolist() == CLEAN
+
+
+def test_a_quote_that_closes_rows_later_takes_neither_its_end_nor_the_rows_between(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    world.rows = ['x/a,"b', f'"{CLEAN[0]}","images/{CLEAN[0]}.png"', 'x/c,d"', 'x/e,12" vinyl.jpg']
+    world.write_manifest()
+    table = world.load(skip_bad_rows=True)
+    assert table.report.skipped == {"bad_row": 2, "no_panel_file": 1}
+    assert table.report.counts["repeated_row"] == 1
+
+
+def test_damaged_pages_are_a_share_of_pages_that_could_be_wanted(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    labels = dict(zip(CLEAN, ["story", "splash", "splash", "splash", "cover", "cover"], strict=True))
+    with pytest.raises(DataError, match=r"3 of 4 pages are damaged.* splash 3; choose .* --keep_labels") as caught:
+        labeled(world, labels, max_skip_fraction=0.7)
+    assert "label_unknown" in str(caught.value)
+    assert labeled(world, labels, max_skip_fraction=0.75).report.pages_kept == 1
+    world.rows = [",b"]
+    world.write_manifest()
+    with pytest.raises(DataError, match="4 of 5 pages are damaged"):
+        labeled(world, labels, max_skip_fraction=0.75)
+
+
+def test_keep_labels_is_named_where_every_label_is_unknown(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none kept .*splash 6; choose those to use with --keep_labels"):
+        labeled(World(tmp_path / "w"), dict.fromkeys(CLEAN, "splash"))
 
 
 def test_too_many_damaged_pages_refuse_the_run_but_not_the_check(tmp_path: Path) -> None:

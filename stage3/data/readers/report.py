@@ -23,6 +23,7 @@ REASONS = {
     "no_panels": "the page's list of panels is empty",
     "no_usable_panel": "no panel has a valid box or text",
     "id_invalid": "the id is not a page's",
+    "bad_row": "the row of the manifest cannot be used",
     "scale": "boxes in an unknown unit",
     "page_size": "boxes in pixels of a page of unknown size",
     "panels_missing": "no list of panels in the file",
@@ -110,7 +111,7 @@ def _left_out(report: DataReport) -> list[str]:
     if not report.facts.get("labels_file"):
         lines.append("No labels file: every page counts as story.")
     elif unknown := report.facts.get("unknown_labels"):
-        lines.append(f"Unknown labels: {_pairs(unknown)}.")
+        lines.append(f"Unknown labels: {_pairs(unknown)}. Choose those to use with --keep_labels.")
     return lines
 
 

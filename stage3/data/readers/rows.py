@@ -33,7 +33,7 @@ from stage3.data.readers.names import (
 from stage3.data.readers.rules import PageInfo, finish, flatten
 from stage3.data.readers.source import DataSource
 from stage3.data.readers.writer import TableWriter
-from stage3.data.table import DataReport
+from stage3.data.table import UNWANTED, DataReport
 
 SMALL = 20_000  # pages up to which every image's header is read, and equal images are looked for
 
@@ -71,7 +71,7 @@ def build(
     report = DataReport()
     # Labels first: parsing them takes the most memory, and it is free again before the manifest's columns are there.
     labels = None if source.labels is None else read_labels(source.labels, config.keep_labels, report)
-    manifest = read_manifest(source.manifest, report)
+    manifest = read_manifest(source.manifest, report, skip_bad_rows=config.skip_bad_rows)
     all_ids = manifest.ids  # files are matched against all of them: a limit must not change which file is whose
     if config.limit_pages > len(manifest):
         report.note("limit_beyond_data", f"limit_pages {config.limit_pages}, {len(manifest)} pages listed")
@@ -83,7 +83,6 @@ def build(
         codes = labels.of_pages(manifest.ids, report)
         keep = select(labels, codes, manifest.ids, config.keep_labels, report)
     report.facts["labels_file"] = "" if source.labels is None else source.labels.name
-    report.facts["considered"] = int(keep.sum())
     base = source.manifest.resolve().parent
     writer = TableWriter(folder)
     made = Build(
@@ -103,6 +102,7 @@ def build(
     finally:
         writer.close()
     report.pages_kept = writer.pages_written
+    report.facts["considered"] = report.pages_listed - sum(report.skipped[reason] for reason in UNWANTED)
     if made.small:
         report.facts["duplicate_images"] = duplicate_images(made.pages_with_image, report)
     return report, made.image_finder.folders
