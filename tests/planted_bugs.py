@@ -253,9 +253,16 @@ BUGS = (
     Bug(
         "data only the first bad row is told",
         "stage3/data/readers/manifest_rows.py",
-        "rows = [f\"{self.path}:{line}: {what}\" for line, what in self.found]",
-        "rows = [f\"{self.path}:{line}: {what}\" for line, what in self.found][:1]",
+        'rows = [f"{self.path}:{line}: {what}" for line, what in self.found]',
+        'rows = [f"{self.path}:{line}: {what}" for line, what in self.found][:1]',
         "tests/data/test_bad_input.py -k all_bad_rows",
+    ),
+    Bug(
+        "data a word is no text on every panel that says it",
+        "stage3/data/readers/no_text.py",
+        "n >= KNOWN_COUNT and share >= KNOWN_SHARE",
+        "n >= 1",
+        "tests/data/test_bad_input.py -k somebody_says",
     ),
     Bug(
         "data a split by page",

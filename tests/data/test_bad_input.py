@@ -14,6 +14,7 @@ from reader_world import (
     CLEAN,
     SIZE,
     World,
+    aligned_page,
     assert_clean_pages_unchanged,
     ocr_page,
     panels_of,
@@ -42,13 +43,16 @@ SKIPPED: dict[str, tuple[Any, str]] = {
     "empty": (b"", "json_empty"),
     "blank": (b" \n\t", "json_empty"),
     "truncated": (GOOD[:-40], "json_syntax"),
-    "code-fence": (b"```json\n" + GOOD + b"\n```", "json_syntax"),
+    "truncated-in-a-code-fence": (b"```json\n" + GOOD[:-40], "json_syntax"),
+    "two-code-fences": (b"```json\n" + GOOD + b"\n```\n```json\n" + GOOD + b"\n```", "json_syntax"),
     "two-objects": (GOOD + b"\n" + GOOD, "json_syntax"),
     "trailing-comma": (GOOD[:-1] + b",}", "json_syntax"),
     "single-quotes": (GOOD.replace(b'"', b"'"), "json_syntax"),
     "utf-16-without-bom": (GOOD.decode().encode("utf-16-le"), "json_syntax"),
     "latin-1": (GOOD.replace(b"a page", b"\xe9t\xe9"), "json_encoding"),
-    "list": ([vlm_page()], "json_not_object"),
+    "list-of-two": ([vlm_page(), vlm_page()], "json_not_object"),
+    "list-of-panels": (vlm_page()["panels"], "json_not_object"),
+    "empty-list": ([], "json_not_object"),
     "null": (b"null", "json_not_object"),
     "string": (b'"panels"', "json_not_object"),
     "deep-nesting": (b"[" * 100_000 + b"]" * 100_000, "json_too_deep"),
@@ -234,7 +238,14 @@ def test_ocr_page_of_unknown_size_is_skipped(tmp_path: Path) -> None:
     assert world.load().report.skipped == {"page_size": 1}
 
 
+FENCE = b"```"
 ENCODED = {
+    "code-fence": (FENCE + b"json\n" + GOOD + b"\n" + FENCE, vlm_page()),
+    "code-fence-without-language": (b"\n " + FENCE + b"\n" + GOOD + FENCE + b"\n\n", vlm_page()),
+    "code-fence-that-stays-open": (FENCE + b"json\n" + GOOD, vlm_page()),
+    "code-fence-in-prose": (b"Here it is:\n" + FENCE + b"JSON\n" + GOOD + b"\n" + FENCE + b"\nBye!", vlm_page()),
+    "fence-in-a-text": (as_bytes(vlm_page(overall_summary="```a```")), vlm_page(overall_summary="```a```")),
+    "list-of-one": ([vlm_page()], vlm_page()),
     "utf-8-bom": (b"\xef\xbb\xbf" + GOOD, vlm_page()),
     "utf-16": (GOOD.decode().encode("utf-16"), vlm_page()),
     "panels-object": ({"panels": dict(zip("ba", vlm_page()["panels"], strict=True))}, vlm_page()),
@@ -250,6 +261,8 @@ def test_odd_but_sound_files_read_as_the_plain_one(case: str, tmp_path: Path) ->
     a, b = panels_of(odd_table, odd_id), panels_of(even.load(), even_id)
     assert a.equals(b)
     assert odd_table.report.counts["panels_as_object"] == (case == "panels-object")
+    assert odd_table.report.counts["json_fenced"] == case.startswith("code-fence")
+    assert odd_table.report.counts["page_in_list"] == (case == "list-of-one")
 
 
 def test_ten_thousand_panels_are_cut_after_the_bad_ones_are_gone(tmp_path: Path) -> None:
@@ -288,6 +301,85 @@ def test_text_of_any_shape(case: str, field: str, tmp_path: Path) -> None:
         expected = ""  # an entry of text_content says under which keys its words stand
     assert panels_of(table, page_id)[column].tolist() == [expected]
     assert table.report.counts["text_cut"] == (case == "three-million-characters")
+
+
+NO_TEXT = [
+    "None",
+    "N/A",
+    "n/a",
+    "null",
+    "No dialogue",
+    "No dialogue.",
+    "[]",
+    "{}",
+    "(none)",
+    "NONE",
+    "No visible text",
+    "-",
+]
+
+
+def world_that_says(tmp_path: Path, words: str, column: str = "dialogue", share: float = 1.0) -> World:
+    """Twenty more pages of four panels, of which a share says nothing but `words`."""
+    world = World(tmp_path / "w")
+    for number in range(20):
+        panels = [panel((250 * i, 0, 250 * i + 240, 1000)) for i in range(4)]
+        for i, made in enumerate(panels):
+            text = words if 4 * number + i < round(80 * share) else f"words {number} {i}"
+            made |= {"text_content": [{"label": "dialogue", "text": text}]} if column == "dialogue" else {column: text}
+        world.bad_page({"panels": panels}, f"Book C/{number:02d}")
+    return world
+
+
+@pytest.mark.parametrize("words", NO_TEXT)
+@pytest.mark.parametrize("column", ["dialogue", "description"])
+def test_words_that_say_there_is_no_text_are_none(
+    words: str, column: str, tmp_path: Path, reference: dict[str, PanelTable]
+) -> None:
+    table = world_that_says(tmp_path, words, column, 0.75).load()
+    panels = table.panels[table.panels["panel_id"].str.startswith("Book C")]
+    assert len(panels) == 80
+    assert (panels[column] == "").sum() == 60
+    assert table.report.counts["text_is_no_text"] == 60
+    assert table.report.facts["textless_share"] == round(60 / len(table), 6)
+    assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+def test_any_words_on_most_panels_are_no_text(tmp_path: Path) -> None:
+    table = world_that_says(tmp_path, "Scanned by Quack", share=0.75).load()
+    assert table.report.counts["text_is_no_text"] == 60
+    assert not table.panels["dialogue"].str.contains("Quack").any()
+
+
+@pytest.mark.parametrize(("words", "share"), [("None", 0.025), ("Quack!", 0.3), ("...", 0.3), ("No!", 0.3)])
+def test_words_that_somebody_says_stay(words: str, share: float, tmp_path: Path) -> None:
+    table = world_that_says(tmp_path, words, share=share).load()
+    assert table.report.counts["text_is_no_text"] == 0
+    assert (table.panels["dialogue"] == words).sum() == round(80 * share)
+
+
+def test_of_several_texts_only_the_one_that_is_none_goes(tmp_path: Path) -> None:
+    world = world_that_says(tmp_path, "None")
+    spoken = [{"text": "Hi"}, {"text": "None"}, {"text": "None of us"}]
+    bare = {"text_content": [{"text": "None"}]}
+    page_id = world.bad_page({"panels": [panel(text_content=spoken), {**BARE, "caption": "N/A"}, bare]}, "Book D/1")
+    table = world.load()
+    kept = panels_of(table, page_id)
+    assert kept["dialogue"].tolist() == ["Hi None of us", "N/A"]  # N/A is no habit of this source
+    assert table.report.counts["panel_dropped"] == 1  # neither a box nor words
+    check = page_check.check_page(world.config(), page_id, no_text=table.report.facts["no_text"])
+    assert [p.order for p in check.panels] == [0, 1, None]
+    assert ("text_is_no_text", "dialogue 'None'") in check.panels[2].notes
+
+
+def test_words_that_are_no_text_are_found_in_aligned_files_too(tmp_path: Path) -> None:
+    boxes = [[0, 75 * i, 190, 70] for i in range(4)]
+    pages = [aligned_page(i, [{"rcnn_bbox": b, "text": "None" if b[1] else i} for b in boxes]) for i in CLEAN]
+    path = tmp_path / "aligned.json"
+    path.write_text(json.dumps(pages), encoding="utf-8")
+    table = World(tmp_path / "w").load(panels=str(path), panel_format="aligned")
+    assert (table.panels["dialogue"] == "").sum() == 18
+    assert table.report.counts["text_is_no_text"] == 18
 
 
 def test_swapped_axes_cannot_be_told_on_a_page_and_are_pointed_out_on_many(tmp_path: Path) -> None:

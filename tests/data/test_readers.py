@@ -27,7 +27,8 @@ from stage3.config import Config
 from stage3.data import readers
 from stage3.data.readers import cache, names
 from stage3.data.readers.books import guessed_books
-from stage3.data.readers.manifest import folder_of, remapped
+from stage3.data.readers.manifest import remapped
+from stage3.data.readers.manifest_rows import folder_of
 from stage3.data.readers.order import reading_order
 from stage3.data.splits import split_books
 from stage3.data.table import DataReport, PanelTable

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from stage3.data.readers.jsonfile import Note as Note
 from stage3.data.readers.jsonfile import PageProblem
 from stage3.data.readers.order import reading_order
 
@@ -20,8 +21,8 @@ MAX_TEXT = 10_000  # characters of one panel's dialogue or description; encoders
 MIN_PIXELS = 2.0  # a box under this on a side holds no image
 THOUSAND = 1000.0
 OVERSHOOT = 1.05  # a box may stick out so far before its unit is doubted
+NO_TEXT_COLUMNS = ("dialogue", "description")
 Corners = tuple[float, float, float, float]
-Note = Callable[[str, str], None]  # code, detail
 
 
 @dataclass(slots=True)
@@ -86,11 +87,13 @@ class PageInfo:
         page_id: canonical id.
         image_size: (width, height) of the upright image, (0, 0) when unknown; called only when it is needed.
         note: count an anomaly of this page: code, detail.
+        no_text: by column, the `text_key` of what is no text in this source; see `no_text`.
     """
 
     page_id: str
     image_size: Callable[[], tuple[int, int]]
     note: Note
+    no_text: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def once(self, code: str, detail: str) -> None:
@@ -124,7 +127,7 @@ def finish(raw: RawPage, page: PageInfo, max_panels: int) -> tuple[list[Panel], 
 
 
 def _usable(panel: RawPanel, index: int, box: Corners | None, page: PageInfo) -> Panel | None:
-    texts = [clip(flatten(t), index, page) for t in (panel.dialogue, panel.description)]
+    texts = [clip(_text(getattr(panel, column), column, index, page), index, page) for column in NO_TEXT_COLUMNS]
     if box is None and not any(texts):
         page.note("panel_dropped", f"panels[{index}]: neither a valid box nor text")
         return None
@@ -212,6 +215,35 @@ def flatten(value: Any, depth: int = 0) -> str:
         known = [value[k] for k in _TEXT_KEYS if k in value]
         value = known[:1] or list(value.values())
     return " ".join(t for t in (flatten(v, depth + 1) for v in value) if t) if isinstance(value, list) else ""
+
+
+_AROUND_TEXT = " \t\r\n.\"'`*_()[]{}<>“”„«»-–—"
+
+
+def text_key(text: str) -> str:
+    """A text for comparing: lower case, single spaces, no quotes or brackets around it; "[]" for nothing but such.
+
+    Example:
+        >>> text_key('(None).'), text_key('No  dialogue'), text_key('{}'), text_key('...')
+        ('none', 'no dialogue', '[]', '...')
+
+    """
+    key = " ".join(text[:200].lower().strip(_AROUND_TEXT).split())
+    return key or (text if set(text) <= set(". ") else "[]")
+
+
+def _text(value: Any, column: str, index: int, page: PageInfo) -> str:
+    """A panel's text without the words that are no text in this source."""
+    refused = page.no_text.get(column)
+    if not refused:
+        return flatten(value)
+    parts = [flatten(v) for v in as_list(value)]
+    kept = [part for part in parts if text_key(part) not in refused]
+    if len(kept) == len(parts):
+        return flatten(value)
+    gone = next(part for part in parts if text_key(part) in refused)
+    page.note("text_is_no_text", f"panels[{index}]: {column} {gone[:60]!r}")
+    return " ".join(filter(None, kept))
 
 
 def clip(text: str, index: int, page: PageInfo) -> str:
