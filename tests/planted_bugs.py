@@ -265,6 +265,13 @@ BUGS = (
         "tests/data/test_bad_input.py -k somebody_says",
     ),
     Bug(
+        "data a panel that stands twice stays twice",
+        "stage3/data/readers/rules.py",
+        "    copies = repeated(kept)\n",
+        "    copies: dict[int, int] = {}\n",
+        "tests/data/test_bad_input.py -k same_panel_twice",
+    ),
+    Bug(
         "data a split by page",
         "stage3/data/splits.py",
         "of_page: np.ndarray = split_of_book[books]",

@@ -267,7 +267,9 @@ def test_odd_but_sound_files_read_as_the_plain_one(case: str, tmp_path: Path) ->
 
 def test_ten_thousand_panels_are_cut_after_the_bad_ones_are_gone(tmp_path: Path) -> None:
     world = World(tmp_path / "w")
-    page_id = world.bad_page({"panels": [panel((5, 5, 5, 5))] * 10 + [panel()] * 10_000})
+    page_id = world.bad_page(
+        {"panels": [panel((5, 5, 5, 5))] * 10 + [panel(description=str(i)) for i in range(10_000)]}
+    )
     table = world.load(max_panels=12)
     assert panels_of(table, page_id)["source_index"].tolist() == list(range(10, 22))
     assert table.report.counts["panels_cut"] == 1
@@ -301,6 +303,84 @@ def test_text_of_any_shape(case: str, field: str, tmp_path: Path) -> None:
         expected = ""  # an entry of text_content says under which keys its words stand
     assert panels_of(table, page_id)[column].tolist() == [expected]
     assert table.report.counts["text_cut"] == (case == "three-million-characters")
+
+
+def same(box: tuple[float, ...], text: str = "", **fields: Any) -> dict[str, Any]:
+    return panel(box, text_content=[{"text": text}] if text else [], **fields)
+
+
+LEFT, RIGHT = (0, 0, 1000, 490), (0, 500, 1000, 1000)
+NEARLY = (2, 3, 1000, 490)  # IoU with LEFT .992
+REPEATED: dict[str, tuple[list[dict[str, Any]], list[int]]] = {  # panels, and those that are kept
+    "list-twice": ([same(LEFT, "a"), same(RIGHT, "b")] * 2, [0, 1]),
+    "list-three-times-without-text": ([same(LEFT), same(RIGHT)] * 3, [0, 1]),
+    "list-twice-without-boxes": ([same(None, "a"), same(None, "b")] * 2, [0, 1]),  # type: ignore[arg-type]
+    "nearly": ([same(LEFT, "a"), same(NEARLY, "A ")], [0]),
+    "one-has-text": ([same(LEFT), same(NEARLY, "a"), same(RIGHT)], [1, 2]),
+    "the-first-has-text": ([same(LEFT, "a"), same(NEARLY), same(LEFT)], [0]),
+    "other-text": ([same(LEFT, "a"), same(LEFT, "b")], [0, 1]),
+    "other-description": ([same(LEFT, "a", description="x"), same(LEFT, "a", description="y")], [0, 1]),
+    "same-text-elsewhere": ([same(LEFT, "a"), same(RIGHT, "a")], [0, 1]),
+    "less-than-nearly": ([same(LEFT, "a"), same((0, 0, 940, 490), "a")], [0, 1]),
+    "outside": ([same(LEFT, "a"), same((-400, 0, -100, 400), "a"), same((-400, 0, -100, 400), "c")], [0, 2]),
+    "no-area": ([same((0, 0, 0, 0), "b"), same(LEFT, "a"), same(RIGHT, "b")], [1, 2]),
+    "part-of-a-text": ([same(LEFT, "a", description="x"), same((0, 0, 0, 0), "a"), panel(None, description="X")], [0]),
+    "more-than-a-text": ([same(LEFT, "a"), same((0, 0, 0, 0), "a", description="x")], [0, 1]),
+}
+
+
+@pytest.mark.parametrize("case", REPEATED)
+def test_the_same_panel_twice_is_one(case: str, tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    panels, kept = REPEATED[case]
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": panels})
+    table = world.load()
+    assert panels_of(table, page_id)["source_index"].tolist() == kept
+    assert table.report.counts["panel_repeated"] == len(panels) - len(kept)
+    assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+@pytest.mark.parametrize("style", ["vlm", "ocr"])
+def test_a_data_set_whose_lists_are_there_twice_gives_the_same_table(
+    style: str, tmp_path: Path, reference: dict[str, PanelTable]
+) -> None:
+    world = World(tmp_path / "w", style)
+    for path in (world.root / "panels").rglob("*.json"):
+        page = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**page, "panels": page["panels"] * 2}), encoding="utf-8")
+    table = world.load()
+    assert table.fingerprint() == reference[style].fingerprint()
+    assert table.report.counts["panel_repeated"] == len(table)
+
+
+def test_panel_numbers_of_a_list_that_is_there_twice_still_give_the_order(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    panels = [same(RIGHT, "b", panel_number=2), same(LEFT, "a", panel_number=1)]
+    page_id = world.bad_page({"panels": panels * 2})
+    table = world.load()
+    assert panels_of(table, page_id)["source_index"].tolist() == [1, 0]
+    assert table.report.counts["panel_number"] == 0
+    check = page_check.check_page(world.config(), page_id)
+    assert [p.order for p in check.panels] == [1, 0, None, None]
+    assert check.panels[3].notes == [("panel_repeated", "the same as panels[1]")]
+
+
+@pytest.mark.parametrize("box", [[300, 10, 100, 30], [10, 10, 0, 30], [0, 0, 0, 0], [10, 10, 1, 1]])
+@pytest.mark.parametrize("style", ["ocr", "aligned"])
+def test_a_box_of_a_detector_that_holds_nothing_is_no_page_mate(style: str, box: list[int], tmp_path: Path) -> None:
+    ghost = {"bbox" if style == "ocr" else "rcnn_bbox": box, "text": "noise"}
+    spoken = {"bbox" if style == "ocr" else "rcnn_bbox": None, "text": "a voice"}
+    sound = {"bbox" if style == "ocr" else "rcnn_bbox": [0, 0, 200, 300], "text": "a"}
+    world = World(tmp_path / "w", "ocr")
+    page = ocr_page(1, panels=[ghost, sound, spoken])
+    page_id = world.bad_page(page)
+    settings: dict[str, Any] = {}
+    if style == "aligned":
+        settings = {"panels": str(tmp_path / "all.json"), "panel_format": "aligned"}
+        (tmp_path / "all.json").write_text(json.dumps([aligned_page(page_id, page["panels"])]), encoding="utf-8")
+    table = world.load(**settings)
+    assert panels_of(table, page_id)["dialogue"].tolist() == ["a", "a voice"]
+    assert table.report.counts["panel_dropped"] == 1
 
 
 NO_TEXT = [

@@ -13,7 +13,9 @@ def page(value: Any, source: DataSource, note: Any) -> RawPage:
     """One page's parsed JSON in the common structure; see `stage3.data.readers`."""
     value = the_page(value, note)
     panels = [
-        RawPanel(p.get("bbox"), "xywh", "pixel", dialogue=p.get("text"), description=p.get("description"))
+        RawPanel(
+            p.get("bbox"), "xywh", "pixel", dialogue=p.get("text"), description=p.get("description"), detected=True
+        )
         if isinstance(p, dict)
         else None
         for p in panel_list(value, note)

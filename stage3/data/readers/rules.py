@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from stage3.data.readers.jsonfile import Note as Note
 from stage3.data.readers.jsonfile import PageProblem
 from stage3.data.readers.order import reading_order
+from stage3.data.readers.repeated import repeated
 
 MAX_TEXT = 10_000  # characters of one panel's dialogue or description; encoders read about 300
 MIN_PIXELS = 2.0  # a box under this on a side holds no image
@@ -37,6 +38,7 @@ class RawPanel:
         description: what the image shows, likewise.
         speakers: names, likewise.
         number: the file's own panel number, None when the format has none.
+        detected: a detector made the box; without area it found nothing, whatever text was read there.
     """
 
     box: Any
@@ -46,6 +48,7 @@ class RawPanel:
     description: Any = None
     speakers: Any = None
     number: Any = None
+    detected: bool = False
 
 
 @dataclass(slots=True)
@@ -115,15 +118,31 @@ def finish(raw: RawPage, page: PageInfo, max_panels: int) -> tuple[list[Panel], 
     boxes, size = _shares(raw, corners, page)
     kept: list[Panel] = []
     for i, (panel, box) in enumerate(zip(raw.panels, boxes, strict=True)):
+        if panel is not None and panel.detected and box is None and corners[i] is not None:
+            page.note("panel_dropped", f"panels[{i}]: a detector's box that holds nothing")
+            continue
         made = None if panel is None else _usable(panel, i, box, page)
         if made is not None:
             kept.append(made)
     if not kept:
         raise PageProblem("no_usable_panel", f"none of {len(raw.panels)} panels has a valid box or text")
-    kept = _ordered(kept, raw, page)
+    kept = _ordered(*_once(kept, raw, page), page)
     if len(kept) > max_panels:
         page.note("panels_cut", f"{len(kept)} panels, the first {max_panels} kept")
     return kept[:max_panels], size
+
+
+def _once(kept: list[Panel], raw: RawPage, page: PageInfo) -> tuple[list[Panel], RawPage]:
+    """The panels without those that repeat another one, and the page without them (None stands in their places)."""
+    copies = repeated(kept)
+    if not copies:
+        return kept, raw
+    panels = list(raw.panels)
+    for copy, of in sorted(copies.items()):
+        where = kept[copy].source_index
+        panels[where] = None
+        page.note("panel_repeated", f"panels[{where}]: the same as panels[{kept[of].source_index}]")
+    return [p for i, p in enumerate(kept) if i not in copies], replace(raw, panels=panels)
 
 
 def _usable(panel: RawPanel, index: int, box: Corners | None, page: PageInfo) -> Panel | None:
