@@ -97,6 +97,7 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
     "data": "test_readers: a dataset.yaml instead of the parts",
     "manifest": "test_readers",
     "panels": "test_readers",
+    "skip_bad_rows": "test_bad_input: without it such a manifest is refused",
     "visual_fusion": "test_model: it takes two image backbones",
     "crop_fit": "test_model_folders: it takes a Hugging Face image backbone",
     "feature_batch": "test_features: vectors do not depend on it",

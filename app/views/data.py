@@ -168,7 +168,7 @@ def _left_out(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
     at = picked[0] if picked and picked[0] < len(pages) else 0
     with right:
         if len(pages):
-            _page(config, str(pages["page_id"][at]), str(pages["image"][at]), str(pages["reason"][at]))
+            _page(config, data, str(pages["page_id"][at]), str(pages["image"][at]), str(pages["reason"][at]))
 
 
 def _any_page(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
@@ -193,12 +193,12 @@ def _any_page(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
             shell.go("page", page=int(row))
     written = listed["image"][(listed["page_id"] == page).to_numpy()]
     with right:
-        _page(config, page, str(written.iloc[0]) if len(written) else "", "")
+        _page(config, data, page, str(written.iloc[0]) if len(written) else "", "")
 
 
-def _page(config: Config, page_id: str, image: str, reason: str) -> None:
-    """One page with its boxes, and the outcome of each entry of its file."""
-    check = page_check.check_page(config, page_id, image)
+def _page(config: Config, data: Dataset, page_id: str, image: str, reason: str) -> None:
+    """One page with its boxes, and what became of each entry of its file."""
+    check = page_check.check_page(config, page_id, image, data.table.report.facts.get("no_text"))
     shell.line(page_id)
     why = check.problem or ((reason, REASONS.get(reason, "")) if reason else None)
     if why:

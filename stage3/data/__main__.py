@@ -25,6 +25,7 @@ SETTINGS = (
     "keep_labels",
     "max_panels",
     "max_skip_fraction",
+    "skip_bad_rows",
     "max_megapixels",
     "limit_pages",
     "val_fraction",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from stage3.data.readers.jsonfile import read_json
 from stage3.data.readers.labels import read_labels
 from stage3.data.readers.manifest import read_manifest, remapped
 from stage3.data.readers.names import exact_key, stem_key
-from stage3.data.readers.rules import THOUSAND, PageInfo, Panel, RawPage, RawPanel, finish, flatten, four
+from stage3.data.readers.rules import THOUSAND, Note, PageInfo, Panel, RawPage, RawPanel, finish, flatten, four
 from stage3.data.table import DataReport, PanelTable
 
 Box = tuple[float, float, float, float]
@@ -71,7 +72,7 @@ def listed_pages(config: Config) -> pd.DataFrame:
         ConfigError, DataError: the data set, its manifest or labels cannot be read.
     """
     source = source_of(config)
-    manifest = read_manifest(source.manifest, DataReport())
+    manifest = read_manifest(source.manifest, DataReport(), skip_bad_rows=config.skip_bad_rows)
     if config.limit_pages:
         manifest = manifest.head(config.limit_pages)
     frame = pd.DataFrame(
@@ -117,13 +118,16 @@ def _ids_in(text: str, root: str) -> list[str]:
     return [*heads, *files, *(f.replace("\\", "/") for f in below)]
 
 
-def check_page(config: Config, page_id: str, image: str = "") -> PageCheck:
+def check_page(
+    config: Config, page_id: str, image: str = "", no_text: Mapping[str, Sequence[str]] | None = None
+) -> PageCheck:
     """Read one page again and say what becomes of each of its panels.
 
     Args:
         config: settings that name the data set.
         page_id: canonical id of a listed page.
         image: its image as the manifest writes it.
+        no_text: what is no text in this source: the fact of that name in the data set's report.
 
     Raises:
         ConfigError, DataError: the data set is not there.
@@ -137,7 +141,7 @@ def check_page(config: Config, page_id: str, image: str = "") -> PageCheck:
         notes.append((code, detail))
 
     try:
-        value, file = _value(source, page_id)
+        value, file = _value(source, page_id, note)
         raw = READERS[source.panel_format].page(value, source, note)
     except PageProblem as problem:
         return PageCheck(page_id, path, file, (problem.code, problem.detail), [], notes)
@@ -145,7 +149,7 @@ def check_page(config: Config, page_id: str, image: str = "") -> PageCheck:
     kept: list[Panel] = []
     problem_found = None
     try:
-        kept, declared = finish(raw, PageInfo(page_id, lambda: size, note), config.max_panels)
+        kept, declared = finish(raw, PageInfo(page_id, lambda: size, note, no_text or {}), config.max_panels)
         size = declared if 0 not in declared else size
     except PageProblem as problem:
         problem_found = (problem.code, problem.detail)
@@ -171,7 +175,7 @@ def _size(path: str, config: Config, note: Any) -> tuple[int, int]:
         return 0, 0
 
 
-def _value(source: DataSource, page_id: str) -> tuple[Any, str]:
+def _value(source: DataSource, page_id: str, note: Note) -> tuple[Any, str]:
     """The page's parsed JSON and the file it came from, found by its id without listing the whole folder."""
     items = READERS[source.panel_format].items
     if items is not None:
@@ -184,7 +188,7 @@ def _value(source: DataSource, page_id: str) -> tuple[Any, str]:
     for name in dict.fromkeys((page_id, key, stem_key(key))):
         path = os.path.join(root, f"{name}.json")  # noqa: PTH118 - as above
         if os.path.isfile(path) and Path(path).resolve().is_relative_to(root):  # noqa: PTH113
-            return read_json(path), path
+            return read_json(path, note), path
     raise PageProblem("no_panel_file", "no panel file by its exact id; other spellings are not tried here")
 
 

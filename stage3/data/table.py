@@ -52,6 +52,10 @@ PAGE_COLUMNS: dict[str, str] = {
 }
 
 
+UNWANTED = ("label", "label_missing", "bad_row")
+"""Reasons of pages that were left out because somebody wants it so: no share of damage counts them, above or below."""
+
+
 @dataclass
 class DataReport:
     """Counts and first examples of everything a reader kept, changed or left out.

@@ -14,6 +14,7 @@ from reader_world import (
     CLEAN,
     SIZE,
     World,
+    aligned_page,
     assert_clean_pages_unchanged,
     ocr_page,
     panels_of,
@@ -21,7 +22,7 @@ from reader_world import (
 )
 
 from stage3.batches.dataset import Dataset
-from stage3.data import readers
+from stage3.data import page_check, readers
 from stage3.data.table import PanelTable
 from stage3.errors import DataError
 from stage3.runs import RunFolder
@@ -42,13 +43,16 @@ SKIPPED: dict[str, tuple[Any, str]] = {
     "empty": (b"", "json_empty"),
     "blank": (b" \n\t", "json_empty"),
     "truncated": (GOOD[:-40], "json_syntax"),
-    "code-fence": (b"```json\n" + GOOD + b"\n```", "json_syntax"),
+    "truncated-in-a-code-fence": (b"```json\n" + GOOD[:-40], "json_syntax"),
+    "two-code-fences": (b"```json\n" + GOOD + b"\n```\n```json\n" + GOOD + b"\n```", "json_syntax"),
     "two-objects": (GOOD + b"\n" + GOOD, "json_syntax"),
     "trailing-comma": (GOOD[:-1] + b",}", "json_syntax"),
     "single-quotes": (GOOD.replace(b'"', b"'"), "json_syntax"),
     "utf-16-without-bom": (GOOD.decode().encode("utf-16-le"), "json_syntax"),
     "latin-1": (GOOD.replace(b"a page", b"\xe9t\xe9"), "json_encoding"),
-    "list": ([vlm_page()], "json_not_object"),
+    "list-of-two": ([vlm_page(), vlm_page()], "json_not_object"),
+    "list-of-panels": (vlm_page()["panels"], "json_not_object"),
+    "empty-list": ([], "json_not_object"),
     "null": (b"null", "json_not_object"),
     "string": (b'"panels"', "json_not_object"),
     "deep-nesting": (b"[" * 100_000 + b"]" * 100_000, "json_too_deep"),
@@ -234,7 +238,14 @@ def test_ocr_page_of_unknown_size_is_skipped(tmp_path: Path) -> None:
     assert world.load().report.skipped == {"page_size": 1}
 
 
+FENCE = b"```"
 ENCODED = {
+    "code-fence": (FENCE + b"json\n" + GOOD + b"\n" + FENCE, vlm_page()),
+    "code-fence-without-language": (b"\n " + FENCE + b"\n" + GOOD + FENCE + b"\n\n", vlm_page()),
+    "code-fence-that-stays-open": (FENCE + b"json\n" + GOOD, vlm_page()),
+    "code-fence-in-prose": (b"Here it is:\n" + FENCE + b"JSON\n" + GOOD + b"\n" + FENCE + b"\nBye!", vlm_page()),
+    "fence-in-a-text": (as_bytes(vlm_page(overall_summary="```a```")), vlm_page(overall_summary="```a```")),
+    "list-of-one": ([vlm_page()], vlm_page()),
     "utf-8-bom": (b"\xef\xbb\xbf" + GOOD, vlm_page()),
     "utf-16": (GOOD.decode().encode("utf-16"), vlm_page()),
     "panels-object": ({"panels": dict(zip("ba", vlm_page()["panels"], strict=True))}, vlm_page()),
@@ -250,11 +261,15 @@ def test_odd_but_sound_files_read_as_the_plain_one(case: str, tmp_path: Path) ->
     a, b = panels_of(odd_table, odd_id), panels_of(even.load(), even_id)
     assert a.equals(b)
     assert odd_table.report.counts["panels_as_object"] == (case == "panels-object")
+    assert odd_table.report.counts["json_fenced"] == case.startswith("code-fence")
+    assert odd_table.report.counts["page_in_list"] == (case == "list-of-one")
 
 
 def test_ten_thousand_panels_are_cut_after_the_bad_ones_are_gone(tmp_path: Path) -> None:
     world = World(tmp_path / "w")
-    page_id = world.bad_page({"panels": [panel((5, 5, 5, 5))] * 10 + [panel()] * 10_000})
+    page_id = world.bad_page(
+        {"panels": [panel((5, 5, 5, 5))] * 10 + [panel(description=str(i)) for i in range(10_000)]}
+    )
     table = world.load(max_panels=12)
     assert panels_of(table, page_id)["source_index"].tolist() == list(range(10, 22))
     assert table.report.counts["panels_cut"] == 1
@@ -288,6 +303,163 @@ def test_text_of_any_shape(case: str, field: str, tmp_path: Path) -> None:
         expected = ""  # an entry of text_content says under which keys its words stand
     assert panels_of(table, page_id)[column].tolist() == [expected]
     assert table.report.counts["text_cut"] == (case == "three-million-characters")
+
+
+def same(box: tuple[float, ...], text: str = "", **fields: Any) -> dict[str, Any]:
+    return panel(box, text_content=[{"text": text}] if text else [], **fields)
+
+
+LEFT, RIGHT = (0, 0, 1000, 490), (0, 500, 1000, 1000)
+NEARLY = (2, 3, 1000, 490)  # IoU with LEFT .992
+REPEATED: dict[str, tuple[list[dict[str, Any]], list[int]]] = {  # panels, and those that are kept
+    "list-twice": ([same(LEFT, "a"), same(RIGHT, "b")] * 2, [0, 1]),
+    "list-three-times-without-text": ([same(LEFT), same(RIGHT)] * 3, [0, 1]),
+    "list-twice-without-boxes": ([same(None, "a"), same(None, "b")] * 2, [0, 1]),  # type: ignore[arg-type]
+    "nearly": ([same(LEFT, "a"), same(NEARLY, "A ")], [0]),
+    "one-has-text": ([same(LEFT), same(NEARLY, "a"), same(RIGHT)], [1, 2]),
+    "the-first-has-text": ([same(LEFT, "a"), same(NEARLY), same(LEFT)], [0]),
+    "other-text": ([same(LEFT, "a"), same(LEFT, "b")], [0, 1]),
+    "other-description": ([same(LEFT, "a", description="x"), same(LEFT, "a", description="y")], [0, 1]),
+    "same-text-elsewhere": ([same(LEFT, "a"), same(RIGHT, "a")], [0, 1]),
+    "less-than-nearly": ([same(LEFT, "a"), same((0, 0, 940, 490), "a")], [0, 1]),
+    "outside": ([same(LEFT, "a"), same((-400, 0, -100, 400), "a"), same((-400, 0, -100, 400), "c")], [0, 2]),
+    "no-area": ([same((0, 0, 0, 0), "b"), same(LEFT, "a"), same(RIGHT, "b")], [1, 2]),
+    "part-of-a-text": ([same(LEFT, "a", description="x"), same((0, 0, 0, 0), "a"), panel(None, description="X")], [0]),
+    "more-than-a-text": ([same(LEFT, "a"), same((0, 0, 0, 0), "a", description="x")], [0, 1]),
+}
+
+
+@pytest.mark.parametrize("case", REPEATED)
+def test_the_same_panel_twice_is_one(case: str, tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    panels, kept = REPEATED[case]
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": panels})
+    table = world.load()
+    assert panels_of(table, page_id)["source_index"].tolist() == kept
+    assert table.report.counts["panel_repeated"] == len(panels) - len(kept)
+    assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+@pytest.mark.parametrize("style", ["vlm", "ocr"])
+def test_a_data_set_whose_lists_are_there_twice_gives_the_same_table(
+    style: str, tmp_path: Path, reference: dict[str, PanelTable]
+) -> None:
+    world = World(tmp_path / "w", style)
+    for path in (world.root / "panels").rglob("*.json"):
+        page = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**page, "panels": page["panels"] * 2}), encoding="utf-8")
+    table = world.load()
+    assert table.fingerprint() == reference[style].fingerprint()
+    assert table.report.counts["panel_repeated"] == len(table)
+
+
+def test_panel_numbers_of_a_list_that_is_there_twice_still_give_the_order(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    panels = [same(RIGHT, "b", panel_number=2), same(LEFT, "a", panel_number=1)]
+    page_id = world.bad_page({"panels": panels * 2})
+    table = world.load()
+    assert panels_of(table, page_id)["source_index"].tolist() == [1, 0]
+    assert table.report.counts["panel_number"] == 0
+    check = page_check.check_page(world.config(), page_id)
+    assert [p.order for p in check.panels] == [1, 0, None, None]
+    assert check.panels[3].notes == [("panel_repeated", "the same as panels[1]")]
+
+
+@pytest.mark.parametrize("box", [[300, 10, 100, 30], [10, 10, 0, 30], [0, 0, 0, 0], [10, 10, 1, 1]])
+@pytest.mark.parametrize("style", ["ocr", "aligned"])
+def test_a_box_of_a_detector_that_holds_nothing_is_no_page_mate(style: str, box: list[int], tmp_path: Path) -> None:
+    ghost = {"bbox" if style == "ocr" else "rcnn_bbox": box, "text": "noise"}
+    spoken = {"bbox" if style == "ocr" else "rcnn_bbox": None, "text": "a voice"}
+    sound = {"bbox" if style == "ocr" else "rcnn_bbox": [0, 0, 200, 300], "text": "a"}
+    world = World(tmp_path / "w", "ocr")
+    page = ocr_page(1, panels=[ghost, sound, spoken])
+    page_id = world.bad_page(page)
+    settings: dict[str, Any] = {}
+    if style == "aligned":
+        settings = {"panels": str(tmp_path / "all.json"), "panel_format": "aligned"}
+        (tmp_path / "all.json").write_text(json.dumps([aligned_page(page_id, page["panels"])]), encoding="utf-8")
+    table = world.load(**settings)
+    assert panels_of(table, page_id)["dialogue"].tolist() == ["a", "a voice"]
+    assert table.report.counts["panel_dropped"] == 1
+
+
+NO_TEXT = [
+    "None",
+    "N/A",
+    "n/a",
+    "null",
+    "No dialogue",
+    "No dialogue.",
+    "[]",
+    "{}",
+    "(none)",
+    "NONE",
+    "No visible text",
+    "-",
+]
+
+
+def world_that_says(tmp_path: Path, words: str, column: str = "dialogue", share: float = 1.0) -> World:
+    """Twenty more pages of four panels, of which a share says nothing but `words`."""
+    world = World(tmp_path / "w")
+    for number in range(20):
+        panels = [panel((250 * i, 0, 250 * i + 240, 1000)) for i in range(4)]
+        for i, made in enumerate(panels):
+            text = words if 4 * number + i < round(80 * share) else f"words {number} {i}"
+            made |= {"text_content": [{"label": "dialogue", "text": text}]} if column == "dialogue" else {column: text}
+        world.bad_page({"panels": panels}, f"Book C/{number:02d}")
+    return world
+
+
+@pytest.mark.parametrize("words", NO_TEXT)
+@pytest.mark.parametrize("column", ["dialogue", "description"])
+def test_words_that_say_there_is_no_text_are_none(
+    words: str, column: str, tmp_path: Path, reference: dict[str, PanelTable]
+) -> None:
+    table = world_that_says(tmp_path, words, column, 0.75).load()
+    panels = table.panels[table.panels["panel_id"].str.startswith("Book C")]
+    assert len(panels) == 80
+    assert (panels[column] == "").sum() == 60
+    assert table.report.counts["text_is_no_text"] == 60
+    assert table.report.facts["textless_share"] == round(60 / len(table), 6)
+    assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+def test_any_words_on_most_panels_are_no_text(tmp_path: Path) -> None:
+    table = world_that_says(tmp_path, "Scanned by Quack", share=0.75).load()
+    assert table.report.counts["text_is_no_text"] == 60
+    assert not table.panels["dialogue"].str.contains("Quack").any()
+
+
+@pytest.mark.parametrize(("words", "share"), [("None", 0.025), ("Quack!", 0.3), ("...", 0.3), ("No!", 0.3)])
+def test_words_that_somebody_says_stay(words: str, share: float, tmp_path: Path) -> None:
+    table = world_that_says(tmp_path, words, share=share).load()
+    assert table.report.counts["text_is_no_text"] == 0
+    assert (table.panels["dialogue"] == words).sum() == round(80 * share)
+
+
+def test_of_several_texts_only_the_one_that_is_none_goes(tmp_path: Path) -> None:
+    world = world_that_says(tmp_path, "None")
+    spoken = [{"text": "Hi"}, {"text": "None"}, {"text": "None of us"}]
+    bare = {"text_content": [{"text": "None"}]}
+    page_id = world.bad_page({"panels": [panel(text_content=spoken), {**BARE, "caption": "N/A"}, bare]}, "Book D/1")
+    table = world.load()
+    kept = panels_of(table, page_id)
+    assert kept["dialogue"].tolist() == ["Hi None of us", "N/A"]  # N/A is no habit of this source
+    assert table.report.counts["panel_dropped"] == 1  # neither a box nor words
+    check = page_check.check_page(world.config(), page_id, no_text=table.report.facts["no_text"])
+    assert [p.order for p in check.panels] == [0, 1, None]
+    assert ("text_is_no_text", "dialogue 'None'") in check.panels[2].notes
+
+
+def test_words_that_are_no_text_are_found_in_aligned_files_too(tmp_path: Path) -> None:
+    boxes = [[0, 75 * i, 190, 70] for i in range(4)]
+    pages = [aligned_page(i, [{"rcnn_bbox": b, "text": "None" if b[1] else i} for b in boxes]) for i in CLEAN]
+    path = tmp_path / "aligned.json"
+    path.write_text(json.dumps(pages), encoding="utf-8")
+    table = World(tmp_path / "w").load(panels=str(path), panel_format="aligned")
+    assert (table.panels["dialogue"] == "").sum() == 18
+    assert table.report.counts["text_is_no_text"] == 18
 
 
 def test_swapped_axes_cannot_be_told_on_a_page_and_are_pointed_out_on_many(tmp_path: Path) -> None:
@@ -472,6 +644,9 @@ ACCEPTED: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
     "long-id": (HEADER + "x/" + "y" * 300 + ",b\n", {"no_panel_file": 1}, {}),
     "junk": (HEADER + "__MACOSX/a,b\nx/._a,b\nx/b,c/Thumbs.db\nx/.DS_Store,d\n", {}, {"junk_row": 4}),
     "blank-lines": (HEADER + "\n\n", {}, {}),
+    "spreadsheet-lines": (HEADER + ",\n , \n,,,\n" * 184, {}, {}),
+    "spreadsheet-cells": (HEADER + f"{CLEAN[0]},images/{CLEAN[0]}.png,,,\n", {}, {"repeated_row": 1}),
+    "spreadsheet-columns": ("canonical_id,absolute_image_path,,\n", {}, {"manifest_column_ignored": 0}),
     "sha256-empty": (HASHED, {}, {"manifest_column_ignored": 0}),
     "extra-column": ("canonical_id,absolute_image_path,note\n", {}, {"manifest_column_ignored": 1}),
 }
@@ -489,6 +664,76 @@ def test_manifest_oddities_that_are_read(case: str, tmp_path: Path, reference: d
     for code, n in counts.items():
         assert table.report.counts[code] == n
     assert_clean_pages_unchanged(table, reference["vlm"])
+
+
+BAD_ROWS = [  # each beside sound rows; the first of two that contradict each other counts
+    ("../../etc/passwd,b", "absolute path or leaves its folder"),
+    ("short", "1 fields where the header has 2"),
+    ("x/long,b,c", "3 fields where the header has 2; a path with a comma needs double quotes"),
+    ('x/open,"b', "a quoted field spans several lines"),
+    ('x/closed,"b"c', "expected after"),
+    ("x/nul\0,b", "contains a NUL"),
+    (f'"{CLEAN[1].upper()}",images/other.png', "differ only in case"),
+    (f'"{CLEAN[2]}.jpg",images/{CLEAN[2]}.jpg', "differ only in case, separators or extension"),
+    (f'"{CLEAN[3]}",images/other.png', "with another image"),
+]
+
+
+def with_bad_rows(world: World) -> Path:
+    world.rows = [row for row, _ in BAD_ROWS] + [",", f'"{CLEAN[4]}","images/{CLEAN[4]}.png"']
+    return world.write_manifest()
+
+
+def test_all_bad_rows_of_a_manifest_are_listed_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    path = with_bad_rows(world)
+    with pytest.raises(DataError, match=r"9 bad rows.*--skip_bad_rows") as caught:
+        world.load()
+    head, *listed = str(caught.value).splitlines()
+    assert head.startswith(f"{path}: ")
+    assert len(listed) == len(BAD_ROWS)
+    for number, (line, (_, message)) in enumerate(zip(listed, BAD_ROWS, strict=True), start=2 + len(CLEAN)):
+        assert line.startswith(f"{path}:{number}: ")
+        assert message in line
+
+
+def test_bad_rows_are_left_out_and_counted_on_request(tmp_path: Path, reference: dict[str, PanelTable]) -> None:
+    world = World(tmp_path / "w")
+    with_bad_rows(world)
+    table = world.load(skip_bad_rows=True, max_skip_fraction=0.0)
+    assert table.report.skipped == {"bad_row": len(BAD_ROWS)}
+    assert table.report.counts["repeated_row"] == 1
+    assert len(table.report.examples["page:bad_row"]) == len(BAD_ROWS)
+    assert table.pages["page_id"].tolist() == CLEAN
+    assert_clean_pages_unchanged(table, reference["vlm"])
+    assert page_check.listed_pages(world.config(skip_bad_rows=True))["page_id"].tolist() == CLEAN
+
+
+def test_a_quote_that_closes_rows_later_takes_neither_its_end_nor_the_rows_between(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    world.rows = ['x/a,"b', f'"{CLEAN[0]}","images/{CLEAN[0]}.png"', 'x/c,d"', 'x/e,12" vinyl.jpg']
+    world.write_manifest()
+    table = world.load(skip_bad_rows=True)
+    assert table.report.skipped == {"bad_row": 2, "no_panel_file": 1}
+    assert table.report.counts["repeated_row"] == 1
+
+
+def test_damaged_pages_are_a_share_of_pages_that_could_be_wanted(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    labels = dict(zip(CLEAN, ["story", "splash", "splash", "splash", "cover", "cover"], strict=True))
+    with pytest.raises(DataError, match=r"3 of 4 pages are damaged.* splash 3; choose .* --keep_labels") as caught:
+        labeled(world, labels, max_skip_fraction=0.7)
+    assert "label_unknown" in str(caught.value)
+    assert labeled(world, labels, max_skip_fraction=0.75).report.pages_kept == 1
+    world.rows = [",b"]
+    world.write_manifest()
+    with pytest.raises(DataError, match="4 of 5 pages are damaged"):
+        labeled(world, labels, max_skip_fraction=0.75)
+
+
+def test_keep_labels_is_named_where_every_label_is_unknown(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none kept .*splash 6; choose those to use with --keep_labels"):
+        labeled(World(tmp_path / "w"), dict.fromkeys(CLEAN, "splash"))
 
 
 def test_too_many_damaged_pages_refuse_the_run_but_not_the_check(tmp_path: Path) -> None:

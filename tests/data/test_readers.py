@@ -26,8 +26,11 @@ from reader_world import (
 from stage3.config import Config
 from stage3.data import readers
 from stage3.data.readers import cache, names
-from stage3.data.readers.manifest import book_of, remapped
+from stage3.data.readers.books import guessed_books
+from stage3.data.readers.manifest import remapped
+from stage3.data.readers.manifest_rows import folder_of
 from stage3.data.readers.order import reading_order
+from stage3.data.splits import split_books
 from stage3.data.table import DataReport, PanelTable
 from stage3.errors import ConfigError, DataError, StorageError
 
@@ -130,6 +133,13 @@ def test_a_panel_file_that_is_no_file_never_blocks(kind: str, world: World) -> N
     assert table.report.skipped == {"no_panel_file": 1}
 
 
+def test_the_table_of_the_sample_comics_stays_the_same_to_the_bit(tmp_path: Path) -> None:
+    samples = Path(__file__).parents[2] / "data" / "samples"
+    recorded = json.loads((samples / "runs" / "sample" / "data.json").read_text(encoding="utf-8"))
+    table = readers.load(Config(data=str(samples), cache_dir=str(tmp_path)))
+    assert table.fingerprint() == recorded["table"]
+
+
 # --- images and paths ---
 
 
@@ -195,13 +205,80 @@ def test_equal_images_are_reported(world: World) -> None:
     [
         ("13thfloor vol1 - Unknown/JPG4CBZ/0001", "13thfloor vol1 - Unknown/JPG4CBZ"),
         ("a\\b\\1", "a/b"),
-        ("#Guardian 001_#Guardian 001 - p000.jpg", "#Guardian 001"),
-        ("Tales - p012.jpg.png", "Tales"),
-        ("0001", "unnamed"),
+        ("/0001", ""),
+        ("0001", ""),
     ],
 )
-def test_the_book_is_the_ids_folder_or_its_name_without_the_page_number(page_id: str, book: str) -> None:
-    assert book_of(page_id, DataReport()) == book
+def test_the_book_is_the_ids_folder(page_id: str, book: str) -> None:
+    assert folder_of(page_id) == book
+
+
+FLAT_IDS: dict[str, dict[str, str]] = {  # each a data set: id, book
+    "folder-twice": {
+        "#Guardian 001_#Guardian 001 - p000.jpg": "#Guardian 001",
+        "#Guardian 001_#Guardian 001 - p001.jpg": "#Guardian 001",
+        "#Guardian 001_#Guardian 001 - cover.jpg": "#Guardian 001",
+        "#Guardian 001_#Guardian 001.jpg": "#Guardian 001",
+    },
+    "folder-twice-and-page": {"Foo 1_Foo 1": "Foo 1_Foo", "Foo 1_Foo 3": "Foo 1_Foo", "Foo 1_Foo 10": "Foo 1_Foo"},
+    "not-twice": {"Cat_Catwoman_001": "Cat_Catwoman", "Cat_Catwoman_002": "Cat_Catwoman"},
+    "p": {"Tales - p012.jpg.png": "Tales"},
+    "number-alone": {"0001": "unnamed", "0002.png": "unnamed", "p3": "unnamed"},
+    "underscores": {
+        "AUTHOR_ALBUM_T01_005": "AUTHOR_ALBUM_T01",
+        "AUTHOR_ALBUM_T01_006": "AUTHOR_ALBUM_T01",
+        "AUTHOR_ALBUM_T02_005": "AUTHOR_ALBUM_T02",
+        "AUTHOR_ALBUM_T01_cover": "AUTHOR_ALBUM_T01",
+    },
+    "underscore-p": {"batman_p003": "batman", "batman_p004a": "batman", "batman_p004b": "batman"},
+    "volume-chapter-page": {"v01c01p001": "v01c01", "v01c01p002": "v01c01", "v01c02p001": "v01c02"},
+    "no-separator": {"img001": "img", "img002": "img", "step003": "step"},
+    "two-extensions": {"Foo_012.jpg.png": "Foo", "Foo_013.jpg.png": "Foo"},
+    "number-first": {"0001-Foo": "Foo", "0002-Foo": "Foo", "0003-Foo": "Foo"},
+    "number-first-and-last": {"01-Foo 1": "Foo 1", "02-Foo 1": "Foo 1", "03-Foo 1": "Foo 1", "01-Foo 2": "Foo 2"},
+    "number-in-the-title": {"100 Bullets_001": "100 Bullets", "100 Bullets_002": "100 Bullets", "300_001": "300"},
+    "of": {"Foo 001 (of 24)": "Foo", "Foo 002 (of 24)": "Foo", "Foo 03of24": "Foo"},
+    "brackets": {"Foo (12)": "Foo", "Foo (13)": "Foo", "Foo 014 (2019) (digital)": "Foo"},
+    "double-pages": {"Foo - 011": "Foo", "Foo - 012-013": "Foo", "Foo - 014": "Foo", "Foo p016-p017": "Foo"},
+    "only-double-pages": {"Foo - 012-013": "Foo", "Foo - 014-015": "Foo"},
+    "issue-dash-page": {"Foo 01-01": "Foo 01", "Foo 01-02": "Foo 01", "Foo 01-24": "Foo 01", "Foo 02-03": "Foo"},
+    "book-underscore-page": {"2_2": "2", "2_3": "2", "2_20": "2", "3_1": "3", "3_20": "3"},
+    "titles": {"cover": "cover", "end": "end"},
+}
+
+
+@pytest.mark.parametrize("case", FLAT_IDS)
+def test_flat_ids_tell_their_books_together(case: str) -> None:
+    expected = FLAT_IDS[case]
+    assert dict(zip(expected, guessed_books(list(expected)), strict=True)) == expected
+    turned = list(expected)[::-1]
+    assert guessed_books(turned) == [expected[page_id] for page_id in turned]
+
+
+def test_pages_of_one_flat_album_never_lie_in_two_splits(world: World) -> None:
+    world.ids = [f"AUTHOR_ALBUM_T{book:02d}_{page:03d}" for book in range(1, 5) for page in range(1, 7)]
+    for page_id in world.ids:
+        world.page(page_id, vlm_page())
+    table = world.load()
+    split = split_books(table, 0.25, 0.25, 0)
+    splits = pd.Series(split).groupby(table.pages["page_id"].str[:16]).nunique()
+    assert splits.tolist() == [1, 1, 1, 1]
+    assert set(split.tolist()) == {0, 1, 2}
+    assert table.report.counts["book_guessed"] == 24
+    assert table.report.facts["pages_per_book"] == {f"AUTHOR_ALBUM_T0{n}": 6 for n in range(1, 5)}
+
+
+def test_the_report_names_books_with_their_pages_and_warns_of_books_of_one_page(world: World) -> None:
+    said = "\n".join(readers.report_lines(world.load().report))
+    assert "Books (2): Book A 3 pages, Book B 3 pages." in said
+    assert "of one page each" not in said
+    world.ids += ["cover", "end"]
+    for page_id in ("cover", "end"):
+        world.page(page_id, vlm_page())
+    world.write_manifest()
+    report = world.load().report
+    assert report.facts["books_of_one_page"] == 2
+    assert "2 books of one page each" in "\n".join(readers.report_lines(report))
 
 
 def test_a_book_column_wins(world: World) -> None:

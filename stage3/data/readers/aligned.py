@@ -44,5 +44,6 @@ def _panel(panel: dict[str, Any]) -> RawPanel:
             if key == "vlm_box_2d":
                 made.corners, made.unit = "yxyx", "permille"
             made.box = panel[key]
+            made.detected = key == "rcnn_bbox"
             break
     return made

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +18,14 @@ from stage3.data.readers.names import Listing, scan
 from stage3.data.readers.rows import build
 from stage3.data.readers.source import DataSource, source_of
 from stage3.data.splits import split_books
-from stage3.data.table import DataReport, PanelTable
+from stage3.data.table import UNWANTED, DataReport, PanelTable
 from stage3.errors import DataError, StorageError
 from stage3.storage import file_sha256, pid_alive, rename, sha256
 
-VERSION = 2  # of the rules: a change to what a reader makes of the same files raises it
+MOST_BOOKS = 20  # named in the report with their page counts
+VERSION = 3  # of the rules: a change to what a reader makes of the same files raises it
 # Not faults of a page: it is listed, and just not part of what is trained on, or nothing was ever found on it.
-NOT_DAMAGE = frozenset({"label", "label_missing", "no_panel_file", "panel_file_ambiguous", "no_panels"})
+NOT_DAMAGE = frozenset({*UNWANTED, "no_panel_file", "panel_file_ambiguous", "no_panels"})
 
 
 def load(config: Config, *, refresh: bool = False) -> PanelTable:
@@ -81,6 +83,7 @@ def _key(config: Config, source: DataSource, listing: Listing | None) -> str:
         "panels": [str(source.panels.resolve()), listing.digest if listing else _digest(source.panels)],
         "format": [source.panel_format, source.box_order, source.remap],
         "settings": [list(config.keep_labels), config.max_panels, config.limit_pages, config.max_megapixels],
+        "skip_bad_rows": config.skip_bad_rows,
     }
     return sha256(json.dumps(parts, sort_keys=True).encode())[:24]
 
@@ -163,10 +166,13 @@ def table_facts(table: PanelTable) -> dict[str, object]:
     numbers, pages = np.unique(per_page, return_counts=True)
     dialogue = (table.panels["dialogue"] != "").to_numpy()
     description = (table.panels["description"] != "").to_numpy()
+    per_book = table.pages["book_id"].value_counts()
     no_image = (table.pages["image_path"] == "").to_numpy()
     return {
         "panels": len(table),
-        "books": int(table.pages["book_id"].nunique()),
+        "books": len(per_book),
+        "pages_per_book": {str(book): int(n) for book, n in sorted(per_book.items(), key=_largest)[:MOST_BOOKS]},
+        "books_of_one_page": int((per_book == 1).sum()),
         "panels_per_page": {str(n): int(k) for n, k in zip(numbers, pages, strict=True)},
         "single_panel_share": _share(per_page == 1),
         "textless_share": _share(~(dialogue | description)),
@@ -177,6 +183,10 @@ def table_facts(table: PanelTable) -> dict[str, object]:
         **_spans(table),
         "pages_by_type": {str(k): int(v) for k, v in table.pages["page_type"].value_counts().items()},
     }
+
+
+def _largest(book: tuple[Any, int]) -> tuple[int, str]:
+    return -book[1], str(book[0])
 
 
 def _spans(table: PanelTable) -> dict[str, int]:
@@ -226,9 +236,18 @@ def damage_problem(report: DataReport, config: Config) -> str:
     first = (report.examples.get(f"page:{reason}") or [""])[0]
     return (
         f"{damaged:,} of {considered:,} pages are damaged, more than max_skip_fraction {config.max_skip_fraction:g}; "
-        f"the most frequent reason is {reason}, first {first}. See `python -m stage3.data check`, then repair them or "
-        "raise --max_skip_fraction."
+        f"the most frequent reason is {reason}, first {first}{label_remedy(report, reason)}. "
+        "See `python -m stage3.data check`, then repair them or raise --max_skip_fraction."
     )
+
+
+def label_remedy(report: DataReport, reason: str) -> str:
+    """Which labels there are to choose from, when a label is why pages are left out; "" for other reasons."""
+    if reason not in {"label", "label_unknown"}:
+        return ""
+    fact, what = ("labels", "Labels") if reason == "label" else ("unknown_labels", "Unknown labels")
+    found = ", ".join(f"{name} {n:,}" for name, n in report.facts.get(fact, {}).items())
+    return f". {what} found: {found}; choose those to use with --keep_labels"
 
 
 def nothing_left(report: DataReport) -> str:
@@ -237,9 +256,6 @@ def nothing_left(report: DataReport) -> str:
         return ""
     reasons = ", ".join(f"{reason} {n:,}" for reason, n in report.skipped.most_common(5)) or "no page is listed"
     first = next((f"; first {e[0]}" for c, e in report.examples.items() if c.startswith("page:") and e), "")
-    remedy = ""
-    if next(iter(report.skipped.most_common(1)), ("", 0))[0] == "label":
-        names = ", ".join(f"{name} {n:,}" for name, n in report.facts.get("labels", {}).items())
-        remedy = f". Labels found: {names}; choose those to use with --keep_labels"
+    remedy = label_remedy(report, next(iter(report.skipped.most_common(1)), ("", 0))[0])
     listed = counted(report.pages_listed, "page")
     return f"nothing is left to train on: {listed} listed, none kept ({reasons}{first}){remedy}"

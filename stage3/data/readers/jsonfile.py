@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +15,12 @@ from stage3.errors import DataError
 
 MAX_BYTES = 20 * 2**20  # of one page's JSON; the largest honest page is far below 1 MB
 CHUNK = 2**20
+FENCE = "```"
+Note = Callable[[str, str], None]  # counts an oddity: code, detail
+
+
+def unheard(code: str, detail: str) -> None:
+    """A note that nobody counts."""
 
 
 class PageProblem(Exception):
@@ -51,8 +58,10 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 _FORGIVING = json.JSONDecoder(parse_int=float)  # only to find where an item ends that `_DECODER` refuses
 
 
-def read_json(path: Path | str) -> Any:
+def read_json(path: Path | str, note: Note = unheard) -> Any:
     """One JSON document from a regular file.
+
+    A fence of three backticks around it, as language models write, is taken off, with what stands around the fence.
 
     UTF-8 with or without a byte order mark, and UTF-16 when it has one. NaN and infinities come through as floats, for
     the box rules to refuse.
@@ -69,10 +78,10 @@ def read_json(path: Path | str) -> Any:
         raise PageProblem("file_unreadable", str(error.strerror or error)) from None
     if len(data) > MAX_BYTES:
         raise PageProblem("json_too_large", f"more than {MAX_BYTES // 2**20} MB")
-    return parse(data)
+    return parse(data, note)
 
 
-def parse(data: bytes) -> Any:
+def parse(data: bytes, note: Note = unheard) -> Any:
     """The value of one JSON document; see `read_json`."""
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -81,6 +90,9 @@ def parse(data: bytes) -> Any:
         raise PageProblem("json_encoding", f"not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
     if not text.strip():
         raise PageProblem("json_empty", "the file is empty")
+    if FENCE in text and not text.lstrip().startswith(("{", "[", '"')):
+        text = _unfenced(text)
+        note("json_fenced", "the JSON stands between fences of three backticks")
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -89,6 +101,13 @@ def parse(data: bytes) -> Any:
         raise PageProblem("json_too_deep", "nested too deeply") from None
     except ValueError as error:
         raise _problem(error) from None
+
+
+def _unfenced(text: str) -> str:
+    """What stands between the first fence, with its language, and the last one."""
+    inside = text[text.index(FENCE) + len(FENCE) :]
+    end = inside.rfind(FENCE)
+    return re.sub(r"\A[A-Za-z0-9]*\s+", "", inside if end < 0 else inside[:end])
 
 
 def _problem(error: ValueError) -> PageProblem:

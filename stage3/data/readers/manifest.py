@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import ntpath
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from stage3.data.readers.books import guessed_books
+from stage3.data.readers.manifest_rows import COLUMNS, OPTIONAL, BadRows, manifest_rows
 from stage3.data.readers.names import chunks, exact_key, normal_key
 from stage3.data.table import DataReport
 from stage3.errors import DataError
 
-COLUMNS = ("canonical_id", "absolute_image_path")
-OPTIONAL = ("book", "sha256")
-MAX_FIELD = 131072  # csv's own default, checked here because that one is a setting of the whole process
 BATCH = 65536
-JUNK_NAMES = frozenset({"thumbs.db", ".ds_store"})
 
 
 @dataclass(frozen=True)
@@ -57,30 +55,35 @@ class Manifest:
         return self.ids, self.images, self.books, self.sha256
 
 
-def read_manifest(path: Path, report: DataReport) -> Manifest:
+def read_manifest(path: Path, report: DataReport, *, skip_bad_rows: bool = False) -> Manifest:
     """Read and check the manifest.
 
-    An id that is empty or "." is not a page's and is skipped. An id that would leave the panels folder (absolute, a
-    drive, "..") refuses the file, as do two rows that contradict each other.
+    An empty line, also one of nothing but commas, is no row. An id that is empty or "." is not a page's and is left
+    out. A bad row has too many or too few fields, a quote that is not closed, an id that would leave the panels folder
+    (absolute, a drive, ".."), a sha256 that is not one, or contradicts a row before it. All bad rows are found at
+    once; they refuse the file, or with `skip_bad_rows` are left out and counted.
 
     Raises:
-        DataError: naming file and line: wrong header, quoting, row length, encoding, NUL, unsafe or contradicting ids,
-            a sha256 that is not one.
+        DataError: naming file and line: a wrong header or encoding, or bad rows.
     """
     columns: list[list[pa.Array]] = [[], [], [], []]
     lines: list[np.ndarray] = []
+    bad = BadRows(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for *batch, at in _batches(_rows(file, path, report)):
+            for *batch, at in _batches(manifest_rows(file, path, report, bad)):
                 for column, values in zip(columns, batch, strict=True):
                     column.append(pa.array(values, pa.large_string()))
                 lines.append(np.asarray(at, np.int32))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error.reason}). Save the manifest as UTF-8 CSV.") from None
     if not lines:
+        bad.settle(report, skip=skip_bad_rows)
         raise DataError(f"{path}: the manifest lists no page")
     made = Manifest(path, *(pa.concat_arrays(columns.pop(0)) for _ in COLUMNS + OPTIONAL))  # pieces freed on the way
-    return _without_repeats(made, np.concatenate(lines), report)
+    made = _without_repeats(made, np.concatenate(lines), report, bad)
+    bad.settle(report, skip=skip_bad_rows)
+    return _with_guessed_books(made, report)
 
 
 def _batches(rows: Iterator[tuple[str, str, str, str, int]]) -> Iterator[list[list[Any]]]:
@@ -89,124 +92,25 @@ def _batches(rows: Iterator[tuple[str, str, str, str, int]]) -> Iterator[list[li
         yield [list(column) for column in zip(*batch, strict=True)]
 
 
-def _rows(file: TextIO, path: Path, report: DataReport) -> Iterator[tuple[str, str, str, str, int]]:
-    """(id, image, book, sha256, line) of every row that names a page."""
-    reader = csv.reader(file, strict=True)
-    line = 1  # where the row being read begins; behind an unclosed quote the reader is many lines further
-    try:
-        header = _header(next(reader, []), path, report)
-        width = len(header)
-        at_id, at_image = header.index("canonical_id"), header.index("absolute_image_path")
-        at_book, at_sha256 = (header.index(name) if name in header else -1 for name in OPTIONAL)
-        line = reader.line_num + 1
-        for row in reader:
-            here, line = line, reader.line_num + 1
-            if line - here > 1:
-                raise DataError(f"{path}:{here}: a quoted field spans several lines; a quote is not closed")
-            if len(row) != width:
-                if not row:
-                    continue  # an empty line
-                raise DataError(
-                    f"{path}:{here}: {len(row)} fields where the header has {width}{_quote_hint(row, width)}"
-                )
-            page_id, image = row[at_id], row[at_image]
-            _check_field(page_id, image, f"{path}:{here}")
-            if is_junk(page_id) or is_junk(image):
-                report.note("junk_row", f"{path}:{here}: {page_id}")
-            elif page_id.strip() in {"", "."}:
-                report.pages_listed += 1
-                report.skip("id_invalid", f"{path}:{here}: canonical_id: {page_id!r} names no page")
-            else:
-                book = (row[at_book].strip() if at_book >= 0 else "") or book_of(page_id, report)
-                sha256 = _sha256(row[at_sha256], f"{path}:{here}") if at_sha256 >= 0 else ""
-                yield page_id, image, book, sha256, here
-    except csv.Error as error:
-        raise DataError(f"{path}:{line}: {error}. Check the quotes of this row.") from None
-
-
-def _quote_hint(row: list[str], width: int) -> str:
-    return "; a path with a comma needs double quotes" if len(row) > width else ""
-
-
-def _header(header: list[str], path: Path, report: DataReport) -> list[str]:
-    names = [name.strip() for name in header]
-    if len(names) == 1 and any(mark in names[0] for mark in (";", "\t")):
-        mark = "';'" if ";" in names[0] else "tabs"
-        raise DataError(f"{path}:1: columns are separated by {mark}; expected commas")
-    for name in COLUMNS:
-        if name not in names:
-            found = ", ".join(repr(n[:40]) for n in names[:8]) or "an empty line"
-            raise DataError(f"{path}:1: no column {name!r}; the header has {found}")
-    for name in (*COLUMNS, *OPTIONAL):
-        if names.count(name) > 1:
-            raise DataError(f"{path}:1: column {name!r} appears twice in the header")
-    for name in names:
-        if name not in (*COLUMNS, *OPTIONAL):
-            report.note("manifest_column_ignored", f"{path}:1: {name}")
-    return names
-
-
-_SHA256 = re.compile("[0-9a-f]{64}")
-
-
-def _sha256(written: str, where: str) -> str:
-    value = written.strip().lower()
-    if value and not _SHA256.fullmatch(value):
-        raise DataError(
-            f"{where}: sha256: {written[:80]!r} is not a SHA-256: expected 64 hexadecimal digits or nothing"
-        )
-    return value
-
-
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-
-
-def _check_field(page_id: str, image: str, where: str) -> None:
-    for name, value in zip(COLUMNS, (page_id, image), strict=True):
-        if len(value) > MAX_FIELD:
-            raise DataError(f"{where}: {name}: longer than {MAX_FIELD:,} characters; perhaps a quote is not closed")
-        if "\0" in value:
-            raise DataError(f"{where}: {name}: contains a NUL character")
-    unsafe = page_id[:1] in ("/", "\\") or (page_id[1:2] == ":" and _DRIVE.match(page_id))
-    if unsafe or (".." in page_id and ".." in page_id.replace("\\", "/").split("/")):
-        raise DataError(
-            f"{where}: canonical_id: {page_id!r} is an absolute path or leaves its folder; "
-            "expected a relative path below the panels folder"
-        )
-
-
-def is_junk(name: str) -> bool:
-    """Whether a path is something an operating system left behind: `__MACOSX`, `._*`, Thumbs.db, .DS_Store."""
-    if "__MACOSX" in name and "__MACOSX" in re.split(r"[\\/]", name):
-        return True
-    leaf = name[max(name.rfind("/"), name.rfind("\\")) + 1 :]
-    return leaf[:2] == "._" or leaf.lower() in JUNK_NAMES
-
-
-_REPEATED = re.compile(r"(.+?)_\1")
-_PAGE_NUMBER = re.compile(r"(\.[A-Za-z]{3,4})*$|[\s_-]*\bp?\d+$")
-
-
-def book_of(page_id: str, report: DataReport) -> str:
-    """The id's parent folder; for an id without one, its name without the page number (counted as a guess).
+def _with_guessed_books(manifest: Manifest, report: DataReport) -> Manifest:
+    """Give pages without a folder the book that their ids suggest, each counted as a guess.
 
     Flat ids such as `Book 1_Book 1 - p000.jpg` would otherwise all fall into one nameless book, and a split by book
     would be impossible.
     """
-    cut = max(page_id.rfind("/"), page_id.rfind("\\"))
-    if cut > 0:
-        return page_id[:cut].replace("\\", "/")
-    report.note("book_guessed", page_id)
-    if repeated := _REPEATED.match(page_id):
-        return repeated.group(1)
-    stem = page_id
-    for _ in range(2):  # extension, then number
-        stem = _PAGE_NUMBER.sub("", stem, count=1)
-    return stem.strip(" -_") or "unnamed"
+    flat = pc.equal(manifest.books, "")
+    if not pc.any(flat).as_py():
+        return manifest
+    ids = manifest.ids.filter(flat).to_pylist()
+    for page_id in ids[: DataReport.MAX_EXAMPLES]:
+        report.note("book_guessed", page_id, 0)
+    report.counts["book_guessed"] += len(ids)
+    guessed = pa.array(guessed_books(ids), pa.large_string())
+    return replace(manifest, books=pc.replace_with_mask(manifest.books, flat, guessed))
 
 
-def _without_repeats(manifest: Manifest, lines: np.ndarray, report: DataReport) -> Manifest:
-    """Drop rows that repeat an id and all it says; refuse ids that contradict each other.
+def _without_repeats(manifest: Manifest, lines: np.ndarray, report: DataReport, bad: BadRows) -> Manifest:
+    """Drop rows that repeat an id and all it says; of rows that contradict each other the first counts.
 
     Ids count as the same when they differ only in case, separators, Unicode form or image extension, because then
     the same panel file would serve both.
@@ -221,26 +125,29 @@ def _without_repeats(manifest: Manifest, lines: np.ndarray, report: DataReport) 
             if not repeats:
                 first = row
                 continue
-            _check_repeat(manifest, lines, int(first), int(row))
             keep[row] = False
-            report.note("repeated_row", f"{manifest.path}:{lines[row]}: {manifest.ids[int(row)]}")
+            if problem := _contradiction(manifest, lines, int(first), int(row)):
+                bad.add(int(lines[row]), problem)
+            else:
+                report.note("repeated_row", f"{manifest.path}:{lines[row]}: {manifest.ids[int(row)]}")
         kept = pa.array(keep)
         manifest = Manifest(manifest.path, *(column.filter(kept) for column in manifest.columns))
     report.pages_listed += len(manifest)
     return manifest
 
 
-def _check_repeat(manifest: Manifest, lines: np.ndarray, a: int, b: int) -> None:
+def _contradiction(manifest: Manifest, lines: np.ndarray, a: int, b: int) -> str:
+    """What row b says that does not go with row a of the same page, "" when it only repeats it."""
     ids = [manifest.ids[r].as_py() for r in (a, b)]
-    where = f"{manifest.path}:{lines[b]}: canonical_id: {ids[1]!r}"
     if ids[0] != ids[1]:
-        raise DataError(
-            f"{where} and {ids[0]!r} on line {lines[a]} differ only in case, separators or extension, "
-            "so both would use the same panel file. Rename or remove one."
+        return (
+            f"canonical_id: {ids[1]!r} and {ids[0]!r} on line {lines[a]} differ only in case, separators or extension, "
+            "so both would use the same panel file"
         )
     for what, column in (("image", manifest.images), ("book", manifest.books), ("sha256", manifest.sha256)):
         if column[a].as_py() != column[b].as_py():
-            raise DataError(f"{where} is also on line {lines[a]}, with another {what}. Remove one of the two rows.")
+            return f"canonical_id: {ids[1]!r} is also on line {lines[a]}, with another {what}"
+    return ""
 
 
 def _all(column: pa.Array) -> Iterator[str]:

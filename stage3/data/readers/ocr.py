@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from stage3.data.readers.rules import RawPage, RawPanel
-from stage3.data.readers.shape import panel_list
+from stage3.data.readers.shape import panel_list, the_page
 from stage3.data.readers.source import DataSource
 
 
 def page(value: Any, source: DataSource, note: Any) -> RawPage:
     """One page's parsed JSON in the common structure; see `stage3.data.readers`."""
+    value = the_page(value, note)
     panels = [
-        RawPanel(p.get("bbox"), "xywh", "pixel", dialogue=p.get("text"), description=p.get("description"))
+        RawPanel(
+            p.get("bbox"), "xywh", "pixel", dialogue=p.get("text"), description=p.get("description"), detected=True
+        )
         if isinstance(p, dict)
         else None
         for p in panel_list(value, note)

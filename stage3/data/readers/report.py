@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stage3.cli import percent
+from stage3.cli import counted, percent
 from stage3.data.table import DataReport
 
 BAR = 40  # characters of the longest bar
 MANY_TALL = 20  # panels; fewer say nothing about the whole
+MOST_BOOKS = 5  # named with their page counts
 SHOWN = 3  # first paths shown of each reason
 
 REASONS = {
@@ -22,6 +23,7 @@ REASONS = {
     "no_panels": "the page's list of panels is empty",
     "no_usable_panel": "no panel has a valid box or text",
     "id_invalid": "the id is not a page's",
+    "bad_row": "the row of the manifest cannot be used",
     "scale": "boxes in an unknown unit",
     "page_size": "boxes in pixels of a page of unknown size",
     "panels_missing": "no list of panels in the file",
@@ -61,10 +63,14 @@ ANOMALIES = {
     "page_size_missing": "pages whose size was taken from the image",
     "page_shape_differs": "panel files for a page of another shape than the image (rotated?)",
     "panel_type": "entries that are not panels",
-    "panel_dropped": "panels with neither a valid box nor text",
+    "panel_dropped": "panels with neither a valid box nor text, or a detector's box that holds nothing",
+    "panel_repeated": "panels that repeat another of their page: left out",
     "panel_number": "pages whose panel numbers give no order",
     "panels_as_object": "pages whose panels are an object",
     "panels_cut": "pages cut to max_panels",
+    "text_is_no_text": "texts that say there is none (None, N/A, ...) on many panels: counted as no text",
+    "json_fenced": "panel files between ``` fences: read without them",
+    "page_in_list": "panel files that hold their page in a list",
     "text_cut": "texts cut to 10,000 characters",
     "id_differs_inside": "panel files with another id inside",
     "image_missing": "pages whose image is missing",
@@ -87,7 +93,7 @@ def report_lines(report: DataReport) -> list[str]:
     """The report as lines of text, for `data check` and for the first lines of a training run."""
     lines = [*_source(report), *_left_out(report)]
     if report.pages_kept:
-        lines += [*_found(report), *_histogram(report), *_coverage(report)]
+        lines += [*_found(report), *_books(report), *_histogram(report), *_coverage(report)]
     return [*lines, *_anomalies(report), *_splits(report)]
 
 
@@ -109,7 +115,7 @@ def _left_out(report: DataReport) -> list[str]:
     if not report.facts.get("labels_file"):
         lines.append("No labels file: every page counts as story.")
     elif unknown := report.facts.get("unknown_labels"):
-        lines.append(f"Unknown labels: {_pairs(unknown)}.")
+        lines.append(f"Unknown labels: {_pairs(unknown)}. Choose those to use with --keep_labels.")
     return lines
 
 
@@ -129,6 +135,22 @@ def _found(report: DataReport) -> list[str]:
 def _pairs(values: Mapping[str, Any], most: int = 10) -> str:
     shown = [f"{name} {n:,}" for name, n in list(values.items())[:most]]
     return ", ".join(shown) + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def _books(report: DataReport) -> list[str]:
+    facts = report.facts
+    largest: dict[str, int] = facts.get("pages_per_book", {})
+    if not largest:
+        return []
+    named = ", ".join(f"{book[:40]} {counted(n, 'page')}" for book, n in list(largest.items())[:MOST_BOOKS])
+    more = facts["books"] - min(len(largest), MOST_BOOKS)
+    lines = [f"Books ({facts['books']:,}): {named}{f' and {more:,} more' if more else ''}."]
+    if (single := facts["books_of_one_page"]) > 1:
+        lines.append(
+            f"{counted(single, 'book')} of one page each: if they are pages of one comic, training and test share it. "
+            "Give the manifest a column 'book'."
+        )
+    return lines
 
 
 def _histogram(report: DataReport) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from stage3.config import Config
 from stage3.data import images
 from stage3.data.readers.formats import READERS, Reader
 from stage3.data.readers.image_files import ImageFinder, duplicate_images
-from stage3.data.readers.jsonfile import PageProblem, read_json
+from stage3.data.readers.jsonfile import Note, PageProblem, read_json, unheard
 from stage3.data.readers.labels import Labels, read_labels, select, skip_many
 from stage3.data.readers.manifest import Manifest, read_manifest
 from stage3.data.readers.names import (
@@ -30,10 +31,11 @@ from stage3.data.readers.names import (
     normal_key,
     resolve,
 )
+from stage3.data.readers.no_text import SAMPLE, NoTextCounts
 from stage3.data.readers.rules import PageInfo, finish, flatten
 from stage3.data.readers.source import DataSource
 from stage3.data.readers.writer import TableWriter
-from stage3.data.table import DataReport
+from stage3.data.table import UNWANTED, DataReport
 
 SMALL = 20_000  # pages up to which every image's header is read, and equal images are looked for
 
@@ -53,6 +55,7 @@ class Build:
     keep: np.ndarray  # (N,) bool, kept by label
     image_finder: ImageFinder
     small: bool = False
+    no_text: dict[str, list[str]] = field(default_factory=dict)  # see `no_text`
     pages_with_image: list[str] = field(default_factory=list)
 
     @property
@@ -71,7 +74,7 @@ def build(
     report = DataReport()
     # Labels first: parsing them takes the most memory, and it is free again before the manifest's columns are there.
     labels = None if source.labels is None else read_labels(source.labels, config.keep_labels, report)
-    manifest = read_manifest(source.manifest, report)
+    manifest = read_manifest(source.manifest, report, skip_bad_rows=config.skip_bad_rows)
     all_ids = manifest.ids  # files are matched against all of them: a limit must not change which file is whose
     if config.limit_pages > len(manifest):
         report.note("limit_beyond_data", f"limit_pages {config.limit_pages}, {len(manifest)} pages listed")
@@ -83,7 +86,6 @@ def build(
         codes = labels.of_pages(manifest.ids, report)
         keep = select(labels, codes, manifest.ids, config.keep_labels, report)
     report.facts["labels_file"] = "" if source.labels is None else source.labels.name
-    report.facts["considered"] = int(keep.sum())
     base = source.manifest.resolve().parent
     writer = TableWriter(folder)
     made = Build(
@@ -103,6 +105,7 @@ def build(
     finally:
         writer.close()
     report.pages_kept = writer.pages_written
+    report.facts["considered"] = report.pages_listed - sum(report.skipped[reason] for reason in UNWANTED)
     if made.small:
         report.facts["duplicate_images"] = duplicate_images(made.pages_with_image, report)
     return report, made.image_finder.folders
@@ -114,6 +117,9 @@ def _read_folder(made: Build, listing: Listing | None) -> None:
     found = _resolve(made, listing.names)
     rows = np.flatnonzero(made.keep & (found.row >= 0))
     made.small = len(rows) <= SMALL
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64)] if len(rows) else rows
+    names = listing.names.take(pa.array(found.row[some])).to_pylist()
+    _decide_no_text(made, (partial(read_json, _file_of(listing.root, name)) for name in names))
     with progress("reading pages", len(rows)) as bar:
         for start in range(0, len(rows), 4096):
             part = rows[start : start + 4096]
@@ -135,11 +141,15 @@ def _read_one_file(made: Build, listing: Listing | None) -> None:
     assert items is not None
     path = made.source.panels
     ids: list[str] = []
-    for position, (page_id, _) in enumerate(items(path)):
+    some: list[Any] = []
+    for position, (page_id, value) in enumerate(items(path)):
+        if position < SAMPLE:
+            some.append(value)
         if not page_id:
             made.report.note("entry_without_id", f"{path}: page {position} of the list")
         ids.append(page_id.encode("utf-8", "replace").decode())
     found = _resolve(made, pa.array(ids, pa.large_string()))
+    _decide_no_text(made, (partial(_same, value) for value in some))
     row_of = np.full(len(ids), -1, np.int64)
     rows = np.flatnonzero(made.keep & (found.row >= 0))
     row_of[found.row[rows]] = rows
@@ -153,8 +163,17 @@ def _read_one_file(made: Build, listing: Listing | None) -> None:
             bar.advance(1)
 
 
-def _same(value: Any) -> Any:
+def _same(value: Any, note: Note) -> Any:
     return value
+
+
+def _decide_no_text(made: Build, pages: Iterable[Callable[[Note], Any]]) -> None:
+    """Look through some pages for words that are no text; a page that cannot be read says so when its turn comes."""
+    counts = NoTextCounts()
+    for parsed in pages:
+        with suppress(PageProblem):
+            counts.add(made.reader.page(parsed(unheard), made.source, unheard))
+    made.no_text = made.report.facts["no_text"] = counts.decide()
 
 
 def _resolve(made: Build, names: pa.Array) -> Resolution:
@@ -180,14 +199,14 @@ def _resolve(made: Build, names: pa.Array) -> Resolution:
     return found
 
 
-def _add_page(made: Build, row: int, how: int, path: str, parsed: Callable[[], Any]) -> None:
+def _add_page(made: Build, row: int, how: int, path: str, parsed: Callable[[Note], Any]) -> None:
     """Read one page and write its rows; a page that cannot be used is counted and leaves no trace."""
     page_id, report = made.manifest.ids[row].as_py(), made.report
     image = _Image(made, row, page_id)
     notes: list[tuple[str, str]] = []
-    info = PageInfo(page_id, image.size, lambda code, detail: notes.append((code, detail)))
+    info = PageInfo(page_id, image.size, lambda code, detail: notes.append((code, detail)), made.no_text)
     try:
-        raw = made.reader.page(parsed(), made.source, info.note)
+        raw = made.reader.page(parsed(info.note), made.source, info.note)
         panels, size = finish(raw, info, made.config.max_panels)
     except PageProblem as problem:
         report.skip(problem.code, f"{path}: {problem.detail}")

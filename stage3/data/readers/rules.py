@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from stage3.data.readers.jsonfile import Note as Note
 from stage3.data.readers.jsonfile import PageProblem
 from stage3.data.readers.order import reading_order
+from stage3.data.readers.repeated import repeated
 
 MAX_TEXT = 10_000  # characters of one panel's dialogue or description; encoders read about 300
 MIN_PIXELS = 2.0  # a box under this on a side holds no image
 THOUSAND = 1000.0
 OVERSHOOT = 1.05  # a box may stick out so far before its unit is doubted
+NO_TEXT_COLUMNS = ("dialogue", "description")
 Corners = tuple[float, float, float, float]
-Note = Callable[[str, str], None]  # code, detail
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class RawPanel:
         description: what the image shows, likewise.
         speakers: names, likewise.
         number: the file's own panel number, None when the format has none.
+        detected: a detector made the box; without area it found nothing, whatever text was read there.
     """
 
     box: Any
@@ -45,6 +48,7 @@ class RawPanel:
     description: Any = None
     speakers: Any = None
     number: Any = None
+    detected: bool = False
 
 
 @dataclass(slots=True)
@@ -86,11 +90,13 @@ class PageInfo:
         page_id: canonical id.
         image_size: (width, height) of the upright image, (0, 0) when unknown; called only when it is needed.
         note: count an anomaly of this page: code, detail.
+        no_text: by column, the `text_key` of what is no text in this source; see `no_text`.
     """
 
     page_id: str
     image_size: Callable[[], tuple[int, int]]
     note: Note
+    no_text: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def once(self, code: str, detail: str) -> None:
@@ -112,19 +118,35 @@ def finish(raw: RawPage, page: PageInfo, max_panels: int) -> tuple[list[Panel], 
     boxes, size = _shares(raw, corners, page)
     kept: list[Panel] = []
     for i, (panel, box) in enumerate(zip(raw.panels, boxes, strict=True)):
+        if panel is not None and panel.detected and box is None and corners[i] is not None:
+            page.note("panel_dropped", f"panels[{i}]: a detector's box that holds nothing")
+            continue
         made = None if panel is None else _usable(panel, i, box, page)
         if made is not None:
             kept.append(made)
     if not kept:
         raise PageProblem("no_usable_panel", f"none of {len(raw.panels)} panels has a valid box or text")
-    kept = _ordered(kept, raw, page)
+    kept = _ordered(*_once(kept, raw, page), page)
     if len(kept) > max_panels:
         page.note("panels_cut", f"{len(kept)} panels, the first {max_panels} kept")
     return kept[:max_panels], size
 
 
+def _once(kept: list[Panel], raw: RawPage, page: PageInfo) -> tuple[list[Panel], RawPage]:
+    """The panels without those that repeat another one, and the page without them (None stands in their places)."""
+    copies = repeated(kept)
+    if not copies:
+        return kept, raw
+    panels = list(raw.panels)
+    for copy, of in sorted(copies.items()):
+        where = kept[copy].source_index
+        panels[where] = None
+        page.note("panel_repeated", f"panels[{where}]: the same as panels[{kept[of].source_index}]")
+    return [p for i, p in enumerate(kept) if i not in copies], replace(raw, panels=panels)
+
+
 def _usable(panel: RawPanel, index: int, box: Corners | None, page: PageInfo) -> Panel | None:
-    texts = [clip(flatten(t), index, page) for t in (panel.dialogue, panel.description)]
+    texts = [clip(_text(getattr(panel, column), column, index, page), index, page) for column in NO_TEXT_COLUMNS]
     if box is None and not any(texts):
         page.note("panel_dropped", f"panels[{index}]: neither a valid box nor text")
         return None
@@ -212,6 +234,35 @@ def flatten(value: Any, depth: int = 0) -> str:
         known = [value[k] for k in _TEXT_KEYS if k in value]
         value = known[:1] or list(value.values())
     return " ".join(t for t in (flatten(v, depth + 1) for v in value) if t) if isinstance(value, list) else ""
+
+
+_AROUND_TEXT = " \t\r\n.\"'`*_()[]{}<>“”„«»-–—"
+
+
+def text_key(text: str) -> str:
+    """A text for comparing: lower case, single spaces, no quotes or brackets around it; "[]" for nothing but such.
+
+    Example:
+        >>> text_key('(None).'), text_key('No  dialogue'), text_key('{}'), text_key('...')
+        ('none', 'no dialogue', '[]', '...')
+
+    """
+    key = " ".join(text[:200].lower().strip(_AROUND_TEXT).split())
+    return key or (text if set(text) <= set(". ") else "[]")
+
+
+def _text(value: Any, column: str, index: int, page: PageInfo) -> str:
+    """A panel's text without the words that are no text in this source."""
+    refused = page.no_text.get(column)
+    if not refused:
+        return flatten(value)
+    parts = [flatten(v) for v in as_list(value)]
+    kept = [part for part in parts if text_key(part) not in refused]
+    if len(kept) == len(parts):
+        return flatten(value)
+    gone = next(part for part in parts if text_key(part) in refused)
+    page.note("text_is_no_text", f"panels[{index}]: {column} {gone[:60]!r}")
+    return " ".join(filter(None, kept))
 
 
 def clip(text: str, index: int, page: PageInfo) -> str:

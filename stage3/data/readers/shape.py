@@ -8,6 +8,14 @@ from stage3.data.readers.jsonfile import PageProblem
 from stage3.data.readers.rules import Note
 
 
+def the_page(value: Any, note: Note) -> Any:
+    """The page of a file; a list that holds nothing but one object with panels is that page."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "panels" in value[0]:
+        note("page_in_list", "the page stands in a list by itself")
+        return value[0]
+    return value
+
+
 def panel_list(value: Any, note: Note) -> list[Any]:
     """The `panels` of a page; an object of panels counts as a list in its own order.
 

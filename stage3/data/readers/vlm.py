@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from stage3.data.readers.rules import RawPage, RawPanel, as_list
-from stage3.data.readers.shape import panel_list
+from stage3.data.readers.shape import panel_list, the_page
 from stage3.data.readers.source import DataSource
 
 BOX_KEYS = ("box_2d", "box", "bbox_2d")
@@ -17,6 +17,7 @@ BOX_KEYS = ("box_2d", "box", "bbox_2d")
 
 def page(value: Any, source: DataSource, note: Any) -> RawPage:
     """One page's parsed JSON in the common structure; see `stage3.data.readers`."""
+    value = the_page(value, note)
     panels = [_panel(p, source.box_order) if isinstance(p, dict) else None for p in panel_list(value, note)]
     return RawPage(panels, summary=value.get("overall_summary"), order="number", canonical_id=value.get("canonical_id"))
 
