@@ -251,6 +251,13 @@ BUGS = (
         "tests/batches/test_batches.py -k split_by_book",
     ),
     Bug(
+        "data the split is drawn anew when the data has changed",
+        "stage3/runs/data.py",
+        "        split = recorded_split(table, books)",
+        "        split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)",
+        "tests/runs/test_run_data.py -k keep_the_split",
+    ),
+    Bug(
         "data the best is chosen by the weighted total",
         "stage3/train/trainer.py",
         "value = float(row.get(self.config.select_by, math.nan))",

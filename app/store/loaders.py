@@ -22,6 +22,7 @@ from stage3.errors import DataError, Stage3Error, StorageError
 from stage3.runs import RunFolder, list_broken, list_runs
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from stage3.batches.dataset import Dataset
@@ -33,6 +34,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = Path("data") / "samples"
 
 _datasets: Memory[Dataset] = Memory(3)
+_splits: Memory[np.ndarray] = Memory(24)
 _models: Memory[Stage3] = Memory(6)
 _embedded: Memory[Embedded] = Memory(6)
 _frames: Memory[pd.DataFrame] = Memory(6)
@@ -170,20 +172,32 @@ def data_key(config: Config) -> tuple[Any, ...]:
     return (*(getattr(here, n) for n in names), *stamp)
 
 
+def record_key(run: RunFolder) -> tuple[int, int]:
+    """A key for what a run recorded of its data, which says the split of each book."""
+    try:
+        info = (run.path / "data.json").stat()
+        return (info.st_size, info.st_mtime_ns)
+    except OSError:
+        return (0, 0)
+
+
 def open_dataset(run: RunFolder) -> Dataset:
-    """The panels, features and split of a run's data set; computed features are found in the store.
+    """The panels, features and split of a run's data set, as `stage3.runs.data.load_data` gives them to commands.
+
+    Runs share what they read of one data set; computed features are found in the store.
 
     Raises:
         Stage3Error: the data set is not where the run's settings say, or cannot be read.
     """
+    from stage3.runs.data import as_recorded, load_data
 
     def make() -> Dataset:
-        from stage3.batches.dataset import Dataset
-
         _one_thread()
-        return Dataset.load(config_here(run.config), progress=False)
+        return load_data(RunFolder(run.path, config_here(run.config)), {"device": "cpu"}, progress=False)
 
-    return _datasets.get(data_key(run.config), make)
+    shared = _datasets.get(data_key(run.config), make)
+    split = _splits.get((data_key(run.config), record_key(run)), lambda: as_recorded(run, shared).split)
+    return shared.with_split(split)
 
 
 def is_dataset_open(run: RunFolder) -> bool:
@@ -192,15 +206,12 @@ def is_dataset_open(run: RunFolder) -> bool:
 
 
 def data_changed(run: RunFolder) -> str:
-    """What differs between the data a run was trained on and the data found now, "" when nothing does."""
+    """What differs between the data a run was trained on and the data found now, in words; "" when nothing does."""
+    from stage3.runs.data import differences
+
     data = open_dataset(run)
-    try:
-        before = run.read_json("data")
-    except StorageError:
-        return ""
-    now = _other.get(("identity", id(data)), data.identity)
-    names = [n for n in ("table", "features", "panels", "pages") if n in before and before[n] != now[n]]
-    return ", ".join(names)
+    key = ("differences", data_key(run.config), record_key(run))
+    return "; ".join(_other.get(key, lambda: differences(run, data)))
 
 
 def fingerprint(run: RunFolder, step: int | None = None) -> str:
@@ -210,7 +221,7 @@ def fingerprint(run: RunFolder, step: int | None = None) -> str:
 
 def checkpoint_key(run: RunFolder, step: int | None = None) -> tuple[Any, ...]:
     """A key for anything computed from a checkpoint and its data set."""
-    return (fingerprint(run, step), data_key(run.config))
+    return (fingerprint(run, step), data_key(run.config), record_key(run))
 
 
 def load_model(run: RunFolder, step: int | None = None) -> Stage3:

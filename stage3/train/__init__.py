@@ -255,7 +255,8 @@ def check_identity(the_run: RunFolder, data: Dataset) -> None:
     before = the_run.read_json("data")
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
-        shown = "; ".join(f"{n}: {str(before.get(n))[:60]} then, {str(now[n])[:60]} now" for n in changed)
+        said = {"pictures": "images"}  # its name in the file is older than the word
+        shown = "; ".join(f"{said.get(n, n)}: {str(before.get(n))[:60]} then, {str(now[n])[:60]} now" for n in changed)
         raise DataError(f"{the_run.path} was trained on other data ({shown}). Restore that data, or train a new run.")
 
 

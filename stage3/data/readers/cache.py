@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from stage3.cli import counted
-from stage3.config import SPLITS, Config
+from stage3.config import Config
 from stage3.data.readers.formats import READERS
 from stage3.data.readers.names import Listing, scan
 from stage3.data.readers.rows import build
 from stage3.data.readers.source import DataSource, source_of
-from stage3.data.splits import split_books
+from stage3.data.splits import split_books, split_sizes
 from stage3.data.table import DataReport, PanelTable
 from stage3.errors import DataError, StorageError
 from stage3.storage import file_sha256, pid_alive, rename, sha256
@@ -68,7 +68,7 @@ def read(config: Config, *, refresh: bool = False) -> PanelTable:
         "labels": str(source.labels or ""),
         "table": str(folder),
     }
-    table.report.facts["splits"] = split_sizes(table, config)
+    table.report.facts["splits"] = _planned_splits(table, config)
     return table
 
 
@@ -193,23 +193,15 @@ def _share(which: np.ndarray) -> float:
     return round(float(which.mean()), 6) if len(which) else 0.0
 
 
-def split_sizes(table: PanelTable, config: Config) -> dict[str, object]:
-    """Books, pages and panels of each split; `problem` instead when the books do not allow one."""
+def _planned_splits(table: PanelTable, config: Config) -> dict[str, object]:
+    """Sizes of the splits that a new run would have; `problem` instead when the books do not allow one."""
     if not len(table.pages):
         return {}
     try:
         split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
     except DataError as error:
         return {"problem": str(error)}
-    books, panels = table.book_of_page, table.pages["n_panels"].to_numpy()
-    return {
-        name: {
-            "books": len(np.unique(books[split == s])),
-            "pages": int((split == s).sum()),
-            "panels": int(panels[split == s].sum()),
-        }
-        for s, name in enumerate(SPLITS)
-    }
+    return {**split_sizes(table, split)}
 
 
 def damaged_pages(report: DataReport) -> int:
