@@ -295,8 +295,8 @@ def arguments(tests: str) -> list[str]:
 
 
 def left_out(folder: str, names: list[str]) -> set[str]:
-    """What a copy does without; `stage3/runs` is source, any other `runs` is what somebody trained."""
-    trained = () if Path(folder) == ROOT / "stage3" else ("runs",)
+    """What a copy does without: any `runs` that somebody trained (`stage3/runs` and `tests/runs` are source)."""
+    trained = () if Path(folder) in (ROOT / "stage3", ROOT / "tests") else ("runs",)
     return shutil.ignore_patterns(".git", "__pycache__", ".venv", ".stage3", ".*_cache", *trained)(folder, names)
 
 
