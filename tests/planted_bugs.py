@@ -251,6 +251,20 @@ BUGS = (
         "tests/batches/test_batches.py -k split_by_book",
     ),
     Bug(
+        "data images that are overwritten in place are not seen",
+        "stage3/data/readers/cache.py",
+        'table if _stamp_of(looked, table.pages["image_path"]) == looked["images"] else None',
+        "table",
+        "tests/data/test_readers.py -k repaired_image",
+    ),
+    Bug(
+        "explorer addresses of images stay when the data changes",
+        "app/shell.py",
+        "side, loaders.data_version(chosen_run.run))",
+        "side)",
+        "tests/app/test_app_cache.py -k overwritten_in_place",
+    ),
+    Bug(
         "data a failed start leaves its settings to the next",
         "stage3/train/__init__.py",
         "    wanted = asked.over()\n    changed = ",
