@@ -245,7 +245,7 @@ def link(view: str, **params: Any) -> str:
 
 def thumb_url(chosen_run: Chosen, row: int, side: int = 240, kind: str = "panel") -> str:
     """The address of a panel's (or page's) image: for image columns, hover overlays and components."""
-    return thumbs.url(kind, chosen_run.id, row, side)
+    return thumbs.url(kind, chosen_run.id, row, side, loaders.data_version(chosen_run.run))
 
 
 def thumb(chosen_run: Chosen, row: int, side: int = 360, kind: str = "panel") -> bytes:

@@ -23,7 +23,7 @@ from stage3.diagnose import diagnose_store as _diagnose_store
 from stage3.errors import DataError
 from stage3.runs import RunFolder
 from stage3.runs import list_runs as _list_runs
-from stage3.runs.data import MAX_PAGES, check_features, load_data
+from stage3.runs.data import MAX_PAGES, as_recorded, check_features, load_data
 from stage3.train import train_run
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ class Run(RunFolder):
         return load_data(self, progress=False)
 
     def other_data(self, source: Path | str, **settings: Any) -> Dataset:
-        """Other comics, with features of this run's backbones, for `data=` of any method here.
+        """Other comics, or these as they are now, with features of this run's backbones, for `data=` of any method.
 
-        All of their pages count as held out.
+        Books that the run had, by name, keep the split that it recorded; all others count as held out.
 
         Args:
             source: folder with a dataset.yaml.
@@ -138,6 +138,19 @@ class Run(RunFolder):
             108
         """
         return load_data(self, {"data": str(source), **settings}, progress=False)
+
+    def _over(self, data: Dataset | None) -> Dataset:
+        """The run's own data, or what was given in its place, under the split by book that the run recorded."""
+        if data is None:
+            return self.data
+        if id(data) not in self._given:
+            self._given.clear()
+            self._given[id(data)] = (data, as_recorded(self, data))  # with what was given: its id stays taken
+        return self._given[id(data)][1]
+
+    @cached_property
+    def _given(self) -> dict[int, tuple[Dataset, Dataset]]:
+        return {}
 
     # --- judging
 
@@ -180,7 +193,7 @@ class Run(RunFolder):
         return evaluation_report(
             self,
             split=split,
-            data=data or self.data,
+            data=self._over(data),
             checkpoint=checkpoint,
             intervals=intervals,
             max_pages=max_pages,
@@ -208,7 +221,7 @@ class Run(RunFolder):
             >>> Run.load("data/samples/runs/sample").diagnose().verdict
             'healthy'
         """
-        return diagnose_run(self, split=split, checkpoint=checkpoint, data=data or self.data)[0]
+        return diagnose_run(self, split=split, checkpoint=checkpoint, data=self._over(data))[0]
 
     # --- looking
 
@@ -229,7 +242,7 @@ class Run(RunFolder):
         """
         from stage3.search import Searcher
 
-        where = data or self.data
+        where = self._over(data)
         key = (self.fingerprint(self.checkpoint(checkpoint).step), id(where))
         if key not in self._searchers:
             self._searchers.clear()  # one at a time: it is as large as the embeddings
@@ -353,7 +366,7 @@ class Run(RunFolder):
 
         if kind not in ("panel", "image", "text"):
             raise DataError(f"kind: {kind!r} is not one of panel, image, text")
-        where = data or self.data
+        where = self._over(data)
         with self.threads():
             model = self.model(checkpoint)
             check_features(self, model.encoder.spec, where)
@@ -388,7 +401,7 @@ class Run(RunFolder):
         from stage3.model.embedding import embed
         from stage3.runs.inspection import kept_columns, panel_frame
 
-        where = data or self.data
+        where = self._over(data)
         with self.threads():
             step = self.checkpoint(checkpoint).step
             model = self.model(step)
@@ -441,7 +454,7 @@ class Run(RunFolder):
             self,
             out,
             checkpoint=checkpoint,
-            data=data or self.data,
+            data=self._over(data),
             split=split,
             pages=pages,
             device=device,

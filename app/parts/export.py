@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import re
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -20,7 +23,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def buttons(chosen: shell.Chosen, frame: pd.DataFrame, name: str = "panels") -> None:
     """Four quiet buttons for the panels of `frame`, whose index is their row in the panel table."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{chosen.id}-{name}")[:80]
+    stem = file_stem(f"{chosen.id}-{name}")
     made = {
         "Parquet": (lambda: parquet(frame), "parquet", "application/octet-stream", "all columns, for pandas"),
         "CSV": (
@@ -49,6 +52,17 @@ def buttons(chosen: shell.Chosen, frame: pd.DataFrame, name: str = "panels") -> 
             )
 
 
+def file_stem(name: str) -> str:
+    """A name of at most 80 letters, digits, _ and - for a file.
+
+    One that must be cut or changed for that ends in a digest, so that two of them do not become one.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
+    if stem == name.replace("/", "-") and len(stem) <= 80:
+        return stem
+    return f"{stem[:70]}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
 def parquet(frame: pd.DataFrame) -> bytes:
     """All columns and the panel row."""
     buffer = io.BytesIO()
@@ -66,23 +80,28 @@ def csv(frame: pd.DataFrame) -> bytes:
 
 
 def coco(chosen: shell.Chosen, frame: pd.DataFrame) -> bytes:
-    """COCO JSON: the pages as images, the panels with a box as annotations of category `panel`."""
+    """COCO JSON: the pages as images, the panels with a box as annotations of category `panel`.
+
+    Ids start at 1, for pycocotools takes a match with annotation 0 for none: an image's is its page row + 1, an
+    annotation's its panel row + 1. File names are relative to the folder that holds all images of the data set.
+    """
     from app.store import loaders
 
     pages = loaders.open_dataset(chosen.run).table.pages
+    names = file_names(pages)
     images, annotations = [], []
     for page in sorted(set(frame["page"].tolist())):
         record = pages.iloc[page]
         size = {"width": int(record["width"]), "height": int(record["height"])}
-        images.append({"id": int(page), "file_name": str(record["page_id"]), **size})
+        images.append({"id": int(page) + 1, "file_name": names[page], "page_id": str(record["page_id"]), **size})
     for row, panel in frame[frame["has_box"]].iterrows():
         record = pages.iloc[int(panel["page"])]
         width, height = max(int(record["width"]), 1), max(int(record["height"]), 1)
         box = [float(panel[c]) * s for c, s in zip("xywh", (width, height, width, height), strict=True)]
         annotations.append(
             {
-                "id": int(row),  # type: ignore[call-overload]
-                "image_id": int(panel["page"]),
+                "id": int(row) + 1,  # type: ignore[call-overload]
+                "image_id": int(panel["page"]) + 1,
                 "category_id": 1,
                 "bbox": [round(v, 2) for v in box],
                 "area": round(box[2] * box[3], 2),
@@ -94,6 +113,27 @@ def coco(chosen: shell.Chosen, frame: pd.DataFrame) -> bytes:
     categories = [{"id": 1, "name": "panel", "supercategory": "comic"}]
     value = {"info": {"description": "panels"}, "images": images, "annotations": annotations, "categories": categories}
     return json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
+def file_names(pages: pd.DataFrame) -> list[str]:
+    """(P,) a name for the image of each page, no two alike: its path below the folder that all of them share.
+
+    A page without an image, or with an image that an earlier page has, is named by its id.
+    """
+    try:
+        shared = os.path.commonpath([Path(path).parent for path in pages["image_path"] if path])
+    except ValueError:  # no image, or several drives
+        shared = ""
+    names: list[str] = []
+    taken: set[str] = set()
+    for path, page_id in zip(pages["image_path"], pages["page_id"], strict=True):
+        below = os.path.relpath(path, shared) if path and shared else path
+        name = below.replace(os.sep, "/") or str(page_id)
+        while name in taken:
+            name = str(page_id) if str(page_id) not in taken else f"{name}-"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def crops(chosen: shell.Chosen, frame: pd.DataFrame) -> bytes:

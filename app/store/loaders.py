@@ -7,21 +7,26 @@ shared: copy a frame before changing it. No function here needs a session, so th
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.store import watch
 from app.store.cache import Memory
 from stage3.config import Config
 from stage3.errors import DataError, Stage3Error, StorageError
 from stage3.runs import RunFolder, list_broken, list_runs
+from stage3.storage import sha256
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from stage3.batches.dataset import Dataset
@@ -32,7 +37,9 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = Path("data") / "samples"
 
+_reading = threading.Lock()
 _datasets: Memory[Dataset] = Memory(3)
+_splits: Memory[np.ndarray] = Memory(24)
 _models: Memory[Stage3] = Memory(6)
 _embedded: Memory[Embedded] = Memory(6)
 _frames: Memory[pd.DataFrame] = Memory(6)
@@ -149,58 +156,91 @@ def metrics_key(run: RunFolder) -> tuple[Any, ...] | None:
 
 def config_here(config: Config) -> Config:
     """The settings with relative data paths made absolute from `base()`, and the CPU as device."""
+    return _config_at(config, base())
+
+
+@functools.lru_cache(256)  # checking all settings again takes half a millisecond, and keys of many images need it
+def _config_at(config: Config, base: Path) -> Config:
     changes: dict[str, Any] = {"device": "cpu", "recompute_features": False}
     for name in ("data", "manifest", "panels", "labels", "cache_dir"):
         value = getattr(config, name)
         if value and not Path(value).is_absolute():
-            changes[name] = str(base() / value)
+            changes[name] = str(base / value)
     return config.replace(**changes)
 
 
 def data_key(config: Config) -> tuple[Any, ...]:
-    """What a data set and its features depend on; runs with equal keys share one data set in memory."""
+    """What a data set and its features depend on; runs with equal keys share one data set in memory.
+
+    It is another one when a panel file or an image has changed, a few seconds later at most. Files that were not read
+    before are read first, for what is found in them says which images count.
+    """
+    from stage3.data import readers
+
+    key = _key_now(config)
+    if not key[-1]:
+        with _reading, suppress(Stage3Error):  # whoever opens the data set is told why it cannot be read
+            if not _key_now(config)[-1]:
+                readers.read(config_here(config))
+        key = _key_now(config)
+    return key
+
+
+def _key_now(config: Config) -> tuple[Any, ...]:
+    """Settings of the groups "data" and "features", and a stamp of the files, "" where they are still to be read."""
     from stage3.config import FIELDS, spec_of
 
-    names = [n for n in FIELDS if spec_of(n).group in ("data", "features")]
     here = config_here(config)
-    stamp = []
-    for part in (here.data, here.manifest, here.labels):
-        path = Path(part) / "dataset.yaml" if part and Path(part).is_dir() else Path(part or "/nonexistent")
-        stamp.append(path.stat().st_mtime_ns if path.is_file() else 0)
-    return (*(getattr(here, n) for n in names), *stamp)
+    settings = tuple(getattr(here, n) for n in FIELDS if spec_of(n).group in ("data", "features"))
+    return (*settings, watch.stamp(settings, here))
+
+
+def data_version(run: RunFolder) -> str:
+    """A short text for addresses of images, another one when the data has changed: browsers keep them for an hour."""
+    return sha256(repr(data_key(run.config)).encode("utf-8", "replace"))[:12]
+
+
+def record_key(run: RunFolder) -> tuple[int, int]:
+    """A key for what a run recorded of its data, which says the split of each book."""
+    try:
+        info = (run.path / "data.json").stat()
+        return (info.st_size, info.st_mtime_ns)
+    except OSError:
+        return (0, 0)
 
 
 def open_dataset(run: RunFolder) -> Dataset:
-    """The panels, features and split of a run's data set; computed features are found in the store.
+    """The panels, features and split of a run's data set, as `stage3.runs.data.load_data` gives them to commands.
+
+    Runs share what they read of one data set; computed features are found in the store.
 
     Raises:
         Stage3Error: the data set is not where the run's settings say, or cannot be read.
     """
+    from stage3.runs.data import as_recorded, load_data
 
     def make() -> Dataset:
-        from stage3.batches.dataset import Dataset
-
         _one_thread()
-        return Dataset.load(config_here(run.config), progress=False)
+        return load_data(RunFolder(run.path, config_here(run.config)), {"device": "cpu"}, progress=False)
 
-    return _datasets.get(data_key(run.config), make)
+    key = data_key(run.config)
+    shared = _datasets.get(key, make)
+    split = _splits.get((key, record_key(run)), lambda: as_recorded(run, shared).split)
+    return shared.with_split(split)
 
 
 def is_dataset_open(run: RunFolder) -> bool:
     """Whether `open_dataset` would answer at once."""
-    return data_key(run.config) in _datasets
+    return _key_now(run.config) in _datasets
 
 
 def data_changed(run: RunFolder) -> str:
-    """What differs between the data a run was trained on and the data found now, "" when nothing does."""
+    """What differs between the data a run was trained on and the data found now, in words; "" when nothing does."""
+    from stage3.runs.data import differences
+
     data = open_dataset(run)
-    try:
-        before = run.read_json("data")
-    except StorageError:
-        return ""
-    now = _other.get(("identity", id(data)), data.identity)
-    names = [n for n in ("table", "features", "panels", "pages") if n in before and before[n] != now[n]]
-    return ", ".join(names)
+    key = ("differences", data_key(run.config), record_key(run))
+    return "; ".join(_other.get(key, lambda: differences(run, data)))
 
 
 def fingerprint(run: RunFolder, step: int | None = None) -> str:
@@ -210,7 +250,7 @@ def fingerprint(run: RunFolder, step: int | None = None) -> str:
 
 def checkpoint_key(run: RunFolder, step: int | None = None) -> tuple[Any, ...]:
     """A key for anything computed from a checkpoint and its data set."""
-    return (fingerprint(run, step), data_key(run.config))
+    return (fingerprint(run, step), data_key(run.config), record_key(run))
 
 
 def load_model(run: RunFolder, step: int | None = None) -> Stage3:

@@ -56,7 +56,7 @@ def umap_map(run: RunFolder, step: int | None) -> pd.DataFrame | None:
         found: pd.DataFrame = frame.set_index("row").reindex(rows)
         return None if found["umap_dim1"].isna().any() else found
 
-    return _kept.get(("map", path, path.stat().st_mtime_ns), make)  # type: ignore[no-any-return]
+    return _kept.get(("map", path, path.stat().st_mtime_ns, *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
 
 
 def map_path(run: RunFolder, step: int | None) -> Path:

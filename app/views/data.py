@@ -19,6 +19,7 @@ from stage3.config import Config
 from stage3.data import page_check
 from stage3.data.images import ImageProblem
 from stage3.data.readers.report import ANOMALIES, REASONS
+from stage3.data.splits import split_sizes
 from stage3.data.table import DataReport
 from stage3.errors import Stage3Error
 
@@ -46,10 +47,7 @@ def render() -> None:
     config = loaders.config_here(chosen.run.config)
     shell.heading("Data", "What this run's model reads: pages kept and left out, and why.")
     if changed := loaders.data_changed(chosen.run):
-        shell.error_box(
-            f"The data differs from what the run was trained on ({changed}). Other views mix the two.",
-            "The data has changed",
-        )
+        shell.error_box(f"{changed}. Numbers of other views are of the data as it is now.", "The data has changed")
     _numbers(report)
     _source(report)
     _charts(report)
@@ -266,14 +264,7 @@ def _anomalies(report: DataReport) -> None:
 
 
 def _splits(data: Dataset) -> None:
-    splits = data.table.report.facts.get("splits", {})
-    if "problem" in splits:
-        shell.error_box(str(splits["problem"]), "These books cannot be split")
-        return
-    if not splits:
-        shell.line("There is nothing to split.")
-        return
-    charts.show_splits(splits)
+    charts.show_splits(split_sizes(data.table, data.split))
     st.dataframe(
         books(data),
         hide_index=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,14 @@ class Dataset:
         features = load_or_build(table, config, shipped=source.features, progress=progress)
         split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
         return cls(table, features, split, config)
+
+    def with_split(self, split: np.ndarray) -> Dataset:
+        """The same panels under another split of the pages, (P,) int; itself where that is the split it has."""
+        if np.array_equal(split, self.split):
+            return self
+        other = replace(self, split=split)
+        other.__dict__["panel_set"] = self.panel_set  # shared: it is as large as the table
+        return other
 
     def settings(self) -> dict[str, Any]:
         """What it was loaded with: the settings of the groups "data" and "features"; empty when made in memory."""

@@ -5,6 +5,8 @@ Whole books only: pages of one book share characters, palette and lettering, so 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
 from stage3.config import SPLITS
@@ -51,6 +53,34 @@ def split_books(table: PanelTable, val_fraction: float, test_fraction: float, se
         free = [b for b in free if b not in set(taken)]
     of_page: np.ndarray = split_of_book[books]
     return of_page
+
+
+def recorded_split(table: PanelTable, books: Mapping[str, Iterable[str]]) -> np.ndarray:
+    """(P,) int64 split of each page as it was decided before, by book; a book that is not listed is held out (test).
+
+    What was trained on stays known as such however the data has changed since: a page more, an edited word, other
+    comics beside them.
+
+    Args:
+        table: the pages, by `book_id`.
+        books: names of books by the name of their split, as `Dataset.identity` gives them.
+    """
+    # Backwards, so that a book that is listed twice counts as trained on.
+    of_book = {book: SPLITS.index(name) for name in reversed(SPLITS) for book in books.get(name, ())}
+    return np.array([of_book.get(book, TEST) for book in table.pages["book_id"]], np.int64)
+
+
+def split_sizes(table: PanelTable, split: np.ndarray) -> dict[str, dict[str, int]]:
+    """`books`, `pages` and `panels` of each split by its name; `split` is (P,) as `split_books` gives it."""
+    books, panels = table.book_of_page, table.pages["n_panels"].to_numpy()
+    return {
+        name: {
+            "books": len(np.unique(books[split == s])),
+            "pages": int((split == s).sum()),
+            "panels": int(panels[split == s].sum()),
+        }
+        for s, name in enumerate(SPLITS)
+    }
 
 
 def _take(free: list[int], sizes: np.ndarray, target: float, most: int) -> list[int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stage3.cli import counted, progress, stopping
 from stage3.errors import ConfigError, DataError
 from stage3.runs import RunFolder
-from stage3.runs.data import check_features, load_data
+from stage3.runs.data import check_features, differences, load_data
 
 if TYPE_CHECKING:
     from stage3.batches import Dataset
@@ -43,7 +43,8 @@ def export_run(
         tell: takes a line for a person.
 
     Returns:
-        What was written: `finished`, `pages`, `panels`, `written`, `kept`, `run`, `step`, `checkpoint` and so on.
+        What was written: `finished`, `pages`, `panels`, `written`, `kept`, `run`, `step`, `checkpoint`, `notes` (how
+        the data differs from what the run was trained on) and so on.
 
     Raises:
         ConfigError, DataError: nothing to export, or data that is not for this run.
@@ -65,12 +66,15 @@ def export_run(
         job = Export.of(run, step, model, data, out, split, where)
         shard = page_range(pages, len(job.pages)) if pages else None
         tell(f"exporting {run.path}, step {step}, {counted(len(job.pages), 'page')}, to {job.places.zarr}")
+        notes = differences(run, data)
+        for note in notes:
+            tell(f"note: {note}")
         total = shard[1] - shard[0] if shard else len(job.pages)
         with stopping() as stop, progress("embedding pages", total) as bar:
             found = run_export(job, shard=shard, stop=stop, on_pages=bar.advance)
         for line in summary_lines(found, job.places):
             tell(line)
-    return found | {"run": str(run.path), "step": step, "checkpoint": job.plan["checkpoint"]}
+    return found | {"run": str(run.path), "step": step, "checkpoint": job.plan["checkpoint"], "notes": notes}
 
 
 def page_range(text: str, pages: int) -> tuple[int, int]:

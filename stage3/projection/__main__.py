@@ -53,14 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from stage3.projection import project_run
 
+    notes: list[str] = []
     with progress("projection, stages", STAGES) as bar:
         path, there = project_run(
-            folder, checkpoint=args.checkpoint, drift=args.drift, parameters=parameters, advance=bar.advance
+            folder,
+            checkpoint=args.checkpoint,
+            drift=args.drift,
+            parameters=parameters,
+            advance=bar.advance,
+            say=notes.append,
         )
-    summary = summary_of(path, load(path))
+    summary = summary_of(path, load(path)) | {"notes": notes}
     if args.json:
         say(to_json(summary))
         return 0
+    for note in notes:
+        say(f"note: {note}")
     what = counted(summary["epochs"], "epoch") if args.drift else counted(summary["clusters"], "cluster")
     say(f"{counted(summary['panels'], 'panel')}, {what}, {'already present' if there else 'written'}: {path}")
     if not args.drift:

@@ -151,12 +151,16 @@ def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, te
 # --- what the child process does
 
 
-def _map_work(the_run: RunFolder, step: int, parameters: Parameters) -> Callable[[Tell], Any]:
+def _map_work(
+    the_run: RunFolder, step: int, parameters: Parameters, say: Callable[[str], None]
+) -> Callable[[Tell], Any]:
     def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
-        from stage3.batches.dataset import Dataset
         from stage3.model.embedding import embed
+        from stage3.runs.data import differences, load_data
 
-        data = Dataset.load(the_run.config, progress=False)
+        data = load_data(the_run, progress=False)
+        for note in differences(the_run, data):
+            say(note)
         tell("embedding panels", 0, 5)
         with the_run.threads():
             embedded = embed(the_run.model(step), data.panel_set, data.pages("all"))
@@ -193,6 +197,7 @@ def project_run(
     drift: bool = False,
     parameters: Parameters | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Path, bool]:
     """The map of a run's checkpoint, or of its saved epochs, made unless it is there.
 
@@ -202,6 +207,7 @@ def project_run(
         drift: lay out the saved epochs instead of one checkpoint.
         parameters: of the layout.
         advance: called with the number of stages, of `STAGES`, that were finished.
+        say: takes a note on how the data differs from what the run was trained on, where a map is made.
 
     Returns:
         The Parquet file, and whether it was there already.
@@ -216,7 +222,7 @@ def project_run(
         path, work = drift_path(run, parameters), _drift_work(run, parameters)
     else:
         step = run.checkpoint(checkpoint).step
-        path, work = projection_path(run, step, parameters), _map_work(run, step, parameters)
+        path, work = projection_path(run, step, parameters), _map_work(run, step, parameters, say)
     there = path.is_file()
     if not there:  # a map that is there is only read: a shipped run's folder stays as it is
         check_installed()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from stage3.cli import counted
 from stage3.config import FIELDS, Config
 from stage3.errors import ConfigError, DataError
 from stage3.runs.folder import RunFolder
@@ -38,14 +39,15 @@ def config_for(run: RunFolder, given: Mapping[str, Any]) -> Config:
 def load_data(run: RunFolder, given: Mapping[str, Any] | None = None, *, progress: bool = True) -> Dataset:
     """The data set that the flags or the run name, with features of the run's backbones.
 
-    The run's own data has the run's split by book. Of other data every page counts as held out: none was trained on.
+    Books keep the split that the run recorded, by name, however the data differs from what it was trained on; books
+    that it did not have count as held out. `differences` says what differs.
 
     Raises:
         ConfigError, DataError: there is no data, or it cannot be used with this run.
     """
     from stage3.batches.dataset import Dataset
     from stage3.data import readers
-    from stage3.data.splits import TEST, split_books
+    from stage3.data.splits import recorded_split, split_books
     from stage3.features import load_or_build
 
     config = config_for(run, given or {})
@@ -59,10 +61,43 @@ def load_data(run: RunFolder, given: Mapping[str, Any] | None = None, *, progres
             raise
         raise DataError(f"{error} (the data that {run.path} names; if it has moved, give --data FOLDER)") from None
     features = load_or_build(table, config, shipped=source.features, progress=progress)
-    split = table.pages["n_panels"].to_numpy() * 0 + TEST
-    if recorded(run).get("table", table.fingerprint()) == table.fingerprint():
+    books = recorded(run).get("books")
+    if books is None:
         split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
+    else:
+        split = recorded_split(table, books)
     return Dataset(table, features, split)
+
+
+def as_recorded(run: RunFolder, data: Dataset) -> Dataset:
+    """The data with the split by book that the run recorded; as it is where the run recorded none."""
+    from stage3.data.splits import recorded_split
+
+    books = recorded(run).get("books")
+    return data if books is None else data.with_split(recorded_split(data.table, books))
+
+
+def differences(run: RunFolder, data: Dataset) -> list[str]:
+    """What differs between the data and what the run was trained on, in at most one sentence; none if nothing does."""
+    now = data.identity()
+    before = now | recorded(run)  # what an older run did not write down counts as unchanged
+    known, here = ({book for books in record["books"].values() for book in books} for record in (before, now))
+    if not known & here:
+        return [f"none of the books that {run.path} was trained on is here: all of these count as held out"]
+    parts = [
+        f"{before[name]:,} {name} then and {now[name]:,} now"
+        for name in ("pages", "panels")
+        if before[name] != now[name]
+    ]
+    for books, what in ((here - known, "new and held out"), (known - here, "not here")):
+        if books:
+            parts.append(f"{counted(len(books), 'book')} {what} (the first is {min(books)!r})")
+    if not parts and before["table"] != now["table"]:
+        parts.append("ids, boxes or texts of some panels")
+    if not parts and before["pictures"] != now["pictures"]:
+        parts.append("some images")
+    differ = f"this data differs from what {run.path} was trained on: {', '.join(parts)}; books keep their split"
+    return [differ] if parts else []
 
 
 def chosen_pages(
@@ -71,18 +106,10 @@ def chosen_pages(
     """The split's name, (n,) its page rows, and what a reader of the numbers must know about the choice."""
     import numpy as np
 
-    notes = []
-    if not is_own(run, data):
-        if split not in (None, "all"):
-            notes.append(f"not the data of this run, so there is no split {split!r}: all pages are used")
-        seen = set(recorded(run).get("books", {}).get("train", [])) & set(data.table.pages["book_id"])
-        if seen:
-            notes.append(f"{len(seen)} of these books share a name with a training book; the first is {min(seen)!r}")
-        wanted = ["all"]
-    elif split is None:
-        wanted = ["test", "val", "all"]
-    else:
-        wanted = [split]
+    from stage3.data.splits import TRAIN
+
+    notes = differences(run, data)
+    wanted = ["test", "val", "all"] if split is None else [split]
     for name in wanted:
         pages = data.pages(name)
         if len(pages):
@@ -92,8 +119,12 @@ def chosen_pages(
         raise DataError(f"split {wanted[-1]!r} of {run.path} has no page with a usable panel. Choose another --split.")
     if name == "val":
         notes.append("these pages chose the checkpoint, so the results are slightly optimistic")
-    if name in ("train", "all") and is_own(run, data):
+    trained_on = set(recorded(run).get("books", {}).get("train", []))
+    seen = trained_on & set(data.table.pages["book_id"].iloc[pages])
+    if name in ("train", "all") and (data.split[pages] == TRAIN).any():
         notes.append("the model was trained on these pages: the results show memorization")
+    elif seen:
+        notes.append(f"{len(seen)} of these books share a name with a training book; the first is {min(seen)!r}")
     if 0 < max_pages < len(pages):
         notes.append(f"{max_pages:,} of {len(pages):,} pages used, evenly spaced; --max_pages 0 uses all")
         pages = pages[np.linspace(0, len(pages) - 1, max_pages).round().astype(np.int64)]
@@ -101,13 +132,8 @@ def chosen_pages(
 
 
 def recorded(run: RunFolder) -> dict[str, Any]:
-    """What the run wrote down of the data it was trained on; empty for a run that no training made."""
+    """What the run wrote down of the data it was trained on (`Dataset.identity`); empty where no training made it."""
     return run.read_json("data") if (run.path / "data.json").exists() else {}
-
-
-def is_own(run: RunFolder, data: Dataset) -> bool:
-    """Whether these are the panels that the run was trained on, so that its split by book applies."""
-    return bool(recorded(run).get("table", data.table.fingerprint()) == data.table.fingerprint())
 
 
 def check_features(run: RunFolder, spec: EncoderSpec, data: Dataset) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stage3.cli import Parser, given, run, say
 from stage3.config import SPLITS
 from stage3.runs import RunFolder
-from stage3.runs.data import DATA_SETTINGS, load_data
+from stage3.runs.data import DATA_SETTINGS, differences, load_data
 from stage3.storage import to_json
 
 EXAMPLES = (
@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         top=args.top,
         filters=Filters(tuple(args.book), tuple(args.page_type), tuple(args.split), args.has_text),
     )
-    summary = {"run": str(folder.path), "searches": [answer.to_dict() for answer in found]}
+    searches = [answer.to_dict() for answer in found]
+    summary = {"run": str(folder.path), "notes": differences(folder, data), "searches": searches}
     for line in [to_json(summary)] if args.json else answer_lines(summary):
         say(line)
     return 0

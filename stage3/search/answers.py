@@ -145,8 +145,10 @@ def answer_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The answers for a person, line by line.
 
     Args:
-        found: `run`, its folder, and `searches`, a list of `Answer.to_dict`.
+        found: `run`, its folder, `notes`, and `searches`, a list of `Answer.to_dict`.
     """
+    for note in found["notes"]:
+        yield f"note: {note}"
     for search in found["searches"]:
         yield f"{search['query']}, among {counted(search['gallery'], 'panel')}"
         yield f"compared: {search['compared']}"

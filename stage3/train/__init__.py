@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stage3.cli import Stop, counted, progress, stopping
+from stage3.cli import Stop, counted, progress, stopping, typed
 from stage3.config import FIELDS, SPLITS, Config, coerce, differences, read_yaml, spec_of
 from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
 from stage3.runs import RunFolder
@@ -40,7 +40,8 @@ def train_run(
 
     Args:
         path: folder of the run.
-        settings: of `Config`, by name; for a run that has begun, only those that do not reach its weights.
+        settings: of `Config`, by name; for a run that has begun, only those that do not reach its weights. A run that
+            never began takes the defaults and these, or its own where none is given.
         config: YAML file of further settings; `settings` override it.
         data: the data set that the settings name, where it is loaded already.
         allow_inexact_resume: resume although `threads` or `device` changed, which gives other bits.
@@ -56,8 +57,10 @@ def train_run(
     asked = Asked(dict(settings), read_yaml(Path(config)) if config else {}, str(config or ""), source)
     run, resumed = open_or_create(Path(path), asked, data)
     with run.lock(), stopping() as stop:
-        if resumed:
+        if resumed and has_begun(run):
             change_settings(run, asked, allow_inexact_resume)
+        elif resumed:
+            begin_anew(run, asked, data, tell)
         for line in [*asked.overruled(), *cautions(run.config)]:
             _both(run, line, tell)
         if run.status.state == "finished":
@@ -102,31 +105,59 @@ def open_or_create(path: Path, asked: Asked, data: Dataset | None = None) -> tup
     """
     if RunFolder.exists(path):
         return RunFolder.load(path), True
-    from stage3.data import readers
-    from stage3.features import usable_device
-
     config = asked.over()
     if data is None:
-        check_places(path, config)
-        usable_device(config.device)
-        readers.load(config)
+        check_usable(path, config)
     return RunFolder.create(path, config), False
 
 
-def change_settings(the_run: RunFolder, asked: Asked, allow_inexact_resume: bool) -> None:
-    """Take the settings that a run which was there before is asked to change; its lock is held.
-
-    Before the first checkpoint nothing is trained yet, so that all of them may change: a first try that was refused is
-    mended by the same command with better flags.
+def check_usable(path: Path, config: Config) -> None:
+    """Refuse settings that this machine cannot train with, before anything is written of them.
 
     Raises:
-        ConfigError: a run that has begun is asked to change a setting that reaches its weights.
+        ConfigError, DataError: the device is not there, or the data cannot be used.
+    """
+    from stage3.data import readers
+    from stage3.features import usable_device
+
+    check_places(path, config)
+    usable_device(config.device)
+    readers.load(config)
+
+
+def begin_anew(the_run: RunFolder, asked: Asked, data: Dataset | None, tell: Tell) -> None:
+    """Settings of a run that is there but was never begun: the defaults and what is given now; its lock is held.
+
+    What a start that failed was given is not carried on; a line says what is left behind. Only where nothing at all is
+    given are they the run's own: so the explorer starts a run that it has prepared.
+
+    Raises:
+        ConfigError, DataError: the settings or the data cannot be used; the run keeps the settings it had.
+    """
+    if not asked.settings and not asked.of_file:
+        return
+    wanted = asked.over()
+    changed = differences(the_run.config, wanted).items()
+    left = [f"{name} {typed(old)}" for name, (old, _) in changed if name not in (*asked.settings, *asked.of_file)]
+    if left:
+        line = f"{the_run.path} never began, so it starts from the defaults and the settings given now; not kept from"
+        _both(the_run, f"{line} its earlier start: {', '.join(left)}", tell)
+    if data is None:
+        check_usable(the_run.path, wanted)
+    the_run.write_config(wanted)
+
+
+def change_settings(the_run: RunFolder, asked: Asked, allow_inexact_resume: bool) -> None:
+    """Take the settings that a run which has begun is asked to change; its lock is held.
+
+    Raises:
+        ConfigError: a setting that reaches its weights is among them.
     """
     wanted = asked.over(the_run)
     changed = differences(the_run.config, wanted)
     free = INEXACT if allow_inexact_resume else ()
     fixed = {n: values for n, values in changed.items() if not spec_of(n).resume_free and n not in free}
-    if fixed and has_begun(the_run):
+    if fixed:
         listed = "; ".join(f"{name} is {old}, asked for {new}" for name, (old, new) in fixed.items())
         remedy = "Resume without them, or choose a new run name."
         if set(fixed) <= set(INEXACT):
@@ -256,7 +287,8 @@ def check_identity(the_run: RunFolder, data: Dataset) -> None:
     before = the_run.read_json("data")
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
-        shown = "; ".join(f"{n}: {str(before.get(n))[:60]} then, {str(now[n])[:60]} now" for n in changed)
+        said = {"pictures": "images"}  # its name in the file is older than the word
+        shown = "; ".join(f"{said.get(n, n)}: {str(before.get(n))[:60]} then, {str(now[n])[:60]} now" for n in changed)
         raise DataError(f"{the_run.path} was trained on other data ({shown}). Restore that data, or train a new run.")
 
 

@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
+from app import shell
 from app.charts import theme
-from app.store import loaders, map_jobs
+from app.store import loaders, map_jobs, thumbs, watch
 from app.store.cache import Memory
 from app.views import map as map_view
 from stage3.batches.dataset import Dataset
+from stage3.data import readers
 from stage3.errors import StorageError
 from stage3.model import embedding
 from stage3.projection.files import Job
@@ -187,3 +190,60 @@ def test_a_small_set_leaves_nothing(opened, monkeypatch):
     monkeypatch.setattr(inspection, "KEPT_FROM", 10**6)
     columns(opened)
     assert not files(opened[0])
+
+
+# --- files that change under a running explorer
+
+
+@pytest.fixture
+def repaired(folder, tmp_path, monkeypatch):
+    """A run on comics of its own, whose files are looked at every time."""
+    monkeypatch.setattr(watch, "SECONDS", 0.0)
+    monkeypatch.setattr(watch, "SHARE", 0)
+    comics = app_support.write_comics(tmp_path / "comics", books=3, pages=2, panels=2)
+    run = RunFolder.load(folder / "runs" / "second")
+    run.config = run.config.replace(data=str(comics))
+    monkeypatch.setattr(loaders, "entry", lambda run_id: loaders.Entry(run_id, run, False))
+    return run, comics
+
+
+def test_an_image_that_is_overwritten_in_place_is_seen_everywhere(repaired):
+    run, comics = repaired
+    row = int(np.flatnonzero(loaders.open_dataset(run).table.panels["panel_id"] == "book001/page001#0")[0])
+    chosen = shell.Chosen("runs/second", run, None, False)
+    address, shown = shell.thumb_url(chosen, row), thumbs.image("runs/second", "panel", row, 240)
+    vector = loaders.embedded(run).image[row]
+    assert shell.thumb_url(chosen, row) == address
+    Image.new("RGB", (300, 100), "purple").save(comics / "pages" / "b001p001.png")
+    assert shell.thumb_url(chosen, row) != address
+    assert thumbs.image("runs/second", "panel", row, 240) != shown
+    assert not torch.equal(loaders.embedded(run).image[row], vector)
+    page = loaders.open_dataset(run).table.pages.set_index("page_id").loc["book001/page001"]
+    assert (page["width"], page["height"]) == (300, 100)
+
+
+def test_a_panel_file_that_is_overwritten_in_place_is_seen(repaired):
+    run, comics = repaired
+    assert len(loaders.panel_frame(run)) == 12
+    path = comics / "panels" / "book001" / "page001.json"
+    path.write_text('{"panels": [{"box_2d": [0, 0, 900, 900], "description": "repaired"}]}', encoding="utf-8")
+    frame = loaders.panel_frame(run)
+    assert len(frame) == 11
+    assert frame.set_index("panel_id").loc["book001/page001#0", "text"] == "repaired"
+
+
+def test_files_are_looked_at_seldom_and_less_often_where_it_takes_long(monkeypatch):
+    clock, looked = [100.0], []
+
+    def look(_: object) -> str:
+        looked.append(clock[0])
+        clock[0] += 0.5  # it takes half a second
+        return "as it is"
+
+    monkeypatch.setattr(watch, "_looks", {})
+    monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(readers, "stamp", look)
+    for _ in range(200):
+        assert watch.stamp("key", None) == "as it is"
+        clock[0] += 1.0
+    assert looked == pytest.approx([100.0 + 51 * i for i in range(4)], abs=4)

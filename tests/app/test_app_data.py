@@ -18,8 +18,9 @@ from app.charts import data as charts
 from app.parts import export
 from app.store import loaders
 from app.views import data as view
-from stage3.config import Config
+from stage3.config import SPLITS, Config
 from stage3.data import page_check
+from stage3.runs.data import load_data
 
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 BAD = "book003/page002"
@@ -233,3 +234,19 @@ def test_five_thousand_panels(tmp_path_factory, monkeypatch):
     assert {m.label: m.value for m in app.metric}["Panels"] == "5,000"
     assert len(table(app, "textless")) == 50
     assert view.books(loaders.open_dataset(loaders.entry("samples/first").run))["pages"].sum() == 1250
+
+
+def test_the_explorer_and_the_commands_put_every_page_in_the_same_split(here, tmp_path):
+    """Also when the data has changed since: books keep the split that the run recorded."""
+    shutil.copytree(here / "data" / "samples", tmp_path / "comics")
+    run = loaders.entry("samples/first").run
+    run.config = run.config.replace(data=str(tmp_path / "comics"))
+    manifest = tmp_path / "comics" / "manifest.csv"
+    lines = manifest.read_text(encoding="utf-8").splitlines()
+    manifest.write_text("\n".join(line for line in lines if not line.startswith("book001/")), encoding="utf-8")
+    command, shown = load_data(run, progress=False), loaders.open_dataset(run)
+    assert shown.table.pages["page_id"].tolist() == command.table.pages["page_id"].tolist()
+    assert shown.split.tolist() == command.split.tolist()
+    split_of = {book: s for s, name in enumerate(SPLITS) for book in run.read_json("data")["books"][name]}
+    assert shown.split.tolist() == shown.table.pages["book_id"].map(split_of).tolist()
+    assert "1 book not here (the first is 'book001')" in loaders.data_changed(run)

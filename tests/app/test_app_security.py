@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import app_support
+import pandas as pd
 import pytest
 from PIL import Image
 from starlette.applications import Starlette
@@ -189,12 +190,36 @@ def test_no_cell_of_a_csv_is_a_formula(chosen):
 def test_coco_boxes_are_pixels_of_their_page(chosen):
     frame = loaders.panel_frame(chosen.run)
     found = json.loads(export.coco(chosen, frame.iloc[[6, 2]]))
-    assert {a["id"] for a in found["annotations"]} == {6, 2}
-    one = next(a for a in found["annotations"] if a["id"] == 6)
+    assert {a["id"] for a in found["annotations"]} == {7, 3}
+    one = next(a for a in found["annotations"] if a["id"] == 7)
     assert one["bbox"] == pytest.approx(
         [float(frame.loc[6, c]) * s for c, s in zip("xywh", app_support.SIZE * 2, strict=True)], abs=0.01
     )
-    assert {i["id"] for i in found["images"]} == {int(frame.loc[6, "page"]), int(frame.loc[2, "page"])}
+    assert {i["id"] for i in found["images"]} == {int(frame.loc[6, "page"]) + 1, int(frame.loc[2, "page"]) + 1}
+
+
+def test_coco_ids_start_at_1_and_its_file_names_are_unique_and_found(chosen):
+    """To pycocotools a match with annotation 0 is none, so that a file does not even agree with itself."""
+    found = json.loads(export.coco(chosen, loaders.panel_frame(chosen.run)))
+    for what in ("images", "annotations", "categories"):
+        assert sorted(entry["id"] for entry in found[what]) == list(range(1, len(found[what]) + 1)), what
+    assert {a["image_id"] for a in found["annotations"]} == {i["id"] for i in found["images"]}
+    folder = Path(chosen.run.config.data) / "pages"
+    names = [i["file_name"] for i in found["images"]]
+    assert len(set(names)) == len(names)
+    assert all((folder / name).is_file() for name in names)
+
+
+def test_file_names_are_unique_also_where_images_are_shared_missing_or_named_alike():
+    paths = ["/a/one/1.png", "/a/two/1.png", "", "/a/one/1.png", "/a/one/2.png"]
+    pages = pd.DataFrame({"image_path": paths, "page_id": ["p", "q", "r", "one/2.png", "s"]})
+    assert export.file_names(pages) == ["one/1.png", "two/1.png", "r", "one/2.png", "s"]
+    stems = [
+        export.file_stem(name) for name in ("runs/a-map", "runs/é-map", "runs/ü-map", f"{'x' * 90}1", f"{'x' * 90}2")
+    ]
+    assert stems[0] == "runs-a-map"
+    assert len(set(stems)) == 5
+    assert all(len(stem) <= 80 and stem.isascii() for stem in stems)
 
 
 def test_a_zip_of_images_has_no_name_from_the_data(chosen):
@@ -204,8 +229,6 @@ def test_a_zip_of_images_has_no_name_from_the_data(chosen):
 
 
 def test_parquet_holds_the_row_and_every_column(chosen):
-    import pandas as pd
-
     frame = loaders.panel_frame(chosen.run).iloc[[3, 1]]
     back = pd.read_parquet(io.BytesIO(export.parquet(frame)))
     assert back["row"].tolist() == [3, 1]

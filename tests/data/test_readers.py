@@ -538,7 +538,7 @@ def test_the_second_load_reads_no_panel_file(world: World, monkeypatch: pytest.M
     assert second.fingerprint() == first.fingerprint()
 
 
-@pytest.mark.parametrize("change", ["panel", "new_panel", "manifest", "setting", "image", "label"])
+@pytest.mark.parametrize("change", ["panel", "new_panel", "manifest", "setting", "image", "image in place", "label"])
 def test_any_change_that_matters_is_seen(change: str, world: World) -> None:
     world.load()
     settings: dict[str, Any] = {}
@@ -553,6 +553,8 @@ def test_any_change_that_matters_is_seen(change: str, world: World) -> None:
         settings["max_panels"] = 1
     elif change == "image":
         (world.root / "images" / f"{CLEAN[0]}.png").unlink()
+    elif change == "image in place":
+        world.image(CLEAN[0], size=(90, 80))  # the folder does not change
     else:
         (world.root / "l.json").write_text(json.dumps({CLEAN[0]: "story"}), encoding="utf-8")
         settings["labels"] = str(world.root / "l.json")
@@ -563,6 +565,44 @@ def test_any_change_that_matters_is_seen(change: str, world: World) -> None:
     if change == "panel":
         assert len(again) == len(fresh) > 0
         assert panels_of(again, CLEAN[0])["dialogue"].tolist() == ["line 0", "line 1", "line 2"]
+
+
+def test_a_repaired_image_of_a_page_that_was_left_out_is_seen(tmp_path: Path) -> None:
+    """Check, repair in place, check: the page is in no table that could name its image."""
+    world = World(tmp_path / "w", "ocr")
+    page_id = world.bad_page(ocr_page(2, image_width=None, image_height=None))
+    image = world.root / "images" / f"{page_id}.png"
+    sound = image.read_bytes()
+    image.write_bytes(b"\0" * len(sound))
+    assert world.load().report.skipped == {"page_size": 1}
+    assert world.load().report.skipped == {"page_size": 1}
+    image.write_bytes(sound)
+    again = world.load()
+    assert not again.report.skipped
+    assert page_id in set(again.pages["page_id"])
+
+
+@pytest.mark.parametrize("change", ["nothing", "panel", "image in place", "image gone", "new image", "manifest"])
+def test_the_stamp_changes_when_panel_files_or_images_do(change: str, world: World) -> None:
+    assert readers.stamp(world.config()) == ""  # nothing has been read that could have changed
+    world.load()
+    before = readers.stamp(world.config())
+    assert before
+    if change == "panel":
+        world.page(CLEAN[0], vlm_page(3))
+        world.load()
+    elif change == "image in place":
+        world.image(CLEAN[0], color=(250, 250, 250))
+    elif change == "image gone":
+        (world.root / "images" / f"{CLEAN[0]}.png").unlink()
+    elif change == "new image":
+        world.image("Book A/new")
+    elif change == "manifest":
+        world.ids.pop()
+        world.write_manifest()
+    assert (readers.stamp(world.config()) == before) == (change == "nothing")
+    world.load()
+    assert (readers.stamp(world.config()) == before) == (change == "nothing")
 
 
 @pytest.mark.parametrize("name", ["panels.parquet", "pages.parquet", "report.json", "image_folders.json"])

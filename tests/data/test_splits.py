@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stage3.config import SPLITS
-from stage3.data.splits import split_books
+from stage3.data.splits import recorded_split, split_books
 from stage3.data.table import DataReport, PanelTable
 from stage3.errors import DataError
 
@@ -76,3 +76,24 @@ def test_few_books() -> None:
         split_books(table_of([7]), 0.12, 0.0, 0)
     assert split_books(table_of([7]), 0.0, 0.0, 0).tolist() == [0] * 7
     assert split_books(table_of([]), 0.12, 0.2, 0).tolist() == []
+
+
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=12),
+    known=st.lists(st.sampled_from(SPLITS), max_size=12),
+    seed=st.integers(0, 20),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_recorded_split_is_kept_by_book_and_books_it_lacks_are_held_out(
+    sizes: list[int], known: list[str], seed: int
+) -> None:
+    table = table_of(sizes, shuffle=seed)
+    record = {name: [f"book {b:03d}" for b, split in enumerate(known) if split == name] for name in SPLITS}
+    found = recorded_split(table, record)
+    for book, split in zip(table.pages["book_id"], found, strict=True):
+        at = int(book.removeprefix("book "))
+        assert SPLITS[split] == (known[at] if at < len(known) else "test")
+
+
+def test_a_book_that_is_recorded_twice_counts_as_trained_on() -> None:
+    assert recorded_split(table_of([2]), {"train": ["book 000"], "test": ["book 000"]}).tolist() == [0, 0]

@@ -18,7 +18,7 @@ from stage3.evaluate import evaluation_report, item_values, report_lines
 from stage3.metrics.bootstrap import median_interval
 from stage3.model.embedding import Embedded
 from stage3.runs import data
-from stage3.runs.data import chosen_pages
+from stage3.runs.data import as_recorded, chosen_pages
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -164,12 +164,15 @@ def other(data: Dataset, **changes) -> Dataset:
     return Dataset(data.table.subset(pages), features, np.full(len(pages), 2))
 
 
-def test_other_data_is_evaluated_whole_and_known_books_are_named(made):
+def test_changed_data_is_said_and_training_books_among_the_held_out_are_named(made):
     run, data = made
     report = evaluation_report(run, data=other(data), split="test")
-    assert (report["split"], report["pages"]) == ("all", 32)
-    assert "there is no split 'test'" in report["notes"][0]
+    assert (report["split"], report["pages"]) == ("test", 32)
+    assert "64 pages then and 32 now" in report["notes"][0]
     assert "share a name with a training book" in report["notes"][1]
+    recorded = evaluation_report(run, data=as_recorded(run, other(data)))
+    assert (recorded["split"], recorded["notes"]) == ("test", report["notes"][:1])
+    assert recorded["pages"] < 32
 
 
 def test_other_backbones_are_refused_and_both_named(made):

@@ -243,13 +243,34 @@ def test_more_than_a_hundredth_of_damaged_pages_refuse_the_run(tmp_path, comics,
     assert files[3].name in report["examples"]["page:json_syntax"][0]
 
 
-def test_a_run_that_never_began_may_change_its_settings(tmp_path, args):
+def test_a_failed_start_leaves_no_setting_to_the_next_one_and_that_is_said(tmp_path, args, capsys):
     run = tmp_path / "r"
+    failing = [*args, "--vision_backbone", str(tmp_path), "--lr", "0.5", "--seed", "7"]
     with pytest.raises(ConfigError, match=r"has no config\.json"):
-        train_command.main(["--run", str(run), *args, "--vision_backbone", str(tmp_path)])
+        train_command.main(["--run", str(run), *failing])
     assert RunFolder.load(run).status.state == "failed"
-    assert train_command.main(["--run", str(run), "--vision_backbone", "tiny"]) == 0
-    assert RunFolder.load(run).config.vision_backbone == "tiny"
+    with pytest.raises(ConfigError, match=r"has no config\.json"):
+        train_command.main(["--run", str(run)])  # nothing given: as it was asked for
+    assert RunFolder.load(run).config.lr == 0.5
+    with pytest.raises(ConfigError, match="no data set"):
+        train_command.main(["--run", str(run), "--epochs", "3"])
+    assert RunFolder.load(run).config.lr == 0.5  # a refused start changes nothing
+    capsys.readouterr()
+    assert train_command.main(["--run", str(run), *args, "--seed", "8"]) == 0
+    config, fresh = RunFolder.load(run).config, Config()
+    assert (config.lr, config.vision_backbone, config.seed) == (fresh.lr, fresh.vision_backbone, 8)
+    said = next(line for line in capsys.readouterr().out.splitlines() if "never began" in line)
+    assert said.endswith(f"not kept from its earlier start: vision_backbone {tmp_path}, lr 0.5")
+    assert said in (run / "train.log").read_text(encoding="utf-8")
+
+
+def test_a_run_that_is_only_prepared_starts_with_its_own_settings(tmp_path, args):
+    """As the explorer starts one."""
+    given = dict(zip([a.removeprefix("--") for a in args[::2]], args[1::2], strict=True))
+    run = RunFolder.create(tmp_path / "r", Config.from_mapping({**given, "lr": 0.004, "threads": 2}))
+    assert train_command.main(["--run", str(run.path)]) == 0
+    assert RunFolder.load(run.path).config == run.config
+    assert run.load_checkpoint().state["threads"] == 2
 
 
 def test_a_run_inside_the_panels_is_refused(tmp_path, comics, args):

@@ -13,10 +13,10 @@ Then add a line to `READERS`, the name to `config.PANEL_FORMATS`, and a row to t
 
 from __future__ import annotations
 
-from stage3.data.readers.cache import load, read
+from stage3.data.readers.cache import load, read, stamp
 from stage3.data.readers.formats import READERS, Reader
 from stage3.data.readers.jsonfile import PageProblem
 from stage3.data.readers.report import report_lines
 from stage3.data.readers.source import DataSource, source_of
 
-__all__ = ["READERS", "DataSource", "PageProblem", "Reader", "load", "read", "report_lines", "source_of"]
+__all__ = ["READERS", "DataSource", "PageProblem", "Reader", "load", "read", "report_lines", "source_of", "stamp"]

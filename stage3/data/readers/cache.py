@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stage3.cli import counted
-from stage3.config import SPLITS, Config
+from stage3.config import Config
 from stage3.data.readers.formats import READERS
-from stage3.data.readers.names import Listing, scan
+from stage3.data.readers.image_files import Stamp
+from stage3.data.readers.names import Listing, chunks, scan
 from stage3.data.readers.rows import build
 from stage3.data.readers.source import DataSource, source_of
-from stage3.data.splits import split_books
+from stage3.data.splits import split_books, split_sizes
 from stage3.data.table import UNWANTED, DataReport, PanelTable
 from stage3.errors import DataError, StorageError
 from stage3.storage import file_sha256, pid_alive, rename, sha256
 
 MOST_BOOKS = 20  # named in the report with their page counts
 VERSION = 3  # of the rules: a change to what a reader makes of the same files raises it
+LOOKED_AT = "image_folders.json"
 # Not faults of a page: it is listed, and just not part of what is trained on, or nothing was ever found on it.
 NOT_DAMAGE = frozenset({*UNWANTED, "no_panel_file", "panel_file_ambiguous", "no_panels"})
 
@@ -46,18 +51,16 @@ def load(config: Config, *, refresh: bool = False) -> PanelTable:
 def read(config: Config, *, refresh: bool = False) -> PanelTable:
     """The panel table of a data set, from its files the first time and then from the cache, however much is damaged.
 
-    The cache is used only while manifest, labels, panel files (path, size, time), image folders and the settings
-    that matter are the same. `refresh` reads everything again.
+    The cache is used only while manifest, labels, panel files and images (path, size, time), image folders and the
+    settings that matter are the same. `refresh` reads everything again.
 
     Raises:
         ConfigError: the settings name no data set, or its dataset.yaml has an unknown key.
         DataError: the manifest or the labels cannot be used.
         StorageError: the cache folder cannot be written.
     """
-    source = source_of(config)
     scanned = DataReport()
-    listing = None if READERS[source.panel_format].items else scan(source.panels, scanned)
-    folder = Path(config.cache_dir) / "tables" / _key(config, source, listing)
+    source, listing, folder = _place(config, scanned)
     table = None if refresh else _cached(folder)
     if table is None:
         _make(config, source, listing, scanned, folder)
@@ -70,8 +73,32 @@ def read(config: Config, *, refresh: bool = False) -> PanelTable:
         "labels": str(source.labels or ""),
         "table": str(folder),
     }
-    table.report.facts["splits"] = split_sizes(table, config)
+    table.report.facts["splits"] = _planned_splits(table, config)
     return table
+
+
+def stamp(config: Config) -> str:
+    """A text that changes when `read` would give another table or images have changed; "" before the first `read`.
+
+    Raises:
+        ConfigError, DataError: as `read`.
+    """
+    _, _, folder = _place(config)
+    try:
+        looked = _looked_at(folder)
+        column = pq.read_table(folder / "pages.parquet", columns=["image_path"])["image_path"]
+        images = _stamp_of(looked, (path for chunk in column.chunks for part in chunks(chunk) for path in part))
+        folders = sorted((name, _mtime(name)) for name in looked["folders"])
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return ""
+    return sha256(f"{folder.name} {images} {folders}".encode())[:24]
+
+
+def _place(config: Config, report: DataReport | None = None) -> tuple[DataSource, Listing | None, Path]:
+    """The data set, its panel files as they are now, and the folder of a table that was made of these."""
+    source = source_of(config)
+    listing = None if READERS[source.panel_format].items else scan(source.panels, report)
+    return source, listing, Path(config.cache_dir) / "tables" / _key(config, source, listing)
 
 
 def _key(config: Config, source: DataSource, listing: Listing | None) -> str:
@@ -96,14 +123,30 @@ def _digest(path: Path) -> str:
 
 
 def _cached(folder: Path) -> PanelTable | None:
-    """The table in the folder; None when there is none, it is damaged, or an image folder has changed since."""
+    """The table in the folder; None when there is none, it is damaged, or an image or image folder has changed."""
     try:
-        folders = json.loads((folder / "image_folders.json").read_text(encoding="utf-8"))
-        if any(_mtime(name) != time for name, time in folders.items()):
+        looked = _looked_at(folder)
+        if any(_mtime(name) != time for name, time in looked["folders"].items()):
             return None
-        return PanelTable.load(folder)
-    except (DataError, OSError, ValueError, KeyError, pa.ArrowException):
+        table = PanelTable.load(folder)
+        return table if _stamp_of(looked, table.pages["image_path"]) == looked["images"] else None
+    except (DataError, OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
+
+
+def _looked_at(folder: Path) -> dict[str, Any]:
+    """What a table was made of beside its panel files: image folders, the stamp of all images, images of no page."""
+    looked: dict[str, Any] = json.loads((folder / LOOKED_AT).read_text(encoding="utf-8"))
+    return looked
+
+
+def _stamp_of(looked: dict[str, Any], paths: Iterable[str]) -> str:
+    """The stamp of the images of a table's pages, and of those of pages that were left out, as they are now."""
+    found = Stamp()
+    for path in chain(paths, looked["unused"]):
+        if path:
+            found.add(path)
+    return str(found)
 
 
 def _mtime(folder: str) -> int:
@@ -120,7 +163,7 @@ def _make(config: Config, source: DataSource, listing: Listing | None, scanned: 
     try:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        report, folders = build(config, source, listing, work)
+        report, images = build(config, source, listing, work)
         for code, n in scanned.counts.items():
             report.counts[code] += n
             report.examples[code] = scanned.examples[code]
@@ -128,7 +171,8 @@ def _make(config: Config, source: DataSource, listing: Listing | None, scanned: 
         table = PanelTable.load(work)
         table.report.facts.update(table_facts(table))
         (work / "report.json").write_text(json.dumps(table.report.to_dict(), ensure_ascii=False), encoding="utf-8")
-        (work / "image_folders.json").write_text(json.dumps(folders, ensure_ascii=False), encoding="utf-8")
+        looked = {"folders": images.folders, "images": str(images.stamp), "unused": images.unused}
+        (work / LOOKED_AT).write_text(json.dumps(looked, ensure_ascii=False), encoding="utf-8")
         _put_in_place(work, folder)
     except OSError as error:
         raise StorageError(
@@ -155,7 +199,7 @@ def _put_in_place(work: Path, folder: Path) -> None:
     try:
         rename(work, folder)
     except OSError:
-        if not (folder / "image_folders.json").is_file():
+        if not (folder / LOOKED_AT).is_file():
             raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -203,23 +247,15 @@ def _share(which: np.ndarray) -> float:
     return round(float(which.mean()), 6) if len(which) else 0.0
 
 
-def split_sizes(table: PanelTable, config: Config) -> dict[str, object]:
-    """Books, pages and panels of each split; `problem` instead when the books do not allow one."""
+def _planned_splits(table: PanelTable, config: Config) -> dict[str, object]:
+    """Sizes of the splits that a new run would have; `problem` instead when the books do not allow one."""
     if not len(table.pages):
         return {}
     try:
         split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
     except DataError as error:
         return {"problem": str(error)}
-    books, panels = table.book_of_page, table.pages["n_panels"].to_numpy()
-    return {
-        name: {
-            "books": len(np.unique(books[split == s])),
-            "pages": int((split == s).sum()),
-            "panels": int(panels[split == s].sum()),
-        }
-        for s, name in enumerate(SPLITS)
-    }
+    return {**split_sizes(table, split)}
 
 
 def damaged_pages(report: DataReport) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -16,6 +17,26 @@ from stage3.data.table import DataReport
 
 
 @dataclass
+class Stamp:
+    """Paths, sizes and times of many files as one number, whatever order they come in."""
+
+    total: int = 0
+
+    def add(self, path: str) -> None:
+        """Add a file as it is now; one that is not there counts too."""
+        try:
+            info = os.stat(path)  # noqa: PTH116 - many files
+            seen = f"{path}\0{info.st_size}\0{info.st_mtime_ns}"
+        except (OSError, ValueError):
+            seen = path
+        digest = hashlib.blake2b(seen.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        self.total = (self.total + int.from_bytes(digest, "little")) % 2**128
+
+    def __str__(self) -> str:
+        return f"{self.total:032x}"
+
+
+@dataclass
 class ImageFinder:
     """Which images exist, by one listing per folder instead of one query per file."""
 
@@ -23,6 +44,8 @@ class ImageFinder:
     remap: tuple[tuple[str, str], ...]
     base: Path
     folders: dict[str, int] = field(default_factory=dict)  # every folder looked into: its mtime_ns, or -1
+    stamp: Stamp = field(default_factory=Stamp)  # of every image found, before it was read
+    unused: list[str] = field(default_factory=list)  # images that were read for pages that were then left out
     _listed: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def find(self, written: str, page_id: str) -> str:
@@ -35,7 +58,9 @@ class ImageFinder:
             if found is not None:
                 if candidate != name:
                     self.report.note("image_other_extension", f"{path} found as {found}")
-                return os.path.join(folder, found)  # noqa: PTH118
+                there = os.path.join(folder, found)  # noqa: PTH118
+                self.stamp.add(there)
+                return there
         foreign = os.sep == "/" and is_windows_path(path)
         self.report.note(
             "image_path_of_another_machine" if foreign else "image_missing", f"{page_id}: {path or written}"

@@ -64,12 +64,10 @@ class Build:
         return READERS[self.source.panel_format]
 
 
-def build(
-    config: Config, source: DataSource, listing: Listing | None, folder: Path
-) -> tuple[DataReport, dict[str, int]]:
+def build(config: Config, source: DataSource, listing: Listing | None, folder: Path) -> tuple[DataReport, ImageFinder]:
     """Read a data set into panels.parquet and pages.parquet in `folder`.
 
-    Returns the report (without split sizes) and the image folders with their times, for `cache` to compare later.
+    Returns the report (without split sizes) and which images and folders were looked at, for `cache` to compare later.
     """
     report = DataReport()
     # Labels first: parsing them takes the most memory, and it is free again before the manifest's columns are there.
@@ -108,7 +106,7 @@ def build(
     report.facts["considered"] = report.pages_listed - sum(report.skipped[reason] for reason in UNWANTED)
     if made.small:
         report.facts["duplicate_images"] = duplicate_images(made.pages_with_image, report)
-    return report, made.image_finder.folders
+    return report, made.image_finder
 
 
 def _read_folder(made: Build, listing: Listing | None) -> None:
@@ -211,6 +209,8 @@ def _add_page(made: Build, row: int, how: int, path: str, parsed: Callable[[Note
     except PageProblem as problem:
         report.skip(problem.code, f"{path}: {problem.detail}")
         _write_notes(notes, path, report)
+        if image.asked and image.path:
+            made.image_finder.unused.append(image.path)
         return
     if isinstance(raw.canonical_id, str) and normal_key(exact_key(raw.canonical_id)) != normal_key(exact_key(page_id)):
         report.note("id_differs_inside", f"{path}: {raw.canonical_id[:200]}")
