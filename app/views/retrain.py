@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
@@ -12,11 +12,14 @@ import streamlit as st
 from app import shell
 from app.charts import theme
 from app.charts.curves import How, Source, chart
-from app.parts import forms
+from app.parts import baseline, forms
 from app.store import jobs, loaders
 from stage3.config import FIELDS, GROUPS, Config, differences, spec_of
 from stage3.errors import Stage3Error
 from stage3.runs import RunFolder, curves
+
+if TYPE_CHECKING:
+    from stage3.model.baselines import Added
 
 START_UP = 3.0  # seconds until the first step, about: imports, data, features from the store
 SHOWN = (*forms.WEIGHTS, "epochs", "seed", "lr")
@@ -264,7 +267,9 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
             shell.line("The first numbers come after the first step." if job.is_live else "No step was logged.")
         return
     values = loaders.result(job.run)
-    _tiles(values, loaders.result(parent.run) if parent else {})
+    added = None if job.is_live else baseline.measured(job.run)
+    _tiles(values, loaders.result(parent.run) if parent else {}, added)
+    baseline.sentence(added)
     how = How(by="epoch", splits=("val",))
     cells: tuple[tuple[str, dict[str, str], How, dict[str, Any]], ...] = (
         ("Validation loss", {"loss/total": "total"}, how, {}),
@@ -282,7 +287,7 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
         _compare(entry, job.run, parent)
 
 
-def _tiles(values: dict[str, float], before: dict[str, float]) -> None:
+def _tiles(values: dict[str, float], before: dict[str, float], added: Added | None) -> None:
     with st.container(horizontal=True, gap="small", key="card-tiles"):
         for name in TILES:
             if name not in values:
@@ -300,6 +305,8 @@ def _tiles(values: dict[str, float], before: dict[str, float]) -> None:
             label = "Validation loss" if lower else shell.metric_name(name)
             st.metric(label.capitalize() if not label.startswith("R@") else label, shown, delta, width=142,
                       delta_color="inverse" if lower else "normal")  # fmt: skip
+            if name == baseline.PRECISION:
+                baseline.tile(added)
 
 
 def _compare(entry: loaders.Entry, run: RunFolder, parent: loaders.Entry) -> None:

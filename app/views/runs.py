@@ -10,13 +10,15 @@ import streamlit as st
 from app import shell
 from app.charts import curves as curve_charts
 from app.charts import theme
+from app.parts import baseline
 from app.store import loaders
 from stage3.config import differences, spec_of
 from stage3.errors import Stage3Error
 from stage3.objectives import OBJECTIVES
 from stage3.runs import curves
 
-COLORS = {"healthy": "green", "no signal": "orange", "page-collapsed": "red", "collapsed": "red", "not finite": "red"}
+GOOD, OPEN = "healthy", ("partial signal", "no signal", "cannot tell")  # verdicts; the others are red
+ANSWERS = {"yes": "green", "no": "red", "cannot tell": "gray"}
 TILES = {
     "retrieval/i2t_r5": "R@5 image→text",
     "retrieval/t2i_r5": "R@5 text→image",
@@ -124,7 +126,7 @@ def _one(entry: loaders.Entry) -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left, st.container(border=True, key="card-run"):
         _title(entry)
-        _tiles(loaders.result(entry.run))
+        _tiles(entry, loaders.result(entry.run))
         _actions(entry)
     with right, st.container(border=True, key="card-health"):
         _health(entry)
@@ -148,7 +150,8 @@ def _title(entry: loaders.Entry) -> None:
         st.code(status.message, language=None, wrap_lines=True)
 
 
-def _tiles(values: dict[str, float], against: dict[str, float] | None = None) -> None:
+def _tiles(entry: loaders.Entry, values: dict[str, float], against: dict[str, float] | None = None) -> None:
+    added = baseline.measured(entry.run)
     with st.container(horizontal=True, gap="small"):
         for name, label in TILES.items():
             if name not in values:
@@ -161,6 +164,9 @@ def _tiles(values: dict[str, float], against: dict[str, float] | None = None) ->
                 delta = f"{100 * change:+.1f} points" if percent else f"{change:+.2f}"
             unmoved = delta is not None and not any(c in delta for c in "123456789")
             st.metric(label, shown, delta, width=142, delta_color="off" if unmoved else "normal")
+            if name == baseline.PRECISION:
+                baseline.tile(added)
+    baseline.sentence(added)
 
 
 def _actions(entry: loaders.Entry) -> None:
@@ -188,8 +194,14 @@ def _health(entry: loaders.Entry) -> None:
         shell.error_box(error, "The embeddings could not be judged")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.badge(found.verdict, color=COLORS[found.verdict])  # type: ignore[arg-type]
+        st.badge(
+            found.verdict, color="green" if found.verdict == GOOD else "orange" if found.verdict in OPEN else "red"
+        )
         st.text(VERDICTS[found.verdict], width="stretch")
+    for question, answer in found.answers.items():
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.text(f"{question}?", width="content")
+            st.badge(answer, color=ANSWERS[answer])  # type: ignore[arg-type]
     with st.container(key="quiet-reasons", gap="xsmall"):
         for reason in found.reasons:
             st.text(f"–  {reason}")
@@ -249,7 +261,7 @@ def _pair(first: loaders.Entry, second: loaders.Entry) -> None:
     ):
         with column, st.container(border=True, key=f"card-{entry.id}"):
             _title(entry)
-            _tiles(values, against)
+            _tiles(entry, values, against)
     left, right = st.columns([2, 3], gap="medium")
     with left, st.container(border=True, key="card-differences"):
         st.subheader("Settings that differ", anchor=False)
