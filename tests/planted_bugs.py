@@ -328,6 +328,27 @@ BUGS = (
         "tests/features/test_features.py -k i08",
     ),
     Bug(
+        "data frozen features are centered on the panels measured",
+        "stage3/model/baselines.py",
+        'pages, notes = data.pages("train"), []',
+        "pages, notes = np.unique(embedded.page_ids.numpy()), []",
+        "tests/model/test_baselines.py -k move_the_center",
+    ),
+    Bug(
+        "data a model below its frozen features is healthy",
+        "stage3/diagnose/__init__.py",
+        "    if features == NO:\n",
+        "    if False:\n",
+        "tests/diagnose/test_diagnose.py -k below_its_frozen_features",
+    ),
+    Bug(
+        "data a page gap above 0 is enough on few pages",
+        "stage3/diagnose/__init__.py",
+        "    if low > chance:\n",
+        "    if low + high > 2 * chance:\n",
+        "tests/diagnose/test_diagnose.py -k seven_pages",
+    ),
+    Bug(
         "state a checkpoint of another model is loaded",
         "stage3/train/__init__.py",
         "the_run.load_checkpoint(check=trainer.check)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
@@ -14,13 +14,19 @@ from stage3.runs import curves
 WIDTH = 142  # pixels
 
 
-def show(metrics: Sequence[str], values: Mapping[str, float], against: Mapping[str, float] | None = None) -> None:
+def show(
+    metrics: Sequence[str],
+    values: Mapping[str, float],
+    against: Mapping[str, float] | None = None,
+    beside: Mapping[str, Callable[[], None]] | None = None,
+) -> None:
     """One tile per metric that the run has.
 
     Args:
         metrics: their names, in the order of the tiles.
         values: of the run.
         against: of the run that it is compared with, or None.
+        beside: draws a further tile next to a metric's.
     """
     for name in metrics:
         if name not in values:
@@ -36,6 +42,8 @@ def show(metrics: Sequence[str], values: Mapping[str, float], against: Mapping[s
         if delta is not None and not any(c in delta for c in "123456789"):
             color = "off"  # it did not move
         st.metric(names.metric_name(name), shown, delta, width=WIDTH, delta_color=color)  # type: ignore[arg-type]
+        if beside and name in beside:
+            beside[name]()
 
 
 def differences(first: Mapping[str, float], second: Mapping[str, float], called: tuple[str, str], height: int) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from stage3.batches.dataset import Dataset
     from stage3.diagnose import Diagnosis
+    from stage3.model.baselines import Added
     from stage3.model.embedding import Embedded
     from stage3.model.objectives import Stage3
 
@@ -292,25 +293,43 @@ def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
     return _frames.get(checkpoint_key(run, step), make)
 
 
+def _held_out(run: RunFolder, step: int | None) -> Embedded:
+    """Embeddings of books that a checkpoint was not trained on: val, else test, else all."""
+    import torch
+
+    from stage3.config import SPLITS
+    from stage3.runs import inspection
+
+    data, everything = open_dataset(run), embedded(run, step)
+    split_of = torch.from_numpy(data.split)[everything.page_ids]
+    for name in ("val", "test"):
+        chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
+        if len(chosen):
+            return inspection.take(everything, inspection.gallery_sample(chosen, everything))
+    return everything
+
+
+def added(run: RunFolder, step: int | None = None) -> Added:
+    """What training added to the frozen features, on the panels that `diagnosis` judges."""
+
+    def make() -> Added:
+        from stage3.model import baselines
+
+        return baselines.added_to(open_dataset(run), _held_out(run, step))
+
+    found: Added = _other.get(("added", *checkpoint_key(run, step)), make)
+    return found
+
+
 def diagnosis(run: RunFolder, step: int | None = None) -> Diagnosis:
     """`stage3.diagnose.diagnose` of a checkpoint on books it was not trained on: val, else test, else all."""
 
     def make() -> Diagnosis:
-        import torch
-
-        from stage3.config import SPLITS
         from stage3.diagnose import diagnose
         from stage3.model import validation
-        from stage3.runs import inspection
 
-        data, everything = open_dataset(run), embedded(run, step)
-        split_of = torch.from_numpy(data.split)[everything.page_ids]
-        for name in ("val", "test"):
-            chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
-            if len(chosen):
-                everything = inspection.take(everything, inspection.gallery_sample(chosen, everything))
-                break
-        found = diagnose(everything.panel, everything.page_ids, validation.retrieval_metrics(everything))
+        e = _held_out(run, step)
+        found = diagnose(e.panel, e.page_ids, validation.retrieval_metrics(e), added(run, step))
         give_back()
         return found
 

@@ -12,7 +12,7 @@ import streamlit as st
 from app import shell
 from app.charts import names, theme
 from app.charts.curves import How, Source, chart
-from app.parts import forms, tiles
+from app.parts import baseline, forms, tiles
 from app.store import jobs, loaders
 from stage3.config import FIELDS, GROUPS, Config, differences, spec_of
 from stage3.errors import Stage3Error
@@ -260,8 +260,11 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
             shell.line("The first numbers come after the first step." if job.is_live else "No step was logged.")
         return
     values = loaders.result(job.run)
+    added = None if job.is_live else baseline.measured(job.run)
     with st.container(horizontal=True, gap="small", key="card-tiles"):
-        tiles.show(TILES, values, loaders.result(parent.run) if parent else {})
+        before = loaders.result(parent.run) if parent else {}
+        tiles.show(TILES, values, before, beside={baseline.PRECISION: lambda: baseline.tile(added)})
+    baseline.sentence(added)
     how = How(by="epoch", splits=("val",))
     cells: tuple[tuple[str, dict[str, str], How, dict[str, Any]], ...] = (
         ("Validation loss", {"loss/total": "total"}, how, {}),

@@ -10,14 +10,15 @@ import streamlit as st
 from app import shell
 from app.charts import curves as curve_charts
 from app.charts import names, theme
-from app.parts import forms, tiles
+from app.parts import baseline, forms, tiles
 from app.store import loaders
 from stage3.config import FIELDS, differences, spec_of
 from stage3.errors import Stage3Error
 from stage3.objectives import OBJECTIVES
 from stage3.runs import curves
 
-COLORS = {"healthy": "green", "no signal": "orange", "page-collapsed": "red", "collapsed": "red", "not finite": "red"}
+GOOD, OPEN = "healthy", ("partial signal", "no signal", "cannot tell")  # verdicts; the others are red
+ANSWERS = {"yes": "green", "no": "red", "cannot tell": "gray"}
 I2T, T2I, RANK = "retrieval/i2t_r5", "retrieval/t2i_r5", "collapse/effective_rank"
 TILES = (I2T, T2I, "retrieval/same_page_r_precision", "reconstruction/skill", RANK)
 
@@ -120,7 +121,7 @@ def _one(entry: loaders.Entry) -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left, st.container(border=True, key="card-run"):
         _title(entry)
-        _tiles(loaders.result(entry.run))
+        _tiles(entry, loaders.result(entry.run))
         _actions(entry)
     with right, st.container(border=True, key="card-health"):
         _health(entry)
@@ -144,9 +145,11 @@ def _title(entry: loaders.Entry) -> None:
         st.code(status.message, language=None, wrap_lines=True)
 
 
-def _tiles(values: dict[str, float], against: dict[str, float] | None = None) -> None:
+def _tiles(entry: loaders.Entry, values: dict[str, float], against: dict[str, float] | None = None) -> None:
+    added = baseline.measured(entry.run)
     with st.container(horizontal=True, gap="small"):
-        tiles.show(TILES, values, against)
+        tiles.show(TILES, values, against, beside={baseline.PRECISION: lambda: baseline.tile(added)})
+    baseline.sentence(added)
 
 
 def _actions(entry: loaders.Entry) -> None:
@@ -174,8 +177,14 @@ def _health(entry: loaders.Entry) -> None:
         shell.error_box(error, "The embeddings could not be diagnosed")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.badge(found.verdict, color=COLORS[found.verdict])  # type: ignore[arg-type]
+        st.badge(
+            found.verdict, color="green" if found.verdict == GOOD else "orange" if found.verdict in OPEN else "red"
+        )
         st.text(VERDICTS[found.verdict], width="stretch")
+    for question, answer in found.answers.items():
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.text(f"{question}?", width="content")
+            st.badge(answer, color=ANSWERS[answer])  # type: ignore[arg-type]
     with st.container(key="quiet-reasons", gap="xsmall"):
         for reason in found.reasons:
             st.text(f"–  {reason}")
@@ -229,7 +238,7 @@ def _pair(first: loaders.Entry, second: loaders.Entry) -> None:
     ):
         with column, st.container(border=True, key=f"card-{entry.id}"):
             _title(entry)
-            _tiles(values, against)
+            _tiles(entry, values, against)
     left, right = st.columns([2, 3], gap="medium")
     with left, st.container(border=True, key="card-differences"):
         st.subheader("Settings that differ", anchor=False)

@@ -21,8 +21,11 @@ EXAMPLES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, diagnose, print; exit code 0 when nothing has collapsed, 3 when something has."""
-    about = "Are embeddings healthy, page-collapsed or collapsed? Exit code 0 if nothing has collapsed, else 3."
+    """Parse, diagnose, print; exit code 3 when something has collapsed or training made things worse, else 0."""
+    about = (
+        "Do panels differ, page mates show, image and text match, and is the model no worse than its frozen features? "
+        "Exit code 3 if embeddings have collapsed or are worse than the features, else 0."
+    )
     parser = Parser("diagnose", about, EXAMPLES, usage="--run RUN | --embeddings X.zarr [--json] ...")
     parser.add_run("folder of a run; its best checkpoint is diagnosed on pages it was not trained on", required=False)
     parser.add_argument("--embeddings", metavar="X.zarr", help="Zarr store that `stage3 embed` wrote")

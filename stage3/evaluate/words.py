@@ -26,6 +26,11 @@ COLLAPSE = {
     "alignment": "alignment (lower: closer pairs)",
 }
 
+FROZEN = (
+    "frozen, untrained: the features that the model reads, centered on the training panels, and the model before its "
+    "first step; frozen features of image and text can be compared only where both come from one model"
+)
+
 
 def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """The report for a person, line by line."""
@@ -40,7 +45,7 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"note: {note}"
     yield ""
     by = f"{percent(report['level'], 0)} by {report['resampled']}"
-    yield f"{'':<36}{'value':>9}  {by:>19}{'chance':>10}"
+    yield f"{'':<36}{'value':>9}  {by:>19}{'frozen':>10}{'untrained':>11}{'chance':>9}"
     for way, title in WAYS.items():
         yield title
         yield from (_line(report, f"retrieval/{way}_{row}", f"  {label}") for row, label in ROWS.items())
@@ -48,19 +53,25 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield _line(report, "retrieval/within_page_i2t", "  image → its text first")
     yield _line(report, "retrieval/within_page_t2i", "  text → its image first")
     yield _line(report, "retrieval/same_page_r_precision", "same-page R-precision")
+    yield _frozen_line(report)
     yield from _reconstruction_lines(report)
     yield ""
     yield f"collapse check, {report['panels']:,} fused panel embeddings"
+    baselines = [report["baselines"][name] for name in ("frozen", "untrained")]
     most = report["chance"]["collapse/effective_rank_most"]
     for name, label in COLLAPSE.items():
-        of = f"  of at most {most:.0f}" if name == "effective_rank" else ""
-        yield f"  {label:<34}{number(report.get(f'collapse/{name}')):>9}{of}"
+        frozen, untrained = (number(row.get(f"collapse/{name}")) for row in baselines)
+        of = f"of at most {most:.0f}" if name == "effective_rank" else ""
+        yield f"  {label:<34}{number(report.get(f'collapse/{name}')):>9}  {of:>19}{frozen:>10}{untrained:>11}"
     losses = [f"{n.removeprefix('loss/')} {v:.3f}" for n, v in report.items() if n.startswith("loss/")]
     yield f"losses, in fixed batches: {', '.join(losses)}"
+    yield ""
+    yield report["added"]["sentence"]
     yield ""
     yield "What is compared:"
     for names, meaning in report["spaces"].items():
         yield from textwrap.wrap(f"{names}: {meaning}", 110, initial_indent="  ", subsequent_indent="    ")
+    yield from textwrap.wrap(FROZEN, 110, initial_indent="  ", subsequent_indent="    ")
     yield f"next: python -m stage3.diagnose --run {report['run']}"
 
 
@@ -78,7 +89,15 @@ def _line(report: Mapping[str, Any], name: str, label: str) -> str:
     show = percent if share else _rank if name.endswith("median_rank") else number
     low, high = report["intervals"].get(name, (math.nan, math.nan))
     between = f"{show(low)} to {show(high)}" if math.isfinite(low) else DASH
-    return f"{label:<36}{show(report.get(name)):>9}  {between:>19}{show(report['chance'].get(name)):>10}"
+    frozen, untrained = (show(report["baselines"][of].get(name)) for of in ("frozen", "untrained"))
+    chance = show(report["chance"].get(name))
+    return f"{label:<36}{show(report.get(name)):>9}  {between:>19}{frozen:>10}{untrained:>11}{chance:>9}"
+
+
+def _frozen_line(report: Mapping[str, Any]) -> str:
+    main = report["added"]["metric"]
+    image, text = (percent(report["baselines"][f"frozen_{name}"].get(main)) for name in ("image", "text"))
+    return f"  of frozen image features alone {image}, of text alone {text}"
 
 
 def _rank(value: float | None) -> str:

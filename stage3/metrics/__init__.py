@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stage3.losses import page_counts, page_index
-from stage3.metrics.bootstrap import Interval, PairedInterval, bootstrap_interval, paired_bootstrap
+from stage3.metrics.bootstrap import Interval, PairedInterval, bootstrap_interval, expanded, paired_bootstrap
 
 __all__ = [
     "AlignmentUniformity",
@@ -30,6 +30,7 @@ __all__ = [
     "chance_r_precision",
     "chance_recall",
     "effective_rank",
+    "expanded",
     "mean_cosine",
     "mean_defined",
     "median_rank",

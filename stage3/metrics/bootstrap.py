@@ -82,6 +82,30 @@ def bootstrap_interval(
     return _interval(*_resampled(values, groups, level, resamples, seed), level)
 
 
+def expanded(interval: Interval, z: float = 1.96) -> tuple[float, float]:
+    """The ends of an interval moved outwards for few groups.
+
+    This is the expanded percentile interval of Hesterberg 2015 (arXiv:1411.5279): resampling n groups spreads too
+    little by sqrt((n - 1) / n), and a normal quantile ignores that the spread itself is estimated. For 7 groups that
+    is a third of the width, for 100 two percent.
+
+    Args:
+        interval: of two or more groups; NaN ends stay NaN.
+        z: normal quantile of its level; 1.96 for 95 %.
+
+    Example:
+        >>> low, high = expanded(Interval(mean=0.5, low=0.4, high=0.6, groups=7, items=70))
+        >>> round(low, 3), round(high, 3)
+        (0.366, 0.634)
+    """
+    free = max(interval.groups - 1, 1)
+    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)  # of Student's distribution
+    wider = t / z * math.sqrt(interval.groups / free)
+    return interval.mean - wider * (interval.mean - interval.low), interval.mean + wider * (
+        interval.high - interval.mean
+    )
+
+
 def paired_bootstrap(
     differences: Values,
     groups: Values,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stage3 import losses
-from stage3.batches import IMAGE, TEXT, PanelBatch
+from stage3.batches import IMAGE, TEXT, PanelBatch, derived_seed
 from stage3.config import Config, spec_of
 from stage3.losses import PanelLoss
 from stage3.model.encoder import EncoderSpec, PanelEmbeddings, PanelEncoder
@@ -116,6 +116,11 @@ class Stage3(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(spec, config)
+
+    @classmethod
+    def untrained(cls, spec: EncoderSpec, config: Config) -> Stage3:
+        """The model that training with these settings begins with, before its first step."""
+        return cls.initialized(spec, config, derived_seed(config.seed, "weights"))
 
     @property
     def weights(self) -> dict[str, float]:

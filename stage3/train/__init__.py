@@ -207,6 +207,7 @@ def train(
         with progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar:
             trainer.on_step = lambda _: bar.advance(1)
             trainer.fit(stop)
+        compare(the_run, trainer)
     except Interrupted as error:
         the_run.set_status("stopped", message=str(error), exit_code=error.exit_code)
         the_run.log(str(error))
@@ -220,6 +221,24 @@ def train(
         raise
     the_run.set_status("finished", step=trainer.step, message="finished", exit_code=0)
     the_run.log(f"finished at step {trainer.step}")
+
+
+def compare(the_run: RunFolder, trainer: Trainer) -> None:
+    """Write into `baselines.json` what training added to the frozen features, on validation pages by the best model.
+
+    The test pages are left alone: they are for one look at the end, and `evaluate` takes it.
+    """
+    from stage3.model import baselines, embedding
+    from stage3.runs.data import chosen_pages
+
+    if not len(trainer.val_pages):
+        return
+    _, pages, notes = chosen_pages(the_run, trainer.data, "val")
+    step = the_run.checkpoint().step
+    embedded = embedding.embed(the_run.model(step).to(trainer.device), trainer.data.panel_set, pages, trainer.device)
+    added = baselines.added_to(trainer.data, embedded)
+    the_run.write_json("baselines", {"step": step, "split": "val", "notes": notes} | added.to_dict())
+    the_run.log(added.sentence)
 
 
 def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, data: Dataset | None = None) -> Trainer:
@@ -300,10 +319,13 @@ def result(the_run: RunFolder) -> dict[str, Any]:
     rows = val[val["step"] == best.step] if best else val.tail(1)
     metrics = {} if rows.empty else {k: v for k, v in rows.iloc[0].items() if "/" in str(k)}
     status = the_run.status
+    # not of a run without validation books, nor of one that ended before this version
+    added = the_run.read_json("baselines") if (the_run.path / "baselines.json").exists() else None
     return {"run": str(the_run.path), "state": status.state, "step": status.step} | {
         "best_step": best.step if best else None,
         "selected_by": best.metric if best else None,
         "validation": metrics,
+        "added": added,
     }
 
 
@@ -313,5 +335,7 @@ def summary_lines(the_run: RunFolder, summary: dict[str, Any]) -> list[str]:
     if summary["best_step"] is not None:
         value = summary["validation"].get(summary["selected_by"], float("nan"))
         lines.append(f"best checkpoint: step {summary['best_step']}, {summary['selected_by']} {value:.4g}")
+    if summary["added"]:
+        lines.append(f"validation pages: {summary['added']['sentence']}")
     lines.append(f"next: python -m stage3.evaluate --run {the_run.path}")
     return lines

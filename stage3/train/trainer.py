@@ -101,8 +101,7 @@ class Trainer:
         self.run, self.data, self.config, self.say = run, data, run.config, say
         self.device = torch.device(usable_device(self.config.device))
         spec = EncoderSpec.of(self.config, data.features.image_sizes, data.features.text_dim)
-        seed = derived_seed(self.config.seed, "weights")
-        self.model = Stage3.initialized(spec, self.config, seed).to(self.device)
+        self.model = Stage3.untrained(spec, self.config).to(self.device)
         self.optimizer = make_optimizer(self.model, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
         self.sampler = PageSampler.of(data.panel_set, data.pages("train"), self.config)

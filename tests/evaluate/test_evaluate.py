@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from stage3 import train
+from stage3 import metrics, train
 from stage3.batches.dataset import Dataset
 from stage3.errors import ConfigError, DataError
 from stage3.evaluate import __main__ as evaluate_command
-from stage3.evaluate import evaluation_report, item_values, report_lines
+from stage3.evaluate import compared, evaluation_report, item_values, report_lines
+from stage3.features import FeatureSet
 from stage3.metrics.bootstrap import median_interval
+from stage3.model import Stage3, embedding, validation
+from stage3.model.baselines import MAIN, frozen_of
 from stage3.model.embedding import Embedded
 from stage3.runs import data
 from stage3.runs.data import as_recorded, chosen_pages
@@ -77,8 +80,8 @@ def test_the_report_is_strict_json_and_says_what_was_measured(made, report):
 def test_intervals_by_book_resample_books_and_not_pages(made, report):
     run, data = made
     by_book = evaluation_report(run, data=data, intervals="book")
-    metrics = {n: v for n, v in report.items() if "/" in n}
-    assert metrics == {n: v for n, v in by_book.items() if "/" in n}
+    values = {n: v for n, v in report.items() if "/" in n}
+    assert values == {n: v for n, v in by_book.items() if "/" in n}
     assert by_book["intervals"] != report["intervals"]
     with pytest.raises(DataError, match="page, book"):
         evaluation_report(run, data=data, intervals="panel")
@@ -86,8 +89,6 @@ def test_intervals_by_book_resample_books_and_not_pages(made, report):
 
 def test_the_mean_of_the_items_is_the_metric(made, report):
     run, data = made
-    from stage3.model import embedding
-
     model = run.model()
     embedded = embedding.embed(model, data.panel_set, data.pages("test"))
     values, _ = item_values(model, embedded)
@@ -253,3 +254,77 @@ def test_other_data_given_by_flags_replaces_every_place_of_the_runs_own(made):
     assert data.config_for(trained_elsewhere, {}).device == "auto"  # read on the machine that reads
     with pytest.raises(ConfigError, match="--data FOLDER"):
         data.load_data(made[0])
+
+
+# --- baselines
+
+
+def test_frozen_features_and_the_untrained_model_stand_beside_every_metric(made, report):
+    run, data = made
+    model = run.model()
+    row, _ = validation.all_metrics(
+        Stage3.untrained(model.encoder.spec, run.config), data.panel_set, data.pages("test")
+    )
+    untrained = report["baselines"]["untrained"]
+    assert {n: untrained[n] for n in row if n != "retrieval/gallery"} == pytest.approx(
+        {n: v for n, v in row.items() if n != "retrieval/gallery"}
+    )
+    assert untrained.keys() == report["difference"]["untrained"].keys() | {
+        n for n in untrained if n.startswith("collapse/") or n.endswith("median_rank")
+    }
+    embedded = embedding.embed(model, data.panel_set, data.pages("test"))
+    frozen, _ = frozen_of(data, embedded)
+    for name, features in (("frozen", frozen.panel), ("frozen_image", frozen.image), ("frozen_text", frozen.text)):
+        precision = metrics.same_page_r_precision(features, embedded.page_ids)
+        assert report["baselines"][name][MAIN] == pytest.approx(metrics.mean_defined(precision))
+    assert set(report["difference"]["frozen"]) == {MAIN}  # two backbones: their features cannot be compared
+
+
+def test_the_difference_is_the_difference_of_the_two_numbers_with_an_interval_by_page_and_by_book(report):
+    for baseline, found in report["difference"].items():
+        for name, entry in found.items():
+            assert entry["mean"] == pytest.approx(report[name] - report["baselines"][baseline][name]), name
+            assert all(low <= entry["mean"] <= high for low, high in (entry["page"], entry["book"])), name
+    added = report["added"]
+    assert added["difference"] == report["difference"]["frozen"][MAIN]["mean"]
+    assert added["by_page"] == report["difference"]["frozen"][MAIN]["page"]
+    assert added["by_book"] == report["difference"]["frozen"][MAIN]["book"]
+
+
+def test_the_table_shows_the_baselines_and_ends_with_the_sentence(report):
+    lines = list(report_lines(report))
+    (head,) = [line for line in lines if line.endswith("chance")]
+    assert head.split()[-3:] == ["frozen", "untrained", "chance"]
+    (line,) = [line for line in lines if line.startswith("same-page")]
+    frozen, untrained = (f"{100 * report['baselines'][n][MAIN]:.1f} %" for n in ("frozen", "untrained"))
+    assert line.index(frozen) < line.index(untrained)
+    assert report["added"]["sentence"] in lines
+    assert len(line) == len(head) <= 100
+
+
+def test_towers_of_one_model_give_frozen_retrieval(made):
+    """Image features of the text's own size are compared with it only where one model made both."""
+    run, data = made
+    features = FeatureSet.in_memory(
+        *np.random.default_rng(0).normal(size=(2, len(data.table), 20)).astype(np.float32),
+        has_image=data.features.image_rows >= 0,
+        has_text=data.features.text_rows >= 0,
+    )
+    pair = Dataset(data.table, features, data.split)
+    config = run.config.replace(vision_backbone="owner/pair", text_backbone="owner/pair")
+    spec = dataclasses.replace(run.model().encoder.spec, image_sizes=(20,), text_size=20)
+    pages = pair.pages("test")
+    for settings, there in ((config, True), (run.config, False)):
+        model = Stage3.untrained(spec, settings)
+        embedded = embedding.embed(model, pair.panel_set, pages)
+        frozen = frozen_of(pair, embedded)[0]
+        found = compared.baselines(model, pair, pages, frozen)["frozen"].row
+        assert ("retrieval/i2t_r5" in found) is there
+        if there:
+            expected = metrics.recall_at(validation.gallery(frozen)["i2t"], 5)
+            assert found["retrieval/i2t_r5"] == pytest.approx(expected)
+
+
+def test_other_data_has_no_training_panels_to_center_on_and_says_so(made):
+    run, data = made
+    assert any("no training panel" in note for note in evaluation_report(run, data=other(data))["notes"])

@@ -359,3 +359,23 @@ def test_interval_settings_out_of_range_are_refused_by_name(wrong):
         metrics.bootstrap_interval([1.0], [0], **wrong)
     with pytest.raises(ValueError, match="equally long"):
         metrics.bootstrap_interval([1.0], [0, 1])
+
+
+@pytest.mark.parametrize("groups", [4, 7, 12])
+def test_the_expanded_interval_covers_the_truth_of_few_groups_where_the_plain_one_does_not(groups):
+    draw = np.random.default_rng(groups)
+    plain = wide = 0
+    for seed in range(300):
+        found = metrics.bootstrap_interval(draw.normal(size=groups), np.arange(groups), resamples=300, seed=seed)
+        low, high = metrics.expanded(found)
+        plain += found.low <= 0 <= found.high
+        wide += low <= 0 <= high
+    assert 0.91 <= wide / 300 <= 0.99
+    assert plain < wide
+
+
+def test_many_groups_are_hardly_expanded_and_none_stays_undefined():
+    found = metrics.bootstrap_interval(np.arange(500.0) % 7, np.arange(500))
+    low, high = metrics.expanded(found)
+    assert (high - low) / (found.high - found.low) == pytest.approx(1, abs=0.01)
+    assert all(map(math.isnan, metrics.expanded(metrics.bootstrap_interval([1.0, 2.0], [0, 0]))))

@@ -17,6 +17,7 @@ from stage3 import train
 from stage3.config import Config
 from stage3.data import readers
 from stage3.errors import ConfigError, DataError, Interrupted, StorageError
+from stage3.evaluate import evaluation_report
 from stage3.runs import RunFolder
 from stage3.samples import draw_books
 from stage3.train import __main__ as train_command
@@ -87,6 +88,26 @@ def test_a_run_leaves_everything_that_others_read(tmp_path, args, capsys):
         collapse/page_gap collapse/uniformity collapse/alignment reconstruction/skill reconstruction/rank_r1"""
     assert set(contract.split()) <= set(val)
     assert {"lr", "grad_norm", "step", "epoch"} <= set(rows(run)[0])
+
+
+def test_training_ends_with_what_it_added_to_the_frozen_features(tmp_path, args, capsys):
+    """The sentence is about the best checkpoint and validation pages, as `evaluate --split val` measures it."""
+    run = tmp_path / "r"
+    assert train_command.main(["--run", str(run), *args]) == 0
+    printed = capsys.readouterr().out
+    kept = RunFolder.load(run).read_json("baselines")
+    report = evaluation_report(RunFolder.load(run), split="val")
+    assert {name: kept[name] for name in report["added"]} == report["added"]
+    assert (kept["step"], kept["split"]) == (RunFolder.load(run).best().step, "val")
+    assert f"validation pages: {report['added']['sentence']}\n" in printed
+    assert train_command.main(["--run", str(run), "--json"]) == 0  # a finished run says it again
+    assert json.loads(capsys.readouterr().out)["added"] == kept
+
+
+def test_without_validation_books_nothing_is_compared(tmp_path, args, capsys):
+    assert train_command.main(["--run", str(tmp_path / "r"), *args, "--val_fraction", "0"]) == 0
+    assert "frozen features" not in capsys.readouterr().out
+    assert not (tmp_path / "r" / "baselines.json").exists()
 
 
 def test_the_recorded_config_reproduces_the_run(tmp_path, args):
