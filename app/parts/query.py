@@ -208,7 +208,7 @@ def _ask_image(searcher: Searcher) -> Query | None:
     turn = st.session_state.setdefault("search_turn", 0)
     given = st.file_uploader(
         "Your image",
-        type=["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"],
+        type=["png", "jpg", "jpeg", "webp", "avif", "gif", "bmp", "tif", "tiff"],
         key=f"search_upload_{turn}",
         help="Kept in this session's memory only, never written to disk, and gone when the session ends.",
         max_upload_size=MAX_UPLOAD >> 20,
@@ -257,7 +257,7 @@ def take_image(data: bytes) -> tuple[str, Image.Image]:
 REFUSALS = {
     "too_large": "It is larger than 20 MB. Save it smaller and try again.",
     "empty": "The file is empty.",
-    "format": "It is not a JPEG, PNG, WEBP, TIFF, GIF or BMP image, whatever its name says.",
+    "format": "It is not a JPEG, PNG, WEBP, AVIF, TIFF, GIF or BMP image, whatever its name says.",
     "too_many_pixels": f"It has more than {MAX_MEGAPIXELS:.0f} megapixels. Save it smaller and try again.",
     "too_small": "It is smaller than 4 pixels on a side.",
     "aspect": "It is more than a hundred times as long as wide.",

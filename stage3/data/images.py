@@ -1,6 +1,6 @@
 """Images of unknown origin to RGB: whole pages, panel crops, thumbnails.
 
-Only JPEG, PNG, WEBP, TIFF, GIF and BMP are opened, told apart by their first bytes, never by their name. Size and
+Only JPEG, PNG, WEBP, AVIF, TIFF, GIF and BMP are opened, told apart by their first bytes, never by their name. Size and
 shape are checked on the header before anything is decoded, and no setting of Pillow that holds for the whole process
 is touched, so threads and other users of Pillow are safe. Color profiles are ignored.
 """
@@ -20,18 +20,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from stage3 import storage
+from stage3.data.image_formats import READ, Jpeg, lean_png, sniff, unread
 from stage3.errors import StorageError
 
 MIN_SIDE = 4  # pixels; nothing below holds a panel
@@ -49,13 +41,6 @@ class ImageProblem(ValueError):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
-
-
-class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """JPEG without Pillow's look at EXIF for a resolution, which warns of every damaged EXIF block."""
-
-    def _read_dpi_from_exif(self) -> None:
-        return
 
 
 # What Pillow raises on damaged files, by its own documentation and by fuzzing.
@@ -232,7 +217,7 @@ def _cut(
 
 def _draft(image: ImageFile.ImageFile, boxes: Sequence[Box] | np.ndarray, short_side: float) -> int:
     """Let a JPEG decode at 1/2, 1/4 or 1/8 that still leaves every box `short_side` pixels; returns 2, 4, 8 or 1."""
-    if not isinstance(image, _Jpeg) or not len(boxes) or short_side < 1:
+    if not isinstance(image, Jpeg) or not len(boxes) or short_side < 1:
         return 1
     width, height = image.size[::-1] if _orientation(image) >= 5 else image.size
     smallest = min(min(float(w) * width, float(h) * height) for _, _, w, h in boxes)
@@ -270,35 +255,21 @@ def encode(image: Image.Image, format: Literal["PNG", "JPEG", "WEBP"] = "PNG", q
     return buffer.getvalue()
 
 
-def _sniff(head: bytes) -> type[ImageFile.ImageFile] | None:
-    if head.startswith(b"\xff\xd8\xff"):
-        return _Jpeg
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile
-    if head[:4] in (b"II*\0", b"MM\0*"):
-        return TiffImagePlugin.TiffImageFile
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return GifImagePlugin.GifImageFile
-    return BmpImagePlugin.BmpImageFile if head.startswith(b"BM") else None
-
-
 def _opened(file: BinaryIO, path: Path | str, max_megapixels: float) -> ImageFile.ImageFile:
     """The image with its header read and its size checked; nothing is decoded.
 
     The plugin is called directly because `Image.open` compares with a limit of the process and only warns.
     """
-    head = file.read(16)
+    head = file.read(64)
     file.seek(0)
     if not head:
         raise ImageProblem("empty", f"{path} has no bytes")
-    plugin = _sniff(head)
+    plugin = sniff(head)
     if plugin is None:
-        raise ImageProblem("format", f"{path} is not JPEG, PNG, WEBP, TIFF, GIF or BMP (it begins {head[:8]!r})")
+        raise ImageProblem("format", f"{path} {unread(head)}, which is not read: convert it to {READ}")
     try:
-        with _without_warnings(plugin is not _Jpeg):
-            image = plugin(file)
+        with _without_warnings(plugin is not Jpeg):
+            image = plugin(lean_png(file) if plugin is PngImagePlugin.PngImageFile else file)
     except _BROKEN as error:
         raise ImageProblem("corrupt", f"{path}: {_reason(error)}") from None
     width, height = image.size

@@ -51,7 +51,7 @@ def test_lossless_formats_come_through_exactly(format: str, tmp_path: Path) -> N
     assert images.page_size(path) == (40, 60)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF", "GIF"])
 def test_lossy_formats_equal_pillow(format: str, tmp_path: Path) -> None:
     path = write(tmp_path / "x.dat", SMOOTH, format=format)
     with Image.open(path) as plain:
@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[bytes, set[str]]] = {
     "head-only": (content("PNG")[:16], {"corrupt"}),
     **{
         f"truncated-{kind}-{share}": (content(kind)[: len(content(kind)) * share // 100], {"truncated", "corrupt"})
-        for kind in ("JPEG", "PNG", "WEBP")
+        for kind in ("JPEG", "PNG", "WEBP", "AVIF")
         for share in (10, 50, 99)
     },
 }
@@ -109,6 +109,62 @@ def test_bad_images_are_refused_with_a_code(case: str, tmp_path: Path) -> None:
     path = tmp_path / "page.jpg"
     path.write_bytes(data)
     assert refused(path) in codes
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"II+\0\x08\0\0\0", "BigTIFF"),
+        (b"MM\0+\0\x08\0\0", "BigTIFF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\xff\x0a\0\0", "JPEG XL"),
+        (b"\n<!DOCTYPE html>", "HTML"),
+        (b"%PDF-1.4", "PDF"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(start: bytes, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    path.write_bytes(start + bytes(200))
+    with pytest.raises(ImageProblem, match=f"is .*{name}.*, which is not read: convert it") as caught:
+        images.open_page(path)
+    assert caught.value.code == "format"
+
+
+def test_a_real_bigtiff_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tif", NOISE, big_tiff=True)
+    with pytest.raises(ImageProblem, match="is BigTIFF"):
+        images.page_size(path)
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+TWO_MEGABYTES = zlib.compress(b"\0" * (2 * 2**20))
+METADATA = {
+    "zTXt": png_chunk(b"zTXt", b"comment\0\0" + TWO_MEGABYTES),
+    "iTXt": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + TWO_MEGABYTES),
+    "iCCP": png_chunk(b"iCCP", b"profile\0\0" + TWO_MEGABYTES),
+    "tEXt": png_chunk(b"tEXt", b"comment\0" + b"a" * (2 * 2**20)),
+    "damaged-zTXt": png_chunk(b"zTXt", b"comment\0\0" + b"x" * 2000),
+    "everything": b"".join(png_chunk(b"zTXt", b"%d\0\0" % i + TWO_MEGABYTES) for i in range(9)),
+}
+
+
+@pytest.mark.parametrize("case", METADATA)
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_png_with_megabytes_of_metadata_is_sound(case: str, behind: bool, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    data = write(tmp_path / "plain.png", NOISE, exif=exif).read_bytes()
+    at = len(data) - 12 if behind else 33  # before IEND, or behind IHDR
+    path = tmp_path / "x.png"
+    path.write_bytes(data[:at] + METADATA[case] + data[at:])
+    np.testing.assert_array_equal(pixels(path), pixels(tmp_path / "plain.png"))
+    assert images.page_size(path) == (60, 40)
+    path.write_bytes(path.read_bytes()[:-20])
+    if not behind:
+        assert refused(path) == "truncated"
 
 
 def test_every_cut_of_a_png_is_noticed(tmp_path: Path) -> None:
@@ -162,7 +218,7 @@ ORIENTED = {1: (0, 0), 2: (-1, 0), 3: (-1, -1), 4: (0, -1), 5: (0, 0), 6: (-1, 0
 
 
 @pytest.mark.parametrize("orientation", ORIENTED)
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
 def test_orientation_is_applied_before_anything_else(format: str, orientation: int, tmp_path: Path) -> None:
     image = np.full((160, 96, 3), 255, np.uint8)
     image[:32, :32] = (255, 0, 0)
@@ -263,7 +319,7 @@ def test_a_one_bit_fax_tiff_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "format"), [("x.gif", "GIF"), ("x.png", "PNG"), ("x.tif", "TIFF"), ("x.webp", "WEBP")]
+    ("name", "format"), [("x.gif", "GIF"), ("x.png", "PNG"), ("x.tif", "TIFF"), ("x.webp", "WEBP"), ("x.avif", "AVIF")]
 )
 def test_the_first_frame_counts(name: str, format: str, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (16, 16), c) for c in ((255, 0, 0), (0, 255, 0))]

@@ -58,6 +58,7 @@ def resolve(ids: list[str], files: list[str]) -> tuple[list[str], DataReport]:
         (["b\\1"], ["b/1"], ["exact b/1"]),
         (["b/é"], ["b/e\u0301"], ["exact b/e\u0301"]),
         (["b/1.jpg"], ["b/1"], ["extension b/1"]),
+        (["b/1.avif"], ["b/1"], ["extension b/1"]),
         (["b/1"], ["b/1.jpg.png"], ["extension b/1.jpg.png"]),
         (["b/1", "b/1.webp"], ["b/1"], ["exact b/1", "unresolved"]),
         (["b/1.gif", "b/1.webp"], ["b/1"], ["ambiguous", "ambiguous"]),
@@ -184,11 +185,12 @@ def test_a_missing_image_costs_the_page_its_image_only(world: World) -> None:
     pd.testing.assert_frame_equal(table.panels, reference.panels, check_exact=True)
 
 
-def test_a_image_is_found_under_another_extension(world: World) -> None:
+@pytest.mark.parametrize("extension", [".jpg", ".avif"])
+def test_a_image_is_found_under_another_extension(extension: str, world: World) -> None:
     path = world.root / "images" / f"{CLEAN[0]}.png"
-    path.rename(path.with_suffix(".jpg"))
+    path.rename(path.with_suffix(extension))
     table = world.load()
-    assert table.pages["image_path"].iloc[0].endswith(".jpg")
+    assert table.pages["image_path"].iloc[0].endswith(extension)
     assert table.report.counts["image_other_extension"] == 1
 
 

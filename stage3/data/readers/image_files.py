@@ -90,7 +90,7 @@ def _name_key(name: str) -> str:
 
 def _other_extensions(name: str) -> Iterator[str]:
     """The name without its image extension (`x.jpg.png` to `x.jpg`), with another one, with one added."""
-    common = (".png", ".jpg", ".jpeg", ".webp")
+    common = (".png", ".jpg", ".jpeg", ".webp", ".avif")
     stem, dot, ending = name.rpartition(".")
     if dot and stem and f".{ending.lower()}" in common:
         yield stem

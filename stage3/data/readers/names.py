@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from stage3.data.table import DataReport
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 NORMAL_ENDINGS = (".jpg.png", ".png", ".jpg", ".jpeg")
 MAX_PARTS = 8  # path components that suffix matching looks at
 UNRESOLVED, AMBIGUOUS, EXACT, EXTENSION, SUFFIX, NORMALISED = range(6)
