@@ -356,6 +356,27 @@ BUGS = (
         "tests/diagnose/test_diagnose.py -k seven_pages",
     ),
     Bug(
+        "features a center crop hides what sticks out",
+        "stage3/features/backbones/pretrained_vision.py",
+        "return self._processed(self._fitted(image), **WHOLE)",
+        "return self._processed(image)",
+        "tests/features/test_model_folders.py -k whole_of_a_tall_panel",
+    ),
+    Bug(
+        "features every text model is pooled by the mean",
+        "stage3/features/backbones/pretrained_text.py",
+        'tokens["attention_mask"], self.modules.pooling)',
+        'tokens["attention_mask"], ("mean",))',
+        "tests/features/test_model_folders.py -k pooled_as_its_folder_says",
+    ),
+    Bug(
+        "features a model that masks at random is let in",
+        "stage3/features/backbones/pretrained.py",
+        "> SAME[self.device.type] * largest",
+        "> 1e9 * largest",
+        "tests/features/test_model_folders.py -k refused_at_opening",
+    ),
+    Bug(
         "state a checkpoint of another model is loaded",
         "stage3/train/__init__.py",
         "the_run.load_checkpoint(check=trainer.check)",

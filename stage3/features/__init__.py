@@ -244,10 +244,10 @@ def load_or_build(
     """
     start = time.monotonic()
     device = usable_device(config.device)
-    vision = resolve_vision(config.vision_backbone, device, config.precision, config.crop_fit)
-    text = resolve_text(config.text_backbone, device, config.precision)
-    report = FeatureReport()
     root = Path(config.cache_dir) / "features"
+    vision = resolve_vision(config.vision_backbone, device, config.precision, config.crop_fit, root)
+    text = resolve_text(config.text_backbone, device, config.precision, root)
+    report = FeatureReport()
     stores = [_store(root, p, p.sizes[0], config, shipped) for p in vision.parts]
     text_store = _store(root, text, text.size, config, shipped)
     replaced = [path for s in (*stores, text_store) for path in (s.forget() if config.recompute_features else ())]

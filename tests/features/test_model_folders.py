@@ -197,6 +197,20 @@ def test_the_model_is_tried_once_per_process_and_kept_out_of_memory_after_that(t
     torch.testing.assert_close(second.encode(panels()), first.encode(panels()), rtol=0, atol=0)
 
 
+def test_a_noted_trial_is_not_repeated_by_the_next_process(tmp_path, monkeypatch):
+    folder, notes = saved(tmp_path / "m", vit(), square("ViT")), tmp_path / "cache"
+    first = backbones.resolve_vision(folder, notes=notes)
+    monkeypatch.setattr(pretrained, "_sizes", {})  # as another process begins
+    second = backbones.resolve_vision(folder, notes=notes)
+    assert second.sizes == first.sizes
+    assert "model" not in vars(second)
+    torch.testing.assert_close(second.encode(panels()), first.encode(panels()), rtol=0, atol=0)
+    (note,) = (notes / "probes").iterdir()
+    note.write_text("{", encoding="utf-8")
+    monkeypatch.setattr(pretrained, "_sizes", {})
+    assert "model" in vars(backbones.resolve_vision(folder, notes=notes))  # a torn note is no note
+
+
 # --- sentence-transformers folders
 
 POOLINGS = {

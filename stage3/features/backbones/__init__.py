@@ -132,7 +132,11 @@ def clean_text(text: str) -> tuple[str, bool]:
 
 
 def resolve_vision(
-    name: str, device: str = "cpu", precision: str = "float32", crop_fit: str = "squash"
+    name: str,
+    device: str = "cpu",
+    precision: str = "float32",
+    crop_fit: str = "squash",
+    notes: Path | None = None,
 ) -> VisionBackbone:
     """The vision backbone of that name, tried on two images and ready to encode.
 
@@ -143,6 +147,7 @@ def resolve_vision(
         precision: `float32`, or `bf16` / `fp16` for autocast on a GPU.
         crop_fit: how a crop is fitted to the backbone's input: `squash`, `pad` or `processor`, see
             `pretrained_vision.PretrainedVision`; `tiny` always squashes.
+        notes: a folder that remembers which backbones were tried; None tries each once per process.
 
     Raises:
         ConfigError: no backbone has that name, or it reads text.
@@ -153,7 +158,7 @@ def resolve_vision(
         names = [part.strip() for part in name.split("+")]
         if len(set(names)) != len(names):
             raise ConfigError(f"vision_backbone: {name!r} names a backbone twice")
-        return JoinedVision([resolve_vision(part, device, precision, crop_fit) for part in names])
+        return JoinedVision([resolve_vision(part, device, precision, crop_fit, notes) for part in names])
     if name == "tiny":
         from stage3.features.backbones import tiny
 
@@ -161,10 +166,10 @@ def resolve_vision(
     where = _model_id(name, "vision")
     from stage3.features.backbones.pretrained_vision import PretrainedVision
 
-    return PretrainedVision(name, where, device, precision, crop_fit)
+    return PretrainedVision(name, where, device, precision, crop_fit, notes)
 
 
-def resolve_text(name: str, device: str = "cpu", precision: str = "float32") -> TextBackbone:
+def resolve_text(name: str, device: str = "cpu", precision: str = "float32", notes: Path | None = None) -> TextBackbone:
     """The text backbone of that name: `tiny`, `minilm`, a Hugging Face id or a local folder; see `resolve_vision`.
 
     A sentence-transformers folder is read with its pooling, dense layers, window and lower case.
@@ -176,7 +181,7 @@ def resolve_text(name: str, device: str = "cpu", precision: str = "float32") -> 
     where = _model_id(name, "text")
     from stage3.features.backbones.pretrained_text import PretrainedText
 
-    return PretrainedText(name, where, device, precision)
+    return PretrainedText(name, where, device, precision, notes)
 
 
 def _model_id(name: str, kind: str) -> str:

@@ -1,9 +1,9 @@
 """Backbones from Hugging Face folders, through `transformers` alone: Pillow processors, safetensors, no remote code.
 
 What both kinds share; beside this file `pretrained_vision`, `pretrained_text` and, for its folders, `sentence`.
-The fingerprint is taken of the files. The first opening in a process loads the model to try it on two inputs; after
-that a run whose features are all stored needs no model. Nothing is downloaded unless HF_HUB_OFFLINE is set to 0:
-`os.environ` decides, and the default is offline.
+The fingerprint is taken of the files. The first opening loads the model to try it on two inputs, and notes the size
+of a feature; after that a run whose features are all stored never loads the model. Nothing is downloaded unless
+HF_HUB_OFFLINE is set to 0: `os.environ` decides, and the default is offline.
 
 Shapes: n crops or texts of one call, D size of a feature.
 """
@@ -11,10 +11,11 @@ Shapes: n crops or texts of one call, D size of a feature.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -28,8 +29,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from stage3.errors import DataError
-from stage3.storage import file_sha256
+from stage3.errors import DataError, StorageError
+from stage3.storage import file_sha256, make_folder, read_json, replace_file
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
 POOLING = "2"  # a new number for a new way of preparing or pooling
@@ -114,8 +115,8 @@ class Pretrained:
     kind: str
     fingerprint: str
 
-    def __init__(self, name: str, model_id: str, device: str, precision: str) -> None:
-        self.name = name
+    def __init__(self, name: str, model_id: str, device: str, precision: str, notes: Path | None) -> None:
+        self.name, self.notes = name, notes
         self.root = self.folder = local_folder(name, model_id)  # `folder` holds the model itself
         self.device = torch.device(device)
         self.precision = precision
@@ -156,11 +157,14 @@ class Pretrained:
     def probed_size(self) -> int:
         """D, from the one guarded try at opening: the backbone works on two inputs, or it is refused.
 
-        The model loads for it, once per process and fingerprint.
+        The model loads for it, once per fingerprint and folder of notes (without one: once per process).
 
         Raises:
             DataError: the model fails; one input has two vectors; two inputs have one.
         """
+        note = self.notes / "probes" / f"{self.fingerprint}.json" if self.notes else None
+        if self.fingerprint not in _sizes and note and (size := _noted(note)):
+            _sizes[self.fingerprint] = size
         if self.fingerprint not in _sizes:
             with self.refusing("cannot be used"):
                 alone, together = (features.float().cpu() for features in self._probe())
@@ -176,6 +180,10 @@ class Pretrained:
             if (together[0] - together[1]).abs().max() <= DIFFERENT * largest:
                 raise self._refuse("cannot be used: two different inputs give the same vector")
             _sizes[self.fingerprint] = alone.shape[1]
+            if note:
+                with suppress(StorageError):  # a cache that is only read: tried again next time
+                    make_folder(note.parent)
+                    replace_file(note, json.dumps({"size": alone.shape[1]}).encode(), durable=False)
         return _sizes[self.fingerprint]
 
     def _checked(self, features: Tensor) -> Tensor:
@@ -239,6 +247,17 @@ class Pretrained:
         if self.device.type == "cuda" and self.precision in AUTOCAST:
             return torch.autocast("cuda", dtype=AUTOCAST[self.precision])
         return nullcontext()
+
+
+def _noted(path: Path) -> int:
+    """The size that an earlier probe noted; 0 where there is none that reads."""
+    if not path.is_file():
+        return 0
+    try:
+        size = read_json(path).get("size")
+    except StorageError:
+        return 0
+    return size if isinstance(size, int) and size > 0 else 0
 
 
 def _whole_numbers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +32,15 @@ class PretrainedText(Pretrained, TextBackbone):
 
     kind = "text"
 
-    def __init__(self, name: str, model_id: str, device: str = "cpu", precision: str = "float32") -> None:
-        super().__init__(name, model_id, device, precision)
+    def __init__(
+        self,
+        name: str,
+        model_id: str,
+        device: str = "cpu",
+        precision: str = "float32",
+        notes: Path | None = None,
+    ) -> None:
+        super().__init__(name, model_id, device, precision, notes)
         self.modules = sentence.read(self.folder)
         self.folder = self.modules.transformer
         files = [self.folder / file for file in (*TOKENIZER_FILES, *BESIDE_THEM)]

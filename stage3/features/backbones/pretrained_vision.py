@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,21 @@ class PretrainedVision(Pretrained, VisionBackbone):
         precision: `float32`, or `bf16` / `fp16` for autocast on a GPU.
         crop_fit: `squash` and `pad` show the model the whole crop, stretched or with borders in its mean color;
             `processor` leaves it to the model's own image processor, which often cuts to the center.
+        notes: a folder that remembers which backbones were tried, such as the feature store's.
     """
 
     kind = "vision"
 
     def __init__(
-        self, name: str, model_id: str, device: str = "cpu", precision: str = "float32", crop_fit: str = "squash"
+        self,
+        name: str,
+        model_id: str,
+        device: str = "cpu",
+        precision: str = "float32",
+        crop_fit: str = "squash",
+        notes: Path | None = None,
     ) -> None:
-        super().__init__(name, model_id, device, precision)
+        super().__init__(name, model_id, device, precision, notes)
         self.crop_fit = crop_fit
         self.fingerprint = self._fingerprint([self.folder / file for file in PREPROCESSING], crop_fit)
         config = getattr(self.config, "vision_config", None) or self.config
