@@ -200,7 +200,8 @@ class Run(RunFolder):
             data: other data; None is the run's own.
 
         Returns:
-            `verdict`, `reasons` in sentences, the `numbers` behind them, and `answers` (yes, no, cannot tell) by question.
+            `verdict`, `reasons` in sentences, the `numbers` behind them, and `answers` (yes, no, cannot tell) by
+            question.
 
         Raises:
             DataError: no pages, or features of other backbones.
