@@ -250,6 +250,23 @@ assert (within["found"] > within["chance"]).all()
 assert (within["chance"] > 10 * report["chance"]["retrieval/i2t_r1"]).all()
 
 # %% [markdown]
+# **What did training add?** The frozen features know something of pages already, before any training. So does the model
+# before its first step, which reads them:
+
+# %%
+precision = "retrieval/same_page_r_precision"
+baselines = {name: values[precision] for name, values in report["baselines"].items()}
+beside = pd.Series({"trained": report[precision]} | baselines | {"chance": report["chance"][precision]})
+print(report["added"]["sentence"])
+beside.round(3)
+
+# %%
+assert report["added"]["answer"] == "adds"
+low, high = report["difference"]["frozen"][precision]["book"]
+assert 0 < low < beside["trained"] - beside["frozen"] < high
+assert beside["chance"] < beside["untrained"] < report["intervals"][precision][0]
+
+# %% [markdown]
 # **Does it find typed words?** They go through the text backbone and the model's text adapter, like any text.
 
 # %%

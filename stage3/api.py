@@ -176,7 +176,9 @@ class Run(RunFolder):
 
         Returns:
             Metrics by their names in metrics.jsonl (shares from 0 to 1), `intervals` (low, high) and `chance` by the
-            same names, and what was measured: `step split pages panels books gallery notes` and so on.
+            same names, `baselines` (frozen features, untrained model) and `difference` to them, `added` (what training
+            added to the frozen features, with a sentence), and what was measured: `step split pages panels books
+            gallery notes` and so on.
 
         Raises:
             DataError: no pages, or features of other backbones.
@@ -203,7 +205,7 @@ class Run(RunFolder):
     def diagnose(
         self, *, split: str | None = None, checkpoint: int | None = None, data: Dataset | None = None
     ) -> Diagnosis:
-        """Have the embeddings collapsed? `python -m stage3.diagnose`.
+        """Are the embeddings healthy, collapsed or worse than their features? `python -m stage3.diagnose`.
 
         Args:
             split: as in `evaluate`.
@@ -211,7 +213,8 @@ class Run(RunFolder):
             data: other data; None is the run's own.
 
         Returns:
-            `verdict`, `reasons` in sentences, and the `numbers` behind them.
+            `verdict`, `reasons` in sentences, the `numbers` behind them, and `answers` (yes, no, cannot tell) by
+            question.
 
         Raises:
             DataError: no pages, or features of other backbones.

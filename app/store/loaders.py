@@ -329,7 +329,8 @@ def diagnosis(run: RunFolder, step: int | None = None) -> Diagnosis:
         from stage3.model import validation
 
         e = _held_out(run, step)
-        found = diagnose(e.panel, e.page_ids, validation.retrieval_metrics(e), added(run, step))
+        row = validation.retrieval_metrics(e) | validation.reconstruction_metrics(load_model(run, step), e)
+        found = diagnose(e.panel, e.page_ids, row, added(run, step))
         give_back()
         return found
 

@@ -97,8 +97,9 @@ def diagnose(
     Args:
         panel: (V, D) fused panel embeddings, of any norm.
         page_ids: (V,) int64 page of each panel.
-        retrieval: `retrieval/mean_r5` and `retrieval/gallery` of the same model on the same panels (a row of
-            metrics.jsonl or an evaluation report does), or None where only embeddings are known.
+        retrieval: `retrieval/mean_r5`, `retrieval/gallery` and, if there is one, `reconstruction/skill` of the same
+            model on the same panels (a row of metrics.jsonl or an evaluation report does), or None where only
+            embeddings are known.
         added: `stage3.model.baselines.what_training_added` on the same panels, or None where the frozen features are
             not known.
 
@@ -120,7 +121,8 @@ def diagnose(
     if wrong:
         return Diagnosis("not finite", [f"{wrong:,} of {len(panel):,} panels hold NaN or infinity"], numbers)
     numbers |= measure(panel, page_ids)
-    numbers |= {k: float(v) for k, v in (retrieval or {}).items() if k in ("retrieval/mean_r5", "retrieval/gallery")}
+    known = ("retrieval/mean_r5", "retrieval/gallery", "reconstruction/skill")
+    numbers |= {k: float(v) for k, v in (retrieval or {}).items() if k in known}
     if added is not None:
         numbers |= {"frozen/same_page_r_precision": added.frozen, "frozen/difference": added.by_page.mean}
     return _judge(numbers, added)
@@ -169,6 +171,8 @@ def _judge(n: dict[str, float], added: Added | None) -> Diagnosis:
     features, features_said = _features(added)
     answers = {DIFFER: differ, PAGES: pages, PAIRS: pairs, FEATURES: features}
     said = [line for line in (pages_said, pairs_said, features_said) if line]
+    if n.get("reconstruction/skill", 0.0) < 0:
+        said.append(f"R² of reconstruction {n['reconstruction/skill']:.2f}: worse than predicting the mean panel")
     if collapse:
         return Diagnosis(collapse, [*geometry, *said], n, answers)
     # A question that nothing can be measured for (no text, no page mates) does not stand in the way of "healthy".
@@ -296,7 +300,8 @@ def diagnose_run(
         split, pages, notes = chosen_pages(run, data, split)
         embedded = embedding.embed(model, data.panel_set, pages)
         added = baselines.added_to(data, embedded)
-        found = diagnose(embedded.panel, embedded.page_ids, validation.retrieval_metrics(embedded), added)
+        row = validation.retrieval_metrics(embedded) | validation.reconstruction_metrics(model, embedded)
+        found = diagnose(embedded.panel, embedded.page_ids, row, added)
     return found, {"of": str(run.path), "split": split, "notes": notes}
 
 

@@ -265,7 +265,9 @@ def test_random_embeddings_of_seven_pages_are_hardly_ever_called_healthy():
 def test_a_run_at_chance_with_a_page_gap_near_zero_is_not_healthy():
     pages = torch.arange(28) // 4
     panel = next(z for s in range(99) if 0.005 < metrics.page_gap(z := normal(28, 32, seed=s), pages).gap < 0.01)
-    found = diagnose(panel, pages, {"retrieval/mean_r5": 0.2, "retrieval/gallery": 25.0})
+    row = {"retrieval/mean_r5": 0.2, "retrieval/gallery": 25.0, "reconstruction/skill": -3.67}
+    found = diagnose(panel, pages, row)
+    assert any("R² of reconstruction -3.67" in reason for reason in found.reasons)
     assert found.verdict in ("cannot tell", "no signal")
     assert found.answers["image and text match"] == "cannot tell"
     assert found.answers["page mates show"] != "yes"
