@@ -95,6 +95,8 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
     "data": "test_readers: a dataset.yaml instead of the parts",
     "manifest": "test_readers",
     "panels": "test_readers",
+    "max_without_box": "test_sight",
+    "max_without_image": "test_sight",
     "visual_fusion": "test_model: it takes two image backbones",
     "feature_batch": "test_features: vectors do not depend on it",
     "workers": "test_features: vectors do not depend on it",
