@@ -286,7 +286,8 @@ assert not (damaged.panels[["w", "h"]][damaged.has_box] == 0).any(axis=None)
 # No reader can see one mistake: boxes in pixels, on a page smaller than 1000 pixels, look exactly like thousandths.
 # Look at a few framed pages, as above, before you trust a new source.
 #
-# **Would training start on this?** It refuses if more than `max_skip_fraction` of the pages (1 %) are damaged.
+# **Would training start on this?** It refuses if more than `max_skip_fraction` of the pages (1 %) are damaged, if more
+# than `max_without_image` (10 %) have no image, or if more than `max_without_box` of the panels (50 %) have no box.
 
 # %%
 try:
@@ -297,7 +298,8 @@ print(refusal)
 
 # %%
 assert "max_skip_fraction" in refusal
-accepted = stage3.Dataset.load(WORK / "damaged", cache_dir=CACHE, max_skip_fraction=0.5, progress=False)
+limits = {"max_skip_fraction": 0.5, "max_without_image": 0.5}
+accepted = stage3.Dataset.load(WORK / "damaged", cache_dir=CACHE, progress=False, **limits)
 assert len(accepted.table) == len(damaged)
 
 # %% [markdown]

@@ -132,6 +132,22 @@ class Config(_ObjectiveSettings):
         0.01, "data", "share of damaged pages above which training refuses to start", low=0.0, high=1.0
     )
     skip_bad_rows: bool = _setting(False, "data", "leave out bad rows of the manifest instead of refusing it")
+    max_without_box: float = _setting(
+        0.5,
+        "data",
+        "share of panels without a box above which training refuses to start",
+        low=0.0,
+        high=1.0,
+        resume_free=True,
+    )
+    max_without_image: float = _setting(
+        0.1,
+        "data",
+        "share of pages without an image above which training refuses to start",
+        low=0.0,
+        high=1.0,
+        resume_free=True,
+    )
     max_megapixels: float = _setting(100.0, "data", "larger images are left out", low=0.1, high=2000.0)
     truncated_images: bool = _setting(False, "data", "read truncated images as far as they go")
     limit_pages: int = _setting(0, "data", "use only the first N pages; 0 uses all", low=0)

@@ -91,6 +91,8 @@ class World:
             "panel_format": self.style,
             "cache_dir": str(self.root / "cache"),
             "max_skip_fraction": 1.0,
+            "max_without_box": 1.0,
+            "max_without_image": 1.0,
         }
         return Config(**{**base, **settings})
 

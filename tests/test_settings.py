@@ -98,6 +98,8 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
     "manifest": "test_readers",
     "panels": "test_readers",
     "skip_bad_rows": "test_bad_input: without it such a manifest is refused",
+    "max_without_box": "test_sight",
+    "max_without_image": "test_sight",
     "visual_fusion": "test_model: it takes two image backbones",
     "crop_fit": "test_model_folders: it takes a Hugging Face image backbone",
     "feature_batch": "test_features: vectors do not depend on it",

@@ -26,6 +26,8 @@ SETTINGS = (
     "max_panels",
     "max_skip_fraction",
     "skip_bad_rows",
+    "max_without_box",
+    "max_without_image",
     "max_megapixels",
     "limit_pages",
     "val_fraction",
@@ -53,20 +55,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = settings_from(args, config=args.config)
 
     from stage3.data.check import check
-    from stage3.data.readers.cache import damage_problem, nothing_left
+    from stage3.data.readers.cache import nothing_left, refusal
     from stage3.data.readers.report import report_lines
+    from stage3.data.readers.sight import format_hint
+    from stage3.data.readers.source import source_of
 
     report = check(config, out=args.out, refresh=args.refresh)
     for line in [to_json(report.to_dict())] if args.json else report_lines(report):
         say(line)
     if not args.json:
-        refused = damage_problem(report, config)
+        refused = refusal(report, config)
         if refused and report.pages_kept:
-            say(f"Training would refuse to start: {refused}")
+            say(f"Training would refuse to start: {refused}{format_hint(source_of(config))}")
         if args.out:
             say(f"Report written to {args.out}")
     if problem := nothing_left(report):
-        raise DataError(problem)
+        raise DataError(f"{problem}{format_hint(source_of(config))}")
     return 0
 
 

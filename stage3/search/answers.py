@@ -96,6 +96,12 @@ def answers(
     found = []
     for query, space in queries:
         results = searcher.search(query, space, top, filters)
+        if not results.gallery:
+            lack = "passes the filters" if filters else f"has {'an image' if space == 'image' else 'text'}"
+            raise DataError(
+                f"there is nothing to search: no other panel of {len(searcher.data.table):,} {lack}. "
+                "Choose another --target or other filters, or look at the data with `stage3 data check`."
+            )
         found.append(Answer(query, space, results, result_frame(searcher, results)))
     return found
 

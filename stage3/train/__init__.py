@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stage3.cli import Stop, counted, progress, stopping, typed
+from stage3.cli import Stop, counted, percent, progress, stopping, typed
 from stage3.config import FIELDS, SPLITS, Config, coerce, differences, read_yaml, spec_of
 from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
 from stage3.runs import RunFolder
@@ -255,6 +255,7 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
     _both(the_run, data.features.report.sentence(), tell)
     the_run.write_json("data_report", data.table.report.to_dict())
     check_identity(the_run, data)
+    check_images(the_run.config, data)
     if not len(data.pages("train")):
         raise DataError("no page is left for training after the split by book. Lower val_fraction and test_fraction.")
     trainer = Trainer(the_run, data, say=lambda line: _both(the_run, line, tell))
@@ -309,6 +310,22 @@ def check_identity(the_run: RunFolder, data: Dataset) -> None:
         said = {"pictures": "images"}  # its name in the file is older than the word
         shown = "; ".join(f"{said.get(n, n)}: {str(before.get(n))[:60]} then, {str(now[n])[:60]} now" for n in changed)
         raise DataError(f"{the_run.path} was trained on other data ({shown}). Restore that data, or train a new run.")
+
+
+def check_images(config: Config, data: Dataset) -> None:
+    """Refuse images that are there and cannot be read, where they are too many; missing ones were refused before."""
+    import numpy as np
+
+    wanted = np.unique(data.table.page_of_panel[data.table.has_box])
+    seen = np.unique(data.table.page_of_panel[data.features.image_rows >= 0])
+    lost = len(np.setdiff1d(wanted, seen))
+    if lost > config.max_without_image * len(wanted):
+        report = data.features.report
+        why = "".join(f"; {code} {n:,}, first {report.examples[code][0]}" for code, n in report.problems.most_common(3))
+        raise DataError(
+            f"{lost:,} of {len(wanted):,} pages with boxes have no image that can be read, more than "
+            f"max_without_image {percent(config.max_without_image)}{why}. Repair them, or raise --max_without_image."
+        )
 
 
 def result(the_run: RunFolder) -> dict[str, Any]:

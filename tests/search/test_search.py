@@ -18,6 +18,7 @@ from stage3.model import EncoderSpec, embedding
 from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
 from stage3.search import __main__ as search_command
+from stage3.search import answers
 from stage3.search.failures import I2T, T2I, failures, text_crowding
 from stage3.search.index import Index
 from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared, result_frame
@@ -313,6 +314,11 @@ def comics(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("search")
     return app_support.workspace(folder) / "data" / "samples"
+
+
+def test_a_search_among_no_panels_is_an_error(searcher):
+    with pytest.raises(DataError, match=r"nothing to search: no other panel of .* passes the filters"):
+        answers(searcher, panel=int(rows_with(searcher, IMAGE)[0]), target="text", filters=Filters(text="without"))
 
 
 def ask(comics, capsys, *args: str) -> dict:

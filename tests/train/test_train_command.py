@@ -467,7 +467,8 @@ def test_without_an_image_in_validation_the_last_checkpoint_is_used_and_why(tmp_
     lines = (comics / "manifest.csv").read_text(encoding="utf-8").splitlines()
     rows = [lines[0], *(f"{line.split(',')[0]},E:\\comics\\{n}.png" for n, line in enumerate(lines[1:]))]
     manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    assert train_command.main(["--run", str(tmp_path / "r"), *args, "--manifest", str(manifest)]) == 0
+    blind = ["--manifest", str(manifest), "--max_without_image", "1"]
+    assert train_command.main(["--run", str(tmp_path / "r"), *args, *blind]) == 0
     assert "was not measured (no validation panel has image and text)" in capsys.readouterr().out
 
 

@@ -20,6 +20,7 @@ from stage3.data.readers.formats import READERS
 from stage3.data.readers.image_files import Stamp
 from stage3.data.readers.names import Listing, chunks, scan
 from stage3.data.readers.rows import build
+from stage3.data.readers.sight import format_hint, sight_problems
 from stage3.data.readers.source import DataSource, source_of
 from stage3.data.splits import split_books, split_sizes
 from stage3.data.table import UNWANTED, DataReport, PanelTable
@@ -39,13 +40,18 @@ def load(config: Config, *, refresh: bool = False) -> PanelTable:
     Raises:
         ConfigError, DataError, StorageError: as `read`.
         DataError: nothing is left to train on, or more than `max_skip_fraction` of the pages that the labels keep are
-            damaged.
+            damaged, or too many panels have no box (`max_without_box`) or pages no image (`max_without_image`).
     """
     table = read(config, refresh=refresh)
-    problem = nothing_left(table.report) or damage_problem(table.report, config)
+    problem = nothing_left(table.report) or refusal(table.report, config)
     if problem:
-        raise DataError(problem)
+        raise DataError(f"{problem}{format_hint(source_of(config))}")
     return table
+
+
+def refusal(report: DataReport, config: Config) -> str:
+    """Why a run would refuse to start on this data, "" when it would not."""
+    return " ".join(filter(None, [damage_problem(report, config), *(f"{p}." for p in sight_problems(report, config))]))
 
 
 def read(config: Config, *, refresh: bool = False) -> PanelTable:
@@ -264,7 +270,7 @@ def damaged_pages(report: DataReport) -> int:
 
 
 def damage_problem(report: DataReport, config: Config) -> str:
-    """Why a run would refuse to start on this data, "" when it would not."""
+    """Which pages are damaged, where they are too many to train on, "" where they are not."""
     damaged, considered = damaged_pages(report), int(report.facts.get("considered", report.pages_listed))
     if damaged <= config.max_skip_fraction * considered:
         return ""
