@@ -61,7 +61,7 @@ WORK = Path(workshop.name)
 
 # the original trainer's weights and settings, in a smaller model that is validated and saved only at the end
 BASE = {"contrastive_weight": 1.0, "reconstruction_weight": 0.5, "alignment_weight": 0.3, "leave_one_out": False}
-BASE |= {"dim": 64, "epochs": 5, "batch_pages": 16, "lr": 3e-3, "dropout": 0.1, "feature_noise": 0.0}
+BASE |= {"dim": 64, "epochs": 4, "batch_pages": 16, "lr": 3e-3, "dropout": 0.1, "feature_noise": 0.0}
 BASE |= {"gate_hidden": 128, "validate_every": 1000, "checkpoint_every": 1000}
 data = stage3.Dataset.load("data/samples", cache_dir=str(WORK / "cache"), progress=False)
 number = itertools.count(1)
@@ -163,7 +163,7 @@ full_experiment("F1")
 # ## F2 · The reconstruction target gets no gradient
 #
 # **What does the encoder do when it may move its own target?** Here it is trained by reconstruction alone, for 10
-# epochs, and together with the other two losses, for 5:
+# epochs, and together with the other two losses, for 4:
 
 # %%
 ALONE = {"contrastive_weight": 0.0, "alignment_weight": 0.0, "reconstruction_weight": 1.0, "epochs": 10}
