@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 DECLARED = """    Objective(
         name="toy",
@@ -27,8 +29,6 @@ FUNCTION = '''"""Every panel that has a text pays the mean square of its embeddi
 
 from stage3.batches import TEXT
 from stage3.losses import PanelLoss
-
-pytestmark = pytest.mark.slow
 
 
 def toy(model, batch, embeddings, generator):

@@ -365,7 +365,7 @@ def test_a_changed_or_missing_image_is_other_data(stopped):
     aside = image.with_name("aside")
     image.rename(aside)
     try:
-        with pytest.raises(DataError, match=r"was trained on other data \(pictures: "):
+        with pytest.raises(DataError, match=r"was trained on other data \(images: "):
             train_command.main(["--run", str(stopped)])
     finally:
         aside.rename(image)

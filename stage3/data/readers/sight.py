@@ -1,7 +1,7 @@
 """Whether anything of the comics is seen: boxes, images, and panel files that are read in the format they have.
 
 A data set that is read in another format than its own, or whose image paths lead nowhere, gives pages full of text
-without a picture: training on them would run to its end and mean nothing.
+without an image: training on them would run to its end and mean nothing.
 """
 
 from __future__ import annotations
