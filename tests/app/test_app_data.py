@@ -22,6 +22,8 @@ from stage3.config import SPLITS, Config
 from stage3.data import page_check
 from stage3.runs.data import load_data
 
+pytestmark = pytest.mark.slow
+
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 BAD = "book003/page002"
 

@@ -17,6 +17,8 @@ from app.store import loaders
 from app.views import evidence_more
 from stage3.ablate.evidence import Row, difference
 
+pytestmark = pytest.mark.slow
+
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 SHIPPED = loaders.PROJECT / files.SHIPPED
 EVIL = "<b>bold</b> [x](http:)"

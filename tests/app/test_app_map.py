@@ -22,6 +22,8 @@ from stage3.projection import files
 from stage3.projection import maps as projection_maps
 from stage3.projection.layouts import pca
 
+pytestmark = pytest.mark.slow
+
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 

@@ -21,6 +21,8 @@ from app.store import loaders
 from stage3.data import images
 from stage3.search.searcher import Searcher
 
+pytestmark = pytest.mark.slow
+
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 

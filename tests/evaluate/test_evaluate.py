@@ -25,6 +25,8 @@ from stage3.runs.data import as_recorded, chosen_pages
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
+pytestmark = pytest.mark.slow
+
 
 def trained(folder, **settings):
     run = synthetic.run(folder / "run", epochs=4, **settings)

@@ -15,6 +15,8 @@ from PIL import Image
 from stage3.errors import ConfigError, DataError
 from stage3.features import backbones
 
+pytestmark = pytest.mark.slow
+
 SPOKEN = "a cat dog runs in the forest red house jumps over ! ? ."
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *SPOKEN.split()]
 

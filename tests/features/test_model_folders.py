@@ -17,6 +17,8 @@ from stage3.errors import DataError
 from stage3.features import backbones
 from stage3.features.backbones import pretrained
 
+pytestmark = pytest.mark.slow
+
 SPOKEN = "a cat dog runs in the forest red house jumps"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *SPOKEN.split()]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -18,6 +18,8 @@ from stage3.runs import RunFolder
 from stage3.runs.data import differences, load_data
 from stage3.search import __main__ as search_command
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> RunFolder:

@@ -25,6 +25,8 @@ from stage3.errors import ConfigError, DataError, StorageError
 from stage3.runs import Best, RunFolder, Status, list_broken, list_runs
 from stage3.storage import sha256
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -23,6 +23,8 @@ from stage3.search.failures import I2T, T2I, failures, text_crowding
 from stage3.search.index import Index
 from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared, result_frame
 
+pytestmark = pytest.mark.slow
+
 
 def unit(n: int, d: int, seed: int = 0) -> torch.Tensor:
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
