@@ -14,6 +14,8 @@ from app.addresses import VIEWS
 from app.store import loaders
 from stage3.runs import RunFolder
 
+pytestmark = pytest.mark.slow
+
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 OWN = ("runs", "losses", "retrain", "evidence")
 ALL = tuple(VIEWS)
@@ -68,7 +70,6 @@ def test_a_view_opens_on_the_sample_run_by_its_address(view, small, monkeypatch)
 
 
 @pytest.mark.parametrize("view", ALL)
-@pytest.mark.slow
 def test_a_view_opens_on_five_thousand_panels(view, large, monkeypatch):
     monkeypatch.chdir(large)
     app = opened(view)
@@ -205,7 +206,6 @@ def numbers(values: object) -> list[float]:
     return list(values)  # type: ignore[call-overload]
 
 
-@pytest.mark.slow
 def test_several_runs_become_one_mean_with_a_band(small, monkeypatch):
     monkeypatch.chdir(small)
     app = opened("losses", **{"with": "runs/second"})

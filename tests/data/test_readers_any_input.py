@@ -17,6 +17,8 @@ from stage3.data.readers import READERS, DataSource, PageProblem
 from stage3.data.readers.jsonfile import parse
 from stage3.data.readers.rules import PageInfo, finish, flatten, four
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = st.one_of(
     st.integers(-(10**400), 10**400),
     st.floats(),
