@@ -300,12 +300,6 @@ def working(what: str, make: Callable[..., T], *args: Any) -> T:
         return make(*args)
 
 
-def stop_with(error: BaseException) -> NoReturn:
-    """Show an error box and end the page."""
-    error_box(error)
-    st.stop()
-
-
 # --- the page
 
 

@@ -15,7 +15,6 @@ from stage3.data import images
 Box = tuple[float, float, float, float]
 INK = "#1F5FA8"
 FOCUS = "#D55E00"
-PLAIN_SIZE = (700, 1000)
 
 
 def boxed(

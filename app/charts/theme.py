@@ -27,7 +27,6 @@ MANY = (
     "#33BBEE", "#CC3311", "#117733", "#DDCC77", "#332288", "#AA4499", "#44AA99", "#BBBBBB",
 )  # fmt: skip
 ORDERED = "cividis"  # from low to high; safe for color-blind readers and in gray
-DIVERGING = "RdBu"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 TRACES = ("bar", "heatmap", "scatter", "scattergl")  # what our charts draw
 FONT = '"Source Sans", "Source Sans Pro", "Segoe UI", sans-serif'

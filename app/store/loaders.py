@@ -230,11 +230,6 @@ def open_dataset(run: RunFolder) -> Dataset:
     return shared.with_split(split)
 
 
-def is_dataset_open(run: RunFolder) -> bool:
-    """Whether `open_dataset` would answer at once."""
-    return _key_now(run.config) in _datasets
-
-
 def data_changed(run: RunFolder) -> str:
     """What differs between the data a run was trained on and the data found now, in words; "" when nothing does."""
     from stage3.runs.data import differences

@@ -104,7 +104,7 @@ class Dataset:
         return {
             "table": self.table.fingerprint(),
             "features": self.features.fingerprint,
-            "pictures": images.hexdigest(),  # which panels have one, and of which bytes
+            "pictures": images.hexdigest(),  # the key that runs have recorded; the digest of which panels have an image
             "image_sizes": list(self.features.image_sizes),
             "text_size": self.features.text_dim,
             "panels": len(self.table),

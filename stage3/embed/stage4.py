@@ -42,7 +42,6 @@ FORMAT = 1
 SLOTS = 16  # panels of a page that Stage 4 can hold; it crashes on more
 CHUNK = 100  # pages
 ZSTD_LEVEL = 1  # one thread, no checksum: the same input gives the same bytes, and zarr 2.18 reads it
-MAX_CHUNK = 2**31  # bytes of a chunk file
 OF_THE_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini")  # file managers leave these anywhere
 ARRAYS = ("panel_embeddings", "panel_masks")
 KEYS = (  # of an array's metadata, in the order in which they are written

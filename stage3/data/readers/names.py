@@ -23,7 +23,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif",
 NORMAL_ENDINGS = (".jpg.png", ".png", ".jpg", ".jpeg")
 MAX_PARTS = 8  # path components that suffix matching looks at
 UNRESOLVED, AMBIGUOUS, EXACT, EXTENSION, SUFFIX, NORMALISED = range(6)
-RESOLVED_BY = ("unresolved", "ambiguous", "exact", "extension", "suffix", "normalised")
+RESOLVED_BY = ("unresolved", "ambiguous", "exact", "extension", "suffix", "normalised")  # as kept tables have it
 
 
 def chunks(column: pa.Array, size: int = 65536) -> Iterator[list[str]]:
