@@ -52,7 +52,7 @@ def test_the_report_says_what_was_kept_left_out_and_why(world: World, capsys: py
         "left out: json_syntax 1 the panel file is not JSON",
         f"{CLEAN[0]}: cover",
         "Panel files found by: exact 6.",
-        "Panels a page (11 panels, 2 books):",
+        "Panels per page (11 panels, 2 books):",
     } <= lines
     assert "Training would refuse to start: 1 of 7 pages are damaged" in out
     bars = {line.split()[0]: line.split()[-1] for line in out.splitlines() if line.endswith("#")}

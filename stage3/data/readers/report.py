@@ -160,7 +160,7 @@ def _histogram(report: DataReport) -> list[str]:
     most = max(counts.values())
     width = max(len(n) for n in counts)
     digits = len(f"{most:,}")
-    lines = [f"Panels a page ({report.facts['panels']:,} panels, {report.facts['books']:,} books):"]
+    lines = [f"Panels per page ({report.facts['panels']:,} panels, {report.facts['books']:,} books):"]
     for n, pages in counts.items():
         lines.append(f"  {n:>{width}}  {pages:>{digits},}  {'#' * max(1, round(BAR * pages / most))}")
     return lines
