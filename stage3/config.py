@@ -36,6 +36,7 @@ class Spec:
     pattern: str = ""  # what a text, or each text of a list, has to match
     ablation: bool = False
     resume_free: bool = False  # may change when a run is resumed: it does not reach the weights
+    before: Any = None  # what it was, in effect, for runs that were recorded before it existed; None: its default
 
 
 GROUPS = {
@@ -182,12 +183,23 @@ class Config(_ObjectiveSettings):
     )
 
     # model
+    form: str = _setting(
+        "anchored",
+        "model",
+        "anchored: begins at the frozen features; plain: begins at random weights",
+        choices=("anchored", "plain"),
+        before="plain",
+    )
     dim: int = _setting(512, "model", "dimension of a panel embedding", low=8, high=4096)
     visual_fusion: str = _setting(
         "attention", "model", "how two image backbones are combined", choices=("attention", "gate", "concat")
     )
     gate_hidden: int = _setting(64, "model", "width of the fusion gate", low=4, high=4096)
     layout_hidden: int = _setting(64, "model", "width of the layout encoder", low=4, high=4096)
+    use_layout: bool = _setting(True, "model", "let the place and shape of a panel into its embedding")
+    layout_dropout: float = _setting(
+        0.0, "model", "share of the panels whose layout is left out in training, at random", low=0.0, high=1.0
+    )
     dropout: float = _setting(0.2, "model", "dropout in adapters, gate and head", low=0.0, high=0.9)
     feature_noise: float = _setting(
         1.0, "model", "noise on features in training, relative to each feature's root mean square", low=0.0, high=10.0
@@ -204,6 +216,15 @@ class Config(_ObjectiveSettings):
     epochs: int = _setting(20, "training", "passes over the training pages", low=1, high=10000)
     batch_pages: int = _setting(32, "training", "pages per batch", low=2, high=4096)
     lr: float = _setting(1e-2, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
+    lr_panels: int = _setting(
+        1000,
+        "training",
+        "training panels from which lr is used in full; with fewer it is multiplied by the square of their share of "
+        "this number; 0 always uses it in full",
+        low=0,
+        high=10_000_000,
+        before=0,
+    )
     weight_decay: float = _setting(0.01, "training", "decay of matrices, not norms, biases, scalars", low=0, high=10)
     warmup: float = _setting(0.1, "training", "share of the steps with a rising learning rate", low=0.0, high=0.9)
     grad_clip: float = _setting(
@@ -362,6 +383,12 @@ class Config(_ObjectiveSettings):
     def load(cls, path: Path) -> Config:
         """Read a YAML file of settings (`yaml.safe_load`)."""
         return cls.from_mapping(read_yaml(path), source=str(path))
+
+    @classmethod
+    def recorded(cls, path: Path) -> Config:
+        """Read what a run recorded of its settings; one that it does not name is what it was before it existed."""
+        return cls.layered(({n: spec_of(n).before for n in FIELDS if spec_of(n).before is not None}, "earlier versions"),
+                           (read_yaml(path), str(path)))
 
     def to_yaml(self) -> str:
         """All settings as YAML, one per line.

@@ -48,7 +48,7 @@ def baselines(
         frozen: `baselines.frozen_of` the same panels.
         device: where the untrained model runs.
     """
-    untrained = Stage3.untrained(model.encoder.spec, model.config).to(device)
+    untrained = model.before_training().to(device)
     embedded = embedding.embed(untrained, data.panel_set, pages, device)
     items, _ = item_values(untrained, embedded, device)
     joint = share_a_space(model.config, data.features.image_sizes, data.features.text_dim)

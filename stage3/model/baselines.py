@@ -9,6 +9,7 @@ V panels, Di and Dt sizes of an image's and a text's feature.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +23,12 @@ from stage3.batches import IMAGE, TEXT, PanelSet
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.metrics import PairedInterval
+from stage3.model.anchor import FeatureSums, Statistics, sampled
 from stage3.model.embedding import EMBED_PAGES, Embedded
 
 MAIN = "retrieval/same_page_r_precision"  # the metric that is compared
 # With fewer pages resampling them finds an effect in pure noise too often (4 pages: 14 % of cases instead of 2.5 %).
 MIN_PAGES = 6
-CENTER_PAGES = 5000  # training pages, evenly spaced, whose panels give the means
 
 ADDS, NONE, LOST, UNKNOWN = "adds", "no effect", "lost", "cannot tell"
 
@@ -47,20 +48,35 @@ class Centers:
 
 
 def centers(data: Dataset, pages: np.ndarray) -> Centers:
-    """Means over the panels of these pages (of at most `CENTER_PAGES` of them, evenly spaced)."""
-    if len(pages) > CENTER_PAGES:
-        pages = pages[np.linspace(0, len(pages) - 1, CENTER_PAGES).round().astype(np.int64)]
-    features = data.features
-    image = torch.zeros(features.image_dim, dtype=torch.float64)
-    text = torch.zeros(features.text_dim, dtype=torch.float64)
-    counts = torch.zeros(2)
+    """Means over the panels of these pages (of at most `SAMPLE_PAGES` of them, evenly spaced)."""
+    image, text = FeatureSums([data.features.image_dim]), FeatureSums([data.features.text_dim])
+    for images, texts in _present(data, sampled(pages)):
+        image.add(images)
+        text.add(texts)
+    return Centers(image.center, text.center, data.features.image_sizes)
+
+
+def statistics(data: Dataset, pages: np.ndarray) -> list[Statistics]:
+    """Of the features of these pages' panels, for each image backbone and then for the text backbone.
+
+    Of at most `SAMPLE_PAGES` pages, evenly spaced.
+    """
+    image, text = FeatureSums(data.features.image_sizes), FeatureSums([data.features.text_dim])
+    pages = sampled(pages)
+    for images, texts in _present(data, pages):
+        image.add(images)
+        text.add(texts)
+    for images, texts in _present(data, pages):
+        image.add_centered(images)
+        text.add_centered(texts)
+    return [*image.statistics(), *text.statistics()]
+
+
+def _present(data: Dataset, pages: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Image and text features of the panels that have them, some pages at a time."""
     for start in range(0, len(pages), EMBED_PAGES):
         batch = data.panel_set.batch(pages[start : start + EMBED_PAGES])
-        image += batch.image[batch.present[:, IMAGE]].double().sum(dim=0)
-        text += batch.text[batch.present[:, TEXT]].double().sum(dim=0)
-        counts += batch.present[:, [IMAGE, TEXT]].sum(dim=0)
-    images, texts = counts.clamp(min=1).tolist()
-    return Centers((image / images).float(), (text / texts).float(), features.image_sizes)
+        yield batch.image[batch.present[:, IMAGE]], batch.text[batch.present[:, TEXT]]
 
 
 def frozen_features(panel_set: PanelSet, rows: np.ndarray, center: Centers) -> Embedded:

@@ -15,9 +15,12 @@ from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
 from stage3.config import Config
 from stage3.data.table import LAYOUT_MEANING
 from stage3.errors import ConfigError
+from stage3.model.anchor import Anchor, subspaces
 
 MAX_SIZE = 65_536  # of a feature, an embedding or a hidden layer
 MAX_BACKBONES = 8
+LAYOUT_GAIN = 0.1  # of the layout's norm at the start of an anchored model: layout differs between series
+ANCHORED, PLAIN = "anchored", "plain"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class EncoderSpec:
     panel_norm: bool = True
     residual_leak: bool = False  # ablation
     layout: str = LAYOUT_MEANING  # what the seven layout features mean
+    form: str = ANCHORED  # or PLAIN: from random weights, as all models were before there were anchors
+    use_layout: bool = True
+    layout_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.layout != LAYOUT_MEANING:
@@ -42,6 +48,10 @@ class EncoderSpec:
                 f"this model was trained on layout features {self.layout!r}, which this version does not compute "
                 f"(it computes {LAYOUT_MEANING!r}). Train it again."
             )
+        if self.form not in (ANCHORED, PLAIN):
+            raise ConfigError(f"form: {self.form[:40]!r} is not one of {ANCHORED}, {PLAIN}")
+        if len(self.image_sizes) >= self.dim:
+            raise ConfigError(f"dim: {self.dim} dimensions are too few for {len(self.image_sizes)} image backbones")
 
     @classmethod
     def of(cls, config: Config, image_sizes: tuple[int, ...], text_size: int) -> EncoderSpec:
@@ -57,6 +67,9 @@ class EncoderSpec:
             config.feature_noise,
             config.panel_norm,
             config.residual_leak,
+            form=config.form,
+            use_layout=config.use_layout,
+            layout_dropout=config.layout_dropout,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,10 +80,14 @@ class EncoderSpec:
     def from_dict(cls, values: Any) -> EncoderSpec:
         """The inverse of `to_dict`, for values of unknown origin: nothing that is wrong with them gets further.
 
+        A checkpoint that says nothing of its form is from before there were anchors.
+
         Raises:
             ValueError: an entry is missing, unknown, of another type, or a size that no encoder has.
         """
         known = {f.name: f.type for f in fields(cls)}
+        if isinstance(values, dict) and not NEWER.keys() & values.keys():
+            values = values | NEWER
         if not isinstance(values, dict) or set(values) != set(known):
             given = sorted(map(str, values))[:20] if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"an encoder is described by {', '.join(known)}; found {given}")
@@ -87,6 +104,10 @@ class EncoderSpec:
             if kind in types and not isinstance(values[name], types[kind]):
                 raise ValueError(f"{name}: {str(values[name])[:40]!r} is not a valid {kind}")
         return cls(**{**values, "image_sizes": tuple(sizes)})
+
+
+NEWER: dict[str, Any] = {"form": PLAIN, "use_layout": True, "layout_dropout": 0.0}
+"""What a model is that was saved before these entries existed."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +148,7 @@ class Adapter(nn.Sequential):
         self.noise = noise
 
     def forward(self, feature: Tensor) -> Tensor:
-        """(M, size) to (M, D)."""
+        """(M, S) to (M, D)."""
         if self.training and self.noise > 0:
             scale = self.noise * feature.square().mean(dim=1, keepdim=True).sqrt()
             feature = feature + scale * torch.randn_like(feature)
@@ -135,13 +156,37 @@ class Adapter(nn.Sequential):
         return out
 
 
+class AnchoredAdapter(nn.Module):
+    """The frozen feature in its subspace, fixed, plus what an `Adapter` learns, with a strength that begins at 0."""
+
+    def __init__(self, learned: Adapter, anchor: Anchor) -> None:
+        super().__init__()
+        self.learned, self.anchor = learned, anchor
+        self.strength = nn.Parameter(torch.zeros(()))
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(M, S) to (M, D)."""
+        out: Tensor = self.anchor(feature) + self.strength * self.learned(feature)
+        return out
+
+
+def adapter(spec: EncoderSpec, size: int, dims: tuple[int, int]) -> Adapter | AnchoredAdapter:
+    """The adapter of a backbone whose features have this size; `dims` are its anchor's, first and end."""
+    learned = Adapter(size, spec.dim, spec.dropout, spec.feature_noise)
+    return AnchoredAdapter(learned, Anchor(size, spec.dim, dims)) if spec.form == ANCHORED else learned
+
+
 class VisualFusion(nn.Module):
-    """One embedding from one or several image backbones: softmax attention, a gate, or concatenation."""
+    """One embedding from one or several image backbones: softmax attention, a gate, or concatenation.
+
+    Anchored, it begins as the plain mean of the backbones, which lie in subspaces of their own.
+    """
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.sizes, self.how = list(spec.image_sizes), spec.visual_fusion
-        self.adapters = nn.ModuleList(Adapter(s, spec.dim, spec.dropout, spec.feature_noise) for s in spec.image_sizes)
+        self.sizes, self.how, self.anchored = list(spec.image_sizes), spec.visual_fusion, spec.form == ANCHORED
+        dims, _ = subspaces(spec.dim, len(self.sizes))
+        self.adapters = nn.ModuleList(adapter(spec, s, at) for s, at in zip(spec.image_sizes, dims, strict=True))
         n, d = len(self.sizes), spec.dim
         self.mix: nn.Module = nn.Identity()
         if n > 1 and self.how == "attention":
@@ -149,9 +194,11 @@ class VisualFusion(nn.Module):
         elif n > 1 and self.how == "gate":
             self.mix = nn.Sequential(nn.Linear(n * d, d), nn.ReLU(), nn.Linear(d, n))
         elif n > 1 and self.how == "concat":
-            self.mix = nn.Sequential(nn.Linear(n * d, d), nn.LayerNorm(d))
+            self.mix = nn.Linear(n * d, d) if self.anchored else nn.Sequential(nn.Linear(n * d, d), nn.LayerNorm(d))
         elif n > 1:
             raise ConfigError(f"visual_fusion: {self.how!r} is not one of attention, gate, concat")
+        if n > 1 and self.anchored:
+            zero_last(self.mix)
 
     def forward(self, image: Tensor) -> Tensor:
         """(M, sum of sizes) features to (M, D)."""
@@ -161,9 +208,16 @@ class VisualFusion(nn.Module):
         joined = torch.cat(parts, dim=1)
         if self.how == "concat":
             mixed: Tensor = self.mix(joined)
-            return mixed
+            return torch.stack(parts).mean(dim=0) + mixed if self.anchored else mixed
         weights: Tensor = self.mix(joined).softmax(dim=1)  # (M, n)
         return (torch.stack(parts, dim=1) * weights[:, :, None]).sum(dim=1)
+
+
+def zero_last(module: nn.Module) -> None:
+    """Set the last linear layer of a module to 0, so that it begins by saying nothing."""
+    last = [m for m in module.modules() if isinstance(m, nn.Linear)][-1]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
 
 
 class PanelEncoder(nn.Module):
@@ -174,7 +228,7 @@ class PanelEncoder(nn.Module):
         self.spec = spec
         d = spec.dim
         self.vision = VisualFusion(spec)
-        self.text = Adapter(spec.text_size, d, spec.dropout, spec.feature_noise)
+        self.text = adapter(spec, spec.text_size, subspaces(d, len(spec.image_sizes))[1])
         self.layout = nn.Sequential(  # LayerNorm, not BatchNorm: one panel alone must work
             nn.Linear(7, spec.layout_hidden),
             nn.LayerNorm(spec.layout_hidden),
@@ -187,10 +241,18 @@ class PanelEncoder(nn.Module):
         )
         self.residual_weight = nn.Parameter(torch.tensor(0.5))
         self.panel_norm: nn.Module = nn.LayerNorm(d) if spec.panel_norm else nn.Identity()
+        if spec.form == ANCHORED:
+            zero_last(self.gate)  # uniform over what is present
+            nn.init.constant_(self.norms[LAYOUT].weight, LAYOUT_GAIN)
+
+    @property
+    def anchors(self) -> list[Anchor]:
+        """Of each image backbone, then of the text backbone; empty for a plain model."""
+        return [a.anchor for a in (*self.vision.adapters, self.text) if isinstance(a, AnchoredAdapter)]
 
     def forward(self, batch: PanelBatch) -> PanelEmbeddings:
         """Embed the panels of a batch; what an absent modality's features hold changes nothing, bit for bit."""
-        present = batch.present
+        present = self._shown(batch.present)
         parts = [
             _encode_present(self.vision, batch.image, present[:, IMAGE], self.spec.dim),
             _encode_present(self.text, batch.text, present[:, TEXT], self.spec.dim),
@@ -198,6 +260,18 @@ class PanelEncoder(nn.Module):
         ]
         panel, gate = self.fuse(parts, present)
         return PanelEmbeddings(panel, parts[IMAGE], parts[TEXT], gate)
+
+    def _shown(self, present: Tensor) -> Tensor:
+        """`present` with layout left out where it is switched off, or dropped in training; never a panel's only one."""
+        drop = self.spec.layout_dropout if self.training else 0.0
+        if self.spec.use_layout and drop == 0:
+            return present
+        keep = ~present[:, [IMAGE, TEXT]].any(dim=1)
+        if self.spec.use_layout:
+            keep |= torch.rand(len(present), device=present.device) >= drop
+        shown = present.clone()
+        shown[:, LAYOUT] &= keep
+        return shown
 
     def fuse(self, parts: list[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
         """Gate-weighted sum plus a residual mean, both over the modalities present.

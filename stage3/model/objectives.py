@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from stage3 import losses
-from stage3.batches import IMAGE, TEXT, PanelBatch, derived_seed
+from stage3.batches import IMAGE, TEXT, PanelBatch, derived_seed, generator
 from stage3.config import Config, spec_of
 from stage3.losses import PanelLoss
+from stage3.model.anchor import Statistics
 from stage3.model.encoder import EncoderSpec, PanelEmbeddings, PanelEncoder
 from stage3.objectives import OBJECTIVES, TERMS, WITH_TEMPERATURE, Objective
 
@@ -118,9 +119,27 @@ class Stage3(nn.Module):
             return cls(spec, config)
 
     @classmethod
-    def untrained(cls, spec: EncoderSpec, config: Config) -> Stage3:
-        """The model that training with these settings begins with, before its first step."""
-        return cls.initialized(spec, config, derived_seed(config.seed, "weights"))
+    def untrained(cls, spec: EncoderSpec, config: Config, features: Sequence[Statistics]) -> Stage3:
+        """The model that training with these settings begins with, before its first step.
+
+        Args:
+            spec: of the encoder.
+            config: the run's settings.
+            features: of the training panels, of each image backbone and then of the text backbone
+                (`baselines.statistics`); a plain model does not read them.
+        """
+        model = cls.initialized(spec, config, derived_seed(config.seed, "weights"))
+        draw = generator(config.seed, "anchors")
+        for anchor, statistics in zip(model.encoder.anchors, features, strict=False):
+            anchor.fit(statistics, draw)
+        return model
+
+    def before_training(self) -> Stage3:
+        """The model that this one was before its first step, in eval mode on the CPU."""
+        model = self.untrained(self.encoder.spec, self.config, [])
+        for anchor, ours in zip(model.encoder.anchors, self.encoder.anchors, strict=True):
+            anchor.load_state_dict(ours.state_dict())
+        return model.eval()
 
     @property
     def weights(self) -> dict[str, float]:

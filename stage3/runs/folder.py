@@ -524,7 +524,7 @@ def _read_config(path: Path) -> Config:
 @functools.lru_cache(maxsize=512)
 def _cached_config(path: Path, mtime_ns: int, size: int, inode: int) -> Config:
     """Settings of an unchanged file, parsed once: parsing YAML is most of the cost of listing runs."""
-    return Config.load(path)
+    return Config.recorded(path)
 
 
 def _clear_scratch_of(path: Path) -> None:

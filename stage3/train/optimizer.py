@@ -15,28 +15,50 @@ ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 
 
 def make_optimizer(model: nn.Module, config: Config) -> AdamW:
-    """AdamW over everything learned; norms, biases and scalars (tensors below two dimensions) do not decay."""
+    """AdamW over everything learned; norms, biases and scalars (tensors below two dimensions) do not decay.
+
+    The strengths of anchored adapters do, like the matrices: decay pulls such a model back to its frozen features.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for n, p in named if decays(n, p)], "weight_decay": config.weight_decay},
+        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
     ]
     return AdamW(groups, lr=config.lr)
 
 
-def learning_rate(step: int, total_steps: int, config: Config) -> float:
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies to a parameter."""
+    return parameter.ndim >= 2 or name.endswith(".strength")
+
+
+def peak_rate(config: Config, panels: int) -> float:
+    """The peak learning rate for so many training panels: `lr`, lowered where there are fewer than `lr_panels`.
+
+    Few panels are soon learned by heart, and what is learned of them does not carry over to other books.
+
+    Example:
+        >>> peak_rate(Config(lr=0.01, lr_panels=1000), 500)
+        0.0025
+    """
+    share = min(1.0, panels / config.lr_panels) if config.lr_panels else 1.0
+    return config.lr * share**2
+
+
+def learning_rate(step: int, total_steps: int, config: Config, peak: float) -> float:
     """Linear warm-up, then a cosine to 0 (Loshchilov & Hutter 2017): a function of the step, so nothing to save.
 
     Args:
         step: the step about to be made, from 1.
         total_steps: steps of the whole run.
-        config: gives the peak rate and the share of warm-up.
+        config: gives the share of warm-up.
+        peak: the rate at its highest, `peak_rate`.
     """
     warm = round(config.warmup * total_steps)
     if step <= warm:
-        return config.lr * step / warm
+        return peak * step / warm
     share = (step - warm) / max(total_steps - warm, 1)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    return peak * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
 def set_learning_rate(optimizer: AdamW, lr: float) -> None:

@@ -23,7 +23,7 @@ from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError, StorageError
 from stage3.features import usable_device
-from stage3.model import EncoderSpec, checkpoint, embedding, validation
+from stage3.model import EncoderSpec, baselines, checkpoint, embedding, validation
 from stage3.model.objectives import Stage3, Step, sums
 from stage3.objectives import TERMS, WITH_TEMPERATURE
 from stage3.runs import Best, Loaded, RunFolder
@@ -33,6 +33,7 @@ from stage3.train.optimizer import (
     learning_rate,
     make_optimizer,
     optimizer_tensors,
+    peak_rate,
     restore_optimizer,
     set_learning_rate,
 )
@@ -101,10 +102,12 @@ class Trainer:
         self.run, self.data, self.config, self.say = run, data, run.config, say
         self.device = torch.device(usable_device(self.config.device))
         spec = EncoderSpec.of(self.config, data.features.image_sizes, data.features.text_dim)
-        self.model = Stage3.untrained(spec, self.config).to(self.device)
+        train_pages = data.pages("train")
+        self.model = Stage3.untrained(spec, self.config, baselines.statistics(data, train_pages)).to(self.device)
+        self.peak = peak_rate(self.config, len(data.panel_set.rows_of(train_pages)))
         self.optimizer = make_optimizer(self.model, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
-        self.sampler = PageSampler.of(data.panel_set, data.pages("train"), self.config)
+        self.sampler = PageSampler.of(data.panel_set, train_pages, self.config)
         self.val_pages = data.pages("val")
         self.val_batches = fixed_batches(self.val_pages, self.config.batch_pages, self.config.seed)
         self.total_steps = self.config.epochs * self.sampler.n_batches
@@ -142,7 +145,7 @@ class Trainer:
             too_large = bool(torch.isfinite(total)) and self.scaler.is_enabled() and self.scaler.get_scale() > 1
             self.scaler.update()
             return Outcome.RESCALED if too_large else Outcome.NOT_FINITE
-        set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config))
+        set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config, self.peak))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.totals.add(found)
@@ -219,7 +222,7 @@ class Trainer:
 
     def _log_train(self, step: int, epoch: int) -> None:
         row = {"step": step, "epoch": epoch, "split": "train"} | self.totals.row(self.model.weights)
-        row["lr"] = learning_rate(step, self.total_steps, self.config)
+        row["lr"] = learning_rate(step, self.total_steps, self.config, self.peak)
         row |= {f"temperature/{o.name}": self.model.temperature_of(o.name).value for o in WITH_TEMPERATURE}
         self.run.append_metrics(row)
         self.totals = Totals()
