@@ -45,6 +45,7 @@ STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
     "step": (int,),
     "encoder": (dict,),
     "best": (dict, NoneType),
+    "floor": (int, float, NoneType),
     "validations_since_best": (int,),
     "skipped_in_a_row": (int,),
     "scaler": (dict,),
@@ -52,6 +53,7 @@ STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
     "device": (str,),
     "pending": (dict,),
 }
+ADDED: dict[str, Any] = {"floor": None}  # entries that checkpoints of earlier versions lack, and what they mean there
 
 
 class Outcome(Enum):
@@ -114,6 +116,7 @@ class Trainer:
         self.step = 0
         self.saved_step = -1
         self.best: Best | None = None
+        self.floor = math.nan  # same-page R-precision on validation pages before the first step
         self.validations_since_best = 0
         self.skipped_in_a_row = 0
         self.totals = Totals()
@@ -165,13 +168,14 @@ class Trainer:
             NumericError: three steps in a row were not finite.
         """
         self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
+        if self.saved_step < 0 and len(self.val_pages):  # what no training at all gives can be the best
+            self._validate(0, 0)
+            self.checkpoint()
         for step, epoch, pages in steps_from(self.sampler, self.step):
             if step > self.total_steps:
                 break
             if 0 < self.config.patience <= self.validations_since_best:
-                self.say(
-                    f"stopped early: {self.config.patience} validations without improvement of {self.config.select_by}"
-                )
+                self.say(f"stopped early: {self.config.patience} validations without a better checkpoint")
                 break
             if self._should_stop(stop):
                 self.checkpoint()
@@ -244,14 +248,30 @@ class Trainer:
         row["seconds"] = time.perf_counter() - started
         self.run.append_metrics(row)
         self.say(validation_line(row, self.config, self.total_steps))
-        value = float(row.get(self.config.select_by, math.nan))
-        sign = -1 if self.config.select_by in LOWER_IS_BETTER else 1
-        if math.isfinite(value) and (self.best is None or sign * value > sign * self.best.value):
-            self.best = Best(step, value, self.config.select_by)
+        return self._judge(step, row)
+
+    def _judge(self, step: int, row: dict[str, Any]) -> bool:
+        """Make this step the best if it is better and not below the start in same-page R-precision."""
+        metric, value = self._choosing(row)
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        same_page = float(row.get(baselines.MAIN, math.nan))
+        if step == 0:
+            self.floor = same_page
+        below = same_page < self.floor  # False where either is not measured
+        if math.isfinite(value) and not below and (self.best is None or sign * value > sign * self.best.value):
+            self.best = Best(step, value, metric)
             self.validations_since_best = 0
             return True
         self.validations_since_best += 1
         return False
+
+    def _choosing(self, row: dict[str, Any]) -> tuple[str, float]:
+        """Name and value of the metric that chooses: `select_by`, or same-page R-precision where that is undefined."""
+        for metric in (self.config.select_by, baselines.MAIN):
+            value = float(row.get(metric, math.nan))
+            if math.isfinite(value):
+                return metric, value
+        return self.config.select_by, math.nan
 
     def _save_embeddings(self, epoch: int) -> None:
         """Panel embeddings of up to about 2,000 panels, the same ones each time, for drift maps."""
@@ -276,6 +296,7 @@ class Trainer:
             "step": self.step,
             "encoder": self.model.encoder.spec.to_dict(),
             "best": vars(self.best) if self.best else None,
+            "floor": self.floor if math.isfinite(self.floor) else None,
             "validations_since_best": self.validations_since_best,
             "skipped_in_a_row": self.skipped_in_a_row,
             "scaler": self.scaler.state_dict(),
@@ -309,7 +330,7 @@ class Trainer:
         Raises:
             StorageError: another encoder, other tensors, or a state that lacks an entry; they are named.
         """
-        state, where = loaded.state, loaded.path / "state.json"
+        state, where = ADDED | loaded.state, loaded.path / "state.json"
         for name, kinds in STATE.items():
             if name not in state or not isinstance(state[name], kinds):
                 found = type(state[name]).__name__ if name in state else "nothing"
@@ -336,7 +357,7 @@ class Trainer:
                 unless `inexact`.
         """
         self.check(loaded)
-        state = loaded.state
+        state = ADDED | loaded.state
         here = {"threads": torch.get_num_threads(), "device": self.device.type}
         changed = [f"{k} {state[k]} then, {v} now" for k, v in here.items() if state[k] != v]
         if changed and not inexact:
@@ -349,6 +370,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.step = self.saved_step = loaded.step
         self.best = Best(**state["best"]) if state["best"] else None
+        self.floor = math.nan if state["floor"] is None else state["floor"]
         self.validations_since_best = state["validations_since_best"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.totals = Totals(**state["pending"])
@@ -359,10 +381,15 @@ class Trainer:
             self.run.clear_best()
 
     def _finish_best(self) -> None:
-        """Without a validation metric the last checkpoint is the one to use; say so instead of inventing a value."""
+        """Say where the checkpoint to use is not what `select_by` promises, instead of inventing a value."""
         if self.best is None:
-            why = "no validation panel has image and text" if len(self.val_pages) else "no validation books"
+            why = "no validation panel has page mates or both image and text" if len(self.val_pages) else ""
+            why = why or "no validation books"
             self.say(f"{self.config.select_by} was not measured ({why}): the last checkpoint is used")
+        elif self.best.metric != self.config.select_by:
+            self.say(f"{self.config.select_by} was not measured: {baselines.MAIN} chose the checkpoint")
+        if self.best is not None and self.best.step == 0:
+            self.say("no checkpoint is better than the start and keeps its same-page R-precision: the start is used")
 
 
 def validation_line(row: dict[str, Any], config: Config, total_steps: int) -> str:
