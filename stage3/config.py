@@ -213,7 +213,7 @@ class Config(_ObjectiveSettings):
     normalize_target: bool = _setting(False, "objectives", "layer-normalize (no affine) the reconstruction target")
 
     # training
-    epochs: int = _setting(20, "training", "passes over the training pages", low=1, high=10000)
+    epochs: int = _setting(24, "training", "passes over the training pages", low=1, high=10000)
     batch_pages: int = _setting(32, "training", "pages per batch", low=2, high=4096)
     lr: float = _setting(1e-2, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
     lr_panels: int = _setting(
@@ -227,6 +227,11 @@ class Config(_ObjectiveSettings):
     )
     weight_decay: float = _setting(0.01, "training", "decay of matrices, not norms, biases, scalars", low=0, high=10)
     warmup: float = _setting(0.1, "training", "share of the steps with a rising learning rate", low=0.0, high=0.9)
+    average_back: bool = _setting(
+        False,
+        "training",
+        "at the end, also validate averages of the trained weights with those of the start, and keep a better one",
+    )
     grad_clip: float = _setting(
         1.0,
         "training",
@@ -251,7 +256,17 @@ class Config(_ObjectiveSettings):
     )
 
     # run
-    select_by: str = _setting("retrieval/mean_r5", "run", "metric that picks the best checkpoint", choices=SELECT_BY)
+    select_by: str = _setting(
+        "retrieval/same_page_r_precision", "run", "metric that picks the best checkpoint", choices=SELECT_BY
+    )
+    select_margin: float = _setting(
+        0.01,
+        "run",
+        "the latest checkpoint wins of those that are less than this below the best; not for loss/total",
+        low=0.0,
+        high=1.0,
+        before=0.0,
+    )
     validate_every: int = _setting(1, "run", "epochs between validations", low=1)
     checkpoint_every: int = _setting(
         1, "run", "epochs between checkpoints; one is also written at every stop", low=1, resume_free=True

@@ -40,12 +40,14 @@ from stage3.train.optimizer import (
 
 MAX_SKIPPED_IN_A_ROW = 3
 STATUS_SECONDS = 0.2  # replacing a file at every step would cost a tenth of a small run
+AVERAGES = (0.75, 0.5, 0.25)  # shares of the trained weights in averages with the start
 LOWER_IS_BETTER = ("loss/total",)
 STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
     "step": (int,),
     "encoder": (dict,),
     "best": (dict, NoneType),
     "floor": (int, float, NoneType),
+    "top": (int, float, NoneType),
     "validations_since_best": (int,),
     "skipped_in_a_row": (int,),
     "scaler": (dict,),
@@ -53,7 +55,7 @@ STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
     "device": (str,),
     "pending": (dict,),
 }
-ADDED: dict[str, Any] = {"floor": None}  # entries that checkpoints of earlier versions lack, and what they mean there
+ADDED: dict[str, Any] = {"floor": None, "top": None}  # entries that checkpoints of earlier versions lack, and what they mean there
 
 
 class Outcome(Enum):
@@ -117,6 +119,7 @@ class Trainer:
         self.saved_step = -1
         self.best: Best | None = None
         self.floor = math.nan  # same-page R-precision on validation pages before the first step
+        self.top = math.nan  # the most that was reached in the metric that chooses, higher being better
         self.validations_since_best = 0
         self.skipped_in_a_row = 0
         self.totals = Totals()
@@ -186,7 +189,31 @@ class Trainer:
             self._after_step(step, epoch)
             self.on_step(step)
         self.checkpoint()
+        if self.config.average_back and self.step <= self.total_steps:
+            self._average_back()
         self._finish_best()
+
+    def _average_back(self) -> None:
+        """Validate averages of the weights with those of the start; one that is better becomes a checkpoint of its own.
+
+        WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). It follows the last step, and may be
+        chosen like any other.
+        """
+        if not len(self.val_pages):
+            return
+        start = {name: t.to(self.device) for name, t in self.model.before_training().state_dict().items()}
+        trained = {name: t.clone() for name, t in self.model.state_dict().items()}
+        last = self.step
+        for share in AVERAGES:
+            mixed = {n: torch.lerp(start[n], t, share) if t.is_floating_point() else t for n, t in trained.items()}
+            self.model.load_state_dict(mixed)
+            self.step = last + 1
+            if self._validate(self.step, self.config.epochs, average=share):
+                self.say(f"the average of {percent(share)} of the trained weights with the start is better")
+                self.checkpoint()
+                return
+        self.step = last
+        self.model.load_state_dict(trained)
 
     def _should_stop(self, stop: Callable[[], bool]) -> bool:
         limit = self.config.max_minutes
@@ -234,10 +261,10 @@ class Trainer:
             self.run.set_status(step=step, epoch=epoch)
             self.shown = time.monotonic()
 
-    def _validate(self, step: int, epoch: int) -> bool:
-        """Write a validation row; whether it is the best so far."""
+    def _validate(self, step: int, epoch: int, **about: float) -> bool:
+        """Write a validation row, with what is to be said `about` it; whether it is the best so far."""
         started = time.perf_counter()
-        row: dict[str, Any] = {"step": step, "epoch": epoch, "split": "val"}
+        row: dict[str, Any] = {"step": step, "epoch": epoch, "split": "val"} | about
         if len(self.val_pages):
             noise = derived_seed(self.config.seed, "validation noise", step)
             row |= validation.validate(self.model, self.data.panel_set, self.val_batches, self.device, noise_seed=noise)
@@ -251,19 +278,29 @@ class Trainer:
         return self._judge(step, row)
 
     def _judge(self, step: int, row: dict[str, Any]) -> bool:
-        """Make this step the best if it is better and not below the start in same-page R-precision."""
+        """Make this step the best if it is about as good as any before and not below the start.
+
+        A later step wins within `select_margin`, as its learning rate is lower: that much of a difference on a few
+        validation books is noise. No step wins whose same-page R-precision is below that of the start.
+        """
         metric, value = self._choosing(row)
-        sign = -1 if metric in LOWER_IS_BETTER else 1
+        if metric in LOWER_IS_BETTER:
+            reached, margin = -value, 0.0
+        else:
+            reached, margin = value, self.config.select_margin
         same_page = float(row.get(baselines.MAIN, math.nan))
         if step == 0:
             self.floor = same_page
-        below = same_page < self.floor  # False where either is not measured
-        if math.isfinite(value) and not below and (self.best is None or sign * value > sign * self.best.value):
-            self.best = Best(step, value, metric)
-            self.validations_since_best = 0
-            return True
         self.validations_since_best += 1
-        return False
+        if not math.isfinite(value) or same_page < self.floor:  # False where either is not measured
+            return False
+        if math.isnan(self.top) or reached > self.top:
+            self.top = reached
+            self.validations_since_best = 0
+        elif reached < self.top - margin or reached == self.top and margin == 0:
+            return False
+        self.best = Best(step, value, metric)
+        return True
 
     def _choosing(self, row: dict[str, Any]) -> tuple[str, float]:
         """Name and value of the metric that chooses: `select_by`, or same-page R-precision where that is undefined."""
@@ -297,6 +334,7 @@ class Trainer:
             "encoder": self.model.encoder.spec.to_dict(),
             "best": vars(self.best) if self.best else None,
             "floor": self.floor if math.isfinite(self.floor) else None,
+            "top": self.top if math.isfinite(self.top) else None,
             "validations_since_best": self.validations_since_best,
             "skipped_in_a_row": self.skipped_in_a_row,
             "scaler": self.scaler.state_dict(),
@@ -371,6 +409,9 @@ class Trainer:
         self.step = self.saved_step = loaded.step
         self.best = Best(**state["best"]) if state["best"] else None
         self.floor = math.nan if state["floor"] is None else state["floor"]
+        self.top = math.nan if state["top"] is None else state["top"]
+        if self.best and math.isnan(self.top):  # saved before the margin existed, when the best was the top
+            self.top = self.best.value * (-1 if self.best.metric in LOWER_IS_BETTER else 1)
         self.validations_since_best = state["validations_since_best"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.totals = Totals(**state["pending"])
