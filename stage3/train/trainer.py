@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage3.batches import PageSampler, PanelBatch, derived_seed, fixed_batches, generator, seeded, steps_from
+from stage3.batches import PanelBatch, derived_seed, fixed_batches, generator, sampler_of, seeded, steps_from
 from stage3.batches.dataset import Dataset
 from stage3.cli import number, percent
 from stage3.config import Config
@@ -55,7 +55,10 @@ STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
     "device": (str,),
     "pending": (dict,),
 }
-ADDED: dict[str, Any] = {"floor": None, "top": None}  # entries that checkpoints of earlier versions lack, and what they mean there
+ADDED: dict[str, Any] = {
+    "floor": None,
+    "top": None,
+}  # entries that checkpoints of earlier versions lack, and what they mean there
 
 
 class Outcome(Enum):
@@ -111,7 +114,7 @@ class Trainer:
         self.peak = peak_rate(self.config, len(data.panel_set.rows_of(train_pages)))
         self.optimizer = make_optimizer(self.model, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
-        self.sampler = PageSampler.of(data.panel_set, train_pages, self.config)
+        self.sampler = sampler_of(data.panel_set, train_pages, data.table.book_of_page[train_pages], self.config)
         self.val_pages = data.pages("val")
         self.val_batches = fixed_batches(self.val_pages, self.config.batch_pages, self.config.seed)
         self.total_steps = self.config.epochs * self.sampler.n_batches
@@ -275,19 +278,19 @@ class Trainer:
         row["seconds"] = time.perf_counter() - started
         self.run.append_metrics(row)
         self.say(validation_line(row, self.config, self.total_steps))
-        return self._judge(step, row)
+        return self._judge(step, row, 0.0 if about else self.config.select_margin)
 
-    def _judge(self, step: int, row: dict[str, Any]) -> bool:
+    def _judge(self, step: int, row: dict[str, Any], margin: float) -> bool:
         """Make this step the best if it is about as good as any before and not below the start.
 
-        A later step wins within `select_margin`, as its learning rate is lower: that much of a difference on a few
+        A later step wins within the margin, as its learning rate is lower: that much of a difference on a few
         validation books is noise. No step wins whose same-page R-precision is below that of the start.
         """
         metric, value = self._choosing(row)
         if metric in LOWER_IS_BETTER:
             reached, margin = -value, 0.0
         else:
-            reached, margin = value, self.config.select_margin
+            reached = value
         same_page = float(row.get(baselines.MAIN, math.nan))
         if step == 0:
             self.floor = same_page
