@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def subspaces(dim: int, image_backbones: int) -> tuple[list[tuple[int, int]], tu
     """
     images = max(image_backbones, min(round(IMAGE_SHARE * dim), dim - 1))
     edges = [images * i // image_backbones for i in range(image_backbones + 1)]
-    return list(zip(edges, edges[1:], strict=False)), (images, dim)
+    return list(pairwise(edges)), (images, dim)
 
 
 def directions(statistics: Statistics, k: int, generator: torch.Generator) -> Tensor:

@@ -300,7 +300,7 @@ class Trainer:
         if math.isnan(self.top) or reached > self.top:
             self.top = reached
             self.validations_since_best = 0
-        elif reached < self.top - margin or reached == self.top and margin == 0:
+        elif reached < self.top - margin or (reached == self.top and margin == 0):
             return False
         self.best = Best(step, value, metric)
         return True

@@ -1,7 +1,8 @@
 """Batches by book: every page once, one book a batch."""
 
 import numpy as np
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stage3.batches import BookSampler, PageSampler, sampler_of
 from stage3.config import Config
