@@ -1,0 +1,73 @@
+"""Moving the sides of a region inwards to where its drawing begins."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stage3.data.detect.maps import Direction, Maps
+from stage3.data.detect.regions import Along, Line, Region, Side
+
+CLEAN = 0.88  # share of a line that is background outside of a panel; page numbers and tails of balloons stick out
+REACH = 0.45  # share of a region that a margin may take on one side
+RIM = 6  # pixels at the page's edge that a scanner may have darkened
+FRAME = 0.6  # share of a side that makes it a frame line
+STICKING_OUT = 0.06  # share of a region that a drawing may stick out of its frame
+LONG_FRAME, STILL_CLEAN = 0.75, 0.8  # ... share of the frame that must be edge then, and of what lies outside
+DENSE = 0.55  # share of background a few pixels inside below which a drawing ends along a side
+BLEED_STRENGTH = 0.8
+
+
+def settled(maps: Maps, region: Region) -> Region:
+    """The region with every side where its drawing begins; a ragged side at the page's edge stays there."""
+    for _ in range(2):  # a second time, since a side is judged between the others
+        region = _upright(maps.across, region)
+        region = _upright(maps.down, region.turned()).turned()
+    return region
+
+
+def _upright(maps: Direction, region: Region) -> Region:
+    _, top, _, bottom = region.box()
+    reach = int(REACH * max(bottom - top, 0))
+    region = region._replace(top=_moved(maps, region, region.top, 1, reach))
+    return region._replace(bottom=_moved(maps, region, region.bottom, -1, reach))
+
+
+def _moved(maps: Direction, region: Region, side: Side, inwards: int, reach: int) -> Side:
+    """A side after background was skipped, and what it stands on then."""
+    if side.kind == "line":
+        return side
+    slope, offset = side.line
+    depth = np.arange(-2, reach + 16, dtype=np.float32)
+    offsets = (offset + inwards * depth).astype(np.float32)
+    along = Along.of(maps, region, np.full_like(offsets, slope), offsets)
+    edge, clean = along.edge(), along.background()
+
+    def at(i: int) -> Line:
+        return slope, float(offsets[i])
+
+    last = len(depth) - 14
+    if side.kind == "page":
+        first = RIM
+        if clean[RIM : RIM + 3].min() < CLEAN:
+            return side._replace(evidence="bleed", strength=BLEED_STRENGTH)
+    else:
+        first = 2
+        if edge[:6].max() >= 0.5 and clean[2:5].min() < STILL_CLEAN:
+            return side._replace(evidence="line", strength=float(edge[:6].max()))
+    dirty = np.flatnonzero(clean[first:last] < CLEAN)
+    if not len(dirty):
+        return side._replace(line=at(last), evidence="empty", strength=0.0)
+    stop = first + int(dirty[0])
+    near = np.flatnonzero(edge[max(stop - 2, 0) : stop + 7] >= FRAME)
+    if len(near):
+        i = max(stop - 2, 0) + int(near[0])
+        i += int(edge[i : i + 4].argmax())
+        return side._replace(line=at(i), evidence="line", strength=float(edge[i]))
+    for i in range(stop + 3, min(last, stop + int(STICKING_OUT * reach / REACH) + 1)):
+        if edge[i] >= LONG_FRAME and clean[stop : i - 2].mean() >= STILL_CLEAN:
+            return side._replace(line=at(i), evidence="line", strength=float(edge[i]))
+    inside = float(clean[stop + 6 : stop + 14].mean())
+    if inside < DENSE:
+        return side._replace(line=at(stop), evidence="dense", strength=1 - inside)
+    moved = side if side.kind == "page" else side._replace(line=at(stop))
+    return moved._replace(evidence="ragged", strength=0.5 * (1 - inside))
