@@ -18,7 +18,7 @@ from stage3.data.detect.regions import Along, Region, is_open
 SLOPES = np.linspace(-0.27, 0.27, 43, dtype=np.float32)  # up to 15 degrees
 BIN = 3.0  # pixels: lines closer than this are one
 CANDIDATES = 20  # lines that are looked at closely
-LINE = 0.80  # share of a line without a gutter that must be edge
+LINE = 0.88  # share of a line without a gutter that must be edge
 LIFT = 0.7  # ... and how far above the region's own density of edges, of what is possible
 GUTTER_EDGE, GUTTER_CLEAN, GUTTER_BOTH = 0.5, 0.8, 0.6  # shares of a line beside a gutter: edge, background, product
 GAP = 0.96  # share of a gutter without edges that must be background

@@ -1,110 +1,160 @@
-"""The detector of our own: a page is cut again and again where a line or a gutter runs through it."""
+"""The detector of our own: a page is cut again and again where a line or a gutter runs through it.
+
+A tree of cuts: each region is first narrowed to its drawing, then cut at the most significant line or gutter that runs
+from side to side, straight or slanted (`cuts`), until there is none. What is left over are panels, margins and text.
+Then insets are looked for in the panels. numpy and Pillow only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from stage3.data.detect.cuts import Cut, best_cut
-from stage3.data.detect.found import Found
-from stage3.data.detect.maps import LONG_SIDE, Maps, page_maps
+from stage3.data.detect.found import NOTHING, Found
+from stage3.data.detect.maps import LONG_SIDE, Bools, Maps, page_maps
 from stage3.data.detect.regions import Region, Side
 from stage3.data.detect.sides import settled
 
-LEAST = 0.05  # share of the shorter side (of at most 600 working pixels) that a panel has on both sides
-DEPTH = 12
+LEAST = 0.05  # share of the page's shorter side (of at most 600 working pixels) that a panel measures at least
+SMALLEST = 0.01  # share of the page
+DEPTH = 12  # cuts inside cuts
+GUTTERS, SURE_GUTTER = 2, 18.0  # so many gutters, so significant, make a page on which panels are parted by gutters
+SURE_LINE = 18.0  # ... where a line without a gutter must be as significant
+LETTERS, FRAMED = 0.075, 0.9  # less solid content in a less certain frame is text outside of panels
+BLANK, CERTAIN = 0.004, 0.95  # a panel with nothing in it needs a certain frame
 
 
-@dataclass
-class Node:
-    """A region, and how it is cut; a leaf has no cut."""
+@dataclass(frozen=True)
+class Part:
+    """A node of the tree of cuts; a panel or something else where it has no parts."""
 
     region: Region
     cut: Cut | None = None
-    down: bool = False
-    parts: tuple[Node, ...] = ()
+    parts: tuple[Part, ...] = ()
 
-    def leaves(self):
-        if not self.parts: return [self] if self.cut is None else []
-        return [x for p in self.parts for x in p.leaves()]
+    def leaves(self, least: float) -> Iterator[Region]:
+        """The regions that are left when lines less significant than `least` do not cut."""
+        if self.cut is None or (self.cut.kind == "line" and self.cut.significance < least):
+            yield self.region
+        for part in self.parts if self.cut and not (self.cut.kind == "line" and self.cut.significance < least) else ():
+            yield from part.leaves(least)
+
+    def gutters(self) -> int:
+        """How many cuts are certain gutters."""
+        own = self.cut is not None and self.cut.kind != "line" and self.cut.significance >= SURE_GUTTER
+        return int(own) + sum(part.gutters() for part in self.parts)
 
 
-def split(maps, region, least, depth=0):
+class OwnDetector:
+    """See the module; `find` keeps nothing between pages."""
+
+    def find(self, image: Image.Image) -> Found:
+        """Panels of a page; see `Detector`."""
+        image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        return panels(image, min(1.0, LONG_SIDE / max(image.size)))
+
+
+def panels(image: Image.Image, scale: float) -> Found:
+    """Panels of an image that is looked at shrunk by `scale`."""
+    if min(image.size) * scale < 3 * LEAST_PIXELS:
+        return NOTHING
+    maps = page_maps(image, scale)
+    width, height = maps.size
+    least = max(LEAST * min(width, height, 600), LEAST_PIXELS)
+    edge = [Side((0.0, at), "page") for at in (0.0, width - 1.0, 0.0, height - 1.0)]
+    tree = _split(maps, Region(*edge), least, 0)
+    if tree is None:
+        return NOTHING
+    found = [
+        (region, solid)
+        for region in tree.leaves(SURE_LINE if tree.gutters() >= GUTTERS else 0.0)
+        if _is_panel(region, solid := _inside(maps.solid, region), width * height)
+    ]
+    boxes = _bled([region for region, _ in found], [solid for _, solid in found])
+    confidence = np.array([np.mean([side.strength for side in region]) for region, _ in found])
+    return _on_page(boxes, confidence, image, scale)
+
+
+LEAST_PIXELS = 8  # of the working image
+
+
+def _on_page(boxes: np.ndarray, confidence: np.ndarray, image: Image.Image, scale: float) -> Found:
+    """Corners in working pixels as boxes in pixels of the page."""
+    limit = np.array([*image.size, *image.size], np.float64)
+    corners = np.clip((boxes.reshape(-1, 4) + [0, 0, 1, 1]) / scale, 0, limit)
+    made = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    keep = (made[:, 2:] >= 1).all(1)
+    return Found(made[keep], np.clip(confidence[keep], 0, 1))
+
+
+def _split(maps: Maps, region: Region, least: float, depth: int) -> Part | None:
     region = settled(maps, region)
     left, top, right, bottom = region.box()
-    if min(right - left, bottom - top) < least or any(s.evidence == "empty" for s in region):
+    if min(right - left, bottom - top) < least or any(side.evidence == "empty" for side in region):
         return None
-    node = Node(region)
-    if depth >= DEPTH: return node
+    if depth == DEPTH:
+        return Part(region)
     across, down = best_cut(maps.across, region, least), best_cut(maps.down, region.turned(), least)
-    if across is None and down is None: return node
-    node.down = across is None or (down is not None and down.significance > across.significance)
-    cut = node.cut = down if node.down else across
-    turned = region.turned() if node.down else region
-    kinds = {"line": ("line", "line"), "above": ("gutter", "line"), "below": ("line", "gutter")}.get(cut.kind, ("gutter", "gutter"))
-    up, dn = cut.offset, cut.offset
-    if cut.kind in ("above", "both"): up -= cut.above
-    if cut.kind in ("below", "both"): dn += cut.below
-    ev = "line"
-    parts = (
-        turned._replace(bottom=Side((cut.slope, up), kinds[0], "line", cut.share)),
-        turned._replace(top=Side((cut.slope, dn), kinds[1], "line", cut.share)),
+    if across is None and down is None:
+        return Part(region)
+    turn = across is None or (down is not None and down.significance > across.significance)
+    cut = down if turn else across
+    assert cut is not None
+    above, below = _halves(region.turned() if turn else region, cut)
+    parts = [_split(maps, half.turned() if turn else half, least, depth + 1) for half in (above, below)]
+    return Part(region, cut, tuple(part for part in parts if part is not None))
+
+
+def _halves(region: Region, cut: Cut) -> tuple[Region, Region]:
+    """The parts above and below a cut: each begins in the gutter if there is one on its side, else at the line."""
+    ends = cut.kind in ("above", "both"), cut.kind in ("below", "both")
+    up = Side(
+        (cut.slope, cut.offset - cut.above * ends[0]), "gutter" if ends[0] or cut.kind == "gap" else "line", "line", cut.share
     )
-    made = [split(maps, p.turned() if node.down else p, least, depth + 1) for p in parts]
-    node.parts = tuple(p for p in made if p is not None)
-    if not node.parts: node.cut=None
-    return node
+    low = Side(
+        (cut.slope, cut.offset + cut.below * ends[1]), "gutter" if ends[1] or cut.kind == "gap" else "line", "line", cut.share
+    )
+    return region._replace(bottom=up), region._replace(top=low)
 
 
-def gutters(node):
-    own = 1 if node.cut and node.cut.kind != "line" and node.cut.significance>=18 else 0
-    return own + sum(gutters(p) for p in node.parts)
+def _inside(solid: Bools, region: Region) -> Bools:
+    """The part of the half-size map of solid content in the region's box."""
+    left, top, right, bottom = (int(max(v, 0)) // 2 for v in region.box())
+    return solid[top : bottom + 1, left : right + 1]
 
-def prune(node, least):
-    if node.cut and node.cut.kind == "line" and node.cut.significance < least:
-        node.cut=None; node.parts=(); return
-    for p in node.parts: prune(p, least)
 
-PRUNE=(2,18.)
-def find(image, debug=None):
-    s = min(1, LONG_SIDE / max(image.size))
-    maps = page_maps(image, s)
-    w, h = maps.size
-    least = LEAST * min(w, h, 600)
-    root = Region(Side((0., 0.), "page"), Side((0., w - 1.), "page"), Side((0., 0.), "page"), Side((0., h - 1.), "page"))
-    tree = split(maps, root, least)
-    leaves=[]
-    if tree:
-        if gutters(tree)>=PRUNE[0]: prune(tree, PRUNE[1])
-        leaves = tree.leaves()
-    kept=[]; log=[]
-    for n in leaves:
-        x0,y0,x1,y1=n.region.box()
-        sub=maps.solid[int(max(y0,0)/2):int(y1/2)+1,int(max(x0,0)/2):int(x1/2)+1]
-        share=sub.mean() if sub.size else 0
-        lines=sum(s_.evidence=='line' for s_ in n.region)
-        if lines<2 and share<.08 or share<.004: log.append(('drop',share,lines)); continue
-        kept.append([n.region,[x0,y0,x1,y1],sub])
-    for i,(o,sg) in enumerate(((0,1),(2,-1),(1,1),(3,-1))):
-        known=[q[1][o]*sg for q in kept if q[0][i].kind=='page' and q[0][i].evidence in('line','dense')]
-        for q in kept:
-            if q[0][i].kind=='page' and q[0][i].evidence=='ragged' and known:
-                rr=np.flatnonzero(q[2].any(0 if i<2 else 1))
-                if len(rr):
-                    inner=(rr[0] if sg>0 else rr[-1]+1)*2+int(q[1][(0,0,1,1)[i]]/2)*2
-                    q[1][o]=sg*min(min(known),inner*sg)
-    boxes=[];conf=[]
-    for r,bb,_ in kept:
-        x0,y0,x1,y1=[v/maps.scale for v in bb]
-        x0,y0=max(0,x0),max(0,y0); x1=min(image.width,x1+1); y1=min(image.height,y1+1)
-        if x1-x0<1 or y1-y0<1: continue
-        boxes.append((x0,y0,x1-x0,y1-y0)); conf.append(np.mean([s_.strength for s_ in r]))
-    if debug is not None:
-        def cutlog(n,d=0):
-            out=[(d,n.down,n.cut,[round(v) for v in n.region.box()],[(s_.kind,s_.evidence,round(s_.strength,2)) for s_ in n.region])]
-            for p in n.parts: out+=cutlog(p,d+1)
-            return out
-        debug.append((maps,tree,cutlog(tree) if tree else []))
-    return np.array(boxes).reshape(-1,4),np.array(conf)
+def _is_panel(region: Region, solid: Bools, page: float) -> bool:
+    left, top, right, bottom = region.box()
+    if (right - left) * (bottom - top) < SMALLEST * page or not solid.size:
+        return False
+    share, frame = float(solid.mean()), float(np.mean([side.strength for side in region]))
+    return share >= BLANK * (frame < CERTAIN) and (share >= LETTERS or frame >= FRAMED)
+
+
+def _bled(regions: list[Region], solids: list[Bools]) -> np.ndarray:
+    """(N, 4) corners. A drawing that ends raggedly before the page's edge ends where other panels show a margin.
+
+    Without such panels it reaches the edge: the drawing bleeds, with a blank part at the edge.
+    """
+    corners = np.array([region.box() for region in regions]).reshape(-1, 4)
+    settled = corners.copy()
+    for i, column in enumerate((0, 2, 1, 3)):  # left, right, top, bottom
+        sign = 1 if i % 2 == 0 else -1
+        margin = [
+            sign * corners[k, column]
+            for k, region in enumerate(regions)
+            if region[i].kind == "margin" and region[i].evidence in ("line", "dense")
+        ]
+        for k, (region, solid) in enumerate(zip(regions, solids, strict=True)):
+            if not margin or region[i].kind != "page" or region[i].evidence != "ragged":
+                continue
+            drawn = np.flatnonzero(solid.any(axis=0 if i < 2 else 1))
+            if len(drawn):
+                first = int(max(corners[k, column % 2], 0)) // 2 * 2
+                ends = first + 2 * (drawn[0] if sign > 0 else drawn[-1] + 1)
+                settled[k, column] = sign * min(min(margin), sign * ends)
+    return settled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stage3.data.detect.maps import Direction, Maps
-from stage3.data.detect.regions import Along, Line, Region, Side
+from stage3.data.detect.regions import Along, Region, Side
 
 CLEAN = 0.88  # share of a line that is background outside of a panel; page numbers and tails of balloons stick out
 REACH = 0.45  # share of a region that a margin may take on one side
@@ -42,32 +42,31 @@ def _moved(maps: Direction, region: Region, side: Side, inwards: int, reach: int
     along = Along.of(maps, region, np.full_like(offsets, slope), offsets)
     edge, clean = along.edge(), along.background()
 
-    def at(i: int) -> Line:
-        return slope, float(offsets[i])
+    def at(i: int) -> Side:
+        kind = "margin" if side.kind == "page" else side.kind
+        return side._replace(line=(slope, float(offsets[i])), kind=kind)
 
     last = len(depth) - 14
+    first = RIM if side.kind == "page" else 2
     if side.kind == "page":
-        first = RIM
         if clean[RIM : RIM + 3].min() < CLEAN:
             return side._replace(evidence="bleed", strength=BLEED_STRENGTH)
-    else:
-        first = 2
-        if edge[:6].max() >= 0.5 and clean[2:5].min() < STILL_CLEAN:
-            return side._replace(evidence="line", strength=float(edge[:6].max()))
+    elif edge[:6].max() >= 0.5 and clean[2:5].min() < STILL_CLEAN:
+        return side._replace(evidence="line", strength=float(edge[:6].max()))
     dirty = np.flatnonzero(clean[first:last] < CLEAN)
     if not len(dirty):
-        return side._replace(line=at(last), evidence="empty", strength=0.0)
+        return at(last)._replace(evidence="empty", strength=0.0)
     stop = first + int(dirty[0])
     near = np.flatnonzero(edge[max(stop - 2, 0) : stop + 7] >= FRAME)
     if len(near):
         i = max(stop - 2, 0) + int(near[0])
         i += int(edge[i : i + 4].argmax())
-        return side._replace(line=at(i), evidence="line", strength=float(edge[i]))
+        return at(i)._replace(evidence="line", strength=float(edge[i]))
     for i in range(stop + 3, min(last, stop + int(STICKING_OUT * reach / REACH) + 1)):
         if edge[i] >= LONG_FRAME and clean[stop : i - 2].mean() >= STILL_CLEAN:
-            return side._replace(line=at(i), evidence="line", strength=float(edge[i]))
+            return at(i)._replace(evidence="line", strength=float(edge[i]))
     inside = float(clean[stop + 6 : stop + 14].mean())
     if inside < DENSE:
-        return side._replace(line=at(stop), evidence="dense", strength=1 - inside)
-    moved = side if side.kind == "page" else side._replace(line=at(stop))
+        return at(stop)._replace(evidence="dense", strength=1 - inside)
+    moved = side if side.kind == "page" else at(stop)
     return moved._replace(evidence="ragged", strength=0.5 * (1 - inside))
