@@ -22,7 +22,8 @@ LINE = 0.88  # share of a line without a gutter that must be edge
 LIFT = 0.7  # ... and how far above the region's own density of edges, of what is possible
 GUTTER_EDGE, GUTTER_CLEAN, GUTTER_BOTH = 0.5, 0.8, 0.6  # shares of a line beside a gutter: edge, background, product
 GAP = 0.96  # share of a gutter without edges that must be background
-SURE_LINE, SURE_GUTTER, SURE_GAP = 11.0, 10.0, 8.0  # least significance; ln of the lines tried is about 10
+SLANTED, WIDEST = 0.03, 36.0  # a gutter that leans so is narrower than so many working pixels
+SURE_LINE, SURE_GUTTER, SURE_GAP = 11.0, 14.0, 12.0  # least significance; ln of the lines tried is about 10
 GUTTER_BONUS, GAP_BONUS = 8.0, 4.0
 
 
@@ -127,6 +128,9 @@ def _edge_cut(maps: Direction, region: Region, least: float, chance: tuple[float
             leaves[0] |= is_open(maps, along.start, slope * along.start + offset + sign * k, 1)
             leaves[1] |= is_open(maps, along.end, slope * along.end + offset + sign * k, -1)
         clean[sign] = np.where(leaves[0] & leaves[1], share, 0.0)
+        # A slanted gutter is narrow; what is still clean farther away is a dark or light part of a drawing.
+        ends = along.moved(slope, offset + sign * WIDEST).background() < GUTTER_CLEAN
+        clean[sign] = np.where(ends | (np.abs(slope) < SLANTED), clean[sign], 0.0)
     cleanest = np.maximum(clean[-1], clean[1])
     value = along.count * _surprise(edge, chance[0]) - 0.6 * along.count * np.abs(slope)
     with_gutter = value + along.count * _surprise(cleanest, chance[1]) + GUTTER_BONUS

@@ -19,7 +19,8 @@ PAD = 16  # rows of nothing around a map, so that offsets need no clipping
 EDGE = 24  # of 255, across two pixels: what counts as an edge
 FLAT = 12  # of 255, across two pixels: what counts as even
 SAME_TONE = 12  # of 255: how far background may be from its tone
-SAME_COLOR = 20  # of 255, in the channel that differs most
+SAME_COLOR = 20  # of 255: how far the difference of a channel to the tone may be from the background's
+STEADY, UNEVEN = 6, 60  # of 255: change of light over a page that is not worth a correction, and that is no light
 PEAK = 0.6  # share of a strip that makes an edge worth a vote
 PAPER = 235  # of 255: a tone as light as this is background wherever it occurs
 ON_THE_RIM = 0.04  # share of the page's rim that another tone must hold to be background
@@ -128,15 +129,35 @@ def _background(image: Image.Image, tone: Bytes, even: Bools) -> Bools:
         level = int(allowed.argmax())
         if allowed[level] < 0.02 * tone.size:
             break
-        area[max(0, level - 30) : level + 31] = 0
-        near = (tone >= max(0, level - SAME_TONE)) & (tone <= min(255, level + SAME_TONE)) & even
+        paper = _lit(tone, even, level)
+        low, high = int(paper.min()), int(paper.max())
+        area[max(0, low - 30) : high + 31] = 0
+        near = even & (np.abs(tone - paper) <= SAME_TONE)
         if colors is not None:
-            color = np.median(colors[near][::17], axis=0)
-            for channel in range(3):
-                values = colors[:, :, channel]
-                near &= (values >= color[channel] - SAME_COLOR) & (values <= color[channel] + SAME_COLOR)
+            for channel in (0, 2):  # green hardly differs from the tone
+                tint = colors[:, :, channel].astype(np.int16) - tone
+                usual = int(np.median(tint[near][::17])) if near.any() else 0
+                near &= np.abs(tint - usual) <= SAME_COLOR
         found |= near
     return found
+
+
+def _lit(tone: Bytes, even: Bools, level: int) -> NDArray[np.int16]:
+    """(H, W), or (1, 1) where it is the same all over: the background's tone under uneven light, a plane through it."""
+    rows, columns = np.nonzero(even[::8, ::8])
+    values = tone[::8, ::8][rows, columns].astype(np.float64)
+    terms = np.stack([np.ones(len(rows)), rows / even[::8].shape[0], columns / even[:, ::8].shape[1]], axis=1)
+    plane = np.array([level, 0.0, 0.0])
+    for _ in range(4):
+        near = np.abs(values - terms @ plane) <= SAME_TONE
+        if near.sum() < 50:
+            return np.full((1, 1), level, np.int16)
+        plane = np.linalg.lstsq(terms[near], values[near])[0]
+    if np.abs(plane[1:]).sum() <= STEADY or np.abs(plane[1:]).max() > UNEVEN:
+        return np.full((1, 1), level, np.int16)
+    height, width = tone.shape
+    down, along = np.linspace(0, plane[1], height)[:, None], np.linspace(0, plane[2], width)[None]
+    return np.rint(plane[0] + down + along).astype(np.int16)
 
 
 def _strips(mask: Bools) -> Floats:

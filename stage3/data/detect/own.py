@@ -7,6 +7,7 @@ Then insets are looked for in the panels. numpy and Pillow only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from stage3.data.detect.maps import LONG_SIDE, Bools, Maps, page_maps
 from stage3.data.detect.regions import Region, Side
 from stage3.data.detect.sides import settled
 
-LEAST = 0.05  # share of the page's shorter side (of at most 600 working pixels) that a panel measures at least
+LEAST = 0.05  # share of the page (square root of its area, at most 600 working pixels) that a panel measures at least
 SMALLEST = 0.01  # share of the page
 DEPTH = 12  # cuts inside cuts
 GUTTERS, SURE_GUTTER = 2, 18.0  # so many gutters, so significant, make a page on which panels are parted by gutters
@@ -64,7 +65,7 @@ def panels(image: Image.Image, scale: float) -> Found:
         return NOTHING
     maps = page_maps(image, scale)
     width, height = maps.size
-    least = max(LEAST * min(width, height, 600), LEAST_PIXELS)
+    least = max(LEAST * min(math.sqrt(width * height), 600.0), LEAST_PIXELS)
     edge = [Side((0.0, at), "page") for at in (0.0, width - 1.0, 0.0, height - 1.0)]
     tree = _split(maps, Region(*edge), least, 0)
     if tree is None:
@@ -150,11 +151,12 @@ def _bled(regions: list[Region], solids: list[Bools]) -> np.ndarray:
             if region[i].kind == "margin" and region[i].evidence in ("line", "dense")
         ]
         for k, (region, solid) in enumerate(zip(regions, solids, strict=True)):
-            if not margin or region[i].kind != "page" or region[i].evidence != "ragged":
-                continue
             drawn = np.flatnonzero(solid.any(axis=0 if i < 2 else 1))
-            if len(drawn):
-                first = int(max(corners[k, column % 2], 0)) // 2 * 2
-                ends = first + 2 * (drawn[0] if sign > 0 else drawn[-1] + 1)
+            if region[i].evidence != "ragged" or not len(drawn):
+                continue
+            ends = int(max(corners[k, column % 2], 0)) // 2 * 2 + 2 * (drawn[0] if sign > 0 else drawn[-1] + 1)
+            if region[i].kind != "page":
+                settled[k, column] = ends
+            elif margin:
                 settled[k, column] = sign * min(min(margin), sign * ends)
     return settled

@@ -6,7 +6,7 @@ turned, the two pairs change places, so that everything is written for lines fro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -107,6 +107,15 @@ class Along:
         for k in (4, 5, 6):
             np.maximum(best, flat[self.at + k * sign], out=best)
         return (best * self.inside).sum(1) / self.count
+
+    def moved(self, slope: Floats, offset: Floats) -> Along:
+        """The same strips along other lines of as many: what lies beside them at some distance."""
+        first = self.at[0, 0] // (self.maps.pixels.shape[0] + 2 * PAD) if self.at.size else 0
+        height = self.maps.pixels.shape[0]
+        strips = first + np.arange(self.at.shape[1])
+        y = np.rint(slope[:, None] * self.maps.centers[strips][None] + offset[:, None]).astype(np.intp)
+        at = PAD + y.clip(0, height - 1) + strips[None] * (height + 2 * PAD)
+        return replace(self, at=at)
 
     def take(self, rows: NDArray[np.intp]) -> Along:
         """Some of the lines."""
