@@ -23,7 +23,8 @@ LIFT = 0.7  # ... and how far above the region's own density of edges, of what i
 GUTTER_EDGE, GUTTER_CLEAN, GUTTER_BOTH = 0.5, 0.8, 0.6  # shares of a line beside a gutter: edge, background, product
 GAP = 0.96  # share of a gutter without edges that must be background
 SLANTED, WIDEST = 0.03, 36.0  # a gutter that leans so is narrower than so many working pixels
-SURE_LINE, SURE_GUTTER, SURE_GAP = 11.0, 14.0, 12.0  # least significance; ln of the lines tried is about 10
+SURE_LINE, SURE_GUTTER, SURE_GAP = 11.0, 14.0, 16.0  # least significance; ln of the lines tried is about 10
+WIDE_GAP = 3  # strips
 GUTTER_BONUS, GAP_BONUS = 8.0, 4.0
 
 
@@ -120,17 +121,7 @@ def _edge_cut(maps: Direction, region: Region, least: float, chance: tuple[float
     if not len(keep):
         return None
     along, slope, offset, edge = along.take(keep), slope[keep], offset[keep], edge[keep]
-    clean = {}
-    for sign in (-1, 1):
-        share = along.background_beside(sign)
-        leaves = [np.zeros(len(keep), bool), np.zeros(len(keep), bool)]
-        for k in (3, 4, 5, 6):
-            leaves[0] |= is_open(maps, along.start, slope * along.start + offset + sign * k, 1)
-            leaves[1] |= is_open(maps, along.end, slope * along.end + offset + sign * k, -1)
-        clean[sign] = np.where(leaves[0] & leaves[1], share, 0.0)
-        # A slanted gutter is narrow; what is still clean farther away is a dark or light part of a drawing.
-        ends = along.moved(slope, offset + sign * WIDEST).background() < GUTTER_CLEAN
-        clean[sign] = np.where(ends | (np.abs(slope) < SLANTED), clean[sign], 0.0)
+    clean = {sign: _gutter_beside(maps, along, slope, offset, sign) for sign in (-1, 1)}
     cleanest = np.maximum(clean[-1], clean[1])
     value = along.count * _surprise(edge, chance[0]) - 0.6 * along.count * np.abs(slope)
     with_gutter = value + along.count * _surprise(cleanest, chance[1]) + GUTTER_BONUS
@@ -153,6 +144,20 @@ def _edge_cut(maps: Direction, region: Region, least: float, chance: tuple[float
     return Cut(*where, kind, float(value[i]), float(max(edge[i], cleanest[i])), middle[-1], middle[1])
 
 
+def _gutter_beside(maps: Direction, along: Along, slope: Floats, offset: Floats, sign: int) -> Floats:
+    """(Q,) share of each line that has background on one side, where that may be a gutter; otherwise 0."""
+    share = along.background_beside(sign)
+    steps = sign * np.arange(3, 7, dtype=np.float32)[:, None]
+    leaves = [
+        is_open(maps, np.tile(x, len(steps)), (slope * x + offset + steps).ravel(), inwards).reshape(-1, len(x)).any(0)
+        for x, inwards in ((along.start, 1), (along.end, -1))
+    ]
+    # A slanted gutter is narrow; what is still clean farther away is a dark or light part of a drawing.
+    ends = along.moved(slope, offset + sign * WIDEST).background() < GUTTER_CLEAN
+    result: Floats = np.where(leaves[0] & leaves[1] & (ends | (np.abs(slope) < SLANTED)), share, 0.0)
+    return result
+
+
 def _y(line: tuple[float, float], x: Floats) -> Floats:
     return line[0] * x + line[1]
 
@@ -160,8 +165,8 @@ def _y(line: tuple[float, float], x: Floats) -> Floats:
 def _gap_cut(maps: Direction, region: Region, least: float, chance: float) -> Cut | None:
     """The most significant run of rows that are background from side to side and leave the region at both ends."""
     _, top, _, bottom = region.box()
-    rows = np.arange(int(top + least), int(bottom - least), dtype=np.float32)
-    if len(rows) < 3:
+    rows = np.arange(int(top + least), int(bottom - least), 2, dtype=np.float32)
+    if len(rows) < 2:
         return None
     along = Along.of(maps, region, np.zeros_like(rows), rows)
     share = along.background()
@@ -171,11 +176,12 @@ def _gap_cut(maps: Direction, region: Region, least: float, chance: float) -> Cu
     clean &= is_open(maps, along.start, rows, 1) & is_open(maps, along.end, rows, -1)
     steps = np.diff(np.concatenate([[0], clean.view(np.int8), [0]]))
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
-    wide = ends - starts >= 3
+    wide = ends - starts >= 2  # rows of every second pixel
     middles = (starts[wide] + ends[wide] - 1) // 2
     if not len(middles):
         return None
-    value = along.count[middles] * _surprise(share[middles], chance) + GAP_BONUS
+    height = np.clip(2 * (ends - starts)[wide] / STRIP, 1, WIDE_GAP)  # a wide gutter is so many chances at once
+    value = along.count[middles] * height * _surprise(share[middles], chance) + GAP_BONUS
     i = int(value.argmax())
     if value[i] < SURE_GAP:
         return None

@@ -20,6 +20,7 @@ EDGE = 24  # of 255, across two pixels: what counts as an edge
 FLAT = 12  # of 255, across two pixels: what counts as even
 SAME_TONE = 12  # of 255: how far background may be from its tone
 SAME_COLOR = 20  # of 255: how far the difference of a channel to the tone may be from the background's
+GRAYISH = 4  # of 255: mean difference of the channels of a page without color
 STEADY, UNEVEN = 6, 60  # of 255: change of light over a page that is not worth a correction, and that is no light
 PEAK = 0.6  # share of a strip that makes an edge worth a vote
 PAPER = 235  # of 255: a tone as light as this is background wherever it occurs
@@ -72,10 +73,11 @@ class Maps:
 
 def page_maps(image: Image.Image, scale: float) -> Maps:
     """Maps of an RGB or gray page shrunk by `scale` (at most 1)."""
+    gray = image if image.mode == "L" else image.convert("L")
     if scale < 1:
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5)
-    tone = np.asarray(image if image.mode == "L" else image.convert("L"))
+        gray = gray.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5)
+    tone = np.asarray(gray)
     down, along = _steps(tone)
     even = np.maximum(down, along) <= FLAT
     pixels = _background(image, tone, even)
@@ -118,11 +120,7 @@ def _background(image: Image.Image, tone: Bytes, even: Bools) -> Bools:
     rim[:, 2 : depth + 2] = rim[:, -depth - 2 : -2] = True
     area = np.convolve(np.bincount(tone[even], minlength=256), np.ones(9), "same")
     on_rim = np.convolve(np.bincount(tone[rim & even], minlength=256), np.ones(25), "same") / max(int(rim.sum()), 1)
-    colors = np.asarray(image) if image.mode == "RGB" else None
-    if colors is not None:
-        some = colors[::5, ::5].astype(np.int16)
-        if float((some.max(2) - some.min(2)).mean()) <= 3:
-            colors = None  # a gray page saved in color
+    tints = _tints(image, (-(-height // 2), -(-width // 2)))
     found = np.zeros_like(even)
     for _ in range(2):
         allowed = np.where((on_rim >= ON_THE_RIM) | (np.arange(256) >= PAPER), area, 0.0)
@@ -133,13 +131,25 @@ def _background(image: Image.Image, tone: Bytes, even: Bools) -> Bools:
         low, high = int(paper.min()), int(paper.max())
         area[max(0, low - 30) : high + 31] = 0
         near = even & (np.abs(tone - paper) <= SAME_TONE)
-        if colors is not None:
-            for channel in (0, 2):  # green hardly differs from the tone
-                tint = colors[:, :, channel].astype(np.int16) - tone
-                usual = int(np.median(tint[near][::17])) if near.any() else 0
-                near &= np.abs(tint - usual) <= SAME_COLOR
+        for tint in tints:
+            some = tint[near[::2, ::2]][::7]
+            if len(some):
+                same = np.abs(tint - int(np.median(some))) <= SAME_COLOR
+                near &= np.repeat(np.repeat(same, 2, 0), 2, 1)[:height, :width]
         found |= near
     return found
+
+
+def _tints(image: Image.Image, shape: tuple[int, int]) -> list[NDArray[np.int16]]:
+    """Red and blue minus the tone, at half size; green hardly differs from it. Nothing for a gray page."""
+    if image.mode == "L":
+        return []
+    small = image.resize((shape[1], shape[0]), Image.Resampling.BOX, reducing_gap=1.0)
+    red, green, blue = (np.asarray(band).astype(np.int16) for band in small.split())
+    if np.abs(red - green)[::3, ::3].mean() + np.abs(blue - green)[::3, ::3].mean() <= GRAYISH:
+        return []  # a gray page saved in color
+    tone = (299 * red.astype(np.int32) + 587 * green + 114 * blue) // 1000
+    return [(red - tone).astype(np.int16), (blue - tone).astype(np.int16)]
 
 
 def _lit(tone: Bytes, even: Bools, level: int) -> NDArray[np.int16]:

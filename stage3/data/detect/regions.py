@@ -87,8 +87,7 @@ class Along:
         x = maps.centers[first : max(last, first)][None]
         inside = ((x >= start[:, None] + STRIP / 3) & (x <= end[:, None] - STRIP / 3)).astype(np.float32)
         height = maps.pixels.shape[0]
-        y = np.rint(slope[:, None] * x + offset[:, None]).astype(np.intp)
-        np.clip(y, 0, height - 1, out=y)
+        y = _within(slope[:, None] * x + offset[:, None], height)
         y += PAD + np.arange(first, max(last, first))[None] * (height + 2 * PAD)
         return cls(maps, start, end, inside, np.maximum(inside.sum(1), 1), y)
 
@@ -113,13 +112,18 @@ class Along:
         first = self.at[0, 0] // (self.maps.pixels.shape[0] + 2 * PAD) if self.at.size else 0
         height = self.maps.pixels.shape[0]
         strips = first + np.arange(self.at.shape[1])
-        y = np.rint(slope[:, None] * self.maps.centers[strips][None] + offset[:, None]).astype(np.intp)
-        at = PAD + y.clip(0, height - 1) + strips[None] * (height + 2 * PAD)
+        y = _within(slope[:, None] * self.maps.centers[strips][None] + offset[:, None], height)
+        at = PAD + y + strips[None] * (height + 2 * PAD)
         return replace(self, at=at)
 
     def take(self, rows: NDArray[np.intp]) -> Along:
         """Some of the lines."""
         return Along(self.maps, self.start[rows], self.end[rows], self.inside[rows], self.count[rows], self.at[rows])
+
+
+def _within(values: Floats, size: int) -> Indices:
+    """Rounded positions, those outside of 0 to size - 1 moved to its ends."""
+    return np.minimum(np.maximum(np.rint(values), 0), size - 1).astype(np.intp)  # np.clip is slow on small arrays
 
 
 SAME_GUTTER = 24  # of 255: how much the tone may change where a gutter leaves a region
@@ -131,8 +135,8 @@ def is_open(maps: Direction, x: Floats, y: Floats, inwards: int) -> NDArray[np.b
     A gutter does not end inside a frame; a white area in a panel does.
     """
     height, width = maps.pixels.shape
-    columns = np.rint(x[:, None] + inwards * np.arange(-2, 5)).astype(np.intp).clip(0, width - 1)
-    rows = np.rint(y).astype(np.intp).clip(0, height - 1)[:, None]
+    columns = _within(x[:, None] + inwards * np.arange(-2, 5), width)
+    rows = _within(y, height)[:, None]
     tone = maps.tone[rows, columns]
     through = maps.pixels[rows, columns].all(1) & (tone.max(1) - tone.min(1) <= SAME_GUTTER)
     at_edge: NDArray[np.bool_] = (x <= 4) if inwards > 0 else (x >= width - 5)

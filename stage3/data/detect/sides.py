@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stage3.data.detect.maps import Direction, Maps
+from stage3.data.detect.maps import STRIP, Direction, Maps
 from stage3.data.detect.regions import Along, Region, Side
 
 CLEAN = 0.88  # share of a line that is background outside of a panel; page numbers and tails of balloons stick out
 REACH = 0.45  # share of a region that a margin may take on one side
+NEAR = 60  # pixels inwards that are looked at first
 RIM = 6  # pixels at the page's edge that a scanner may have darkened
 FRAME = 0.6  # share of a side that makes it a frame line
 STICKING_OUT = 0.06  # share of a region that a drawing may stick out of its frame
@@ -20,8 +21,10 @@ BLEED_STRENGTH = 0.8
 def settled(maps: Maps, region: Region) -> Region:
     """The region with every side where its drawing begins; a ragged side at the page's edge stays there."""
     for _ in range(2):  # a second time, since a side is judged between the others
-        region = _upright(maps.across, region)
-        region = _upright(maps.down, region.turned()).turned()
+        before = region
+        region = _upright(maps.down, _upright(maps.across, region).turned()).turned()
+        if all(abs(side.line[1] - old.line[1]) < 3 for side, old in zip(region, before, strict=True)):
+            break
     return region
 
 
@@ -36,11 +39,17 @@ def _moved(maps: Direction, region: Region, side: Side, inwards: int, reach: int
     """A side after background was skipped, and what it stands on then."""
     if side.kind == "line":
         return side
+    if reach > NEAR:  # most margins and gutters end soon
+        near = _moved(maps, region, side, inwards, NEAR)
+        if near.evidence != "empty":
+            return near
     slope, offset = side.line
     depth = np.arange(-2, reach + 16, dtype=np.float32)
     offsets = (offset + inwards * depth).astype(np.float32)
     along = Along.of(maps, region, np.full_like(offsets, slope), offsets)
     edge, clean = along.edge(), along.background()
+
+    sticking = STICKING_OUT * abs(region.bottom.line[1] - region.top.line[1])
 
     def at(i: int) -> Side:
         kind = "margin" if side.kind == "page" else side.kind
@@ -62,7 +71,7 @@ def _moved(maps: Direction, region: Region, side: Side, inwards: int, reach: int
         i = max(stop - 2, 0) + int(near[0])
         i += int(edge[i : i + 4].argmax())
         return at(i)._replace(evidence="line", strength=float(edge[i]))
-    for i in range(stop + 3, min(last, stop + int(STICKING_OUT * reach / REACH) + 1)):
+    for i in range(stop + 3, min(last, stop + int(sticking) + 1)):
         if edge[i] >= LONG_FRAME and clean[stop : i - 2].mean() >= STILL_CLEAN:
             return at(i)._replace(evidence="line", strength=float(edge[i]))
     inside = float(clean[stop + 6 : stop + 14].mean())
