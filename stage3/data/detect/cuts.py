@@ -23,7 +23,7 @@ LIFT = 0.7  # ... and how far above the region's own density of edges, of what i
 GUTTER_EDGE, GUTTER_CLEAN, GUTTER_BOTH = 0.5, 0.8, 0.6  # shares of a line beside a gutter: edge, background, product
 GAP = 0.96  # share of a gutter without edges that must be background
 SLANTED, WIDEST = 0.03, 36.0  # a gutter that leans so is narrower than so many working pixels
-SURE_LINE, SURE_GUTTER, SURE_GAP = 11.0, 14.0, 16.0  # least significance; ln of the lines tried is about 10
+SURE_LINE, SURE_GUTTER, SURE_GAP = 11.0, 14.0, 12.0  # least significance; ln of the lines tried is about 10
 WIDE_GAP = 3  # strips
 GUTTER_BONUS, GAP_BONUS = 8.0, 4.0
 
