@@ -24,7 +24,8 @@ GRAYISH = 4  # of 255: mean difference of the channels of a page without color
 STEADY, UNEVEN = 6, 60  # of 255: change of light over a page that is not worth a correction, and that is no light
 PEAK = 0.6  # share of a strip that makes an edge worth a vote
 PAPER = 235  # of 255: a tone as light as this is background wherever it occurs
-ON_THE_RIM = 0.04  # share of the page's rim that another tone must hold to be background
+DARK, PALE = 30, 190  # of 255: a gutter is mostly darker or lighter than these
+ON_THE_RIM, AROUND = 0.04, 0.15  # share of the page's rim that such a tone, and any other, holds if it is background
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -121,9 +122,11 @@ def _background(image: Image.Image, tone: Bytes, even: Bools) -> Bools:
     area = np.convolve(np.bincount(tone[even], minlength=256), np.ones(9), "same")
     on_rim = np.convolve(np.bincount(tone[rim & even], minlength=256), np.ones(25), "same") / max(int(rim.sum()), 1)
     tints = _tints(image, (-(-height // 2), -(-width // 2)))
+    levels = np.arange(256)
     found = np.zeros_like(even)
     for _ in range(2):
-        allowed = np.where((on_rim >= ON_THE_RIM) | (np.arange(256) >= PAPER), area, 0.0)
+        needed = np.select([levels >= PAPER, (levels <= DARK) | (levels >= PALE)], [0.0, ON_THE_RIM], AROUND)
+        allowed = np.where(on_rim >= needed, area, 0.0)
         level = int(allowed.argmax())
         if allowed[level] < 0.02 * tone.size:
             break
