@@ -4,9 +4,10 @@
     python -m benchmarks.panels DIR [DIR ...] [--detector NAME] [--right-to-left BOOK ...] [--json]
 
 DIR is a data set folder (with a dataset.yaml), or holds `manifest_all.csv` or `manifest.csv` and panel files in
-`ocr_json/`. One line per book: F1 of boxes that overlap a true one (intersection over union) by .5 and by .8, one to one;
-the share of pages exactly right (as many boxes as there are, each at .8); CPU milliseconds per page, without decoding; and
-on how many pages of several panels the reading order of the true boxes is the file's. Pages without boxes are left out.
+`ocr_json/`. One line per book: F1 of boxes that overlap a true one (intersection over union) by .5 and by .8, one to
+one; the share of pages exactly right (as many boxes as there are, each at .8); CPU milliseconds per page, without
+decoding; on how many pages of several panels the reading order of the true boxes is the file's; and on how many it
+calls itself certain. Pages without boxes are left out.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class Score:
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(A, B) intersection over union of boxes x, y, w, h."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(
-        a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:]
+    low, high = (
+        np.maximum(a[:, None, :2], b[None, :, :2]),
+        np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:]),
     )
     shared = np.prod(np.clip(high - low, 0, None), axis=2)
     areas = a[:, 2:].prod(1)[:, None] + b[:, 2:].prod(1)[None]
@@ -170,7 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps({book: score.to_json() for book, score in scores.items()}))
         return 0
-    print(f"{'':<26}{'pages':>6}{'panels':>7}{'F1@.5':>7}{'F1@.8':>7}{'exact':>7}{'CPU ms':>8}{'order':>9}{'certain':>9}")
+    print(
+        f"{'':<26}{'pages':>6}{'panels':>7}{'F1@.5':>7}{'F1@.8':>7}{'exact':>7}{'CPU ms':>8}{'order':>9}{'certain':>9}"
+    )
     for book, s in scores.items():
         order, certain = f"{s.ordered}/{s.several}", f"{s.certain}/{s.several}"
         cpu = 1000 * s.cpu_s / s.pages

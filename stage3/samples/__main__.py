@@ -20,7 +20,12 @@ EXAMPLES = (
 def parser() -> Parser:
     """The command line."""
     about = "Draw synthetic comic books with panel boxes, texts, labels and ground-truth facts into a new folder."
-    p = Parser("samples", about, EXAMPLES, usage="OUT --books N --seed S [--pages P] [--format png|webp] [--style STYLE] [--json]")
+    p = Parser(
+        "samples",
+        about,
+        EXAMPLES,
+        usage="OUT --books N --seed S [--pages P] [--format png|webp] [--style STYLE] [--json]",
+    )
     p.add_argument("out", metavar="OUT", type=Path, help="folder to write to; must be new or empty")
     p.add_argument("--books", type=int, required=True, metavar="N", help="number of books, from 1")
     p.add_argument("--seed", type=int, required=True, metavar="S", help="from 0; the same seed draws the same books")

@@ -153,7 +153,8 @@ def _dataset_yaml(books: int, pages: int, seed: int, image_format: str, style: s
         f"facts: {FACTS}\n"
         "about: >-\n"
         f"  {books} comic books of {pages} pages, drawn by\n"
-        f"  `python -m stage3.samples OUT --books {books} --seed {seed} --pages {pages} --format {image_format}{styled}`.\n"
+        f"  `python -m stage3.samples OUT --books {books} --seed {seed} --pages {pages} --format {image_format}"
+        f"{styled}`.\n"
         f"  Every image, name and line is made by the program; {FACTS} holds what each panel shows.\n"
     )
 

@@ -82,7 +82,7 @@ def test_a_model_without_panels_is_refused_with_its_classes(folder):
 
 
 def test_a_model_that_is_not_here_says_how_to_get_it():
-    with pytest.raises(DataError, match="detector 'someone/panels'.*hf download"):
+    with pytest.raises(DataError, match=r"detector 'someone/panels'.*hf download"):
         load_detector("someone/panels")
 
 

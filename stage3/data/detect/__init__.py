@@ -1,19 +1,28 @@
 """Panels of pages that come without boxes.
 
-`load_detector("own")` cuts pages along lines and gutters (numpy and Pillow alone, milliseconds of CPU); any other name is
-a folder or Hugging Face id of an object detection model. Both have one method, `find(image) -> Found`.
+`load_detector("own")` cuts pages along lines and gutters (numpy and Pillow alone, milliseconds of CPU); any other name
+is a folder or Hugging Face id of an object detection model. Both have one method, `find(image) -> Found`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stage3.data.detect.found import Detector, Found
+from stage3.data.detect.found import WHOLE_PAGE, Detector, Found, or_whole_page, page_confidence
 from stage3.data.detect.own import OwnDetector
 
 OWN = "own"
 
-__all__ = ["OWN", "Detector", "Found", "OwnDetector", "load_detector"]
+__all__ = [
+    "OWN",
+    "WHOLE_PAGE",
+    "Detector",
+    "Found",
+    "OwnDetector",
+    "load_detector",
+    "or_whole_page",
+    "page_confidence",
+]
 
 
 def load_detector(name: str = OWN, classes: Sequence[str] = ()) -> Detector:

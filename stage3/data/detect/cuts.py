@@ -91,8 +91,8 @@ def _lines(maps: Direction, region: Region, least: float) -> tuple[Floats, Float
     bins = ((offset - low) * (1 / BIN)).astype(np.intp)
     many = int(bins.max()) + 2
     bins += np.arange(len(SLOPES))[:, None] * many
-    votes = np.bincount(bins.ravel(), np.broadcast_to(strength, bins.shape).ravel(), many * len(SLOPES))
-    votes = votes.reshape(len(SLOPES), many)
+    counted = np.bincount(bins.ravel(), np.broadcast_to(strength, bins.shape).ravel(), many * len(SLOPES))
+    votes: Floats = counted.astype(np.float32).reshape(len(SLOPES), many)
     votes[:, :-1] += votes[:, 1:].copy()
     votes -= 0.02 * np.abs(np.arange(len(SLOPES)) - len(SLOPES) // 2)[:, None]  # among equals, the straight one
     best = votes.max(0)

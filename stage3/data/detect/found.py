@@ -35,3 +35,25 @@ class Detector(Protocol):
     def find(self, image: Image.Image) -> Found:
         """Panels of an upright page in mode RGB or L; none at all is an answer too."""
         ...
+
+
+WHOLE_PAGE = 0.25
+"""Page confidence below which a page stays one panel.
+
+Measured on 149 pages of eight books with the detector of our own: title bars, credits and pages of text lie from 0 to
+0.27, and every page of which at least half was found right, from 0.31 upwards.
+"""
+
+
+def page_confidence(found: Found, width: int, height: int) -> float:
+    """Share of the page that panels cover, each counted by its confidence, 0 to 1 (overlaps may count twice)."""
+    area = found.boxes[:, 2] * found.boxes[:, 3]
+    return min(float((area * found.confidence).sum()) / (width * height), 1.0)
+
+
+def or_whole_page(found: Found, width: int, height: int) -> tuple[Found, bool]:
+    """What was found, or one panel as large as the page where the page confidence is below `WHOLE_PAGE`; which."""
+    sure = page_confidence(found, width, height)
+    if sure >= WHOLE_PAGE:
+        return found, False
+    return Found(np.array([[0.0, 0.0, width, height]]), np.array([sure])), True

@@ -1,7 +1,7 @@
 """What a page shows along its rows and columns: straight edges and background, summed up in short strips.
 
-Letters: H, W height and width of the working image in pixels; B strips of `STRIP` pixels side by side along a row; Q lines
-at once. A `Direction` is written for cuts that run from left to right; the other one is the same of the turned page.
+Letters: H, W height and width of the working image in pixels; B strips of `STRIP` pixels side by side along a row. A
+`Direction` is written for cuts that run from left to right; the other one is the same of the turned page.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _steps(tone: Bytes) -> tuple[Bytes, Bytes]:
 
 
 def _background(image: Image.Image, tone: Bytes, even: Bools) -> Bools:
-    """(H, W) even areas in the color of the paper or of a gutter: the two most frequent that are light or on the rim."""
+    """(H, W) even areas in the color of paper or a gutter: the two most frequent tones that are light or on the rim."""
     height, width = tone.shape
     depth = max(3, round(0.012 * min(height, width)))
     rim = np.zeros_like(even)
@@ -170,7 +170,8 @@ def _lit(tone: Bytes, even: Bools, level: int) -> NDArray[np.int16]:
         return np.full((1, 1), level, np.int16)
     height, width = tone.shape
     down, along = np.linspace(0, plane[1], height)[:, None], np.linspace(0, plane[2], width)[None]
-    return np.rint(plane[0] + down + along).astype(np.int16)
+    light: NDArray[np.int16] = np.rint(plane[0] + down + along).astype(np.int16)
+    return light
 
 
 def _strips(mask: Bools) -> Floats:
@@ -180,7 +181,7 @@ def _strips(mask: Bools) -> Floats:
     total = ones[:, 0:count:STRIP].copy()
     for k in range(1, STRIP):
         total += ones[:, k:count:STRIP]
-    return np.ascontiguousarray(total.T).astype(np.float32) / STRIP
+    return np.ascontiguousarray(total.T).astype(np.float32) / np.float32(STRIP)
 
 
 def _padded(strips: Floats) -> Floats:
@@ -188,7 +189,7 @@ def _padded(strips: Floats) -> Floats:
 
 
 def _edges(across: Bytes, along: Bytes) -> Floats:
-    """(B, H + 2 PAD) share of each strip within a pixel of an edge that runs along it, at the best of five small slopes."""
+    """(B, H + 2 PAD) share of each strip within a pixel of an edge that runs along it, at the best of five slopes."""
     on = ((across >= EDGE) & (across // 3 * 2 >= along)).view(np.uint8)
     near = on.copy()
     near[1:] |= on[:-1]
@@ -213,7 +214,7 @@ def _edges(across: Bytes, along: Bytes) -> Floats:
             else:
                 total += part
         np.maximum(best, total, out=best)
-    return _padded(np.ascontiguousarray(best.T).astype(np.float32) / STRIP)
+    return _padded(np.ascontiguousarray(best.T).astype(np.float32) / np.float32(STRIP))
 
 
 def _solid(background: Bools) -> Bools:

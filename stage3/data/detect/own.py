@@ -2,7 +2,7 @@
 
 A tree of cuts: each region is first narrowed to its drawing, then cut at the most significant line or gutter that runs
 from side to side, straight or slanted (`cuts`), until there is none. What is left over are panels, margins and text.
-Then insets are looked for in the panels. numpy and Pillow only.
+Tall strips are cut into screens first. numpy and Pillow only.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from stage3.data.detect.cuts import Cut, best_cut
 from stage3.data.detect.found import NOTHING, Found
 from stage3.data.detect.maps import LONG_SIDE, Bools, Maps, page_maps
 from stage3.data.detect.regions import Region, Side
+from stage3.data.detect.screens import is_strip, screens
 from stage3.data.detect.sides import settled
 
 LEAST = 0.05  # share of the page (square root of its area, at most 600 working pixels) that a panel measures at least
 SMALLEST = 0.01  # share of the page
+LEAST_PIXELS = 8  # of the working image
+STRIP_WIDTH, STRIP_SIDE = 480, 2 * LONG_SIDE  # working pixels of a strip's screen: across, and at most downwards
 DEPTH = 12  # cuts inside cuts
 GUTTERS, SURE_GUTTER = 2, 18.0  # so many gutters, so significant, make a page on which panels are parted by gutters
 SURE_LINE = 18.0  # ... where a line without a gutter must be as significant
@@ -41,7 +44,8 @@ class Part:
         """The regions that are left when lines less significant than `least` do not cut."""
         if self.cut is None or (self.cut.kind == "line" and self.cut.significance < least):
             yield self.region
-        for part in self.parts if self.cut and not (self.cut.kind == "line" and self.cut.significance < least) else ():
+            return
+        for part in self.parts:
             yield from part.leaves(least)
 
     def gutters(self) -> int:
@@ -56,7 +60,14 @@ class OwnDetector:
     def find(self, image: Image.Image) -> Found:
         """Panels of a page; see `Detector`."""
         image = image if image.mode in ("L", "RGB") else image.convert("RGB")
-        return panels(image, min(1.0, LONG_SIDE / max(image.size)))
+        if not is_strip(image):
+            return panels(image, min(1.0, LONG_SIDE / max(image.size)))
+        scale = min(1.0, STRIP_WIDTH / image.width)
+        parts = []
+        for top, bottom in screens(image):
+            part = panels(image.crop((0, top, image.width, bottom)), min(scale, STRIP_SIDE / (bottom - top)))
+            parts.append((part.boxes + np.array([0, top, 0, 0]), part.confidence))
+        return Found(np.concatenate([boxes for boxes, _ in parts]), np.concatenate([sure for _, sure in parts]))
 
 
 def panels(image: Image.Image, scale: float) -> Found:
@@ -80,13 +91,10 @@ def panels(image: Image.Image, scale: float) -> Found:
     return _on_page(boxes, confidence, image, scale)
 
 
-LEAST_PIXELS = 8  # of the working image
-
-
 def _on_page(boxes: np.ndarray, confidence: np.ndarray, image: Image.Image, scale: float) -> Found:
     """Corners in working pixels as boxes in pixels of the page."""
     limit = np.array([*image.size, *image.size], np.float64)
-    corners = np.clip((boxes.reshape(-1, 4) + [0, 0, 1, 1]) / scale, 0, limit)
+    corners = np.clip((boxes.reshape(-1, 4) + np.array([0, 0, 1, 1])) / scale, 0, limit)
     made = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     keep = (made[:, 2:] >= 1).all(1)
     return Found(made[keep], np.clip(confidence[keep], 0, 1))
@@ -112,14 +120,15 @@ def _split(maps: Maps, region: Region, least: float, depth: int) -> Part | None:
 
 def _halves(region: Region, cut: Cut) -> tuple[Region, Region]:
     """The parts above and below a cut: each begins in the gutter if there is one on its side, else at the line."""
-    ends = cut.kind in ("above", "both"), cut.kind in ("below", "both")
-    up = Side(
-        (cut.slope, cut.offset - cut.above * ends[0]), "gutter" if ends[0] or cut.kind == "gap" else "line", "line", cut.share
-    )
-    low = Side(
-        (cut.slope, cut.offset + cut.below * ends[1]), "gutter" if ends[1] or cut.kind == "gap" else "line", "line", cut.share
-    )
-    return region._replace(bottom=up), region._replace(top=low)
+    gutter_above, gutter_below = cut.kind in ("above", "both", "gap"), cut.kind in ("below", "both", "gap")
+    up, low = cut.offset, cut.offset
+    if gutter_above:
+        up -= cut.above
+    if gutter_below:
+        low += cut.below
+    bottom = Side((cut.slope, up), "gutter" if gutter_above else "line", "line", cut.share)
+    top = Side((cut.slope, low), "gutter" if gutter_below else "line", "line", cut.share)
+    return region._replace(bottom=bottom), region._replace(top=top)
 
 
 def _inside(solid: Bools, region: Region) -> Bools:

@@ -1,7 +1,7 @@
 """Regions of a page between four straight sides, and what lies along lines through them.
 
-A line is (slope, offset). `Region` holds left and right as x = slope · y + offset, top and bottom as y = slope · x + offset;
-turned, the two pairs change places, so that everything is written for lines from left to right alone.
+A line is (slope, offset). `Region` holds left and right as x = slope · y + offset, top and bottom as y = slope · x +
+offset; turned, the two pairs change places, so that everything is written for lines from left to right alone.
 """
 
 from __future__ import annotations
@@ -93,11 +93,13 @@ class Along:
 
     def edge(self) -> Floats:
         """(Q,) share of each line that is an edge."""
-        return (self.maps.edge.ravel()[self.at] * self.inside).sum(1) / self.count
+        share: Floats = (self.maps.edge.ravel()[self.at] * self.inside).sum(1) / self.count
+        return share
 
     def background(self, offset: int = 0) -> Floats:
         """(Q,) share of each line, moved down by `offset` pixels, that is background."""
-        return (self.maps.background.ravel()[self.at + offset] * self.inside).sum(1) / self.count
+        share: Floats = (self.maps.background.ravel()[self.at + offset] * self.inside).sum(1) / self.count
+        return share
 
     def background_beside(self, sign: int) -> Floats:
         """(Q,) share along which there is background three to six pixels below (sign 1) or above (-1)."""
@@ -105,7 +107,8 @@ class Along:
         best = flat[self.at + 3 * sign]
         for k in (4, 5, 6):
             np.maximum(best, flat[self.at + k * sign], out=best)
-        return (best * self.inside).sum(1) / self.count
+        share: Floats = (best * self.inside).sum(1) / self.count
+        return share
 
     def moved(self, slope: Floats, offset: Floats) -> Along:
         """The same strips along other lines of as many: what lies beside them at some distance."""
@@ -139,5 +142,6 @@ def is_open(maps: Direction, x: Floats, y: Floats, inwards: int) -> NDArray[np.b
     rows = _within(y, height)[:, None]
     tone = maps.tone[rows, columns]
     through = maps.pixels[rows, columns].all(1) & (tone.max(1) - tone.min(1) <= SAME_GUTTER)
-    at_edge: NDArray[np.bool_] = (x <= 4) if inwards > 0 else (x >= width - 5)
-    return through | at_edge
+    at_edge = (x <= 4) if inwards > 0 else (x >= width - 5)
+    result: NDArray[np.bool_] = through | at_edge
+    return result

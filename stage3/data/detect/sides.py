@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from stage3.data.detect.maps import STRIP, Direction, Maps
+from stage3.data.detect.maps import Direction, Maps
 from stage3.data.detect.regions import Along, Region, Side
 
 CLEAN = 0.88  # share of a line that is background outside of a panel; page numbers and tails of balloons stick out
 REACH = 0.45  # share of a region that a margin may take on one side
 NEAR = 60  # pixels inwards that are looked at first
 RIM = 6  # pixels at the page's edge that a scanner may have darkened
+MOVED = 3  # pixels that make another look at the other sides worth it
 FRAME = 0.6  # share of a side that makes it a frame line
 STICKING_OUT = 0.06  # share of a region that a drawing may stick out of its frame
 LONG_FRAME, STILL_CLEAN = 0.75, 0.8  # ... share of the frame that must be edge then, and of what lies outside
@@ -23,7 +24,7 @@ def settled(maps: Maps, region: Region) -> Region:
     for _ in range(2):  # a second time, since a side is judged between the others
         before = region
         region = _upright(maps.down, _upright(maps.across, region).turned()).turned()
-        if all(abs(side.line[1] - old.line[1]) < 3 for side, old in zip(region, before, strict=True)):
+        if all(abs(side.line[1] - old.line[1]) < MOVED for side, old in zip(region, before, strict=True)):
             break
     return region
 
@@ -40,9 +41,9 @@ def _moved(maps: Direction, region: Region, side: Side, inwards: int, reach: int
     if side.kind == "line":
         return side
     if reach > NEAR:  # most margins and gutters end soon
-        near = _moved(maps, region, side, inwards, NEAR)
-        if near.evidence != "empty":
-            return near
+        soon = _moved(maps, region, side, inwards, NEAR)
+        if soon.evidence != "empty":
+            return soon
     slope, offset = side.line
     depth = np.arange(-2, reach + 16, dtype=np.float32)
     offsets = (offset + inwards * depth).astype(np.float32)

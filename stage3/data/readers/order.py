@@ -1,7 +1,7 @@
 """Reading order from positions alone, for files whose panels come in none and for panels that were found.
 
-A tree of cuts, as Kovanen and Aizawa describe it (A layered method for determining manga text bubble reading order, ICIP
-2015; its description at manga109/panel-order-estimator): a line parts the panels of a page in two groups, each group is
+A tree of cuts, as Kovanen and Aizawa describe it (A layered method for determining manga text bubble reading order,
+ICIP 2015; described at manga109/panel-order-estimator): a line parts the panels of a page in two groups, each group is
 parted again. Panels may reach over a line with a part of themselves, since they overlap, lean, and are measured.
 """
 
