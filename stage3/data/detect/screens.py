@@ -10,12 +10,13 @@ from PIL import Image
 TALL = 3.5  # height by width from which a page is a strip
 SHORTEST, LONGEST = 0.9, 6.0  # height of a screen by its width; a longer one is cut where it is cleanest
 EVEN = 24  # of 255: range of the gray of a row that no panel crosses
+NARROW = 64  # pixels; nothing narrower holds panels above each other
 THUMB = 160  # pixels across, enough to see whether a row is even
 
 
 def is_strip(image: Image.Image) -> bool:
     """Whether a page is so tall that it would be looked at in screens."""
-    return image.height > TALL * image.width
+    return image.width >= NARROW and image.height > TALL * image.width
 
 
 def screens(image: Image.Image) -> list[tuple[int, int]]:
