@@ -1,16 +1,17 @@
 """The detector of our own, on pages whose panels are known because the tests draw them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
-from benchmarks.panels import matched
-from stage3.data.detect import (
-    WHOLE_PAGE, Found, OwnDetector, load_detector, or_whole_page, page_confidence,
-)  # fmt: skip
+from benchmarks.panels import Score, matched, measure
+from stage3.data.detect import WHOLE_PAGE, Found, OwnDetector, load_detector, or_whole_page, page_confidence
 from stage3.data.detect.screens import screens
+from stage3.samples import draw_books
 
 SIZE = (820, 1180)
 UNEVEN = [(60, 60, 330, 300), (410, 60, 350, 300), (60, 390, 700, 250), (60, 670, 220, 450), (310, 670, 450, 450)]
@@ -59,9 +60,16 @@ def check(image, boxes, least=0.9):
 
 @pytest.mark.parametrize(
     ("paper", "ink", "frame"),
-    [("white", "black", 4), ("white", None, 0), ("black", "white", 3), ("black", None, 0), ("#f5e6c0", "black", 4), ("#7fb2d9", "black", 4)],
+    [
+        ("white", "black", 4),
+        ("white", None, 0),
+        ("black", "white", 3),
+        ("black", None, 0),
+        ("#f5e6c0", "black", 4),
+        ("#7fb2d9", "black", 4),
+    ],
     ids=["frames", "no frames", "black gutters", "black, no frames", "yellowed paper", "colored gutters"],
-)  # fmt: skip
+)
 def test_panels_between_gutters_of_any_color(paper, ink, frame):
     found = check(*page(UNEVEN, paper=paper, ink=ink, frame=frame))
     assert found.confidence.min() > 0.6
@@ -142,7 +150,7 @@ def test_a_tall_strip_is_cut_between_its_panels():
     edges = screens(image)
     assert edges[0][0] == 0
     assert edges[-1][1] == 8700
-    assert all(a[1] == b[0] for a, b in zip(edges[:-1], edges[1:], strict=True))
+    assert all(a[1] == b[0] for a, b in pairwise(edges))
     for _, cut in edges[:-1]:
         assert not any(y < cut < y + h for _, y, _, h in boxes)
 
@@ -196,3 +204,18 @@ def test_the_same_page_gives_the_same_boxes():
     a, b = load_detector("own").find(image), load_detector().find(image)
     assert np.array_equal(a.boxes, b.boxes)
     assert np.array_equal(a.confidence, b.confidence)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("style", "least"),
+    [("plain", 0.8), ("bleeding", 0.65), ("borderless", 0.8), ("overlapping", 0.55), ("slanted", 0.8)],
+)
+def test_drawn_comics_of_every_style_are_mostly_found(style, least, tmp_path):
+    draw_books(tmp_path / "set", 2, seed=11, pages=5, style=style)
+    total = Score()
+    for score in measure(tmp_path / "set", OwnDetector(), ()).values():
+        total.true, total.found = total.true + score.true, total.found + score.found
+        total.right_5 += score.right_5
+    assert total.true > 20
+    assert total.f1(total.right_5) >= least

@@ -219,7 +219,7 @@ def _edges(across: Bytes, along: Bytes) -> Floats:
 
 def _solid(background: Bools) -> Bools:
     """(H / 2, W / 2) content that survives an opening by five half-size pixels: drawings do, letters do not."""
-    ink = ~background
+    ink = ~_grown(background, 1)  # without the soft rims of letters, which would join them
     half = (ink[:-1:2, :-1:2] & ink[1::2, :-1:2]) | (ink[:-1:2, 1::2] & ink[1::2, 1::2])
     return _grown(~_grown(~half, 2), 2)
 

@@ -28,7 +28,7 @@ STRIP_WIDTH, STRIP_SIDE = 480, 2 * LONG_SIDE  # working pixels of a strip's scre
 DEPTH = 12  # cuts inside cuts
 GUTTERS, SURE_GUTTER = 2, 18.0  # so many gutters, so significant, make a page on which panels are parted by gutters
 SURE_LINE = 18.0  # ... where a line without a gutter must be as significant
-LETTERS, FRAMED = 0.075, 0.9  # less solid content in a less certain frame is text outside of panels
+LETTERS, FRAMED = 0.03, 0.9  # less solid content in a less certain frame is text outside of panels
 BLANK, CERTAIN = 0.004, 0.95  # a panel with nothing in it needs a certain frame
 
 
