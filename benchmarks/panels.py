@@ -137,13 +137,13 @@ def add(score: Score, found: np.ndarray, true: np.ndarray) -> None:
     score.exact += right == len(true) == len(found)
 
 
-def synthetic(detector: Detector) -> dict[str, Score]:
+def synthetic(detector: Detector, books: int = BOOKS) -> dict[str, Score]:
     """Scores by style, of pages that are drawn for it."""
     scores = {}
     for style in STYLES:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "set"
-            draw_books(out, BOOKS, SEED, PAGES, style=style)
+            draw_books(out, books, SEED, PAGES, style=style)
             total = Score()
             for score in measure(out, detector, ()).values():
                 for name, value in asdict(score).items():
@@ -159,11 +159,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--detector", default="own", metavar="NAME", help='"own", or a model folder or id')
     parser.add_argument("--classes", nargs="*", default=(), metavar="NAME", help="the model's classes that are panels")
     parser.add_argument("--right-to-left", nargs="*", default=(), metavar="BOOK", help="books read from the right")
+    parser.add_argument("--books", type=int, default=BOOKS, metavar="N", help="synthetic books of every style")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     try:
         detector = load_detector(args.detector, args.classes)
-        scores = {} if args.folders else synthetic(detector)
+        scores = {} if args.folders else synthetic(detector, args.books)
         for folder in args.folders:
             scores |= measure(folder, detector, args.right_to_left)
     except DataError as error:
