@@ -243,7 +243,7 @@ class PanelEncoder(nn.Module):
         self.panel_norm: nn.Module = nn.LayerNorm(d) if spec.panel_norm else nn.Identity()
         if spec.form == ANCHORED:
             zero_last(self.gate)  # uniform over what is present
-            nn.init.constant_(self.norms[LAYOUT].weight, LAYOUT_GAIN)
+            nn.init.constant_(self.norms[LAYOUT].get_parameter("weight"), LAYOUT_GAIN)
 
     @property
     def anchors(self) -> list[Anchor]:
