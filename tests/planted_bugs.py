@@ -133,8 +133,8 @@ BUGS = (
     Bug(
         "F5 the sampler drops a page",
         "stage3/batches/sampler.py",
-        "itertools.islice(rest, int(room[b]))",
-        "(p for p, _ in zip(rest, range(room[b])))",
+        "order[~placed[order]]])[",
+        "order[: len(order) - len(pages)]])[",
         "tests/batches/test_batches.py -k every_page_comes_once",
     ),
     Bug(
@@ -143,6 +143,20 @@ BUGS = (
         "        if not self.guaranteed:\n",
         "        if True:\n",
         "tests/batches/test_batches.py -k guarantee",
+    ),
+    Bug(
+        "F5 gathered pairs leave no room for a multi-panel page",
+        "stage3/batches/deal.py",
+        "need, free = multi, int(sizes[b]) - multi",
+        "need, free = 0, int(sizes[b])",
+        "tests/batches/test_batches.py -k leave_room",
+    ),
+    Bug(
+        "F5 batches that are left short stay short",
+        "stage3/batches/deal.py",
+        "    if found is None:\n        return False\n",
+        "    if True:\n        return False\n",
+        "tests/batches/test_batches.py -k dealt_again",
     ),
     Bug(
         "F6 the temperature does not reach supcon",

@@ -162,6 +162,9 @@ class Trainer:
             NumericError: three steps in a row were not finite.
         """
         self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
+        for line in self.sampler.shortfalls if self.step == 0 else ():
+            self.say(f"batches: {line}")
+            self.run.log(f"batches: {line}")
         for step, epoch, pages in steps_from(self.sampler, self.step):
             if step > self.total_steps:
                 break

@@ -1,5 +1,6 @@
 """The training loop: exact resumption, no hidden randomness, no move without signal, numbers that are not finite."""
 
+import contextlib
 import json
 import math
 
@@ -70,6 +71,24 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_p
     assert checkpoint_bytes(run) == checkpoint_bytes(whole.run)
     assert rows(run) == rows(whole.run)
     assert run.best() == whole.run.best()
+
+
+def test_what_not_every_batch_can_have_is_said_once_however_often_the_run_is_resumed(tmp_path):
+    run = synthetic.run(tmp_path / "r", epochs=2)
+    data = synthetic.dataset(run.config, single=0.9, textless=0.8)
+    said: list[str] = []
+    for stop_after in (1, 4, 999):
+        t = Trainer(run, data, say=said.append)
+        if run.checkpoints():
+            t.resume(run.load_checkpoint())
+        with run.lock(), contextlib.suppress(Interrupted):
+            t.fit(lambda t=t, stop_after=stop_after: t.step >= stop_after)
+    assert t.step == t.total_steps
+    assert len(t.sampler.shortfalls) == 2
+    log = (run.path / "train.log").read_text(encoding="utf-8")
+    for line in t.sampler.shortfalls:
+        assert said.count(f"batches: {line}") == 1
+        assert log.count(line) == 1
 
 
 def test_rows_written_after_the_checkpoint_are_written_again_not_twice(tmp_path):
