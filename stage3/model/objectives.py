@@ -53,8 +53,13 @@ class Step:
         return any(bool(self.losses[t].valid.any()) for t in TERMS if t in self.losses)
 
 
-def sums(step: Step) -> dict[str, tuple[float, int]]:
-    """(sum, count) over active panels of each loss: what adds up over batches, unlike their means."""
+def sums(step: Step, *, by_batch: bool = False) -> dict[str, tuple[float, int]]:
+    """(sum, count) over active panels of each loss: what adds up over batches, unlike their means.
+
+    With `by_batch`, the ablation `batch_means`, a batch counts once, with its mean, which is 0 where none is active.
+    """
+    if by_batch:
+        return {name: (float(loss.mean.detach()), 1) for name, loss in step.losses.items()}
     return {name: (float(loss.value.detach().sum()), loss.count) for name, loss in step.losses.items()}
 
 

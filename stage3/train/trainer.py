@@ -22,7 +22,7 @@ from stage3.batches.dataset import Dataset
 from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError, StorageError
-from stage3.features import usable_device
+from stage3.features import absent_features, usable_device
 from stage3.model import EncoderSpec, checkpoint, embedding, validation
 from stage3.model.objectives import Stage3, Step, sums
 from stage3.objectives import TERMS, WITH_TEMPERATURE
@@ -72,9 +72,9 @@ class Totals:
     skipped: int = 0
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, step: Step) -> None:
-        """Count one forward pass."""
-        for name, (value, count) in sums(step).items():
+    def add(self, step: Step, *, by_batch: bool = False) -> None:
+        """Count one forward pass; `by_batch` is the ablation `batch_means`."""
+        for name, (value, count) in sums(step, by_batch=by_batch).items():
             entry = self.losses.setdefault(name, [0.0, 0.0])
             entry[0] += value
             entry[1] += count
@@ -102,6 +102,8 @@ class Trainer:
         self.device = torch.device(usable_device(self.config.device))
         spec = EncoderSpec.of(self.config, data.features.image_sizes, data.features.text_dim)
         self.model = Stage3.untrained(spec, self.config).to(self.device)
+        if self.config.residual_leak and data.features.keys is not None:  # features made in memory: zeros stand for it
+            self.model.encoder.leak(*absent_features(self.config))
         self.optimizer = make_optimizer(self.model, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
         self.sampler = PageSampler.of(data.panel_set, data.pages("train"), self.config)
@@ -131,7 +133,7 @@ class Trainer:
             with torch.autocast(self.device.type, self._dtype(), enabled=self.config.precision != "float32"):
                 found = self.model(batch.to(self.device), mask)
             if not found.has_signal:
-                self.totals.add(found)
+                self.totals.add(found, by_batch=self.config.batch_means)
                 return Outcome.DONE
             self.optimizer.zero_grad(set_to_none=True)
             total = found.total
@@ -145,7 +147,7 @@ class Trainer:
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config))
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.totals.add(found)
+        self.totals.add(found, by_batch=self.config.batch_means)
         self.totals.norms.append(norm)
         return Outcome.DONE
 

@@ -29,7 +29,11 @@ def never() -> bool:
 
 def trained(path, data=None, **settings) -> Trainer:
     run = synthetic.run(path, **settings)
-    trainer = Trainer(run, data or synthetic.dataset(run.config))
+    return trained_on(run, data or synthetic.dataset(run.config))
+
+
+def trained_on(run, data) -> Trainer:
+    trainer = Trainer(run, data)
     with run.lock():
         trainer.fit(never)
     return trainer
@@ -208,6 +212,27 @@ def test_a_batch_without_signal_changes_no_weight_and_no_optimizer_state(tmp_pat
         p.grad = torch.zeros_like(p)
     t.optimizer.step()
     assert not same(weights, t.model.state_dict())
+
+
+def test_batches_without_a_signal_are_averaged_in_as_zeros_where_that_is_asked_for(tmp_path):
+    kinds = {"single": 0.8, "textless": 0.8}
+    settings = {"epochs": 1, "batch_pages": 2, "sampler": "shuffled", "val_fraction": 0.25}
+    made = []
+    for name, more in (("steps", {"log_every": 1}), ("plain", {}), ("batches", {"batch_means": True})):
+        run = synthetic.run(tmp_path / name, **{"log_every": 1000, **settings, **more})
+        made.append(trained_on(run, synthetic.dataset(run.config, **kinds)))
+    steps, (plain,), (batches,) = ([r for r in rows(t.run) if r["split"] == "train"] for t in made)
+    assert sum(r["active/silent_batches"] for r in steps) == batches["active/silent_batches"] > 0
+    for name, counted in (("contrastive", "anchors"), ("reconstruction", "reconstructed"), ("alignment", "aligned")):
+        of_step = [(r.get(f"loss/{name}"), r[f"active/{counted}"]) for r in steps]
+        defined = [(value, n) for value, n in of_step if value is not None]
+        assert len(defined) < len(of_step)
+        over_panels = sum(value * n for value, n in defined) / sum(n for _, n in defined)
+        assert plain[f"loss/{name}"] == pytest.approx(over_panels, rel=1e-4)
+        over_batches = sum(value for value, _ in defined) / len(of_step)
+        assert batches[f"loss/{name}"] == pytest.approx(over_batches, rel=1e-4)
+        assert abs(over_panels - over_batches) > 0.05
+    assert same(made[1].model.state_dict(), made[2].model.state_dict())  # what is minimized is the same
 
 
 def _moments(t: Trainer) -> dict[str, torch.Tensor]:
