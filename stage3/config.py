@@ -306,7 +306,12 @@ class Config(_ObjectiveSettings):
     identical_text_negatives: bool = _setting(
         False, "ablations", "treat panels with identical text as negatives of each other"
     )
-    residual_leak: bool = _setting(False, "ablations", "let absent modalities into the fusion's residual mean")
+    residual_leak: bool = _setting(
+        False, "ablations", "encode absent modalities (zero image, empty text) and let them into gate and residual mean"
+    )
+    batch_means: bool = _setting(
+        False, "ablations", "average losses over batches, one without a signal as zero, not over active panels"
+    )
     clip_scope: str = _setting(
         "all", "ablations", "which parameters gradient clipping covers", choices=("all", "encoder", "separate", "none")
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stage3.batches.batch import PanelSet, derived_seed
-from stage3.batches.sampler import PageSampler
+from stage3.batches.sampler import PageSampler, Sampler
 from stage3.config import Config
 
 
@@ -21,6 +21,7 @@ class BookSampler:
         self.pages, self.batch_pages, self.seed = pages, batch_pages, seed
         order = np.argsort(books, kind="stable")
         self.of_book = np.split(order, np.flatnonzero(np.diff(books[order])) + 1) if len(pages) else []
+        self.shortfalls: list[str] = []  # it guarantees nothing that could not be kept
         self.n_batches = sum(-(-len(rows) // batch_pages) for rows in self.of_book)
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
@@ -30,9 +31,6 @@ class BookSampler:
         for rows in self.of_book:
             batches += np.array_split(rng.permutation(rows), -(-len(rows) // self.batch_pages))
         return [self.pages[batches[b]] for b in rng.permutation(len(batches))]
-
-
-Sampler = PageSampler | BookSampler
 
 
 def sampler_of(panel_set: PanelSet, pages: np.ndarray, books: np.ndarray, config: Config) -> Sampler:

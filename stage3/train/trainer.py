@@ -22,7 +22,7 @@ from stage3.batches.dataset import Dataset
 from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError, StorageError
-from stage3.features import usable_device
+from stage3.features import absent_features, usable_device
 from stage3.model import EncoderSpec, baselines, checkpoint, embedding, validation
 from stage3.model.objectives import Stage3, Step, sums
 from stage3.objectives import TERMS, WITH_TEMPERATURE
@@ -80,9 +80,9 @@ class Totals:
     skipped: int = 0
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, step: Step) -> None:
-        """Count one forward pass."""
-        for name, (value, count) in sums(step).items():
+    def add(self, step: Step, *, by_batch: bool = False) -> None:
+        """Count one forward pass; `by_batch` is the ablation `batch_means`."""
+        for name, (value, count) in sums(step, by_batch=by_batch).items():
             entry = self.losses.setdefault(name, [0.0, 0.0])
             entry[0] += value
             entry[1] += count
@@ -112,6 +112,8 @@ class Trainer:
         train_pages = data.pages("train")
         self.model = Stage3.untrained(spec, self.config, baselines.statistics(data, train_pages)).to(self.device)
         self.peak = peak_rate(self.config, len(data.panel_set.rows_of(train_pages)))
+        if self.config.residual_leak and data.features.keys is not None:  # features made in memory: zeros stand for it
+            self.model.encoder.leak(*absent_features(self.config))
         self.optimizer = make_optimizer(self.model, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
         self.sampler = sampler_of(data.panel_set, train_pages, data.table.book_of_page[train_pages], self.config)
@@ -143,7 +145,7 @@ class Trainer:
             with torch.autocast(self.device.type, self._dtype(), enabled=self.config.precision != "float32"):
                 found = self.model(batch.to(self.device), mask)
             if not found.has_signal:
-                self.totals.add(found)
+                self.totals.add(found, by_batch=self.config.batch_means)
                 return Outcome.DONE
             self.optimizer.zero_grad(set_to_none=True)
             total = found.total
@@ -157,7 +159,7 @@ class Trainer:
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config, self.peak))
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.totals.add(found)
+        self.totals.add(found, by_batch=self.config.batch_means)
         self.totals.norms.append(norm)
         return Outcome.DONE
 
@@ -174,6 +176,8 @@ class Trainer:
             NumericError: three steps in a row were not finite.
         """
         self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
+        for line in self.sampler.shortfalls if self.step == 0 else ():
+            self.say(f"batches: {line}")
         if self.saved_step < 0 and len(self.val_pages):  # what no training at all gives can be the best
             self._validate(0, 0)
             self.checkpoint()

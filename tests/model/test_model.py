@@ -56,14 +56,6 @@ def test_what_an_absent_modality_holds_changes_nothing_bit_for_bit(garbage):
     assert torch.isfinite(b.total)
 
 
-def test_the_residual_leak_ablation_does_leak():
-    """The original trainer's fusion: norms of absent parts enter the residual mean, so their biases leak."""
-    kept, leaking = (randomized(encoder(residual_leak=leak))(batch()) for leak in (False, True))
-    partial = [i for i, m in enumerate(MASKS) if sum(m) < 3]
-    assert not torch.isclose(kept.panel[partial], leaking.panel[partial]).all(dim=1).any()
-    assert torch.allclose(kept.panel[0], leaking.panel[0], atol=1e-5)  # nothing absent, nothing to leak
-
-
 def test_the_fusion_is_gate_weighted_sum_plus_mean_over_what_is_present():
     """By hand, panel by panel: the norms' biases of absent modalities must be in neither part."""
     model, whole = randomized(encoder(panel_norm=False)), batch()
