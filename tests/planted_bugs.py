@@ -259,8 +259,8 @@ BUGS = (
     Bug(
         "resume the schedule starts again",
         "stage3/train/trainer.py",
-        "learning_rate(step, self.total_steps, self.config))\n        self.scaler.step",
-        "learning_rate(self.run.status.step + 1 - self.saved_step, self.total_steps, self.config))\n"
+        "learning_rate(step, self.total_steps, self.config, self.peak))\n        self.scaler.step",
+        "learning_rate(self.run.status.step + 1 - self.saved_step, self.total_steps, self.config, self.peak))\n"
         "        self.scaler.step",
         "tests/train/test_trainer.py -k bit_for_bit",
     ),
@@ -349,10 +349,38 @@ BUGS = (
         "tests/runs/test_run_data.py -k keep_the_split",
     ),
     Bug(
+        "train a checkpoint below the start may be the best",
+        "stage3/train/trainer.py",
+        "if not math.isfinite(value) or same_page < self.floor:",
+        "if not math.isfinite(value):",
+        "tests/train/test_selection.py -k only_loses",
+    ),
+    Bug(
+        "train the margin is measured from the checkpoint before",
+        "stage3/train/trainer.py",
+        "reached < self.top - margin",
+        "reached < (self.best.value if self.best else self.top) - margin",
+        "tests/train/test_selection.py -k latest_within",
+    ),
+    Bug(
+        "anchor image and text share their dimensions",
+        "stage3/model/anchor.py",
+        "    return list(pairwise(edges)), (images, dim)",
+        "    return list(pairwise(edges)), (0, dim - images)",
+        "tests/model/test_anchor.py -k cosines_of_its_frozen",
+    ),
+    Bug(
+        "anchor statistics of the test panels",
+        "stage3/train/trainer.py",
+        "baselines.statistics(data, train_pages)",
+        "baselines.statistics(data, data.pages(\"test\"))",
+        "tests/model/test_baselines.py -k bit_for_bit",
+    ),
+    Bug(
         "data the best is chosen by the weighted total",
         "stage3/train/trainer.py",
-        "value = float(row.get(self.config.select_by, math.nan))",
-        'value = -float(row.get("loss/total", math.nan))',
+        "            value = float(row.get(metric, math.nan))",
+        '            value = -float(row.get("loss/total", math.nan))',
         "tests/train/test_trainer.py -k best_checkpoint_is_kept_or_choice_of_the_best",
     ),
     Bug(

@@ -413,7 +413,6 @@ E8 = Finding(
             BASE,
             _arm(
                 "original trainer",
-                form="plain",
                 select_by="loss/total",
                 validation_dropout=True,
                 validation_random_mask=True,

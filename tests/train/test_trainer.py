@@ -510,7 +510,7 @@ def test_only_matrices_decay(tmp_path):
 
 def test_the_learning_rate_warms_up_to_its_peak_and_ends_at_zero(tmp_path):
     config = synthetic.run(tmp_path / "r", lr=0.1, warmup=0.25).config
-    rates = [learning_rate(s, 100, config) for s in range(1, 101)]
+    rates = [learning_rate(s, 100, config, config.lr) for s in range(1, 101)]
     assert max(rates) == rates[24] == pytest.approx(0.1)
     assert rates[:25] == sorted(rates[:25])
     assert rates[24:] == sorted(rates[24:], reverse=True)
