@@ -213,7 +213,9 @@ class Config(_ObjectiveSettings):
     normalize_target: bool = _setting(False, "objectives", "layer-normalize (no affine) the reconstruction target")
 
     # training
-    epochs: int = _setting(24, "training", "passes over the training pages", low=1, high=10000)
+    epochs: int = _setting(
+        24, "training", "passes over the training pages; 0 keeps the model as it begins", low=0, high=10000
+    )
     batch_pages: int = _setting(32, "training", "pages per batch", low=2, high=4096)
     lr: float = _setting(1e-2, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
     lr_panels: int = _setting(
@@ -349,9 +351,9 @@ class Config(_ObjectiveSettings):
         """A checked copy with some settings changed; unknown names are refused with the nearest known one.
 
         Example:
-            >>> Config().replace(epochs=0)
+            >>> Config().replace(epochs=-1)
             Traceback (most recent call last):
-            stage3.errors.ConfigError: epochs: 0 is out of range: must be from 1 to 10000
+            stage3.errors.ConfigError: epochs: -1 is out of range: must be from 0 to 10000
         """
         return Config.layered((self.to_dict(), "settings"), (changes, "changes"))
 

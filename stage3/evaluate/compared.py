@@ -13,7 +13,8 @@ from stage3 import metrics
 from stage3.batches.dataset import Dataset
 from stage3.evaluate.items import Items, item_values, pair_values, precision_values, summary
 from stage3.model import embedding, validation
-from stage3.model.baselines import MAIN, share_a_space
+from stage3.model.anchor import share_a_space
+from stage3.model.baselines import MAIN
 from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
 

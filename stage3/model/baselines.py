@@ -113,17 +113,6 @@ def added_to(data: Dataset, embedded: Embedded) -> Added:
     return what_training_added(embedded.panel, frozen, embedded.page_ids, books_of(data, embedded))
 
 
-def share_a_space(config: Config, image_sizes: tuple[int, ...], text_size: int) -> bool:
-    """Whether image and text features come from the two towers of one model, so that they can be compared as they are.
-
-    The two `tiny` backbones share a name and nothing else.
-    """
-    from stage3.features.backbones import SHORT_NAMES
-
-    image, text = (SHORT_NAMES.get(n, ("", n))[1] for n in (config.vision_backbone, config.text_backbone))
-    return image == text != "tiny" and image_sizes == (text_size,)
-
-
 @dataclass(frozen=True)
 class Added:
     """What training added to the frozen features, in same-page R-precision of the same panels.
