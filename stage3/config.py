@@ -58,6 +58,11 @@ def _setting(default: Any, group: str, help: str, **spec: Any) -> Any:
 SPLITS = ("train", "val", "test")  # of books: to learn from, to choose the checkpoint, held out to the end
 TEXT_PARTS = ("dialogue+description", "dialogue", "description")
 PANEL_FORMATS = ("vlm", "ocr", "aligned")
+BOX_ORDERS = ("auto", "yxyx", "xyxy", "xywh", "yxhw")
+BOX_UNIT = (  # a pattern; see `stage3.data.readers.units`
+    r"auto|permille|percent|fraction|pixels|(pixels_of|pixels_within):[1-9]\d{0,5}x[1-9]\d{0,5}"
+    r"|smart_resize(:[1-9]\d{0,8}(-[1-9]\d{0,8})?)?"
+)
 SELECT_BY = (
     "retrieval/mean_r5",
     "retrieval/mean_r1",
@@ -122,7 +127,21 @@ class Config(_ObjectiveSettings):
         resume_free=True,
         pattern="[^=]+=.*",
     )
-    box_order: str = _setting("yxyx", "data", "corner order of vlm boxes", choices=("yxyx", "xyxy"))
+    box_order: str = _setting(
+        "auto",
+        "data",
+        "what the four values of a box are: corners (yxyx, xyxy) or corner and size (xywh, yxhw); auto: as the format "
+        "has it, unless the boxes of many pages contradict it",
+        choices=BOX_ORDERS,
+    )
+    box_unit: str = _setting(
+        "auto",
+        "data",
+        "unit of boxes: permille, percent, fraction, pixels, pixels_of:WxH, pixels_within:WxH, smart_resize, "
+        "smart_resize:MAX or smart_resize:MIN-MAX (pixels as Qwen2.5-VL sees the page); auto: told from how far the "
+        "boxes of many pages reach",
+        pattern=BOX_UNIT,
+    )
     keep_labels: tuple[str, ...] = _setting(("story", "narrative"), "data", "page labels to use, comma-separated")
     max_panels: int = _setting(16, "data", "panels kept per page; the rest is reported", low=1, high=64)
     text_parts: str = _setting(

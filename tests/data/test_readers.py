@@ -490,7 +490,7 @@ def test_settings_win_over_the_yaml(world: World, tmp_path: Path) -> None:
         Config(data=str(root), labels=str(mine), panels=str(tmp_path / "ocr"), panel_format="ocr")
     )
     assert (changed.labels, changed.panels, changed.panel_format) == (mine, tmp_path / "ocr", "ocr")
-    assert changed.box_order == "yxyx"  # the yaml's order describes the yaml's panels
+    assert changed.box_order == "auto"  # the yaml's order describes the yaml's panels
 
 
 @pytest.mark.parametrize(
