@@ -366,7 +366,7 @@ class Config(_ObjectiveSettings):
         merged: dict[str, Any] = {}
         for values, source in layers:
             check_names(values, source)
-            coerced = {k: coerce(FIELDS[k], v) for k, v in values.items()}
+            coerced = {k: coerce(FIELDS[k], v) for k, v in values.items() if not _meant_vlm_alone(k, values)}
             both = coerced.pop("temperature", None)
             _check(FIELDS["temperature"], both)  # under the name that was given
             for name in (o.temperature_setting for o in WITH_TEMPERATURE) if both is not None else ():
@@ -413,6 +413,12 @@ def differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
     """Settings that differ, as {name: (ours, theirs)}."""
     a, b = ours.to_dict(), theirs.to_dict()
     return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
+
+
+def _meant_vlm_alone(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether this is the `box_order` of a whole record that is older than `box_unit`: only vlm boxes had an order."""
+    older = "box_unit" not in values and len(values) > len(FIELDS) // 2
+    return name == "box_order" and older and values.get("panel_format") != "vlm"
 
 
 def check_names(names: Iterable[str], source: str) -> None:

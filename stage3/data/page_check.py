@@ -84,7 +84,7 @@ def listed_pages(config: Config) -> pd.DataFrame:
     if source.labels is not None:
         report = DataReport()
         labels = read_labels(source.labels, config.keep_labels, report)
-        codes = labels.of_pages(manifest.ids, report)
+        codes = labels.of_pages(manifest.ids, report, manifest.books)
         names = np.array([*labels.names, "", ""], dtype=object)  # missing and invalid codes are negative
         frame["label"] = names[np.maximum(codes, -2)]
     return frame

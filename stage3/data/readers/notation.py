@@ -24,6 +24,7 @@ GOOD, ADVANTAGE = 0.06, 0.05  # cost that another notation may have at most, and
 FEW_PAGES, FEW_BOXES = 3, 6  # with fewer the format's own notation stays
 DOUBTFUL, DOUBTFUL_PAGES = 0.15, 5  # cost from which on that is said to be doubtful, on so many pages
 SQUARES = (1024, 896, 768, 672, 640, 512, 448, 384, 336, 224)  # fixed sizes at which models see any image
+SEVERAL = 1.5  # boxes per page: single ones may end anywhere, and fit a resized image by chance
 EDGES, EVEN = 0.1, 0.03  # share of page sides that boxes touch to the pixel in one of these, or else its score
 SIZED = {"xywh": "xyxy", "yxhw": "yxyx"}  # corner and size, and the corners alike
 SLICES, SOME_SLICES = 1.0, 0.3  # how much slimmer panels are where x and y are exchanged; less where the unit was too
@@ -151,8 +152,9 @@ def _candidates(sample: Sample, orders: Sequence[str], unit: str) -> Iterator[No
     if unit == AUTO:
         yield from (Notation(order, scale) for order in orders for scale in SCALES)
         yield from (Notation(order, PIXELS) for order in orders)
-    for order in orders:
-        yield from resized(sample, order, only=unit)
+    if unit == RESIZED or sample.boxes >= SEVERAL * sample.pages:
+        for order in orders:
+            yield from resized(sample, order, only=unit)
     for order in orders if unit == AUTO else ():
         for side in SQUARES:
             square = Notation(order, f"{FIXED}:{side}x{side}")

@@ -48,6 +48,8 @@ ANOMALIES = {
     "link_leaves_folder": "links out of the panels folder: not followed",
     "panel_file_unlisted": "panel files that no listed page uses",
     "panel_file_ambiguous": "ids that match several panel files",
+    "panel_file_by_suffix": "panel files found by the end of their path: are they these pages'?",
+    "label_by_suffix": "labels found by the end of their path",
     "label_unlisted": "labels of pages that are not listed",
     "label_contradiction": "ids labeled twice, differently",
     "label_ambiguous": "ids that match several labels",

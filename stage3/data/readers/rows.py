@@ -21,17 +21,9 @@ from stage3.data.readers.image_files import ImageFinder, duplicate_images
 from stage3.data.readers.jsonfile import Note, PageProblem, read_json, unheard
 from stage3.data.readers.labels import Labels, read_labels, select, skip_many
 from stage3.data.readers.manifest import Manifest, read_manifest
-from stage3.data.readers.names import (
-    AMBIGUOUS,
-    RESOLVED_BY,
-    Listing,
-    NameIndex,
-    Resolution,
-    exact_key,
-    normal_key,
-    resolve,
-)
+from stage3.data.readers.names import Listing, NameIndex, exact_key, normal_key
 from stage3.data.readers.preview import SAMPLE, Preview, notations
+from stage3.data.readers.resolution import AMBIGUOUS, RESOLVED_BY, UNRESOLVED, Resolution, note_suffixes, resolve
 from stage3.data.readers.rules import PageInfo, finish, flatten
 from stage3.data.readers.source import DataSource
 from stage3.data.readers.units import Notation
@@ -50,7 +42,7 @@ class Build:
     report: DataReport
     writer: TableWriter
     manifest: Manifest
-    all_ids: pa.Array  # of the whole manifest, of which `manifest` may be the beginning
+    whole: Manifest  # of which `manifest` may be the beginning
     labels: Labels | None
     codes: np.ndarray  # (N,) label code of each page
     keep: np.ndarray  # (N,) bool, kept by label
@@ -75,7 +67,7 @@ def build(config: Config, source: DataSource, listing: Listing | None, folder: P
     # Labels first: parsing them takes the most memory, and it is free again before the manifest's columns are there.
     labels = None if source.labels is None else read_labels(source.labels, config.keep_labels, report)
     manifest = read_manifest(source.manifest, report, skip_bad_rows=config.skip_bad_rows)
-    all_ids = manifest.ids  # files are matched against all of them: a limit must not change which file is whose
+    whole = manifest  # files are matched against all pages: a limit must not change which file is whose
     if config.limit_pages > len(manifest):
         report.note("limit_beyond_data", f"limit_pages {config.limit_pages}, {len(manifest)} pages listed")
     elif config.limit_pages:
@@ -83,7 +75,7 @@ def build(config: Config, source: DataSource, listing: Listing | None, folder: P
         manifest = manifest.head(config.limit_pages)
     codes, keep = np.zeros(0, np.int32), np.ones(len(manifest), bool)
     if labels is not None:
-        codes = labels.of_pages(manifest.ids, report)
+        codes = labels.of_pages(manifest.ids, report, manifest.books)
         keep = select(labels, codes, manifest.ids, config.keep_labels, report)
     report.facts["labels_file"] = "" if source.labels is None else source.labels.name
     base = source.manifest.resolve().parent
@@ -94,7 +86,7 @@ def build(config: Config, source: DataSource, listing: Listing | None, folder: P
         report,
         writer,
         manifest,
-        all_ids,
+        whole,
         labels,
         codes,
         keep,
@@ -200,10 +192,12 @@ def _size_of(made: Build, finder: ImageFinder, row: int) -> tuple[int, int]:
 def _resolve(made: Build, names: pa.Array) -> Resolution:
     """Find every kept page among the panel files; the others are counted."""
     ids = made.manifest.ids
-    found = resolve(made.all_ids, NameIndex(names), made.report, "panel_file")
+    found = resolve(made.whole.ids, NameIndex(names), made.report, "panel_file", made.whole.books)
     spare = len(names) - int((found.row >= 0).sum())
     found = Resolution(found.row[: len(ids)], found.how[: len(ids)])
     kept_how = found.how[made.keep]
+    kept = Resolution(found.row, np.where(made.keep, found.how, UNRESOLVED))
+    note_suffixes(kept, ids, names, made.report, "panel_file")
     made.report.facts["resolved_by"] = {
         RESOLVED_BY[code]: int(n) for code, n in zip(*np.unique(kept_how, return_counts=True), strict=True)
     }
