@@ -179,7 +179,8 @@ def _by_reading_order(sample: Sample, found: Decision) -> Decision:
     sliced = known and backwards >= forwards and slimmer > (SLICES if found.why == "format" else SOME_SLICES)
     if not sliced and not (along and slimmer > 0):
         return found
-    return Decision(turned, "order of panels" if along else "shape of panels", reach, (found.notation, found.reach))
+    why = "order of panels" if along else "shape of panels"
+    return Decision(turned, why, reach, found.instead or (found.notation, found.reach))
 
 
 def facts(decision: Decision, sample: Sample, listed: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from stage3.data.readers.units import Notation, corners
 MEASURED = 300  # pages, evenly spaced, whose image sizes are looked up where the files give none
 NEAR = 0.02  # share of the page that a box may stick out
 MOST_COMPARED = 64  # boxes of a page that are compared, each with each
+MOST_INSIDE, CRAMMED = 0.5, 0.2  # of a page: share of its boxes inside, and how far they reach at least
+MOST_STRANGERS = 0.3  # of the pages; a source of which more do not fit is written in another notation
 BACK = 0.05  # share of the page from which on a step from panel to panel goes back
 USUAL_SHAPE = 0.68  # width by height of a page of unknown size
 
@@ -28,8 +30,9 @@ class Reach:
         right: on nine pages in ten no box ends behind; bottom likewise.
         outside: share of the boxes that have no area or leave the page by more than 2 %.
         uneven: by how much the margins of a page differ, left from right and top from bottom, on the average.
-        edges: share of the sides, right and bottom, where a box ends on the page's last pixel; 0 where the unit is no
-            pixel.
+        strangers: share of the pages on which most boxes are outside or crammed into a corner; all else is about the
+            other pages.
+        edges: share of pages, across and down, that boxes fill from the first to the last pixel; 0 for small units.
     """
 
     left: float
@@ -38,17 +41,19 @@ class Reach:
     bottom: float
     outside: float
     uneven: float = 0.0
+    strangers: float = 0.0
     edges: float = 0.0
 
     @property
     def cost(self) -> float:
-        """0 where the boxes of all pages together fill a page, and every box lies on its page."""
-        return (abs(self.left + self.right - 1) + abs(self.top + self.bottom - 1)) / 2 + self.outside
+        """0 where the boxes of all pages together fill a page, and every box lies on its page; a few pages may not."""
+        misfit = (abs(self.left + self.right - 1) + abs(self.top + self.bottom - 1)) / 2 + self.outside
+        return misfit if self.strangers <= MOST_STRANGERS else misfit + self.strangers
 
     @property
     def score(self) -> float:
-        """For comparing: the cost, more where margins differ, less where boxes end with their page to the pixel."""
-        return self.cost + self.uneven - 0.05 * self.edges
+        """For comparing: the cost, more where margins differ, less where boxes fill their page to the pixel."""
+        return self.cost + self.uneven + self.strangers - 0.05 * self.edges
 
     def to_dict(self) -> dict[str, float]:
         """Plain numbers for the data report."""
@@ -154,23 +159,35 @@ class Sample:
         if not self.pages:
             return None
         scale = notation.scale(self.sizes)
-        readable = ~np.isnan(scale[:, 0])
-        if not readable.any():
+        if np.isnan(scale[:, 0]).all():
             return None
         x0, y0, x1, y1 = corners(self._flat.T, notation.order)
         sx, sy = scale[self._page].T
         x0, y0, x1, y1 = x0 / sx, y0 / sy, x1 / sx, y1 / sy
         inside = (np.minimum(x0, y0) >= -NEAR) & (np.maximum(x1, y1) <= 1 + NEAR) & (x1 > x0) & (y1 > y0)
-        high = self._extreme(np.maximum, x1, y1)[readable]
-        low = self._extreme(np.minimum, x0, y0)[readable]
-        left, top = np.quantile(low, 0.1, axis=0).tolist()
-        right, bottom = np.quantile(high, 0.9, axis=0).tolist()
-        outside = 1 - float(inside[readable[self._page]].mean())
-        edges = 0.0
-        if scale[readable].min() > 200:
-            edges = float((np.abs(high - 1) * scale[readable] <= 1.01).mean())
-        uneven = float(np.abs(low + high - 1).clip(max=1).mean())
-        return Reach(left, top, right, bottom, outside, uneven, edges)
+        low, high = self._extreme(np.minimum, x0, y0), self._extreme(np.maximum, x1, y1)
+        readable = ~np.isnan(scale[:, 0])
+        fits = readable & (self._share(inside) >= MOST_INSIDE) & (high.max(axis=1) >= CRAMMED)
+        strangers = 1 - float(fits.sum() / readable.sum())
+        if strangers > MOST_STRANGERS:
+            fits = readable
+        left, top = np.quantile(low[fits], 0.1, axis=0).tolist()
+        right, bottom = np.quantile(high[fits], 0.9, axis=0).tolist()
+        return Reach(
+            left,
+            top,
+            right,
+            bottom,
+            outside=1 - float(inside[fits[self._page]].mean()),
+            uneven=float(np.abs(low + high - 1)[fits].clip(max=1).mean()),
+            strangers=strangers,
+            edges=float(filled(low * scale, high * scale, scale)[fits].mean()) if scale[fits].min() > 200 else 0.0,
+        )
+
+    def _share(self, of_boxes: np.ndarray) -> np.ndarray:
+        """(P,) share of each page's boxes of which something is true."""
+        share: np.ndarray = np.bincount(self._page, weights=of_boxes) / np.bincount(self._page)
+        return share
 
     def read_along(self, order: str) -> tuple[int, int]:
         """Pages on which the way from panel to panel goes back more often in y than in x, and more often in x."""
@@ -193,3 +210,9 @@ class Sample:
         w, h = (x1 - x0) / sx * shape[self._page], (y1 - y0) / sy
         sound = (w > 0) & (h > 0)
         return float(np.median(np.abs(np.log(w[sound] / h[sound])))) if sound.any() else np.inf
+
+
+def filled(low: np.ndarray, high: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Whether boxes that begin at `low` and end at `high` fill a page of this size to the pixel; all in pixels."""
+    full: np.ndarray = (np.abs(low) <= 1.01) & (np.abs(high - size) <= 1.01)
+    return full

@@ -196,6 +196,7 @@ def _reach(of: Mapping[str, Any], seen: str = "") -> str:
     where = f"on {seen} they" if seen else "they would"
     across, down = (f"{100 * of[a]:.0f} to {percent(of[b], 0)}" for a, b in (("left", "right"), ("top", "bottom")))
     outside = f", {percent(of['outside'])} of them outside or without area" if of["outside"] > 0 else ""
+    outside += f"; {percent(of['strangers'])} of the pages do not fit" if of["strangers"] > 0 else ""
     return f"{where} reach from {across} of the width and from {down} of the height{outside}"
 
 

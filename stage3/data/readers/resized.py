@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stage3.data.readers.reach import Sample
+from stage3.data.readers.reach import CRAMMED, MOST_STRANGERS, NEAR, Sample, filled
 from stage3.data.readers.units import AUTO, LEAST, MOST, PATCH, RESIZED, WITHIN, Notation
 
 COARSE, FINE = 0.01, 0.001  # relative distance of the numbers that are tried, and of those about the best of them
@@ -78,10 +78,13 @@ def _numbers(value: float, low: float, high: float, step: float, customary: Iter
 
 
 def _misfit(low: np.ndarray, high: np.ndarray, seen: np.ndarray) -> float:
-    """0 where margins are alike; more for pages that are left, less for boxes that end with their page."""
+    """0 where margins are alike; more for boxes that leave their page, less for those that fill it to the pixel."""
     begin, end = low / seen, high / seen
-    together = np.abs(np.quantile(begin, 0.1, axis=0) + np.quantile(end, 0.9, axis=0) - 1).mean()
-    each = np.abs(begin + end - 1).clip(max=1).mean()
-    over = (high > seen + 1.01).any(axis=1).mean()
-    edges = (np.abs(high - seen) <= 1.01).mean()
-    return float((together + each) / 2 + over - 0.1 * edges)
+    fits: np.ndarray = np.all(end <= 1 + NEAR, axis=1) & (end.max(axis=1) >= CRAMMED)
+    strangers = 1 - float(fits.mean())
+    if strangers > MOST_STRANGERS:
+        return 1 + strangers
+    together = np.abs(np.quantile(begin[fits], 0.1, axis=0) + np.quantile(end[fits], 0.9, axis=0) - 1).mean()
+    each = np.abs(begin + end - 1)[fits].mean()
+    over = np.any(high > seen + 1.01, axis=1)[fits].mean()
+    return float((together + each) / 2 + over + strangers - 0.1 * filled(low, high, seen)[fits].mean())
