@@ -125,6 +125,7 @@ def _by_reach(sample: Sample, first: Decision, orders: Sequence[str], unit: str)
     """The notation in which the boxes fill their pages best, where that is clearly another one."""
     sample.measure()
     first = replace(first, reach=sample.reach(first.notation))
+    orders = [order for order in orders if not _turned(sample, order)] or orders
     found = [(n, reach) for n in _candidates(sample, orders, unit) if (reach := sample.reach(n)) is not None]
     good = [(n, reach) for n, reach in found if reach.cost <= GOOD]
     if not good:
@@ -167,7 +168,7 @@ def _by_reading_order(sample: Sample, found: Decision) -> Decision:
     """Exchange x and y, where the panels are read along the wrong axis on many pages, or are all thin slices."""
     turned = Notation(transposed(found.notation.order), found.notation.unit)
     backwards, forwards = sample.read_along(found.notation.order)
-    along = backwards >= TURNED_PAGES + TURNED_TIMES * forwards
+    along = _turned(sample, found.notation.order, TURNED_PAGES)
     if along:
         sample.measure()
     reach = sample.reach(turned)
@@ -181,6 +182,12 @@ def _by_reading_order(sample: Sample, found: Decision) -> Decision:
         return found
     why = "order of panels" if along else "shape of panels"
     return Decision(turned, why, reach, found.instead or (found.notation, found.reach))
+
+
+def _turned(sample: Sample, order: str, pages: int = FEW_PAGES) -> bool:
+    """Whether the panels are read along the wrong axis on so many pages, and more."""
+    backwards, forwards = sample.read_along(order)
+    return backwards >= pages + TURNED_TIMES * forwards
 
 
 def facts(decision: Decision, sample: Sample, listed: int) -> dict[str, Any]:

@@ -87,4 +87,4 @@ def _misfit(low: np.ndarray, high: np.ndarray, seen: np.ndarray) -> float:
     together = np.abs(np.quantile(begin[fits], 0.1, axis=0) + np.quantile(end[fits], 0.9, axis=0) - 1).mean()
     each = np.abs(begin + end - 1)[fits].mean()
     over = np.any(high > seen + 1.01, axis=1)[fits].mean()
-    return float((together + each) / 2 + over + strangers - 0.1 * filled(low, high, seen)[fits].mean())
+    return float((together + each) / 2 + 0.1 * over + strangers - 0.1 * filled(low, high, seen)[fits].mean())
