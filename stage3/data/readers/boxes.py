@@ -171,8 +171,12 @@ def _scale(boxes: list[Corners], notation: Notation, size: Size, page: PageInfo)
 
 
 def _of(notation: Notation, size: Size) -> tuple[float, float]:
-    sx, sy = notation.scale(size).tolist()
-    return sx, sy
+    """`Notation.scale` of one page, for millions of them."""
+    side = SCALES.get(notation.unit)
+    if side is not None:
+        return side, side
+    sx, sy = size if notation.unit == PIXELS else notation.scale(size).tolist()
+    return float(sx), float(sy)
 
 
 def _is_outside(box: Corners, scale: tuple[float, float]) -> bool:
