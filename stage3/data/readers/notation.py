@@ -61,8 +61,9 @@ class Survey:
         >>> boxes = [[0, 0, 322, 490], [322, 0, 644, 490], [0, 490, 644, 980]]
         >>> for _ in range(4):
         ...     survey.add("box_2d", Notation("yxyx", "permille"), boxes, image_size=lambda: (1200, 1800))
-        >>> survey.decide("box_2d").notation
-        Notation(order='xyxy', unit='smart_resize:3136-655360')
+        >>> found = survey.decide("box_2d").notation
+        >>> found.order, found.unit.partition(":")[0], found.scale((1200, 1800)).tolist()
+        ('xyxy', 'smart_resize', [644.0, 980.0])
     """
 
     samples: dict[str, Sample] = field(default_factory=dict)
