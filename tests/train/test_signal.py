@@ -64,12 +64,12 @@ def test_a_pair_alone_has_nothing_to_be_told_from(pairs, refused, tmp_path):
 def test_what_every_batch_defines_is_not_named_and_costs_one_batch(tmp_path, monkeypatch):
     run = synthetic.run(tmp_path / "run")
     trainer = Trainer(run, synthetic.dataset(run.config, books=16))
-    batches = []
+    batches, modes = [], [module.training for module in trainer.model.modules()]
     real = type(trainer.model).forward
     monkeypatch.setattr(type(trainer.model), "forward", lambda *args: batches.append(1) or real(*args))
     assert list(check_signal(trainer)) == []
     assert len(batches) == 1
-    assert trainer.model.training or not any(m.training for m in trainer.model.modules())
+    assert [module.training for module in trainer.model.modules()] == modes
 
 
 def test_a_shuffled_run_without_any_loss_does_not_finish(tmp_path):
