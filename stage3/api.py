@@ -130,7 +130,7 @@ class Run(RunFolder):
 
         Args:
             source: folder with a dataset.yaml.
-            **settings: `panel_format`, `labels`, `remap`, `box_order` or `cache_dir`.
+            **settings: `panel_format`, `labels`, `remap`, `box_order`, `box_unit` or `cache_dir`.
 
         Raises:
             ConfigError, DataError: there is no data, or it cannot be used with this run.

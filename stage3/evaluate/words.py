@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stage3.cli import DASH, counted, number, percent
+from stage3.evaluate.undefined import explained
 
 ROWS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "mean reciprocal rank", "median_rank": "median rank"}
 WAYS = {
@@ -28,8 +29,20 @@ COLLAPSE = {
 
 FROZEN = (
     "frozen, untrained: the features that the model reads, centered on the training panels, and the model before its "
-    "first step; frozen features of image and text can be compared only where both come from one model"
+    "first step"
 )
+WITHIN, SAME_PAGE, RECONSTRUCTION = "among the panels of one page", "same-page R-precision", "reconstruction"
+TITLES = {  # of every metric in the table: the part in which it stands
+    **{
+        f"retrieval/{way}_{row}": title.partition(",")[0].partition(" (")[0]
+        for way, title in WAYS.items()
+        for row in ROWS
+    },
+    **{f"retrieval/within_page_{way}": WITHIN for way in ("i2t", "t2i")},
+    "retrieval/same_page_r_precision": SAME_PAGE,
+    **{f"reconstruction/{name}": RECONSTRUCTION for name in ("skill", "rank_r1")},
+    **{f"collapse/{name}": f"collapse check ({label.partition(' (')[0]})" for name, label in COLLAPSE.items()},
+}
 
 
 def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -49,10 +62,10 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     for way, title in WAYS.items():
         yield title
         yield from (_line(report, f"retrieval/{way}_{row}", f"  {label}") for row, label in ROWS.items())
-    yield "among the panels of one page"
+    yield WITHIN
     yield _line(report, "retrieval/within_page_i2t", "  image → its text first")
     yield _line(report, "retrieval/within_page_t2i", "  text → its image first")
-    yield _line(report, "retrieval/same_page_r_precision", "same-page R-precision")
+    yield _line(report, "retrieval/same_page_r_precision", SAME_PAGE)
     yield _frozen_line(report)
     yield from _reconstruction_lines(report)
     yield ""
@@ -68,6 +81,10 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield report["added"]["sentence"]
     yield ""
+    why = list(explained(report, TITLES))
+    yield from [f"Why there is a {DASH}:"] if why else []
+    for line in why:
+        yield from textwrap.wrap(line, 110, initial_indent="  ", subsequent_indent="    ")
     yield "What is compared:"
     for names, meaning in report["spaces"].items():
         yield from textwrap.wrap(f"{names}: {meaning}", 110, initial_indent="  ", subsequent_indent="    ")
@@ -76,7 +93,7 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reconstruction_lines(report: Mapping[str, Any]) -> Iterator[str]:
-    yield "reconstruction of a panel from its page mates"
+    yield f"{RECONSTRUCTION} of a panel from its page mates"
     if "reconstruction/skill" not in report:
         yield "  not measured: its weight is 0, so its head was not trained"
         return
