@@ -19,9 +19,10 @@ from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
 from stage3.search import __main__ as search_command
 from stage3.search import answers
+from stage3.search.answers import result_frame
 from stage3.search.failures import I2T, T2I, failures, text_crowding
 from stage3.search.index import Index
-from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared, result_frame
+from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared
 
 pytestmark = pytest.mark.slow
 
