@@ -2,8 +2,8 @@
 
 The three ranked lists are fused by reciprocal rank (Cormack, Clarke and Büttcher 2009, with their k = 60): a panel's
 score is the sum of weight / (k + rank) over the lists that hold it. Where panels say all the words, this list weighs 2,
-as much as the two by meaning together, and all panels that say them as typed share its rank 1. So each of these stands
-before every panel that does not say them, whatever the model has learned, and the model orders them.
+as much as the two by meaning together, and all of these share its rank 1. So each of them stands before every panel
+that does not say the words, whatever the model has learned, and the model orders them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Words:
 
 
 def fuse(lists: Mapping[str, Ranked], top: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Rows of the panel table and their scores, best first: those that say the words, then the lower row, win ties.
+    """Rows of the panel table and their scores, best first; ties as in the list of words, then by row.
 
     Args:
         lists: "words", "text" and "image", those that there are.
@@ -56,13 +56,13 @@ def fuse(lists: Mapping[str, Ranked], top: int) -> tuple[np.ndarray[Any, Any], n
         [7, 3]
     """
     rows = np.unique(np.concatenate([np.zeros(0, np.int64), *(rows for rows, _, _ in lists.values())]))
-    scores, silent = np.zeros(len(rows)), np.ones(len(rows), bool)
+    scores, place = np.zeros(len(rows)), np.full(len(rows), len(rows))
     for name, (found, ranks, weight) in lists.items():
         at = np.searchsorted(rows, found)
         scores[at] += weight / (K + ranks)
         if name == "words":
-            silent[at] = False
-    order = np.lexsort((rows, silent, -scores))[:top]
+            place[at] = np.arange(len(found))
+    order = np.lexsort((rows, place, -scores))[:top]
     return rows[order], scores[order]
 
 

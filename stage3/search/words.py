@@ -74,8 +74,8 @@ class Said:
 
     Attributes:
         rows: (n,) int64 rows of the panel table, best first, equal ones in the order of rows.
-        ranks: (n,) int64 from 1; panels that are equally good share one: all that say every word exactly rank 1, those
-            with other forms the rank after them, those that say the same part of the query the last of their ranks.
+        ranks: (n,) int64 from 1. All that say every word share rank 1, in whatever form; those that say the same part
+            of the query share the last of their ranks.
         exact: how many of them, from the first, say all words exactly as typed.
         every: whether they say all words; otherwise no panel does, and these say some, rare words counting more.
         notes: what a reader of the result must know.
@@ -157,8 +157,7 @@ class WordIndex:
         if len(every):
             exact = passing(self._rows("exact", pieces))
             forms = np.setdiff1d(every, exact, assume_unique=True)
-            ranks = np.repeat([1, 1 + len(exact)], [len(exact), len(forms)])
-            return Said(np.concatenate([exact, forms]), ranks, len(exact), True, notes)
+            return Said(np.concatenate([exact, forms]), np.ones(len(every), np.int64), len(exact), True, notes)
         if len(pieces) == 1:
             return Said(_none(), _none(), 0, False, notes)
         return self._some(pieces, passing, notes)
