@@ -195,7 +195,7 @@ def _word_ways(searcher: Searcher) -> list[Way]:
         meant = _ways(searcher.from_words(text), "words", ("image", "text", "panel"))
     except DataError:  # no text backbone on this machine: the list of all ways says so
         meant = []
-    return [Way("Words → all", said, "all"), *meant, Way("Words → said words", said, "words")]
+    return [Way("Words → all", said, "all"), *meant, Way("Words → words", said, "words")]
 
 
 def found(searcher: Searcher, way: Way, top: int, filters: Filters) -> Results:

@@ -33,7 +33,7 @@ def render() -> None:
     if not len(searcher.embedded.rows):
         shell.empty("No panel to search", "The data set of this run has no panel with an image or a text.")
         return
-    shell.heading("Search", "Finds the texts nearest to an image and the images nearest to a text, by cosine.")
+    shell.heading("Search", "Finds panels by what they show, mean or say, in both directions.")
     cards.prepare()
     query.follow_address()
     _search(chosen, searcher)

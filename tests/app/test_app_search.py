@@ -178,7 +178,7 @@ def test_each_card_says_which_ways_found_it_and_the_list_how_many_say_the_words(
         assert 0 < item["bar"] <= 1
     assert f"128 panels searched; {len(says)} panels with all the words." in words(app)
     box = next(s for s in app.selectbox if s.label == "Right list")
-    _, right = lists(checked(box.select("Words → said words").run()))
+    _, right = lists(checked(box.select("Words → words").run()))
     assert rows(right) == says[:10]
     assert {tuple(item["ways"]) for item in right["items"]} == {("word forms",)}
     checked(app.text_input(key="search_words").input("zebra").run())
@@ -206,7 +206,7 @@ def test_without_a_text_backbone_words_are_still_found_and_the_view_says_what_is
     assert len(left["items"]) == 10
     assert "only words are searched, not their meaning" in words(app)
     options = next(s for s in app.selectbox if s.label == "Left list").options
-    assert options == ["Words → all", "Words → said words"]
+    assert options == ["Words → all", "Words → words"]
 
 
 def test_five_megabytes_of_words_are_refused_in_one_box(here):
