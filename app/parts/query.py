@@ -7,6 +7,7 @@ copy of an upload; the file itself and its name are dropped at once) and `search
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,8 @@ def _word_ways(searcher: Searcher) -> list[Way]:
     if text is None:
         return []
     said = Words(text)
+    with suppress(DataError):  # no full-text search here: the lists say so
+        shell.working("Indexing the words", lambda: searcher.words)
     try:
         meant = _ways(searcher.from_words(text), "words", ("image", "text", "panel"))
     except DataError:  # no text backbone on this machine: the list of all ways says so
