@@ -85,9 +85,7 @@ def share_a_space(config: Config, image_sizes: tuple[int, ...], text_size: int) 
     return image == text != "tiny" and image_sizes == (text_size,)
 
 
-def subspaces(
-    dim: int, image_backbones: int, joint: bool = False
-) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+def subspaces(dim: int, image_backbones: int, joint: bool = False) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """Dimensions (first, end) of each image backbone and of the text backbone.
 
     Two towers of one model (`joint`) share all dimensions, so that image and text find each other from the start.

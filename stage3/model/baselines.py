@@ -21,7 +21,6 @@ from torch.nn.functional import normalize
 from stage3 import metrics
 from stage3.batches import IMAGE, TEXT, PanelSet
 from stage3.batches.dataset import Dataset
-from stage3.config import Config
 from stage3.metrics import PairedInterval
 from stage3.model.anchor import FeatureSums, Statistics, sampled
 from stage3.model.embedding import EMBED_PAGES, Embedded
