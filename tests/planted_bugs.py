@@ -627,6 +627,8 @@ BUGS = (
         '        return "" if self.text == placed else',
         "        return self.text if self.text == placed else",
         "tests/data/test_export.py -k coco_by_hand",
+    ),
+    Bug(
         "Search: panels that say the words weigh no more than the others",
         "stage3/search/fusion.py",
         "EVERY_WORD = 2.0",
