@@ -290,9 +290,9 @@ class Run(RunFolder):
             One row per panel found, best first: target, rank, score (cosine, -1 to 1; of "words" and "all" the score
             of reciprocal rank fusion), relation ("true match", "same text", "page mate" or ""), panel (row of the
             panel table), panel_id, page_id, book, page_type, split, order, text, has_image, has_text. Of "words" and
-            "all" also found_by ("words", "word forms", "some words", "text", "image", comma-separated), words_rank,
-            text_rank and image_rank. Panels that say all the words come first. `attrs["notes"]` lists what the result
-            lacks.
+            "all" also found_by ("words", "word forms", "word parts", "some words", "text", "image", comma-separated),
+            words_rank, text_rank and image_rank. Panels that say all the words come first. `attrs["notes"]` lists what
+            the result lacks.
 
         Raises:
             ConfigError: no query, or more than one.

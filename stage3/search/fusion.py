@@ -16,7 +16,8 @@ import numpy as np
 
 from stage3.batches import IMAGE, TEXT
 from stage3.errors import DataError
-from stage3.search.searcher import SPACE_NAMES, Filters, Results, Searcher, checked_words
+from stage3.search.searcher import SPACE_NAMES, WORD_WAYS, Filters, Results, Searcher, checked_words
+from stage3.search.words import Said
 
 WordTarget = Literal["all", "words"]
 WORD_TARGETS: tuple[WordTarget, ...] = ("all", "words")
@@ -92,15 +93,14 @@ def search_words(
     problems: list[str] = []
     parts: list[str] = []
     lists: dict[str, Ranked] = {}
-    exact, every = 0, False
+    said = Said(np.zeros(0, np.int64), np.zeros(0, np.int64))
     try:
         said = searcher.words.find(text, allowed)
     except DataError as error:
         problems.append(f"the words themselves are not looked up: {error}")
     else:
         notes += said.notes if searcher.words.has_text.any() else ["no panel has a text, so no words are looked up"]
-        lists["words"] = (said.rows, said.ranks, EVERY_WORD if said.every else 1.0)
-        exact, every = said.exact, said.every
+        lists["words"] = (said.rows, said.ranks, EVERY_WORD if said.every or said.parts else 1.0)
         parts.append("words in panels' texts")
     if target == "all":
         try:
@@ -125,14 +125,15 @@ def search_words(
         None,
         None,
         "; ".join(parts) + (": fused by reciprocal rank" if len(parts) > 1 else ""),
-        ways=_ways(rows, lists, exact, every),
-        said=None if "words" not in lists else len(lists["words"][0]) if every else 0,
+        ways=_ways(rows, lists, said),
+        said=said.every if "words" in lists else None,
         notes=(*notes, *problems),
     )
 
 
-def _ways(rows: np.ndarray[Any, Any], lists: Mapping[str, Ranked], exact: int, every: bool) -> list[dict[str, int]]:
-    """For each row the ways that found it with its rank there; words are exact, other forms, or some of them."""
+def _ways(rows: np.ndarray[Any, Any], lists: Mapping[str, Ranked], words: Said) -> list[dict[str, int]]:
+    """For each row the ways that found it with its rank there; words are exact, other forms, parts, or some."""
+    ends = np.cumsum([words.exact, words.forms, words.parts])
     places = {name: dict(zip(found.tolist(), range(len(found)), strict=True)) for name, (found, _, _) in lists.items()}
     out = []
     for row in rows.tolist():
@@ -140,7 +141,7 @@ def _ways(rows: np.ndarray[Any, Any], lists: Mapping[str, Ranked], exact: int, e
         for name, place in places.items():
             if row in place:
                 at = place[row]
-                said = "words" if at < exact else "word forms" if every else "some words"
+                said = WORD_WAYS[int(np.searchsorted(ends, at, side="right"))]
                 ways[said if name == "words" else name] = int(lists[name][1][at])
         out.append(ways)
     return out

@@ -45,7 +45,7 @@ SPACE_NAMES = {
     "blend": "blend of an image and a text embedding",
 }
 MAX_WORDS = 2000  # characters of a typed query
-WORD_WAYS = ("words", "word forms", "some words")  # how a panel can say a query
+WORD_WAYS = ("words", "word forms", "word parts", "some words")  # how a panel can say a query
 TEXT_FILTERS = ("any", "with", "without")
 
 
@@ -105,7 +105,8 @@ class Results:
         match_score: its cosine; None likewise.
         compared: which spaces are compared, in words.
         ways: for each result of typed words the ways that found it, with its rank there: "words" (says all of them),
-            "word forms" (other forms of them), "some words", "text" and "image" (by meaning); None otherwise.
+            "word forms" (other forms of them), "word parts" (within longer words), "some words", "text" and "image" (by
+            meaning); None otherwise.
         said: number of panels that say all the words, in any form; None where they were not looked up.
         notes: what a reader of the result must know.
     """

@@ -1,7 +1,8 @@
 """Which panels say a word: a full-text index (SQLite's FTS5) of the dialogue and description of every panel.
 
 Two tables of the index hold the same texts: `exact` finds words as they are typed, `stemmed` also their other forms
-(Porter stems of English words). Case, accents, full-width letters and invisible characters do not matter. In scripts
+(Porter stems of English words). Longer words that hold a typed one come after them: recognized text often has words
+that are glued together. Case, accents, full-width letters and invisible characters do not matter. In scripts
 that are written without spaces (Chinese, Japanese, Thai …), and in Korean, whose words carry endings, each character is
 indexed alone, so that any run of characters is found as a phrase. SQLite's own `trigram` tokenizer cannot find words of
 one or two characters, which is most of such words, and its index was twice as large.
@@ -15,7 +16,7 @@ import re
 import sqlite3
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,11 @@ from stage3.data.table import PanelTable
 from stage3.errors import DataError, StorageError
 from stage3.storage import clear_scratch, make_folder, replacing, sha256
 
-VERSION = 1  # of what is written: a change to `folded` or to the tables raises it
+VERSION = 2  # of what is written: a change to `folded` or to the tables raises it
 MAX_PIECES = 32  # words and phrases of one query that are looked up
+MIN_PART = 4  # characters of a word that is also found within longer ones: "ant" would find "want"
+MAX_PARTED = 4  # words of a query that are found so; each one costs a look at all different words of all texts
+MAX_LONGER = 100  # longer words that one word is found in, the shortest first
 MAX_PARTIAL = 1000  # panels that say only some of the words, best first
 _TOKENS = "unicode61 remove_diacritics 2 categories 'L* M* N* Co'"  # with M*: Indic vowel signs are parts of words
 _TABLES = {"exact": _TOKENS, "stemmed": f"porter {_TOKENS}"}
@@ -74,18 +78,26 @@ class Said:
 
     Attributes:
         rows: (n,) int64 rows of the panel table, best first, equal ones in the order of rows.
-        ranks: (n,) int64 from 1. All that say every word share rank 1, in whatever form; those that say the same part
-            of the query share the last of their ranks.
+        ranks: (n,) int64 from 1. All that say every word share rank 1, in whatever form; those that hold them within
+            longer words, or say the same part of the query, share the last of their ranks.
         exact: how many of them, from the first, say all words exactly as typed.
-        every: whether they say all words; otherwise no panel does, and these say some, rare words counting more.
+        forms: how many come next that say all words, some of them in other forms.
+        parts: how many come next that hold all words, some of them within longer ones. Where all three are 0, no panel
+            holds all words, and these say some, rare words counting more.
         notes: what a reader of the result must know.
     """
 
     rows: np.ndarray[Any, Any]
     ranks: np.ndarray[Any, Any]
-    exact: int
-    every: bool
+    exact: int = 0
+    forms: int = 0
+    parts: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def every(self) -> int:
+        """How many panels say all the words, in whatever form."""
+        return self.exact + self.forms
 
 
 class WordIndex:
@@ -99,8 +111,8 @@ class WordIndex:
         >>> from stage3 import Run
         >>> index = WordIndex(Run.load("data/samples/runs/sample").data.table)
         >>> said = index.find("wizards")
-        >>> said.every, len(said.rows) > 10
-        (True, True)
+        >>> said.exact, said.forms > 10
+        (0, True)
     """
 
     def __init__(self, table: PanelTable, cache: Path | None = None) -> None:
@@ -133,7 +145,7 @@ class WordIndex:
         """
         pieces, notes = parsed(words)
         if not pieces:
-            return Said(_none(), _none(), 0, False, ("the query has no letter or digit to look up", *notes))
+            return Said(_none(), _none(), notes=("the query has no letter or digit to look up", *notes))
         with self._lock:
             try:
                 return self._find(pieces, allowed, notes)
@@ -149,18 +161,32 @@ class WordIndex:
         def passing(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             return rows if allowed is None else rows[allowed[rows]]
 
-        every = self._rows("stemmed", pieces)
         quoted = [piece for piece in pieces if piece.quoted]
-        if len(every) and quoted:
-            every = np.intersect1d(every, self._rows("exact", quoted), assume_unique=True)
-        every = passing(every)
-        if len(every):
-            exact = passing(self._rows("exact", pieces))
-            forms = np.setdiff1d(every, exact, assume_unique=True)
-            return Said(np.concatenate([exact, forms]), np.ones(len(every), np.int64), len(exact), True, notes)
-        if len(pieces) == 1:
-            return Said(_none(), _none(), 0, False, notes)
+        as_quoted = self._rows("exact", quoted) if quoted else None
+
+        def stemmed(longer: Mapping[Piece, Sequence[str]]) -> np.ndarray[Any, Any]:
+            rows = self._rows("stemmed", pieces, longer)
+            return passing(rows if as_quoted is None else np.intersect1d(rows, as_quoted, assume_unique=True))
+
+        every = stemmed({})
+        exact = passing(self._rows("exact", pieces)) if len(every) else _none()
+        forms = np.setdiff1d(every, exact, assume_unique=True)
+        longer = self._longer(pieces)
+        parts = np.setdiff1d(stemmed(longer), every, assume_unique=True) if longer else _none()
+        found = np.concatenate([exact, forms, parts])
+        if len(found) or len(pieces) == 1:
+            ranks = np.repeat([1, len(found)], [len(every), len(parts)])
+            return Said(found, ranks, len(exact), len(forms), len(parts), notes)
         return self._some(pieces, passing, notes)
+
+    def _longer(self, pieces: Sequence[Piece]) -> dict[Piece, list[str]]:
+        """For each word that may be a part of longer ones, these; nothing for queries of many words."""
+        words = [p for p in pieces if not p.quoted and p.text.isalnum() and len(p.text) >= MIN_PART]
+        if len(words) > MAX_PARTED:
+            return {}
+        query = "SELECT term FROM vocabulary WHERE instr(term, ?) AND term != ? ORDER BY length(term), term LIMIT ?"
+        found = {p: [t for (t,) in self._connection.execute(query, (p.text, p.text, MAX_LONGER))] for p in words}
+        return {piece: longer for piece, longer in found.items() if longer}
 
     def _some(self, pieces: Sequence[Piece], passing: Any, notes: tuple[str, ...]) -> Said:
         """Panels that say some of the words, by the summed rarity (inverse document frequency) of what they say."""
@@ -173,11 +199,14 @@ class WordIndex:
         order = np.argsort(-weights, kind="stable")
         best = -weights[order]
         ranks = np.searchsorted(best, best, side="right")  # the last of equals: what many say tells little
-        return Said(rows[order[:MAX_PARTIAL]], ranks[:MAX_PARTIAL], 0, False, notes)
+        return Said(rows[order[:MAX_PARTIAL]], ranks[:MAX_PARTIAL], notes=notes)
 
-    def _rows(self, table: str, pieces: Iterable[Piece]) -> np.ndarray[Any, Any]:
-        """(n,) int64 rows, ascending, of the panels that say all the pieces."""
-        match = " AND ".join(f'"{piece.text}"' for piece in pieces)
+    def _rows(
+        self, table: str, pieces: Iterable[Piece], longer: Mapping[Piece, Sequence[str]] | None = None
+    ) -> np.ndarray[Any, Any]:
+        """(n,) int64 rows, ascending, of the panels that say all the pieces, or in a piece's place a longer word."""
+        choices = [[f'"{text}"' for text in (piece.text, *(longer or {}).get(piece, ()))] for piece in pieces]
+        match = " AND ".join(f"({' OR '.join(texts)})" for texts in choices)
         # One long string: a Python object per row would take four times as long.
         query = f"SELECT group_concat(rowid) FROM {table} WHERE {table} MATCH ?"
         found: str | None = self._connection.execute(query, (match,)).fetchone()[0]
@@ -216,6 +245,7 @@ class WordIndex:
             return None
         try:
             known = connection.execute("SELECT key FROM about").fetchone() == (self._key,)
+            connection.execute("SELECT term FROM vocabulary LIMIT 1").fetchone()
             for table in _TABLES:
                 connection.execute(f"SELECT rowid FROM {table} WHERE {table} MATCH 'a' LIMIT 1").fetchone()
         except sqlite3.Error:
@@ -252,6 +282,9 @@ class WordIndex:
             rows = self._folded_rows()
             connection.executemany(f"INSERT INTO {table} (rowid, dialogue, description) VALUES (?, ?, ?)", rows)
             connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
+        connection.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, exact, row)")
+        connection.execute("CREATE TABLE vocabulary AS SELECT term FROM temp.terms")
+        connection.execute("DROP TABLE temp.terms")
         connection.execute("CREATE TABLE about (key TEXT)")
         connection.execute("INSERT INTO about VALUES (?)", (self._key,))
         connection.execute("COMMIT")

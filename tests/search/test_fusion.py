@@ -87,9 +87,12 @@ def texts_of(n: int) -> list[str]:
     return out
 
 
+MADE = synthetic.table(books=12, pages=4, boxless=0.0, textless=0.0)
+
+
 def made_searcher(texts: list[str] | None = None, seed: int = 1) -> Searcher:
     """A searcher with an untrained model, whose encoder knows nothing of the words."""
-    base = synthetic.table(books=12, pages=4, boxless=0.0, textless=0.0)
+    base = MADE
     texts = texts if texts is not None else texts_of(len(base))
     panels = base.panels.assign(dialogue=[t if i % 2 else "" for i, t in enumerate(texts)])
     panels["description"] = ["" if i % 2 else t for i, t in enumerate(texts)]
@@ -156,6 +159,14 @@ def test_the_scores_and_ranks_are_those_of_the_three_searches(searcher):
                 expected += 2 / (60 + rank)
         assert score == pytest.approx(expected, rel=1e-12)
         assert [name for name in lists if row in lists[name]] == [name for name in ways if name in lists]
+
+
+def test_word_parts_are_said_and_come_before_meaning_where_no_panel_says_the_word():
+    searcher = made_searcher(["Thegreatoakland" if i in (21, 44) else "line" for i in range(len(MADE))])
+    found = search_words(searcher, "oakland", top=5)
+    assert set(found.rows[:2].tolist()) == {21, 44}
+    assert [next(iter(ways)) for ways in found.ways[:2]] == ["word parts"] * 2
+    assert found.said == 0
 
 
 def test_filters_hold_for_every_way(searcher):
@@ -227,7 +238,7 @@ def test_without_full_text_search_only_meaning_is_searched_and_that_is_said(monk
 
 
 def test_comics_without_any_text_are_searched_by_image_alone_and_that_is_said():
-    searcher = made_searcher([""] * len(synthetic.table(books=12, pages=4, boxless=0.0, textless=0.0)))
+    searcher = made_searcher([""] * len(MADE))
     found = search_words(searcher, "pumpkin")
     assert {name for ways in found.ways for name in ways} == {"image"}
     assert found.notes == ("no panel has a text, so no words are looked up",)

@@ -101,6 +101,33 @@ def test_without_a_panel_that_says_all_words_rare_words_come_first_and_equal_one
     assert said.ranks.tolist() == [1, 2, 3, 6, 6, 6]
 
 
+def test_a_word_within_longer_ones_is_found_after_all_that_say_it():
+    index = WordIndex(
+        table_of(
+            (
+                ("pumpkinstars", ""),  # glued by a text recognizer
+                ("a pumpkin", ""),
+                ("THEGREATPUMPKIN of the mill", ""),
+                ("pumpkins", "mill"),
+                ("an ant", ""),
+                ("want", "windmills"),
+                ("", "pumpkin windmills"),
+            )
+        )
+    )
+    said = index.find("pumpkin")
+    assert said.rows.tolist() == [1, 6, 3, 0, 2]
+    assert (said.exact, said.forms, said.parts) == (2, 1, 2)
+    assert said.ranks.tolist() == [1, 1, 1, 5, 5]
+    assert index.find('"pumpkin"').rows.tolist() == [1, 6]  # exactly so
+    assert index.find("ant").rows.tolist() == [4]  # too short
+    both = index.find("mill pumpkin")
+    assert (both.rows.tolist(), both.exact, both.forms, both.parts) == ([3, 2, 6], 0, 1, 2)
+    alone = index.find("great mill")
+    assert (alone.rows.tolist(), alone.every, alone.parts) == ([2], 0, 1)
+    assert index.find("great mill pumpkin of zebra lamp").parts == 0
+
+
 def test_only_allowed_panels_are_found_and_a_filter_can_leave_only_partial_ones(index):
     allowed = np.ones(len(TEXTS), bool)
     allowed[[3, 0]] = False
