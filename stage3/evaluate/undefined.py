@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from stage3.batches import IMAGE, TEXT
 from stage3.cli import counted
 from stage3.evaluate.items import Items
+from stage3.evaluate.words import COLUMNS
 from stage3.model.embedding import Embedded
 
-COLUMNS = ("value", "interval", "frozen", "untrained", "chance")
 NO_PAIR_OF_TOWERS = "image and text features come from two models, so they cannot be compared with each other"
 OF_THE_MODEL = "the fused panel embedding is the model's: frozen features of one modality have no such counterpart"
 NO_HEAD = "only a model has a head that reconstructs panels"
@@ -118,21 +118,3 @@ def _why_no_baseline(name: str, joint: bool) -> str:
         return NO_HEAD
     between = name.startswith("retrieval/") and not name.endswith("same_page_r_precision")
     return NO_PAIR_OF_TOWERS if not joint and (between or name == "collapse/alignment") else ""
-
-
-def explained(report: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
-    """One line for each reason: the columns and parts of the table in which it leaves a dash.
-
-    Args:
-        report: with its `undefined`.
-        titles: by metric, the part of the table where it stands; metrics that stand nowhere are passed over.
-    """
-    reasons: dict[str, dict[str, dict[str, None]]] = {}
-    for name in (n for n in titles if n in report["undefined"]):
-        for column, reason in report["undefined"][name].items():
-            reasons.setdefault(reason, {}).setdefault(titles[name], {})[column] = None
-    for reason, parts in reasons.items():
-        where: dict[tuple[str, ...], list[str]] = {}
-        for title, columns_of in parts.items():
-            where.setdefault(tuple(c for c in COLUMNS if c in columns_of), []).append(title)
-        yield "; ".join(f"{', '.join(columns)} of {', '.join(of)}" for columns, of in where.items()) + f": {reason}"

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stage3.cli import DASH, counted, number, percent
-from stage3.evaluate.undefined import explained
 
 ROWS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "mean reciprocal rank", "median_rank": "median rank"}
 WAYS = {
@@ -27,6 +26,7 @@ COLLAPSE = {
     "alignment": "alignment (lower: closer pairs)",
 }
 
+COLUMNS = ("value", "interval", "frozen", "untrained", "chance")  # in which a number may not be defined
 FROZEN = (
     "frozen, untrained: the features that the model reads, centered on the training panels, and the model before its "
     "first step"
@@ -81,7 +81,7 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield report["added"]["sentence"]
     yield ""
-    why = list(explained(report, TITLES))
+    why = list(_why_dashes(report))
     yield from [f"Why there is a {DASH}:"] if why else []
     for line in why:
         yield from textwrap.wrap(line, 110, initial_indent="  ", subsequent_indent="    ")
@@ -90,6 +90,19 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield from textwrap.wrap(f"{names}: {meaning}", 110, initial_indent="  ", subsequent_indent="    ")
     yield from textwrap.wrap(FROZEN, 110, initial_indent="  ", subsequent_indent="    ")
     yield f"next: python -m stage3.diagnose --run {report['run']}"
+
+
+def _why_dashes(report: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each reason why a number is not defined: the columns and parts of the table where it is so."""
+    reasons: dict[str, dict[str, dict[str, None]]] = {}
+    for name in (n for n in TITLES if n in report["undefined"]):
+        for column, reason in report["undefined"][name].items():
+            reasons.setdefault(reason, {}).setdefault(TITLES[name], {})[column] = None
+    for reason, parts in reasons.items():
+        where: dict[tuple[str, ...], list[str]] = {}
+        for title, columns_of in parts.items():
+            where.setdefault(tuple(c for c in COLUMNS if c in columns_of), []).append(title)
+        yield "; ".join(f"{', '.join(columns)} of {', '.join(of)}" for columns, of in where.items()) + f": {reason}"
 
 
 def _reconstruction_lines(report: Mapping[str, Any]) -> Iterator[str]:

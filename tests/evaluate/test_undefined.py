@@ -10,8 +10,7 @@ from stage3.batches.dataset import Dataset
 from stage3.cli import DASH
 from stage3.data.splits import TEST, TRAIN
 from stage3.evaluate import evaluation_report, report_lines
-from stage3.evaluate.undefined import COLUMNS
-from stage3.evaluate.words import TITLES
+from stage3.evaluate.words import COLUMNS, TITLES
 from stage3.storage import to_json
 from stage3.train.trainer import Trainer
 from tests import synthetic
