@@ -144,6 +144,10 @@ def test_unit_and_order_are_told_from_how_far_boxes_reach(case: str, tmp_path: P
     assert not fact["doubtful"]
     own = Notation("yxyx", "permille") if style == "vlm" else Notation("xywh", "pixels")
     assert (fact["why"] == "format") == ("instead_of" not in fact) == (Notation(order, unit) == own)
+    assert table.report.counts["box_notation"] == int(fact["why"] != "format")
+    if fact["why"] == "order of panels":
+        assert fact["turned"][0] >= 6 + 3 * fact["turned"][1]
+        assert f"back across on {fact['turned'][0]} pages, and less often on {fact['turned'][1]}" in said(table)
     if "instead_of" in fact:
         assert f"read as {own.unit}, {own.order} they would reach" in said(table)
         assert "Override it with --box_unit and --box_order" in said(table)

@@ -43,6 +43,8 @@ class Decision:
         reach: how far the boxes reach in it; None without boxes.
         instead: the notation that the boxes contradict, and how far they would reach in it.
         doubtful: no notation explains the boxes.
+        turned: pages on which the panels are listed along the other axis, and along this one, before x and y were
+            exchanged for that.
     """
 
     notation: Notation
@@ -50,6 +52,7 @@ class Decision:
     reach: Reach | None = None
     instead: tuple[Notation, Reach] | None = None
     doubtful: bool = False
+    turned: tuple[int, int] | None = None
 
 
 @dataclass
@@ -182,7 +185,8 @@ def _by_reading_order(sample: Sample, found: Decision) -> Decision:
     if not sliced and not (along and slimmer > 0):
         return found
     why = "order of panels" if along else "shape of panels"
-    return Decision(turned, why, reach, found.instead or (found.notation, found.reach))
+    seen = (backwards, forwards) if along else None
+    return Decision(turned, why, reach, found.instead or (found.notation, found.reach), turned=seen)
 
 
 def _turned(sample: Sample, order: str, pages: int = FEW_PAGES) -> bool:
@@ -200,6 +204,8 @@ def facts(decision: Decision, sample: Sample, listed: int) -> dict[str, Any]:
     if decision.instead is not None:
         notation, reach = decision.instead
         known["instead_of"] = {"order": notation.order, "unit": notation.unit, **reach.to_dict()}
+    if decision.turned is not None:
+        known["turned"] = list(decision.turned)
     if decision.notation.needs_size and decision.notation.unit != PIXELS and (size := sample.common_size()):
         seen = [round(v) for v in decision.notation.scale(size).tolist()]
         known["example"] = {"page": [round(v) for v in size], "seen": seen}

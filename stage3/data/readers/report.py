@@ -11,6 +11,11 @@ from stage3.data.table import DataReport
 BAR = 40  # characters of the longest bar
 MANY_TALL = 20  # panels; fewer say nothing about the whole
 MOST_BOOKS = 5  # named with their page counts
+TOLD_FROM = {  # by `why` of a decision
+    "reach": "how far they reach",
+    "order of panels": "the order of the panels",
+    "shape of panels": "the shape of the panels, which would all be thin slices",
+}
 SHOWN = 3  # first paths shown of each reason
 
 REASONS = {
@@ -62,6 +67,7 @@ ANOMALIES = {
     "box_no_area": "boxes without area: refused",
     "box_thin": "boxes under 2 pixels on a side: refused",
     "boxes_rescaled": "pages whose boxes are in another unit than their source's, a mixture: rescaled",
+    "box_notation": "fields whose boxes have another unit or order than their format: read so, see above",
     "box_unit_doubtful": "fields whose boxes fit no unit: look at a page, then set --box_unit or --box_order",
     "page_size_missing": "pages whose size was taken from the image",
     "page_shape_differs": "panel files for a page of another shape than the image (rotated?)",
@@ -179,10 +185,15 @@ def _boxes(report: DataReport) -> Iterable[str]:
         yield f"Boxes ({name}) are read as {of['unit']}, {of['order']}: {_reach(of, seen)}."
         if "instead_of" in of:
             was = of["instead_of"]
-            why = {"reach": "how far they reach", "order of panels": "the order in which panels are listed"}
             yield (
-                f"  This was told from {why.get(of['why'], 'the shape of panels')}: read as {was['unit']}, "
+                f"  This was told from {TOLD_FROM[of['why']]}: read as {was['unit']}, "
                 f"{was['order']} {_reach(was)}. Override it with --box_unit and --box_order."
+            )
+        if "turned" in of:
+            up, across = of["turned"]
+            yield (
+                "  Read like that, the way from panel to panel would go back up more often than back across on "
+                f"{counted(up, 'page')}, and less often on {across:,}."
             )
         if "example" in of:
             (w, h), (x, y) = of["example"]["page"], of["example"]["seen"]

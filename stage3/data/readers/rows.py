@@ -177,6 +177,8 @@ def _decide(made: Build, pages: Iterable[tuple[int, Callable[[Note], Any]]], lis
     made.no_text, made.notations = known["no_text"], notations(known)
     made.report.facts.update(known)
     for name, of in known["boxes"].items():
+        if of["why"] not in ("format", "setting"):
+            made.report.note("box_notation", f"{made.source.panels}: {name}: {of['unit']}, {of['order']}")
         if of["doubtful"]:
             made.report.note("box_unit_doubtful", f"{made.source.panels}: {name}")
 
