@@ -59,10 +59,12 @@ pd.set_option("display.max_colwidth", 90)
 workshop = tempfile.TemporaryDirectory()
 WORK = Path(workshop.name)
 
-# the original trainer's weights and settings, in a smaller model that is validated and saved only at the end
+# The original trainer's weights and settings, in a smaller model that is validated and saved only at the start and the
+# end. It begins at random weights, as the original did; the package's own models begin at the frozen features.
 BASE = {"contrastive_weight": 1.0, "reconstruction_weight": 0.5, "alignment_weight": 0.3, "leave_one_out": False}
 BASE |= {"dim": 64, "epochs": 4, "batch_pages": 16, "lr": 3e-3, "dropout": 0.1, "feature_noise": 0.0}
-BASE |= {"gate_hidden": 128, "validate_every": 1000, "checkpoint_every": 1000}
+BASE |= {"gate_hidden": 128, "validate_every": 1000, "checkpoint_every": 1000, "form": "plain", "lr_panels": 0}
+BASE |= {"not_below_start": False}  # a faulty model is looked at, however bad it is
 data = stage3.Dataset.load("data/samples", cache_dir=str(WORK / "cache"), progress=False)
 number = itertools.count(1)
 

@@ -289,6 +289,12 @@ class Config(_ObjectiveSettings):
         high=1.0,
         before=0.0,
     )
+    not_below_start: bool = _setting(
+        True,
+        "run",
+        "no checkpoint is the best whose same-page R-precision on validation books is below that of the start",
+        before=False,
+    )
     validate_every: int = _setting(1, "run", "epochs between validations", low=1)
     checkpoint_every: int = _setting(
         1, "run", "epochs between checkpoints; one is also written at every stop", low=1, resume_free=True

@@ -22,6 +22,7 @@ ORIGINAL: dict[str, Any] = {
     "lr_panels": 0,
     "select_by": "retrieval/mean_r5",
     "select_margin": 0.0,
+    "not_below_start": False,
 }
 """The original trainer's weights, temperatures, dropout and gate, a model that begins at random weights as its own did,
 and the learning rate, batch size and choice of the checkpoint used here; written into every command, whatever the

@@ -67,8 +67,13 @@ class Anchor(nn.Module):
         self.directions.copy_(other.directions)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """(M, S) features to (M, D) with a root mean square of 1; a feature that equals the center gives 0."""
+        """(M, S) features to (M, D) with a root mean square of 1.
+
+        A feature that equals the center has no direction, and gets the diagonal of the subspace: an embedding of 0 has
+        no cosine with anything.
+        """
         mapped = normalize(feature - self.center, dim=1) @ self.directions
+        mapped = torch.where(mapped.any(dim=1, keepdim=True), mapped, torch.ones_like(mapped))
         inside = normalize(mapped, dim=1) * math.sqrt(self.dim)
         first, end = self.dims
         return nn.functional.pad(inside, (first, self.dim - end))

@@ -294,7 +294,7 @@ class Trainer:
         """Make this step the best if it is about as good as any before and not below the start.
 
         A later step wins within the margin, as its learning rate is lower: that much of a difference on a few
-        validation books is noise. No step wins whose same-page R-precision is below that of the start.
+        validation books is noise. Unless `not_below_start` is off, none wins whose same-page R-precision is below that of the start.
         """
         metric, value = self._choosing(row)
         if metric in LOWER_IS_BETTER:
@@ -302,7 +302,7 @@ class Trainer:
         else:
             reached = value
         same_page = float(row.get(baselines.MAIN, math.nan))
-        if step == 0:
+        if step == 0 and self.config.not_below_start:
             self.floor = same_page
         self.validations_since_best += 1
         if not math.isfinite(value) or same_page < self.floor:  # False where either is not measured

@@ -107,7 +107,8 @@ def made_searcher(texts: list[str] | None = None, seed: int = 1) -> Searcher:
     config = Config.from_mapping({**synthetic.SMALL, "dim": 16})
     split = np.arange(len(table.pages)) % 3
     data = Dataset(table, features, split)
-    model = Stage3.initialized(EncoderSpec.of(config, features.image_sizes, features.text_dim), config, seed=1).eval()
+    spec = EncoderSpec.of(config, features.image_sizes, features.text_dim)
+    model = synthetic.under_way(Stage3.initialized(spec, config, seed=1)).eval()
     searcher = Searcher(data, model, embedding.embed(model, data.panel_set, data.pages("all")))
     searcher._backbones["text"] = Encoder()
     return searcher

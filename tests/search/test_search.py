@@ -127,7 +127,7 @@ def searcher() -> Searcher:
 
     config = Config.from_mapping(run_config)
     spec = EncoderSpec.of(config, data.features.image_sizes, data.features.text_dim)
-    model = Stage3.initialized(spec, config, seed=1).eval()
+    model = synthetic.under_way(Stage3.initialized(spec, config, seed=1)).eval()
     return Searcher(data, model, embedding.embed(model, data.panel_set, data.pages("all")))
 
 

@@ -62,6 +62,12 @@ def test_the_latest_within_the_margin_of_the_highest_wins(tmp_path, monkeypatch,
     assert run.best().value == values[epoch]
 
 
+def test_what_is_below_the_start_may_be_the_best_where_that_is_asked_for(tmp_path, monkeypatch):
+    rows = [{SAME_PAGE: s, R5: r} for s, r in ((0.2, 0.1), (0.1, 0.3), (0.05, 0.2))]
+    run, n, _ = trained(tmp_path, monkeypatch, rows, select_by=R5, not_below_start=False)
+    assert (run.best().step, run.best().value) == (n, 0.3)
+
+
 def test_another_metric_chooses_among_those_that_are_not_below_the_start(tmp_path, monkeypatch):
     rows = [{SAME_PAGE: s, R5: r} for s, r in ((0.2, 0.0), (0.2, 0.1), (0.19, 0.9), (0.25, 0.05))]
     run, n, _ = trained(tmp_path, monkeypatch, rows, select_by=R5, select_margin=0.0)
