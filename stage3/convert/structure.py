@@ -172,10 +172,12 @@ def _learned(
     """The file's learned tensors under the names of `EarlierEncoder`."""
     import torch
 
-    pairs = {f"image.{i}.{ours}": f"{p}adaptation.{n}" for i, p in enumerate(inside) for n, ours in ADAPTER.items()}
+    pairs = {
+        f"vision.adapters.{i}.{ours}": f"{p}adaptation.{n}" for i, p in enumerate(inside) for n, ours in ADAPTER.items()
+    }
     if len(inside) > 1:
-        pairs |= {"mix": "vision.attention.0"} if fusion == "attention" else {}
-        pairs |= {f"mix.{n}": f"vision.gate.{n}" for n in (0, 2)} if fusion == "gate" else {}
+        pairs |= {"vision.mix": "vision.attention.0"} if fusion == "attention" else {}
+        pairs |= {f"vision.mix.{n}": f"vision.gate.{n}" for n in (0, 2)} if fusion == "gate" else {}
     pairs |= {"text": "text.proj"} | {f"norms.{i}": f"fusion.norm_{name}" for i, name in enumerate(NORMS)}
     pairs |= {f"gate.{n}": f"fusion.gate.{n}" for n in (0, 2)}
     out = {f"{ours}.{part}": weights[f"{name}.{part}"] for ours, name in pairs.items() for part in ("weight", "bias")}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ class Tower:
         names: of each, its name in the file.
         config: of transformers' model.
         size: of its feature.
+        spell: the name in the file that a tensor of transformers' model would have.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Tower:
     names: dict[str, str]
     config: Any
     size: int
+    spell: Callable[[str], str]
 
 
 def siglip(weights: Mapping[str, Tensor], prefix: str, heads: int) -> Tower:
@@ -68,10 +70,12 @@ def siglip(weights: Mapping[str, Tensor], prefix: str, heads: int) -> Tower:
         patch_size=patch.shape[2],
         architectures=["SiglipVisionModel"],
     )
-    return Tower("siglip", {ours: weights[name] for ours, name in names.items()}, names, config, width)
+    four = "vision_model." if any(name.startswith(f"{prefix}vision_model.") for name in names.values()) else ""
+    own = {ours: weights[name] for ours, name in names.items()}
+    return Tower("siglip", own, names, config, width, lambda ours: f"{prefix}{four}{ours}")
 
 
-RESNET_NAMES = (  # of timm, and of transformers
+RESNET_NAMES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (  # of timm, and of transformers
     (r"conv1\.", lambda m: "embedder.embedder.convolution."),
     (r"bn1\.", lambda m: "embedder.embedder.normalization."),
     (r"layer(\d)\.(\d+)\.conv(\d)\.", lambda m: _layer(m, f"layer.{int(m[3]) - 1}.convolution.")),
@@ -100,7 +104,8 @@ def resnet(weights: Mapping[str, Tensor], prefix: str) -> Tower:
         layer_type="bottleneck",
         architectures=["ResNetModel"],
     )
-    return Tower("resnet", {ours: weights[n] for ours, n in names.items()}, names, config, config.hidden_sizes[-1])
+    tensors = {ours: weights[name] for ours, name in names.items()}
+    return Tower("resnet", tensors, names, config, config.hidden_sizes[-1], lambda ours: prefix + _as_in_timm(ours))
 
 
 def _renamed(name: str) -> str:
@@ -108,6 +113,18 @@ def _renamed(name: str) -> str:
         if match := re.match(pattern, name):
             return ours(match) + name[match.end() :]
     return name
+
+
+def _as_in_timm(ours: str) -> str:
+    """The inverse of `_renamed`, for messages."""
+    kinds = {"convolution": ("conv", 0), "normalization": ("bn", 1)}
+    if match := re.fullmatch(r"embedder\.embedder\.(\w+)\.(\w+)", ours):
+        return f"{kinds[match[1]][0]}1.{match[2]}"
+    match = re.fullmatch(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:layer\.(\d)|shortcut)\.(\w+)\.(\w+)", ours)
+    assert match, ours
+    word, place = kinds[match[4]]
+    inner = f"downsample.{place}" if match[3] is None else f"{word}{int(match[3]) + 1}"
+    return f"layer{int(match[1]) + 1}.{match[2]}.{inner}.{match[5]}"
 
 
 def text(weights: Mapping[str, Tensor], prefix: str, heads: int, tokenizer: Path) -> Tower:
@@ -130,7 +147,8 @@ def text(weights: Mapping[str, Tensor], prefix: str, heads: int, tokenizer: Path
         type_vocab_size=kinds.shape[0],
         architectures=["BertModel"],
     )
-    return Tower("text", {ours: weights[name] for ours, name in names.items()}, names, config, width)
+    own = {ours: weights[name] for ours, name in names.items()}
+    return Tower("text", own, names, config, width, lambda ours: prefix + ours)
 
 
 def _tensor(weights: Mapping[str, Tensor], names: Mapping[str, str], name: str, prefix: str, ndim: int) -> Tensor:
@@ -179,8 +197,8 @@ def problems(tower: Tower) -> list[str]:
             model = ResNetModel(tower.config)
         else:
             pooler = any(name.startswith("pooler.") for name in tower.weights)  # nothing reads it
-            model = BertModel(tower.config, add_pooling_layer=pooler)  # type: ignore[no-untyped-call]
-    expected = {tower.names.get(name, name): t for name, t in model.state_dict().items() if not ignored(name)}
+            model = BertModel(tower.config, add_pooling_layer=pooler)
+    expected = {tower.names.get(n) or tower.spell(n): t for n, t in model.state_dict().items() if not ignored(n)}
     return tensor_differences(expected, {tower.names[ours]: t for ours, t in tower.weights.items()})
 
 

@@ -1,8 +1,8 @@
 """The encoder of a checkpoint of the original trainer, as `stage3.convert` rebuilds it. It embeds, and never trains.
 
 It differs from `encoder.PanelEncoder` throughout: the text is projected by one linear layer, the layout by three
-without norms (the file's batch norms are folded into them), both gates use GELU, nothing is normalized after the fusion,
-and an absent modality is a constant that enters the gate and the residual mean of always three parts.
+without norms (the file's batch norms are folded into them), both gates use GELU, nothing is normalized after the
+fusion, and an absent modality is a constant that enters the gate and the residual mean of always three parts.
 
 V panels, D embedding size.
 """
@@ -20,20 +20,13 @@ from stage3.model.anchor import Anchor
 from stage3.model.encoder import EncoderSpec, PanelEmbeddings
 
 
-class EarlierEncoder(nn.Module):
-    """Image, text and layout features of panels to one embedding each, as the original trainer's model gave them.
-
-    `absent` (3, D) are the parts of a panel without image, text and layout: what the original model gave for a black
-    image after normalization, for an empty text and for a layout of zeros.
-    """
-
-    absent: Tensor
+class EarlierVision(nn.Module):
+    """One embedding from one or two image backbones, weighted by a softmax."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.spec = spec
-        d, n = spec.dim, len(spec.image_sizes)
-        self.image = nn.ModuleList(_adapter(size, d) for size in spec.image_sizes)
+        self.sizes, d, n = list(spec.image_sizes), spec.dim, len(spec.image_sizes)
+        self.adapters = nn.ModuleList(_adapter(size, d) for size in self.sizes)
         self.mix: nn.Module = nn.Identity()
         if n > 1 and spec.visual_fusion == "attention":
             self.mix = nn.Linear(n * d, n)
@@ -41,6 +34,31 @@ class EarlierEncoder(nn.Module):
             self.mix = nn.Sequential(nn.Linear(n * d, d), nn.GELU(), nn.Linear(d, n))
         elif n > 1:
             raise ConfigError(f"visual_fusion: {spec.visual_fusion!r} was never trained by the original trainer")
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(M, sum of sizes) to (M, D)."""
+        split = torch.split(feature, self.sizes, dim=1)
+        parts = torch.stack([adapter(x) for adapter, x in zip(self.adapters, split, strict=True)], dim=1)  # (M, n, D)
+        if len(self.sizes) == 1:
+            return parts[:, 0]
+        weights: Tensor = self.mix(parts.flatten(1)).softmax(dim=1)  # (M, n)
+        return (parts * weights[:, :, None]).sum(dim=1)
+
+
+class EarlierEncoder(nn.Module):
+    """Image, text and layout features of panels to one embedding each, as the original trainer's model gave them.
+
+    `absent` (3, D) are the parts of a panel without image, text and layout: what the original model gave for an
+    image of zeros, for an empty text and for a layout of zeros.
+    """
+
+    absent: Tensor
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        d = spec.dim
+        self.vision = EarlierVision(spec)
         self.text = nn.Linear(spec.text_size, d)
         hidden = spec.layout_hidden
         self.layout = nn.Sequential(
@@ -58,7 +76,7 @@ class EarlierEncoder(nn.Module):
 
     def forward(self, batch: PanelBatch) -> PanelEmbeddings:
         """Embed the panels of a batch; what an absent modality's features hold changes nothing."""
-        encoders: tuple[Callable[[Tensor], Tensor], ...] = (self.encode_image, self.text, self.layout)
+        encoders: tuple[Callable[[Tensor], Tensor], ...] = (self.vision, self.text, self.layout)
         features = (batch.image, batch.text, batch.layout)
         parts = torch.stack([self.absent[i].expand(len(batch), -1) for i in range(3)], dim=1).clone()  # (V, 3, D)
         for i, (encoder, values) in enumerate(zip(encoders, features, strict=True)):
@@ -67,15 +85,6 @@ class EarlierEncoder(nn.Module):
         panel, gate = self.fuse(parts, batch.present)
         shown = parts * batch.present[:, :, None]
         return PanelEmbeddings(panel, shown[:, IMAGE], shown[:, TEXT], gate)
-
-    def encode_image(self, feature: Tensor) -> Tensor:
-        """(M, sum of sizes) to (M, D)."""
-        split = torch.split(feature, list(self.spec.image_sizes), dim=1)
-        parts = torch.stack([adapter(x) for adapter, x in zip(self.image, split, strict=True)], dim=1)  # (M, n, D)
-        if len(self.image) == 1:
-            return parts[:, 0]
-        weights: Tensor = self.mix(parts.flatten(1)).softmax(dim=1)  # (M, n)
-        return (parts * weights[:, :, None]).sum(dim=1)
 
     def fuse(self, parts: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Gate-weighted sum over the modalities present, plus a residual mean over all three.
@@ -95,7 +104,7 @@ class EarlierEncoder(nn.Module):
     @torch.no_grad()
     def set_absent(self, image: Tensor, text: Tensor) -> None:
         """Set `absent` from the features (sum of sizes,) of a black image and (text size,) of an empty text."""
-        self.absent[IMAGE] = self.encode_image(image[None])[0]
+        self.absent[IMAGE] = self.vision(image[None])[0]
         self.absent[TEXT] = self.text(text[None])[0]
         self.absent[LAYOUT] = self.layout(torch.zeros(1, 7))[0]
 
