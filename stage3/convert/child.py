@@ -113,16 +113,17 @@ def facts_of(loaded: Mapping[str, Any]) -> dict[str, float]:
     return {n: v for n, v in given.items() if isinstance(v, int | float) and math.isfinite(v) and abs(v) < 2**53}
 
 
-def convert(path: Path, out: Path) -> None:
-    """Read the file and write its tensors; Refused says what is wrong with it."""
+def read(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """The tensors of a file, float32 or int64, and the numbers that it says of its training.
+
+    Raises:
+        Refused: it is no checkpoint.
+    """
     import pickle
 
     import torch
-    from safetensors.torch import save_file
 
-    torch.set_num_threads(1)  # the limits allow no other
     size = path.stat().st_size
-    confine(size)
     check_archive(path, size)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -136,8 +137,19 @@ def convert(path: Path, out: Path) -> None:
     weights = weights_of(loaded)
     check_tensors(weights, size)
     plain = {n: (t.detach().float() if t.is_floating_point() else t).clone().contiguous() for n, t in weights.items()}
-    save_file(plain, out / "weights.safetensors")
-    (out / "facts.json").write_text(json.dumps(facts_of(loaded)), encoding="utf-8")
+    return plain, facts_of(loaded)
+
+
+def convert(path: Path, out: Path) -> None:
+    """Read the file within limits and write what it holds; Refused says what is wrong with it."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.set_num_threads(1)  # the limits allow no other
+    confine(path.stat().st_size)
+    weights, facts = read(path)
+    save_file(weights, out / "weights.safetensors")
+    (out / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def main(argv: list[str]) -> int:
