@@ -85,12 +85,26 @@ def manifest(found: dict[str, Any]) -> list[Line]:
     return [(f"manifest of {found['pages']:,} rows, first load and again", shown, "≤ 1 GB")]
 
 
+def panels(found: dict[str, dict[str, float]]) -> list[Line]:
+    """One line per style of synthetic pages."""
+    return [
+        (
+            f"panels found, {style}",
+            f"F1 {page['f1_5']:.2f} at .5, {page['f1_8']:.2f} at .8; "
+            f"{1000 * page['cpu_s'] / page['pages']:.0f} ms of CPU per page",
+            "≤ 50 ms",
+        )
+        for style, page in found.items()
+    ]
+
+
 BENCHMARKS = {
     "step": Benchmark((), ("--small",), step),
     "losses": Benchmark((), ("--panels", "512", "--dim", "64", "--repeats", "1"), losses),
     "images": Benchmark((), ("--repeats", "2"), images),
     "search": Benchmark((), ("--rows", "2000", "--dim", "64"), search),
     "manifest": Benchmark((), ("--pages", "2000", "--files", "20"), manifest),
+    "panels": Benchmark((), ("--books", "1"), panels),
 }
 
 

@@ -3,9 +3,9 @@
     python -m benchmarks.real --manifest comics/manifest.csv --panels comics/ocr --panel_format ocr --labels labels.json
     python -m benchmarks.real --data data/samples --splits 3 --lr 0.003
 
-Every setting of `stage3.train` can be given. Books are split anew for each of `--splits` splits; the seed of the weights
-is the split's number. All rows are measured on test books, which take no part in training or in choosing the checkpoint.
-Intervals are bootstrap intervals over the splits.
+Every setting of `stage3.train` can be given. Books are split anew for each of `--splits` splits; the seed of the
+weights is the split's number. All rows are measured on test books, which take no part in training or in choosing the
+checkpoint. Intervals are bootstrap intervals over the splits.
 """
 
 from __future__ import annotations

@@ -538,7 +538,7 @@ full_experiment("S3")
 # ## The whole review
 #
 # **Which findings show on these comics?** Here are the main comparisons of the full experiment, by verdict.
-# E1 to E9 are further experiments:
+# E1 to E10 are further experiments:
 
 # %%
 if ROWS.empty:

@@ -3,6 +3,8 @@ from .api import check_data as check_data
 from .api import convert_checkpoint as convert_checkpoint
 from .api import diagnose_store as diagnose_store
 from .api import draw_samples as draw_samples
+from .api import export_panels as export_panels
+from .api import import_comics as import_comics
 from .api import list_runs as list_runs
 from .api import open_store as open_store
 from .api import run_experiments as run_experiments

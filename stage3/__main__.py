@@ -11,7 +11,7 @@ from stage3.config import nearest
 from stage3.errors import ConfigError
 
 COMMANDS = {
-    "data": "check a data set: what is used, what is not, and why",
+    "data": "import comics, export panels, or check a data set: what is used, what is not, and why",
     "train": "train a run, or resume a stopped one",
     "evaluate": "retrieval and reconstruction metrics, with intervals and chance levels",
     "diagnose": "check whether the embeddings of a run or of a store have collapsed",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from stage3.batches import Dataset
+    from stage3.data.exporters import Exported
+    from stage3.data.importers import Summary as ImportSummary
     from stage3.embed.stage4 import Store
     from stage3.samples import Summary
     from stage3.search import Filters, Searcher
@@ -498,6 +500,88 @@ def check_data(source: Path | str | Config, *, refresh: bool = False, **settings
     return check(base.replace(**settings), refresh=refresh)
 
 
+def import_comics(
+    sources: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    panels: str = "find",
+    format: str = "",
+    images: Path | str | None = None,
+    panel_classes: Sequence[str] = (),
+    right_to_left: bool | None = None,
+    tell: Tell = _quiet,
+    **options: Any,
+) -> ImportSummary:
+    """Comics in any format of the field as a data set folder: `python -m stage3.data import`.
+
+    The same call adds what is new, and goes on where it was interrupted; panel files that were changed by hand stay.
+
+    Args:
+        sources: CBZ and ZIP archives, folders of images, annotation files; see `docs/import.md`.
+        out: the data set folder; new, or made by an earlier import.
+        panels: "find", "none" (a page is one panel), or the folder or id of a learned detector; for pages without
+            boxes.
+        format: the format, where a source could be in several.
+        images: where the images lie, if not beside their annotations.
+        panel_classes: names of the classes that are panels, where they are called neither panel nor frame.
+        right_to_left: direction of reading; None leaves it to the source.
+        tell: takes each line about what is recognized.
+        **options: `min_score`, `min_confidence` (0 to 1) or `box_size` (width, height).
+
+    Returns:
+        `pages` of the data set, `new` and `kept`, how many `panels`, `left_out` by reason, and `lines()` that say so.
+
+    Raises:
+        ConfigError: an unknown format or detector, or a number out of range.
+        DataError: a source is missing, not recognized or in several formats, or nothing could be imported.
+        StorageError: the folder cannot be written, or another import writes it.
+
+    Example:
+        >>> import tempfile
+        >>> made = import_comics("data/samples/images/book000", tempfile.mkdtemp() + "/mine", panels="none")
+        >>> len(made.pages), made.panels
+        (8, 8)
+    """
+    from stage3.data.importers import import_comics as run_import
+
+    return run_import(
+        sources,
+        out,
+        panels=panels,
+        format=format,
+        images=images,
+        panel_classes=panel_classes,
+        right_to_left=right_to_left,
+        tell=tell,
+        **options,
+    )
+
+
+def export_panels(source: Path | str | Config, out: Path | str, format: str) -> Exported:
+    """The panels of a data set for other tools: `python -m stage3.data export`.
+
+    Args:
+        source: folder with a dataset.yaml, or settings that name the data.
+        out: the file, or for acbf the folder of one CBZ per book.
+        format: "coco", "kumiko", "cvat" or "acbf".
+
+    Returns:
+        `files`, how many `pages` and `panels` are in them, and `left_out`.
+
+    Raises:
+        ConfigError, DataError: an unknown format, no data set, or no page of it has an image.
+        StorageError: it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> export_panels("data/samples", tempfile.mkdtemp() + "/samples.json", "coco").pages
+        640
+    """
+    from stage3.data.exporters import export_panels as run_export
+
+    return run_export(source, out, format)
+
+
 def diagnose_store(path: Path | str) -> Diagnosis:
     """Have the embeddings of a Zarr store collapsed? `python -m stage3.diagnose --embeddings`.
 
@@ -686,6 +770,8 @@ __all__ = [
     "convert_checkpoint",
     "diagnose_store",
     "draw_samples",
+    "export_panels",
+    "import_comics",
     "list_runs",
     "open_store",
     "run_experiments",

@@ -243,8 +243,9 @@ class Config(_ObjectiveSettings):
     sampler: str = _setting(
         "guaranteed",
         "training",
-        "guaranteed: every batch has multi-panel pages and text pairs; shuffled: random order",
-        choices=("guaranteed", "shuffled"),
+        "guaranteed: every batch has multi-panel pages and text pairs; shuffled: random order; book: every batch is of "
+        "one book",
+        choices=("guaranteed", "shuffled", "book"),
     )
     min_multi_pages: int = _setting(2, "training", "multi-panel pages per batch, where feasible", low=0, high=4096)
     min_text_pairs: int = _setting(
@@ -305,7 +306,12 @@ class Config(_ObjectiveSettings):
     identical_text_negatives: bool = _setting(
         False, "ablations", "treat panels with identical text as negatives of each other"
     )
-    residual_leak: bool = _setting(False, "ablations", "let absent modalities into the fusion's residual mean")
+    residual_leak: bool = _setting(
+        False, "ablations", "encode absent modalities (zero image, empty text) and let them into gate and residual mean"
+    )
+    batch_means: bool = _setting(
+        False, "ablations", "average losses over batches, one without a signal as zero, not over active panels"
+    )
     clip_scope: str = _setting(
         "all", "ablations", "which parameters gradient clipping covers", choices=("all", "encoder", "separate", "none")
     )
@@ -402,8 +408,10 @@ class Config(_ObjectiveSettings):
     @classmethod
     def recorded(cls, path: Path) -> Config:
         """Read what a run recorded of its settings; one that it does not name is what it was before it existed."""
-        return cls.layered(({n: spec_of(n).before for n in FIELDS if spec_of(n).before is not None}, "earlier versions"),
-                           (read_yaml(path), str(path)))
+        return cls.layered(
+            ({n: spec_of(n).before for n in FIELDS if spec_of(n).before is not None}, "earlier versions"),
+            (read_yaml(path), str(path)),
+        )
 
     def to_yaml(self) -> str:
         """All settings as YAML, one per line.

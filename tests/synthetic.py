@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.data.splits import split_books
 from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.features import FeatureSet
+from stage3.model.anchor import FeatureSums
+from stage3.model.objectives import Stage3
 from stage3.runs import RunFolder
 
 SMALL = {
@@ -79,3 +82,23 @@ def run(path: Path, **settings: object) -> RunFolder:
     return RunFolder.create(
         path, Config.from_mapping({**SMALL, "val_fraction": 0.25, "test_fraction": 0.25, **settings})
     )
+
+
+def under_way(model: Stage3) -> Stage3:
+    """The model as if some training lay behind it: anchors of random features, and what is learned has strength."""
+    draw = torch.Generator().manual_seed(5)
+    encoder = model.encoder
+    for anchor in encoder.anchors:
+        size = len(anchor.center)
+        feature = torch.randn(4 * size, size, generator=draw)
+        sums = FeatureSums([size])
+        sums.add(feature)
+        sums.add_centered(feature)
+        anchor.fit(sums.statistics()[0], draw)
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if name.endswith(".strength"):
+                parameter.fill_(0.7)
+            elif name.startswith("gate.") or ".mix." in name:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
+    return model

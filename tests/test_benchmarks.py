@@ -2,9 +2,11 @@
 
 import importlib
 
+import numpy as np
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, END, HEAD, START, as_rows, main, measure, updated
+from benchmarks.panels import Score, add, matched, overlaps
 from tests.planted_bugs import ROOT
 
 pytestmark = pytest.mark.slow
@@ -56,8 +58,22 @@ def test_every_script_imports_what_there_is(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["images", "search", "manifest"])
+@pytest.mark.parametrize("name", ["images", "search", "manifest", "panels"])
 def test_a_script_prints_what_the_table_reads(name):
     lines = measure(name, quick=True)
     assert lines
     assert all(len(line) == 3 and all(line) for line in lines)
+
+
+def test_boxes_are_matched_one_to_one_with_the_best_partner_first():
+    true = np.array([[0.0, 0, 10, 10], [20, 0, 10, 10]])
+    found = np.array([[1.0, 0, 10, 10], [0, 0, 10, 10], [20, 0, 10, 5]])
+    assert np.allclose(overlaps(found, true), [[9 / 11, 0], [1, 0], [0, 0.5]])
+    assert matched(found, true, 0.8) == 1
+    assert matched(found, true, 0.5) == 2
+    assert matched(found[:0], true, 0.5) == 0
+    score = Score()
+    add(score, found, true)
+    add(score, true[::-1], true)
+    assert (score.pages, score.true, score.found, score.right_5, score.right_8, score.exact) == (2, 4, 5, 4, 3, 1)
+    assert score.f1(score.right_5) == pytest.approx(8 / 9)

@@ -200,6 +200,9 @@ COMMAND = re.compile(
 )
 
 
+ACTIONS = re.compile(r"\s+(import|export)\b")  # of `stage3.data`: each has a help of its own
+
+
 def commands() -> list[tuple[str, str, str]]:
     """(document, module, rest of the line) of every command that the documents name, but for what history names."""
     found = []
@@ -225,10 +228,10 @@ def test_every_command_that_is_named_exists():
 
 
 @cache
-def options(module: str) -> set[str]:
-    """Long options in a module's help, and words that it takes."""
+def options(module: str, *action: str) -> set[str]:
+    """Long options in the help of a module, or of one of its actions."""
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], capture_output=True, encoding="utf-8", cwd=ROOT, check=True
+        [sys.executable, "-m", module, *action, "--help"], capture_output=True, encoding="utf-8", cwd=ROOT, check=True
     )
     return {name.replace("-", "_") for name in re.findall(r"--([a-z][\w-]*)", done.stdout)}
 
@@ -237,7 +240,9 @@ def test_every_option_that_is_shown_is_in_the_help_of_its_command():
     shown = 0
     for document, module, rest in commands():
         for option in re.findall(r"--([a-z][\w-]*)", rest.split("|")[0]):
-            assert option.replace("-", "_") in options(module), f"{document}: python -m {module} --{option}"
+            action = ACTIONS.match(rest) if module == "stage3.data" else None
+            known = options(module, *(action.groups() if action else ()))
+            assert option.replace("-", "_") in known, f"{document}: python -m {module} --{option}"
             shown += 1
     assert shown > 15
 
@@ -245,7 +250,10 @@ def test_every_option_that_is_shown_is_in_the_help_of_its_command():
 def test_settings_that_stand_alone_exist():
     """`--setting` without a command before it, in backticks."""
     known = set().union(
-        *(options(f"stage3.{name}") for name in COMMANDS), options("tools.release"), options("benchmarks")
+        *(options(f"stage3.{name}") for name in COMMANDS),
+        *(options("stage3.data", action) for action in ("import", "export")),
+        options("tools.release"),
+        options("benchmarks"),
     )
     for path in DOCUMENTS:
         for line in lines_of(path) if path != HISTORY else ():

@@ -77,6 +77,7 @@ CHANGES = {
     "log_epsilon": 0.5,
     "identical_text_negatives": True,
     "residual_leak": True,
+    "batch_means": True,
     "clip_scope": "none",
     "checkpoint_every": 2,
     "checkpoint_steps": 1,

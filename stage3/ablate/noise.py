@@ -36,7 +36,7 @@ def repeat_validation(run: RunFolder, data: Dataset, repeats: int = REPEATS) -> 
     pages = data.pages("val")
     batches = fixed_batches(pages, run.config.batch_pages, run.config.seed)
     totals: dict[str, list[list[float]]] = {cause: [] for cause in CAUSES}
-    for checkpoint in run.checkpoints():
+    for checkpoint in (c for c in run.checkpoints() if c.step > 0):  # an epoch lies behind each
         model = run.model(checkpoint.step)
         for cause, switches in CAUSES.items():
             model.config = run.config.replace(**switches)

@@ -1,7 +1,7 @@
 """Packed batches of whole pages, cut from a data set: no padding row exists anywhere.
 
-Beside this file: `batch` is what the encoder reads, `sampler` decides which pages share a batch, and `dataset` joins a
-panel table, its features and its split by book.
+Beside this file: `batch` is what the encoder reads, `sampler` and `by_book` decide which pages share a batch, and
+`dataset` joins a panel table, its features and its split by book.
 """
 
 from stage3.batches.batch import (
@@ -15,6 +15,7 @@ from stage3.batches.batch import (
     generator,
     seeded,
 )
+from stage3.batches.by_book import BookSampler, sampler_of
 from stage3.batches.dataset import Dataset
 from stage3.batches.sampler import PageSampler, fixed_batches, steps_from
 
@@ -22,6 +23,7 @@ __all__ = [
     "IMAGE",
     "LAYOUT",
     "TEXT",
+    "BookSampler",
     "Dataset",
     "Features",
     "PageSampler",
@@ -30,6 +32,7 @@ __all__ = [
     "derived_seed",
     "fixed_batches",
     "generator",
+    "sampler_of",
     "seeded",
     "steps_from",
 ]

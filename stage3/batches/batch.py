@@ -106,10 +106,15 @@ class PanelSet:
         return cls(features, layout, present, page_of_panel, first, count)
 
     @property
-    def usable_pages(self) -> np.ndarray:
-        """(P,) bool: pages with at least one panel that has a modality (an image may have failed to decode)."""
+    def usable_count(self) -> np.ndarray:
+        """(P,) panels of each page that have a modality (an image may have failed to decode): those of a batch."""
         some = self.present.any(axis=1)
-        return np.bincount(self.page_of_panel[some], minlength=len(self.first)) > 0
+        return np.bincount(self.page_of_panel[some], minlength=len(self.first)).astype(np.int64)
+
+    @property
+    def usable_pages(self) -> np.ndarray:
+        """(P,) bool: pages with at least one panel that has a modality."""
+        return self.usable_count > 0
 
     @property
     def pairs(self) -> np.ndarray:

@@ -136,6 +136,17 @@ def page_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tu
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
+def bytes_size(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
+    """(width, height) in pixels of an upright image, from the first bytes of its file.
+
+    Raises:
+        ImageProblem: as `page_size`, also where the header goes on behind these bytes.
+    """
+    image = _opened(io.BytesIO(data), "the image", max_megapixels)
+    width, height = image.size
+    return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
 def header_pixels(file: BinaryIO, path: Path | str) -> int:
     """Pixels of an open image by its header, however many; 0 where that does not read: decoding will say why."""
     file.seek(0)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from stage3.features.backbones import TextBackbone, VisionBackbone, resolve_text
 from stage3.features.build import EXAMPLES, extract_crops, extract_texts
 from stage3.features.store import SUFFIX, Array, VectorStore, write_segment
 from stage3.storage import sha256
+
+if TYPE_CHECKING:
+    import torch
 
 IN_MEMORY_BYTES = 256 * 2**20  # smaller sets are read into memory whole: gathering from there is quickest
 
@@ -275,6 +278,24 @@ def load_or_build(
         _matrix([text_store], text_places),
         StoreKeys(crop_ids, text_ids, flags, tuple(_stem(p) for p in vision.parts), _stem(text)),
     )
+
+
+def absent_features(config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of an image that is 0 everywhere after preprocessing, (Di,), and of an empty text, (Dt,).
+
+    The original trainer encoded these where a panel has no image or no text; the ablation `residual_leak` does.
+
+    Raises:
+        ConfigError, DataError: a backbone is unknown or not on this machine.
+    """
+    import torch
+    from PIL import Image
+
+    device, root = usable_device(config.device), Path(config.cache_dir) / "features"
+    vision = resolve_vision(config.vision_backbone, device, config.precision, config.crop_fit, root)
+    text = resolve_text(config.text_backbone, device, config.precision, root)
+    blanks = [(part, Image.new("RGB", (part.short_side, part.short_side), part.zero_color)) for part in vision.parts]
+    return torch.cat([part.encode([blank])[0] for part, blank in blanks]), text.encode([""])[0]
 
 
 def export(features: FeatureSet, folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def subspaces(dim: int, image_backbones: int) -> tuple[list[tuple[int, int]], tu
     """
     images = max(image_backbones, min(round(IMAGE_SHARE * dim), dim - 1))
     edges = [images * i // image_backbones for i in range(image_backbones + 1)]
-    return list(zip(edges, edges[1:], strict=False)), (images, dim)
+    return list(pairwise(edges)), (images, dim)
 
 
 def directions(statistics: Statistics, k: int, generator: torch.Generator) -> Tensor:
@@ -88,20 +89,23 @@ def directions(statistics: Statistics, k: int, generator: torch.Generator) -> Te
     that inner products keep their expectation: a new series lies mostly outside of what few training panels span.
     """
     size = len(statistics.center)
-    order = torch.linalg.eigh(statistics.covariance.double())[1].flip(1)  # (S, S), leading direction first
+    order: Tensor = torch.linalg.eigh(statistics.covariance.double())[1].flip(1)  # (S, S), leading direction first
     if k >= size:
         turned = _orthogonal(k, size, generator)  # spread evenly over the K dimensions
-        return (order @ turned.T).float()
+        rotated: Tensor = (order @ turned.T).float()
+        return rotated
     leading = min(k // 2, statistics.panels // PANELS_PER_DIRECTION)
     rest = order[:, leading:]
     spread = rest @ _orthogonal(rest.shape[1], k - leading, generator)
     longer = math.sqrt(rest.shape[1] / (k - leading))
-    return torch.cat([order[:, :leading], spread * longer], dim=1).float()
+    found: Tensor = torch.cat([order[:, :leading], spread * longer], dim=1).float()
+    return found
 
 
 def _orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """(rows, columns) float64 with random orthonormal columns."""
-    q, _ = torch.linalg.qr(torch.randn(rows, columns, generator=generator, dtype=torch.float64))
+    drawn = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    q: Tensor = torch.linalg.qr(drawn)[0]
     return q
 
 

@@ -224,6 +224,9 @@ def zero_last(module: nn.Module) -> None:
 class PanelEncoder(nn.Module):
     """Image, text and layout features of panels to one embedding each."""
 
+    absent_image: Tensor  # the ablation `residual_leak` alone has these two
+    absent_text: Tensor
+
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -244,15 +247,25 @@ class PanelEncoder(nn.Module):
         self.panel_norm: nn.Module = nn.LayerNorm(d) if spec.panel_norm else nn.Identity()
         if spec.form == ANCHORED:
             zero_last(self.gate)  # uniform over what is present
-            nn.init.constant_(self.norms[LAYOUT].weight, LAYOUT_GAIN)
+            nn.init.constant_(self.norms[LAYOUT].get_parameter("weight"), LAYOUT_GAIN)
+        if spec.residual_leak:
+            self.register_buffer("absent_image", torch.zeros(sum(spec.image_sizes)))
+            self.register_buffer("absent_text", torch.zeros(spec.text_size))
 
     @property
     def anchors(self) -> list[Anchor]:
         """Of each image backbone, then of the text backbone; empty for a plain model."""
         return [a.anchor for a in (*self.vision.adapters, self.text) if isinstance(a, AnchoredAdapter)]
 
+    def leak(self, absent_image: Tensor, absent_text: Tensor) -> None:
+        """Ablation `residual_leak`: the features (Di,), (Dt,) that stand for an absent image and an absent text."""
+        self.absent_image.copy_(absent_image)
+        self.absent_text.copy_(absent_text)
+
     def forward(self, batch: PanelBatch) -> PanelEmbeddings:
         """Embed the panels of a batch; what an absent modality's features hold changes nothing, bit for bit."""
+        if self.spec.residual_leak:
+            return self._forward_leaking(batch)
         present = self._shown(batch.present)
         parts = [
             _encode_present(self.vision, batch.image, present[:, IMAGE], self.spec.dim),
@@ -274,8 +287,23 @@ class PanelEncoder(nn.Module):
         shown[:, LAYOUT] &= keep
         return shown
 
+    def _forward_leaking(self, batch: PanelBatch) -> PanelEmbeddings:
+        """As the original trainer: what is absent is encoded too, as an image of zeros, an empty text, a zero layout.
+
+        It enters the gate's input and the residual mean; only the gate's weights leave it out.
+        """
+        present = self._shown(batch.present)
+        image, text, layout = (present[:, [m]] for m in (IMAGE, TEXT, LAYOUT))
+        parts = [
+            self.vision(torch.where(image, batch.image, self.absent_image)),
+            self.text(torch.where(text, batch.text, self.absent_text)),
+            self.layout(torch.where(layout, batch.layout, 0.0)),
+        ]
+        panel, gate = self.fuse(parts, present)
+        return PanelEmbeddings(panel, parts[IMAGE] * image, parts[TEXT] * text, gate)
+
     def fuse(self, parts: list[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
-        """Gate-weighted sum plus a residual mean, both over the modalities present.
+        """Gate-weighted sum plus a residual mean, both over the modalities present (but for the leak, see above).
 
         Args:
             parts: three (V, D) embeddings, 0 where absent.
@@ -285,13 +313,11 @@ class PanelEncoder(nn.Module):
             (V, D) panel embeddings and (V, 3) gate weights.
         """
         normed = torch.stack([norm(p) for norm, p in zip(self.norms, parts, strict=True)], dim=1)  # (V, 3, D)
-        shown = normed * present[:, :, None]  # a norm's bias must not speak for what is absent
+        seen = torch.ones_like(present) if self.spec.residual_leak else present
+        shown = normed * seen[:, :, None]  # a norm's bias must not speak for what is absent
         logits = self.gate(torch.cat([shown.flatten(1), present.to(shown.dtype)], dim=1)).float()
         gate = logits.masked_fill(~present, -torch.inf).softmax(dim=1)
-        if self.spec.residual_leak:
-            residual = normed.mean(dim=1)
-        else:
-            residual = shown.sum(dim=1) / present.sum(dim=1, keepdim=True)
+        residual = shown.sum(dim=1) / seen.sum(dim=1, keepdim=True)
         fused = (shown * gate[:, :, None]).sum(dim=1) + self.residual_weight * residual
         return self.panel_norm(fused), gate
 

@@ -56,8 +56,13 @@ class Step:
         return any(bool(self.losses[t].valid.any()) for t in TERMS if t in self.losses)
 
 
-def sums(step: Step) -> dict[str, tuple[float, int]]:
-    """(sum, count) over active panels of each loss: what adds up over batches, unlike their means."""
+def sums(step: Step, *, by_batch: bool = False) -> dict[str, tuple[float, int]]:
+    """(sum, count) over active panels of each loss: what adds up over batches, unlike their means.
+
+    With `by_batch`, the ablation `batch_means`, a batch counts once, with its mean, which is 0 where none is active.
+    """
+    if by_batch:
+        return {name: (float(loss.mean.detach()), 1) for name, loss in step.losses.items()}
     return {name: (float(loss.value.detach().sum()), loss.count) for name, loss in step.losses.items()}
 
 
@@ -143,8 +148,9 @@ class Stage3(nn.Module):
     def before_training(self) -> Stage3:
         """The model that this one was before its first step, in eval mode on the CPU."""
         model = self.untrained(self.encoder.spec, self.config, [])
-        for anchor, ours in zip(model.encoder.anchors, self.encoder.anchors, strict=True):
-            anchor.load_state_dict(ours.state_dict())
+        ours = dict(self.named_buffers())  # anchors: fixed, and made of data
+        for name, buffer in model.named_buffers():
+            buffer.copy_(ours[name])
         return model.eval()
 
     @property

@@ -30,6 +30,7 @@ def validate(
     """Losses over fixed batches, averaged over active panels: the same weights give the same numbers, always.
 
     The two `validation_*` ablation settings bring back the original trainer's noise; only then is `noise_seed` used.
+    With the ablation `batch_means` losses are averaged over batches.
 
     Returns:
         `loss/*`, `weighted/*` and `active/*` as in metrics.jsonl; a term of weight 0 is absent.
@@ -42,7 +43,7 @@ def validate(
         for i, pages in enumerate(batches):
             draw = generator(noise_seed, "validation mask", i) if mask else None
             step = model(panel_set.batch(pages).to(device), draw)
-            for name, (value, count) in sums(step).items():
+            for name, (value, count) in sums(step, by_batch=model.config.batch_means).items():
                 total[name][0] += value
                 total[name][1] += count
             for name, n in step.counts.items():

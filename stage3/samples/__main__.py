@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stage3.cli import Parser, counted, progress, run
 from stage3.errors import StorageError
+from stage3.samples.styles import STYLES
 from stage3.samples.writer import FORMATS, Summary, draw_books
 
 EXAMPLES = (
@@ -19,12 +20,18 @@ EXAMPLES = (
 def parser() -> Parser:
     """The command line."""
     about = "Draw synthetic comic books with panel boxes, texts, labels and ground-truth facts into a new folder."
-    p = Parser("samples", about, EXAMPLES, usage="OUT --books N --seed S [--pages P] [--format png|webp] [--json]")
+    p = Parser(
+        "samples",
+        about,
+        EXAMPLES,
+        usage="OUT --books N --seed S [--pages P] [--format png|webp] [--style STYLE] [--json]",
+    )
     p.add_argument("out", metavar="OUT", type=Path, help="folder to write to; must be new or empty")
     p.add_argument("--books", type=int, required=True, metavar="N", help="number of books, from 1")
     p.add_argument("--seed", type=int, required=True, metavar="S", help="from 0; the same seed draws the same books")
     p.add_argument("--pages", type=int, default=8, metavar="P", help="pages per book, cover included; default 8")
     p.add_argument("--format", default="png", choices=FORMATS, help="lossless image format; default png")
+    p.add_argument("--style", default="plain", choices=STYLES, help="how panels lie on story pages; default plain")
     p.add_json()
     return p
 
@@ -47,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser().parse(argv)
         with progress("drawing books", args.books) as bar:
-            summary = draw_books(args.out, args.books, args.seed, args.pages, args.format, on_book=bar.advance)
+            summary = draw_books(args.out, args.books, args.seed, args.pages, args.format, bar.advance, args.style)
     except (ValueError, FileExistsError, NotADirectoryError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

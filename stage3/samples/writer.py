@@ -25,6 +25,7 @@ from stage3.samples.looks import Look, choose_look
 from stage3.samples.png import encode
 from stage3.samples.script import PanelScript, Story, choose_scene, pick, summarize, write_panel
 from stage3.samples.staging import Drawn, draw_panel, letter_size
+from stage3.samples.styles import STYLES, styled_look, styled_shapes
 
 TEXTLESS = 0.25  # share of story panels without words
 ADVERTISEMENT = 0.3  # share of books with an advertisement
@@ -70,16 +71,20 @@ def draw_books(
     pages: int = 8,
     image_format: str = "png",
     on_book: Callable[[int], None] = lambda _: None,
+    style: str = "plain",
 ) -> Summary:
     """Draw `books` books of `pages` pages into the folder `out`; the same seed gives the same bytes.
 
     `image_format` "webp" (lossless) holds the same pixels in about a fifth fewer bytes and takes longer to write.
-    `on_book` is called with 1 after each book.
+    `on_book` is called with 1 after each book. `style` is one of `STYLES`: story pages with bleeding, borderless,
+    overlapping or slanted panels are there to measure detectors of panels on.
 
     Raises:
         FileExistsError: `out` holds something already.
-        ValueError: a count is below 1, the seed below 0, or the image format unknown.
+        ValueError: a count is below 1, the seed below 0, or the image format or the style unknown.
     """
+    if style not in STYLES:
+        raise ValueError(f"style {style!r} is not one of {', '.join(STYLES)}")
     if image_format not in FORMATS:
         raise ValueError(f"image_format {image_format!r} is not one of {', '.join(FORMATS)}")
     out = Path(out)
@@ -92,7 +97,7 @@ def draw_books(
     summary = Summary(out, books)
     manifest, labels, facts = [], {}, []
     for book in range(books):
-        for page in draw_book(book, seed, pages):
+        for page in draw_book(book, seed, pages, style):
             name = f"images/{page.canonical_id}.{image_format}"
             image = out / name
             record = out / "panels" / f"{page.canonical_id}.json"
@@ -109,7 +114,7 @@ def draw_books(
     _write(out / "labels.json", json.dumps(labels, indent=0) + "\n")
     lines = "".join(_json(row) + "\n" for row in facts)
     (out / FACTS).write_bytes(gzip.compress(lines.encode("utf-8"), mtime=0))
-    _write(out / "dataset.yaml", _dataset_yaml(books, pages, seed, image_format))
+    _write(out / "dataset.yaml", _dataset_yaml(books, pages, seed, image_format, style))
     summary.bytes = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     return summary
 
@@ -137,7 +142,8 @@ def _csv(rows: list[tuple[str, str]]) -> str:
     return text.getvalue()
 
 
-def _dataset_yaml(books: int, pages: int, seed: int, image_format: str) -> str:
+def _dataset_yaml(books: int, pages: int, seed: int, image_format: str, style: str) -> str:
+    styled = "" if style == "plain" else f" --style {style}"
     return (
         "name: sample comics\n"
         "manifest: manifest.csv\n"
@@ -147,7 +153,8 @@ def _dataset_yaml(books: int, pages: int, seed: int, image_format: str) -> str:
         f"facts: {FACTS}\n"
         "about: >-\n"
         f"  {books} comic books of {pages} pages, drawn by\n"
-        f"  `python -m stage3.samples OUT --books {books} --seed {seed} --pages {pages} --format {image_format}`.\n"
+        f"  `python -m stage3.samples OUT --books {books} --seed {seed} --pages {pages} --format {image_format}"
+        f"{styled}`.\n"
         f"  Every image, name and line is made by the program; {FACTS} holds what each panel shows.\n"
     )
 
@@ -165,8 +172,8 @@ def _count(summary: Summary, page: Page) -> None:
 # --- one book -------------------------------------------------------------------------------------------------------
 
 
-def draw_book(book: int, seed: int, pages: int) -> list[Page]:
-    """The pages of one book: a cover, sometimes an advertisement, the rest story."""
+def draw_book(book: int, seed: int, pages: int, style: str = "plain") -> list[Page]:
+    """The pages of one book: a cover, sometimes an advertisement, the rest story in a style of `STYLES`."""
     rng = np.random.default_rng([seed, book, 0])
     look, story = choose_look(rng), choose_story(rng)
     name = f"book{book:03d}"
@@ -180,7 +187,7 @@ def draw_book(book: int, seed: int, pages: int) -> list[Page]:
         elif number == advert:
             drawn.append(_advertisement(canonical_id, story, look, page_rng))
         else:
-            drawn.append(_story_page(canonical_id, story, look, page_rng))
+            drawn.append(_story_page(canonical_id, story, look, page_rng, style))
     return drawn
 
 
@@ -199,9 +206,9 @@ def _blank(look: Look) -> Image.Image:
     return Image.new("RGB", (round(PAGE[0] * SCALE), round(PAGE[1] * SCALE)), look.paper)
 
 
-def _story_page(canonical_id: str, story: Story, look: Look, rng: np.random.Generator) -> Page:
-    layout = choose_layout(rng)
-    shapes = panel_shapes(layout, look, rng)
+def _story_page(canonical_id: str, story: Story, look: Look, rng: np.random.Generator, style: str) -> Page:
+    layout, look = choose_layout(rng), styled_look(look, style)
+    shapes = styled_shapes(panel_shapes(layout, look, rng), look, style, rng)
     scene = choose_scene(rng, story)
     image, letters = _blank(look), list[Letters]()
     scripts, drawn = [], []

@@ -287,10 +287,15 @@ def start_line(the_run: RunFolder, data: Dataset, trainer: Trainer) -> str:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     sizes = {name: len(data.pages(name)) for name in SPLITS}
     steps = counted(trainer.total_steps, "step")
-    return (
+    line = (
         f"training {the_run.path}: {parameters:,} parameters, {counted(sizes['train'], 'page')} to train, "
         f"{sizes['val']} to choose, {sizes['test']} held out; {steps} on {trainer.device}"
     )
+    lr = the_run.config.lr
+    if trainer.peak < lr:
+        panels = counted(len(data.panel_set.rows_of(data.pages("train"))), "training panel")
+        line += f"; lr {lr:g} lowered to {trainer.peak:.2g}, for there are only {panels} (lr_panels)"
+    return line
 
 
 def check_identity(the_run: RunFolder, data: Dataset) -> None:

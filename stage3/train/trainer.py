@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage3.batches import PageSampler, PanelBatch, derived_seed, fixed_batches, generator, seeded, steps_from
+from stage3.batches import PanelBatch, derived_seed, fixed_batches, generator, sampler_of, seeded, steps_from
 from stage3.batches.dataset import Dataset
 from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError, StorageError
-from stage3.features import usable_device
+from stage3.features import absent_features, usable_device
 from stage3.model import EncoderSpec, baselines, checkpoint, embedding, validation
 from stage3.model.objectives import Stage3, Step, sums
 from stage3.objectives import TERMS, WITH_TEMPERATURE
@@ -55,7 +55,10 @@ STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
     "device": (str,),
     "pending": (dict,),
 }
-ADDED: dict[str, Any] = {"floor": None, "top": None}  # entries that checkpoints of earlier versions lack, and what they mean there
+ADDED: dict[str, Any] = {
+    "floor": None,
+    "top": None,
+}  # entries that checkpoints of earlier versions lack, and what they mean there
 
 
 class Outcome(Enum):
@@ -77,9 +80,9 @@ class Totals:
     skipped: int = 0
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, step: Step) -> None:
-        """Count one forward pass."""
-        for name, (value, count) in sums(step).items():
+    def add(self, step: Step, *, by_batch: bool = False) -> None:
+        """Count one forward pass; `by_batch` is the ablation `batch_means`."""
+        for name, (value, count) in sums(step, by_batch=by_batch).items():
             entry = self.losses.setdefault(name, [0.0, 0.0])
             entry[0] += value
             entry[1] += count
@@ -109,9 +112,11 @@ class Trainer:
         train_pages = data.pages("train")
         self.model = Stage3.untrained(spec, self.config, baselines.statistics(data, train_pages)).to(self.device)
         self.peak = peak_rate(self.config, len(data.panel_set.rows_of(train_pages)))
+        if self.config.residual_leak and data.features.keys is not None:  # features made in memory: zeros stand for it
+            self.model.encoder.leak(*absent_features(self.config))
         self.optimizer = make_optimizer(self.model, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
-        self.sampler = PageSampler.of(data.panel_set, train_pages, self.config)
+        self.sampler = sampler_of(data.panel_set, train_pages, data.table.book_of_page[train_pages], self.config)
         self.val_pages = data.pages("val")
         self.val_batches = fixed_batches(self.val_pages, self.config.batch_pages, self.config.seed)
         self.total_steps = self.config.epochs * self.sampler.n_batches
@@ -140,7 +145,7 @@ class Trainer:
             with torch.autocast(self.device.type, self._dtype(), enabled=self.config.precision != "float32"):
                 found = self.model(batch.to(self.device), mask)
             if not found.has_signal:
-                self.totals.add(found)
+                self.totals.add(found, by_batch=self.config.batch_means)
                 return Outcome.DONE
             self.optimizer.zero_grad(set_to_none=True)
             total = found.total
@@ -154,7 +159,7 @@ class Trainer:
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config, self.peak))
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.totals.add(found)
+        self.totals.add(found, by_batch=self.config.batch_means)
         self.totals.norms.append(norm)
         return Outcome.DONE
 
@@ -171,6 +176,8 @@ class Trainer:
             NumericError: three steps in a row were not finite.
         """
         self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
+        for line in self.sampler.shortfalls if self.step == 0 else ():
+            self.say(f"batches: {line}")
         if self.saved_step < 0 and len(self.val_pages):  # what no training at all gives can be the best
             self._validate(0, 0)
             self.checkpoint()
@@ -275,19 +282,19 @@ class Trainer:
         row["seconds"] = time.perf_counter() - started
         self.run.append_metrics(row)
         self.say(validation_line(row, self.config, self.total_steps))
-        return self._judge(step, row)
+        return self._judge(step, row, 0.0 if about else self.config.select_margin)
 
-    def _judge(self, step: int, row: dict[str, Any]) -> bool:
+    def _judge(self, step: int, row: dict[str, Any], margin: float) -> bool:
         """Make this step the best if it is about as good as any before and not below the start.
 
-        A later step wins within `select_margin`, as its learning rate is lower: that much of a difference on a few
+        A later step wins within the margin, as its learning rate is lower: that much of a difference on a few
         validation books is noise. No step wins whose same-page R-precision is below that of the start.
         """
         metric, value = self._choosing(row)
         if metric in LOWER_IS_BETTER:
             reached, margin = -value, 0.0
         else:
-            reached, margin = value, self.config.select_margin
+            reached = value
         same_page = float(row.get(baselines.MAIN, math.nan))
         if step == 0:
             self.floor = same_page
@@ -297,7 +304,7 @@ class Trainer:
         if math.isnan(self.top) or reached > self.top:
             self.top = reached
             self.validations_since_best = 0
-        elif reached < self.top - margin or reached == self.top and margin == 0:
+        elif reached < self.top - margin or (reached == self.top and margin == 0):
             return False
         self.best = Best(step, value, metric)
         return True

@@ -114,6 +114,12 @@ def test_its_own_preprocessing_is_used(vision):
     assert (shifted.encode([image]) - vision.encode([image])).abs().max() > 1e-3
 
 
+def test_the_color_that_is_zero_to_it_is_the_mean_of_its_preprocessing(vision):
+    blank = vision.prepare(Image.new("RGB", (30, 50), vision.zero_color))
+    seen = (torch.tensor(blank).permute(2, 0, 1) / 255 - vision.mean) / vision.std
+    assert seen.abs().max() < 0.02  # the mean color, rounded to whole numbers
+
+
 def tiny_manifest(which: str) -> dict:
     return json.loads((tiny.WEIGHTS / "tiny.json").read_text(encoding="utf-8"))[which]
 

@@ -13,7 +13,15 @@ from stage3.config import Config
 from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.features import FeatureSet
 from stage3.model import Stage3, baselines, embedding
-from stage3.model.baselines import Added, centers, frozen_features, frozen_of, share_a_space, what_training_added
+from stage3.model.baselines import (
+    Added,
+    centers,
+    frozen_features,
+    frozen_of,
+    share_a_space,
+    statistics,
+    what_training_added,
+)
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -78,12 +86,20 @@ def test_the_untrained_model_is_the_one_that_training_begins_with_bit_for_bit(tm
     data = synthetic.dataset(run.config)
     with run.lock():
         trainer = Trainer(run, data)
-    untrained = Stage3.untrained(trainer.model.encoder.spec, run.config).state_dict()
-    before = trainer.model.state_dict()
-    assert untrained.keys() == before.keys()
-    assert all(torch.equal(untrained[name], before[name]) for name in before)
-    other = Stage3.untrained(trainer.model.encoder.spec, run.config.replace(seed=6)).state_dict()
-    assert not torch.equal(other["encoder.text.0.weight"], before["encoder.text.0.weight"])
+        before = {name: t.clone() for name, t in trainer.model.state_dict().items()}
+        trainer.fit(lambda: False)
+    trained = trainer.model.state_dict()
+    assert not torch.equal(trained["encoder.text.strength"], before["encoder.text.strength"])
+    features = statistics(data, data.pages("train"))
+    for untrained in (
+        Stage3.untrained(trainer.model.encoder.spec, run.config, features).state_dict(),
+        trainer.model.before_training().state_dict(),
+    ):
+        assert untrained.keys() == before.keys()
+        assert all(torch.equal(untrained[name], before[name]) for name in before)
+    other = Stage3.untrained(trainer.model.encoder.spec, run.config.replace(seed=6), features).state_dict()
+    name = "encoder.text.learned.0.weight"
+    assert not torch.equal(other[name], before[name])
 
 
 def test_towers_of_one_model_share_a_space_and_the_tiny_ones_do_not():
@@ -189,7 +205,7 @@ def test_resampling_finds_an_effect_in_noise_rarely():
 def test_a_model_that_embeds_noise_is_below_its_features(tmp_path):
     run = synthetic.run(tmp_path / "run")
     data = synthetic.dataset(run.config, books=16)
-    model = Stage3.untrained(Trainer(run, data).model.encoder.spec, run.config)
+    model = Trainer(run, data).model
     embedded = embedding.embed(model, data.panel_set, data.pages("all"))
     noise = torch.randn(embedded.panel.shape, generator=torch.Generator().manual_seed(0))
     found = baselines.added_to(data, dataclasses.replace(embedded, panel=noise))

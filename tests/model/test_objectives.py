@@ -24,7 +24,7 @@ def batch() -> PanelBatch:
 
 
 def model(**settings) -> Stage3:
-    return Stage3.initialized(SPEC, Config.from_mapping(settings), seed=0).eval()
+    return synthetic.under_way(Stage3.initialized(SPEC, Config.from_mapping(settings), seed=0)).eval()
 
 
 def value(step, name: str) -> float:
@@ -141,7 +141,7 @@ def test_a_setting_reaches_its_loss(batch, setting, faulty, loss):
     plain = EncoderSpec.of(Config(dim=16, gate_hidden=8, layout_hidden=8), (24,), 20)
     made = []
     for s, c in ((plain, Config()), (spec, Config.from_mapping(settings))):
-        m = Stage3.initialized(s, c, 0).eval()
+        m = synthetic.under_way(Stage3.initialized(s, c, 0)).eval()
         with torch.no_grad():
             for p in (*m.encoder.norms.parameters(), *m.encoder.panel_norm.parameters()):
                 p.add_(0.3)  # biases that a leak would show, scales that a normalized target would lose

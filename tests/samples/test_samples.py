@@ -15,6 +15,7 @@ from stage3.samples.ink import Canvas
 from stage3.samples.layout import PAGE, choose_layout, panel_shapes
 from stage3.samples.looks import choose_look
 from stage3.samples.script import vocabulary_of
+from stage3.samples.styles import STYLES
 
 pytestmark = pytest.mark.slow
 
@@ -272,3 +273,27 @@ def test_the_command_prints_what_it_drew(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Drew 1 book, 2 pages (1 cover, 0 advertisements)" in said
     assert str(tmp_path / "y") in said
+
+
+def test_a_style_changes_how_panels_lie_and_nothing_of_the_plain_pages(tmp_path):
+    for style in STYLES:
+        draw_books(tmp_path / style, 2, 3, pages=4, style=style)
+    draw_books(tmp_path / "default", 2, 3, pages=4)
+    assert contents(tmp_path / "default") == contents(tmp_path / "plain")
+    story = [name for name, kind in json.loads((tmp_path / "plain/labels.json").read_text()).items() if kind == "story"]
+    boxes = {
+        style: [[p["box_2d"] for p in records(tmp_path / style)[name]["panels"]] for name in story] for style in STYLES
+    }
+    assert [len(page) for page in boxes["plain"]] == [len(page) for page in boxes["slanted"]]
+    assert all(min(min(box) for box in page) > 0 for page in boxes["plain"])
+    assert all(any(box[0] == 0 or box[1] == 0 or max(box) == 1000 for box in page) for page in boxes["bleeding"])
+    assert boxes["overlapping"] != boxes["plain"]
+    assert boxes["borderless"] == boxes["plain"]
+    images = {style: (tmp_path / style / f"images/{story[0]}.png").read_bytes() for style in STYLES}
+    assert len(set(images.values())) >= len(STYLES) - 1
+
+
+def test_an_unknown_style_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="style 'wavy' is not one of plain, bleeding"):
+        draw_books(tmp_path / "x", 1, 0, style="wavy")
+    assert not (tmp_path / "x").exists()

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from stage3 import train
 from stage3.config import Config
 from stage3.data import readers
 from stage3.errors import ConfigError, DataError, Interrupted, StorageError
 from stage3.evaluate import evaluation_report
+from stage3.features import backbones
 from stage3.runs import RunFolder
 from stage3.samples import draw_books
 from stage3.train import __main__ as train_command
@@ -496,3 +498,15 @@ def test_a_stop_does_not_wait_for_all_features(tmp_path, args, monkeypatch, how)
     assert (RunFolder.load(run).status.state, RunFolder.load(run).status.exit_code) == ("stopped", 75)
     monkeypatch.undo()
     assert train_command.main(["--run", str(run)]) == 0
+
+
+def test_the_leak_ablation_encodes_a_gray_image_and_no_words_where_something_is_absent(args, tmp_path):
+    assert train_command.main(["--run", str(tmp_path / "r"), *args, "--residual_leak", "true"]) == 0
+    run = RunFolder.load(tmp_path / "r")
+    encoder = run.model().encoder
+    vision, text = backbones.resolve_vision("tiny"), backbones.resolve_text("tiny")
+    blank = Image.new("RGB", (64, 64), vision.zero_color)
+    torch.testing.assert_close(encoder.absent_image, vision.encode([blank])[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(encoder.absent_text, text.encode([""])[0], rtol=1e-4, atol=1e-4)
+    assert encoder.absent_image.abs().sum() > 0
+    assert evaluation_report(run, split="val")  # the checkpoint holds all that an evaluation needs

@@ -1,5 +1,6 @@
 """The training loop: exact resumption, no hidden randomness, no move without signal, numbers that are not finite."""
 
+import contextlib
 import json
 import math
 
@@ -28,7 +29,11 @@ def never() -> bool:
 
 def trained(path, data=None, **settings) -> Trainer:
     run = synthetic.run(path, **settings)
-    trainer = Trainer(run, data or synthetic.dataset(run.config))
+    return trained_on(run, data or synthetic.dataset(run.config))
+
+
+def trained_on(run, data) -> Trainer:
+    trainer = Trainer(run, data)
     with run.lock():
         trainer.fit(never)
     return trainer
@@ -70,6 +75,24 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_p
     assert checkpoint_bytes(run) == checkpoint_bytes(whole.run)
     assert rows(run) == rows(whole.run)
     assert run.best() == whole.run.best()
+
+
+def test_what_not_every_batch_can_have_is_said_once_however_often_the_run_is_resumed(tmp_path):
+    run = synthetic.run(tmp_path / "r", epochs=2)
+    data = synthetic.dataset(run.config, single=0.9, textless=0.8)
+    said: list[str] = []
+    for stop_after in (1, 4, 999):
+        t = Trainer(run, data, say=said.append)
+        if run.checkpoints():
+            t.resume(run.load_checkpoint())
+        with run.lock(), contextlib.suppress(Interrupted):
+            t.fit(lambda t=t, stop_after=stop_after: t.step >= stop_after)
+    assert t.step == t.total_steps
+    assert len(t.sampler.shortfalls) == 2
+    log = (run.path / "train.log").read_text(encoding="utf-8")
+    for line in t.sampler.shortfalls:
+        assert said.count(f"batches: {line}") == 1
+        assert log.count(line) == 1
 
 
 def test_rows_written_after_the_checkpoint_are_written_again_not_twice(tmp_path):
@@ -189,6 +212,27 @@ def test_a_batch_without_signal_changes_no_weight_and_no_optimizer_state(tmp_pat
         p.grad = torch.zeros_like(p)
     t.optimizer.step()
     assert not same(weights, t.model.state_dict())
+
+
+def test_batches_without_a_signal_are_averaged_in_as_zeros_where_that_is_asked_for(tmp_path):
+    kinds = {"single": 0.8, "textless": 0.8}
+    settings = {"epochs": 1, "batch_pages": 2, "sampler": "shuffled", "val_fraction": 0.25}
+    made = []
+    for name, more in (("steps", {"log_every": 1}), ("plain", {}), ("batches", {"batch_means": True})):
+        run = synthetic.run(tmp_path / name, **{"log_every": 1000, **settings, **more})
+        made.append(trained_on(run, synthetic.dataset(run.config, **kinds)))
+    steps, (plain,), (batches,) = ([r for r in rows(t.run) if r["split"] == "train"] for t in made)
+    assert sum(r["active/silent_batches"] for r in steps) == batches["active/silent_batches"] > 0
+    for name, counted in (("contrastive", "anchors"), ("reconstruction", "reconstructed"), ("alignment", "aligned")):
+        of_step = [(r.get(f"loss/{name}"), r[f"active/{counted}"]) for r in steps]
+        defined = [(value, n) for value, n in of_step if value is not None]
+        assert len(defined) < len(of_step)
+        over_panels = sum(value * n for value, n in defined) / sum(n for _, n in defined)
+        assert plain[f"loss/{name}"] == pytest.approx(over_panels, rel=1e-4)
+        over_batches = sum(value for value, _ in defined) / len(of_step)
+        assert batches[f"loss/{name}"] == pytest.approx(over_batches, rel=1e-4)
+        assert abs(over_panels - over_batches) > 0.05
+    assert same(made[1].model.state_dict(), made[2].model.state_dict())  # what is minimized is the same
 
 
 def _moments(t: Trainer) -> dict[str, torch.Tensor]:
@@ -466,7 +510,7 @@ def test_only_matrices_decay(tmp_path):
 
 def test_the_learning_rate_warms_up_to_its_peak_and_ends_at_zero(tmp_path):
     config = synthetic.run(tmp_path / "r", lr=0.1, warmup=0.25).config
-    rates = [learning_rate(s, 100, config) for s in range(1, 101)]
+    rates = [learning_rate(s, 100, config, config.lr) for s in range(1, 101)]
     assert max(rates) == rates[24] == pytest.approx(0.1)
     assert rates[:25] == sorted(rates[:25])
     assert rates[24:] == sorted(rates[24:], reverse=True)

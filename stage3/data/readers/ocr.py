@@ -14,7 +14,13 @@ def page(value: Any, source: DataSource, note: Any) -> RawPage:
     value = the_page(value, note)
     panels = [
         RawPanel(
-            p.get("bbox"), "xywh", "pixel", dialogue=p.get("text"), description=p.get("description"), detected=True
+            p.get("bbox"),
+            "xywh",
+            "pixel",
+            dialogue=p.get("text"),
+            description=p.get("description"),
+            speakers=p.get("speakers"),
+            detected=True,
         )
         if isinstance(p, dict)
         else None

@@ -65,6 +65,7 @@ ANOMALIES = {
     "panel_type": "entries that are not panels",
     "panel_dropped": "panels with neither a valid box nor text, or a detector's box that holds nothing",
     "panel_repeated": "panels that repeat another of their page: left out",
+    "order_uncertain": "pages ordered by position whose order is uncertain",
     "panel_number": "pages whose panel numbers give no order",
     "panels_as_object": "pages whose panels are an object",
     "panels_cut": "pages cut to max_panels",

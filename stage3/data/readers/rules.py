@@ -15,7 +15,7 @@ import numpy as np
 
 from stage3.data.readers.jsonfile import Note as Note
 from stage3.data.readers.jsonfile import PageProblem
-from stage3.data.readers.order import reading_order
+from stage3.data.readers.order import page_order
 from stage3.data.readers.repeated import repeated
 
 MAX_TEXT = 10_000  # characters of one panel's dialogue or description; encoders read about 300
@@ -157,8 +157,10 @@ def _usable(panel: RawPanel, index: int, box: Corners | None, page: PageInfo) ->
 def _ordered(kept: list[Panel], raw: RawPage, page: PageInfo) -> list[Panel]:
     if raw.order == "layout":
         boxed = [p for p in kept if p.box is not None]
-        order = reading_order(np.array([p.box for p in boxed], dtype=np.float64).reshape(-1, 4))
-        return [boxed[i] for i in order] + [p for p in kept if p.box is None]
+        order = page_order(np.array([p.box for p in boxed], dtype=np.float64).reshape(-1, 4))
+        if not order.certain:
+            page.note("order_uncertain", f"{len(boxed)} panels that no clean line parts")
+        return [boxed[i] for i in order.rows] + [p for p in kept if p.box is None]
     if raw.order == "number":
         numbers = [p.number for p in raw.panels if p is not None]
         if all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers) and len(set(numbers)) == len(

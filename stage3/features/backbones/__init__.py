@@ -56,6 +56,11 @@ class VisionBackbone(ABC):
         """(n, D) float32 on the CPU, from what `prepare` made."""
 
     @property
+    def zero_color(self) -> tuple[int, int, int]:
+        """The color that preprocessing turns to 0, the mean that it subtracts; middle gray where none is named."""
+        return 128, 128, 128
+
+    @property
     def parts(self) -> tuple[VisionBackbone, ...]:
         """The backbones that were joined with `+`; a single backbone is its own only part."""
         return (self,)

@@ -12,67 +12,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it is first imported
-
 import torch
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stage3.errors import DataError, StorageError
+from stage3.hub import FAILURES, MAX_REASON, local_folder, quiet
 from stage3.storage import file_sha256, make_folder, read_json, replace_file
 
-FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
 POOLING = "2"  # a new number for a new way of preparing or pooling
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_LAYERS = 1000  # of a backbone; the deepest known have about 200
-FAILURES = (  # what loading or running a model that does not fit raises
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
-    SafetensorError, TypeError, ValueError,
-)  # fmt: skip
-MAX_REASON = 300  # characters of another library's message
 SAME = {"cpu": 1e-3, "cuda": 3e-2}  # relative distance of one input's two vectors: rounding, not chance
 DIFFERENT = 1e-6  # relative distance below which two inputs are taken for one
 _sizes: dict[str, int] = {}  # by fingerprint: what was probed in this process
-
-
-def local_folder(name: str, model_id: str) -> Path:
-    """The folder with a model's files: a folder as given, or the local cache's snapshot of a Hugging Face id.
-
-    Raises:
-        DataError: the model is not on this machine; says how to get it.
-    """
-    if Path(model_id).is_dir():
-        return Path(model_id)
-    repo, _, revision = model_id.partition("@")
-    try:
-        found = snapshot_download(
-            repo, revision=revision or None, allow_patterns=list(FILES), local_files_only=constants.HF_HUB_OFFLINE
-        )
-    except HFValidationError as error:
-        raise DataError(f"backbone {name!r}: {' '.join(str(error).split())}") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        why = (
-            "is not on this machine"
-            if constants.HF_HUB_OFFLINE
-            else f"could not be downloaded ({type(error).__name__})"
-        )
-        at = f" --revision {revision}" if revision else ""
-        raise DataError(
-            f"backbone {name!r}: {repo} {why}. Run `hf download {repo}{at}` on a machine with a network and copy "
-            "the folder here, set HF_HUB_OFFLINE=0 to let this program download it, or give the path of a local folder"
-        ) from None
-    return Path(found)
 
 
 class _Refusing:
@@ -93,22 +53,6 @@ class _Refusing:
             raise self.backbone._refuse(f"{self.what}: {reason}") from None
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bar and the table that transformers prints over weights: missing ones are judged here."""
-    from transformers.utils import logging
-
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
-
-
 class Pretrained:
     """What both kinds share: where the files are, when the model loads, that it never learns, and its probe."""
 
@@ -117,7 +61,7 @@ class Pretrained:
 
     def __init__(self, name: str, model_id: str, device: str, precision: str, notes: Path | None) -> None:
         self.name, self.notes = name, notes
-        self.root = self.folder = local_folder(name, model_id)  # `folder` holds the model itself
+        self.root = self.folder = local_folder(f"backbone {name!r}", model_id)  # `folder` holds the model itself
         self.device = torch.device(device)
         self.precision = precision
 
@@ -212,7 +156,7 @@ class Pretrained:
         from transformers import AutoModel
 
         self.config  # noqa: B018  a bad config is refused in its own words
-        with self.refusing("its weights do not load"), _quiet():
+        with self.refusing("its weights do not load"), quiet():
             model, loading = AutoModel.from_pretrained(
                 self.folder,
                 trust_remote_code=False,

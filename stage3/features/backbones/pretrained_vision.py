@@ -106,13 +106,13 @@ class PretrainedVision(Pretrained, VisionBackbone):
             return image.resize((width, height), how)
         scale = min(width / image.width, height / image.height)
         inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        out = Image.new("RGB", (width, height), self._border)
+        out = Image.new("RGB", (width, height), self.zero_color)
         out.paste(image.resize(inner, how), ((width - inner[0]) // 2, (height - inner[1]) // 2))
         return out
 
     @cached_property
-    def _border(self) -> tuple[int, int, int]:
-        """The color that is 0 to the model; middle gray where its processor names no mean."""
+    def zero_color(self) -> tuple[int, int, int]:
+        """See the base class."""
         mean = np.asarray(getattr(self.processor, "image_mean", None) or 0.5, dtype=np.float64).ravel()
         red, green, blue = np.broadcast_to((mean * 255).round().clip(0, 255), 3).astype(int).tolist()
         return red, green, blue

@@ -205,6 +205,12 @@ class TinyVision(VisionBackbone):
         self.mean = torch.tensor(preprocessing["mean"], device=self.device).view(3, 1, 1)
         self.std = torch.tensor(preprocessing["std"], device=self.device).view(3, 1, 1)
 
+    @property
+    def zero_color(self) -> tuple[int, int, int]:
+        """See the base class."""
+        red, green, blue = (round(255 * mean) for mean in self.mean.flatten().tolist())
+        return red, green, blue
+
     def prepare(self, image: Image.Image) -> Any:
         """See the base class."""
         return pixels(image, self.short_side)

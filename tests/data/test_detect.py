@@ -1,0 +1,221 @@
+"""The detector of our own, on pages whose panels are known because the tests draw them."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter
+
+from benchmarks.panels import Score, matched, measure
+from stage3.data.detect import WHOLE_PAGE, Found, OwnDetector, load_detector, or_whole_page, page_confidence
+from stage3.data.detect.screens import screens
+from stage3.samples import draw_books
+
+SIZE = (820, 1180)
+UNEVEN = [(60, 60, 330, 300), (410, 60, 350, 300), (60, 390, 700, 250), (60, 670, 220, 450), (310, 670, 450, 450)]
+
+
+def art(size, seed):
+    """Something like a drawing: soft blobs and some strokes, nothing straight from side to side."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(70, 215, (max(size[1] // 60, 2), max(size[0] // 60, 2), 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y, r = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(8, 40)
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=tuple(rng.integers(0, 255, 3).tolist()), outline=0, width=3)
+    return image
+
+
+def page(polygons, size=SIZE, paper="white", ink="black", frame=4):
+    """A page with panels, each a box (x, y, w, h) or a polygon of four corners, and the boxes around them."""
+    image, boxes = Image.new("RGB", size, paper), []
+    for seed, shape in enumerate(polygons):
+        corners = shape if isinstance(shape[0], tuple) else _corners(shape)
+        mask = Image.new("L", size, 0)
+        ImageDraw.Draw(mask).polygon(corners, fill=255)
+        image.paste(art(size, seed), (0, 0), mask)
+        if frame:
+            ImageDraw.Draw(image).line([*corners, corners[0], corners[1]], fill=ink, width=frame, joint="curve")
+        xs, ys = np.clip([x for x, _ in corners], 0, size[0]), np.clip([y for _, y in corners], 0, size[1])
+        boxes.append((xs.min(), ys.min(), np.ptp(xs), np.ptp(ys)))
+    return image, np.array(boxes, dtype=np.float64)
+
+
+def _corners(box):
+    x, y, w, h = box
+    return [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
+
+
+def check(image, boxes, least=0.9):
+    found = OwnDetector().find(image)
+    assert len(found) == len(boxes)
+    assert matched(found.boxes, boxes, least) == len(boxes)
+    assert (found.confidence >= 0).all()
+    assert (found.confidence <= 1).all()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("paper", "ink", "frame"),
+    [
+        ("white", "black", 4),
+        ("white", None, 0),
+        ("black", "white", 3),
+        ("black", None, 0),
+        ("#f5e6c0", "black", 4),
+        ("#7fb2d9", "black", 4),
+    ],
+    ids=["frames", "no frames", "black gutters", "black, no frames", "yellowed paper", "colored gutters"],
+)
+def test_panels_between_gutters_of_any_color(paper, ink, frame):
+    found = check(*page(UNEVEN, paper=paper, ink=ink, frame=frame))
+    assert found.confidence.min() > 0.6
+
+
+def test_slanted_gutters_give_the_boxes_around_slanted_panels():
+    upper = [[(50, 50), (430, 50), (350, 540), (50, 540)], [(470, 50), (770, 50), (770, 540), (390, 540)]]
+    lower = [[(50, 580), (770, 640), (770, 1130), (50, 1130)]]
+    check(*page([upper[0], upper[1], *[[(50, 570), (770, 570), (770, 1130), (50, 1130)]]]))
+    first = [[(50, 50), (770, 50), (770, 600), (50, 540)]]
+    check(*page([*first, *lower]), least=0.85)
+
+
+def test_panels_that_bleed_off_the_page_reach_its_edge():
+    shapes = [(-10, -10, 520, 500), (540, 60, 220, 430), (60, 520, 780, 300), (60, 850, 700, 270)]
+    found = check(*page(shapes))
+    corner = found.boxes[np.argmin(found.boxes[:, :2].sum(1))]
+    assert corner[:2].tolist() == [0, 0]
+
+
+def test_panels_that_share_a_line_without_a_gutter():
+    shapes = [(0, 0, 820, 400), (0, 400, 500, 780), (500, 400, 320, 780)]
+    check(*page(shapes, frame=5))
+
+
+def test_a_scan_with_yellow_paper_uneven_light_and_grain():
+    image, boxes = page(UNEVEN)
+    values = np.asarray(image).astype(np.float64) * 0.8 + 25
+    light = np.linspace(1, 0.86, SIZE[0])[None, :, None] * np.linspace(0.97, 1, SIZE[1])[:, None, None]
+    grain = np.random.default_rng(5).normal(0, 7, (SIZE[1], SIZE[0], 1))
+    scan = Image.fromarray(np.clip(values * [1, 0.95, 0.8] * light + grain, 0, 255).astype(np.uint8))
+    check(scan.filter(ImageFilter.GaussianBlur(0.7)), boxes)
+
+
+def test_a_page_that_was_scanned_askew():
+    image, boxes = page(UNEVEN)
+    check(image.rotate(0.8, Image.Resampling.BICUBIC, fillcolor="white"), boxes, least=0.85)
+
+
+def test_page_numbers_and_text_between_panels_are_none():
+    shapes = [(60, 60, 700, 400), (60, 640, 700, 440)]
+    image, boxes = page(shapes)
+    pen = ImageDraw.Draw(image)
+    for line in range(4):
+        pen.text((90, 490 + 30 * line), "and so they walked on through the rain for hours", fill="black", font_size=24)
+    pen.text((400, 1130), "17", fill="black", font_size=26)
+    check(image, boxes)
+
+
+def test_a_balloon_over_a_gutter_does_not_join_its_panels():
+    image, boxes = page([(50, 50, 350, 1080), (430, 50, 340, 1080)])
+    ImageDraw.Draw(image).ellipse((330, 300, 500, 480), fill="white", outline="black", width=3)
+    check(image, boxes)
+
+
+def test_a_turned_page_has_the_turned_panels():
+    image, boxes = page(UNEVEN)
+    turned = image.transpose(Image.Transpose.TRANSPOSE)
+    check(turned, boxes[:, [1, 0, 3, 2]])
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.9])
+def test_boxes_are_in_pixels_of_the_page_whatever_its_size(factor):
+    image, boxes = page(UNEVEN)
+    check(image.resize((round(820 * factor), round(1180 * factor)), Image.Resampling.LANCZOS), boxes * factor)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_any_mode_of_an_image_is_looked_at(mode):
+    image, boxes = page(UNEVEN)
+    check(image.convert(mode), boxes)
+
+
+def test_a_tall_strip_is_cut_between_its_panels():
+    shapes = [(40, 100 + 700 * i + 60 * (i % 3), 520, 450 + 40 * (i % 4)) for i in range(12)]
+    image, boxes = page(shapes, size=(600, 8700), frame=3)
+    check(image, boxes)
+    edges = screens(image)
+    assert edges[0][0] == 0
+    assert edges[-1][1] == 8700
+    assert all(a[1] == b[0] for a, b in pairwise(edges))
+    for _, cut in edges[:-1]:
+        assert not any(y < cut < y + h for _, y, _, h in boxes)
+
+
+def test_a_strip_without_any_gap_is_cut_all_the_same():
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (6000, 200, 3), dtype=np.uint8))
+    edges = screens(noise)
+    assert max(bottom - top for top, bottom in edges) <= 6.0 * 200 + 2
+    assert sum(bottom - top for top, bottom in edges) == 6000
+
+
+@pytest.mark.parametrize("color", ["white", "black", "#88aacc"])
+def test_a_blank_page_has_no_panels_and_stays_whole(color):
+    found = OwnDetector().find(Image.new("RGB", SIZE, color))
+    kept, whole = or_whole_page(found, *SIZE)
+    assert whole
+    assert kept.boxes.tolist() == [[0, 0, *SIZE]]
+    assert kept.confidence[0] < WHOLE_PAGE
+
+
+def test_the_page_confidence_is_what_panels_cover_as_far_as_they_are_certain():
+    found = Found(np.array([[0.0, 0, 50, 100], [50, 50, 50, 50]]), np.array([0.8, 0.4]))
+    assert page_confidence(found, 100, 100) == pytest.approx(0.5 * 0.8 + 0.25 * 0.4)
+    assert or_whole_page(found, 100, 100) == (found, False)
+    kept, whole = or_whole_page(found, 200, 200)
+    assert whole
+    assert len(kept) == 1
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(1, 260), st.integers(1, 900), st.integers(0, 3), st.integers(0, 10**6))
+def test_any_image_gives_boxes_with_area_inside_it(width, height, kind, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if kind == 1:
+        values = np.repeat(np.repeat(values[: height // 16 + 1, : width // 16 + 1], 16, 0), 16, 1)[:height, :width]
+    elif kind == 2:
+        values[:] = values[:1, :1]
+    elif kind == 3:
+        values = np.where(values > 250, values, 255).astype(np.uint8)
+    found = OwnDetector().find(Image.fromarray(np.ascontiguousarray(values)))
+    assert found.boxes.shape == (len(found), 4)
+    assert found.confidence.shape == (len(found),)
+    assert (found.boxes[:, :2] >= 0).all()
+    assert (found.boxes[:, 2:] >= 1).all()
+    assert (found.boxes[:, :2] + found.boxes[:, 2:] <= np.array([width, height]) + 1e-9).all()
+
+
+def test_the_same_page_gives_the_same_boxes():
+    image, _ = page(UNEVEN)
+    a, b = load_detector("own").find(image), load_detector().find(image)
+    assert np.array_equal(a.boxes, b.boxes)
+    assert np.array_equal(a.confidence, b.confidence)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("style", "least"),
+    [("plain", 0.8), ("bleeding", 0.65), ("borderless", 0.8), ("overlapping", 0.55), ("slanted", 0.8)],
+)
+def test_drawn_comics_of_every_style_are_mostly_found(style, least, tmp_path):
+    draw_books(tmp_path / "set", 2, seed=11, pages=5, style=style)
+    total = Score()
+    for score in measure(tmp_path / "set", OwnDetector(), ()).values():
+        total.true, total.found = total.true + score.true, total.found + score.found
+        total.right_5 += score.right_5
+    assert total.true > 20
+    assert total.f1(total.right_5) >= least
