@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage3.config import Config
-from stage3.data.table import LAYOUT_MEANINGS
+from stage3.data.table import LAYOUT_MEANING, LAYOUT_MEANINGS
 from stage3.errors import ConfigError, DataError
 from stage3.runs import RunFolder
 from stage3.runs.folder import BACKBONES
@@ -74,6 +74,8 @@ def convert_checkpoint(
     except DataError as error:
         raise DataError(f"{file} is refused: {error}") from None
     tell(described(found))
+    if "vlm" in file.name and layout != LAYOUT_MEANING:
+        tell(f"the name {file.name} suggests --layout vlm; {layout} is used, as given")
     scratch = path.with_name(f"{TMP}{path.name}-{os.getpid()}")
     with storing(path):
         make_folder(path.parent)

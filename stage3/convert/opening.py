@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_FILE = 16 * 2**30  # bytes; the largest known has 1.7 GB, with the state of its optimizer
 SECONDS = 1200  # of the clock, for the child
-KEPT = ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH", "VIRTUAL_ENV")  # of the environment
+KEPT = ("PATH", "HOME", "SYSTEMROOT", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH")  # of the environment
 
 
 @dataclass(frozen=True)

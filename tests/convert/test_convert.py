@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +18,7 @@ import torch
 from PIL import Image
 
 import stage3
+from app.addresses import VIEWS
 from stage3 import Run
 from stage3.batches import Dataset, PanelBatch
 from stage3.convert import __main__ as convert_command
@@ -135,6 +138,20 @@ def test_every_command_opens_it(converted, tmp_path, capsys):
     assert store is not None
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_of_the_explorer_opens_it(view, converted, monkeypatch):
+    from streamlit.testing.v1 import AppTest
+
+    monkeypatch.chdir(converted.path.parents[1])
+    app = AppTest.from_file(str(Path(stage3.__file__).parents[1] / "app" / "ui.py"), default_timeout=60)
+    app.query_params["view"], app.query_params["run"] = view, "runs/earlier"
+    app.run()
+    assert not app.exception
+    assert not [e.value for e in app.error]
+    if view == "runs":
+        assert any("weights 1" in str(t.value) for t in app.text)
+
+
 def test_it_can_be_moved_with_its_backbones(converted, comics, tmp_path):
     before = Run.load(converted.path).embeddings()
     moved = tmp_path / "elsewhere"
@@ -148,8 +165,6 @@ def test_it_can_be_moved_with_its_backbones(converted, comics, tmp_path):
 
 
 def test_other_weights_in_its_folder_are_noticed(converted, comics, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(converted.path, copy)
     processor = copy / "backbones" / "resnet" / "preprocessor_config.json"
@@ -232,8 +247,10 @@ def test_a_refused_file_leaves_nothing_behind(words, tmp_path):
 
 
 class Danger:
+    """What makes the file `ran`, in the current folder, when it is unpickled."""
+
     def __reduce__(self):
-        return os.system, ("touch /tmp/this-was-run",)
+        return os.system, ("touch ran",)
 
 
 def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -276,10 +293,9 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     return made
 
 
-def test_what_is_no_checkpoint_is_refused_and_nothing_of_it_runs(tmp_path):
-    import re
+def test_what_is_no_checkpoint_is_refused_and_nothing_of_it_runs(tmp_path, monkeypatch):
 
-    Path("/tmp/this-was-run").unlink(missing_ok=True)
+    monkeypatch.chdir(tmp_path)
     bad = bad_files(tmp_path)
     for name, (path, said) in bad.items():
         with pytest.raises(Refused) as caught:
@@ -287,7 +303,7 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_of_it_runs(tmp_path):
         assert re.search(said, str(caught.value)), f"{name}: {caught.value}"
     with pytest.raises(DataError, match=r"code\.pt is refused: it asks for the Python object posix\.system$"):
         open_checkpoint(bad["code"][0])
-    assert not Path("/tmp/this-was-run").exists()
+    assert not (tmp_path / "ran").exists()
     for path, said in ((tmp_path / "nowhere.pt", "no such file"), (tmp_path, "is not a file")):
         with pytest.raises((DataError, StorageError), match=said):
             open_checkpoint(path)
