@@ -119,7 +119,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
     Raises:
         Refused: it is no checkpoint.
     """
-    import pickle
+    from pickle import UnpicklingError
 
     import torch
 
@@ -127,7 +127,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
     check_archive(path, size)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"it asks for the Python object {wanted[1]}" if wanted else "it holds more than weights and numbers"
         raise Refused(what) from None
