@@ -687,6 +687,7 @@ def convert_checkpoint(
     tokenizer: Path | str,
     image_heads: int = 0,
     text_heads: int = 0,
+    image_side: int = 0,
     tell: Tell = _quiet,
     **settings: Any,
 ) -> Run:
@@ -699,6 +700,7 @@ def convert_checkpoint(
         tokenizer: folder with its text model's tokenizer, such as a copy of all-MiniLM-L6-v2.
         image_heads: attention heads of its SigLIP, which are not in the file; 0: as usual for its width.
         text_heads: of its text model, likewise.
+        image_side: pixels of the square crops of a ResNet alone; 0: 224, or 32 if it is narrower than ResNet-50.
         tell: takes each line that the command would print.
         **settings: where its comics are, such as `data`; without, methods of the run are given `data=`.
 
@@ -721,6 +723,7 @@ def convert_checkpoint(
         tokenizer=tokenizer,
         image_heads=image_heads,
         text_heads=text_heads,
+        image_side=image_side,
         settings=settings,
         tell=tell,
     )

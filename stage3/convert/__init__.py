@@ -39,6 +39,7 @@ def convert_checkpoint(
     tokenizer: Path | str,
     image_heads: int = 0,
     text_heads: int = 0,
+    image_side: int = 0,
     settings: Mapping[str, Any] | None = None,
     tell: Tell = lambda _: None,
 ) -> RunFolder:
@@ -52,6 +53,8 @@ def convert_checkpoint(
         image_heads: attention heads of its SigLIP, which cannot be told from the file either; 0 takes what models of
             its width have.
         text_heads: of its text model; 0 takes what a config.json beside the tokenizer says, else likewise.
+        image_side: pixels of the square that crops were stretched to for a ResNet alone; 0: 224, or 32 of a ResNet
+            that is narrower than ResNet-50. A SigLIP says itself what it takes.
         settings: where its comics are, any of `PLACES`; without, commands are given --data.
         tell: takes a line for a person.
 
@@ -62,10 +65,10 @@ def convert_checkpoint(
     """
     from stage3.convert.opening import open_checkpoint
     from stage3.convert.structure import sort_out
-    from stage3.convert.towers import tokenizer_files
+    from stage3.convert.towers import side_of, tokenizer_files
 
     file, path, tokenizer, places = Path(file), Path(path), Path(tokenizer), dict(settings or {})
-    check_arguments(path, layout, image_heads, text_heads, places)
+    check_arguments(path, layout, places, image_heads=image_heads, text_heads=text_heads, image_side=image_side)
     tokenizer_files(tokenizer)
     opened = open_checkpoint(file)
     try:
@@ -73,7 +76,8 @@ def convert_checkpoint(
         config = settings_of(found, places)
     except DataError as error:
         raise DataError(f"{file} is refused: {error}") from None
-    tell(described(found))
+    side = side_of(found.images, image_side)
+    tell(described(found, side))
     if "vlm" in file.name and layout != LAYOUT_MEANING:
         tell(f"the name {file.name} suggests --layout vlm; {layout} is used, as given")
     scratch = path.with_name(f"{TMP}{path.name}-{os.getpid()}")
@@ -81,7 +85,7 @@ def convert_checkpoint(
         make_folder(path.parent)
         remove(scratch)
         try:
-            write_run(scratch / "run", opened, found, config, tokenizer)
+            write_run(scratch / "run", opened, found, config, tokenizer, side)
             if path.is_dir():
                 path.rmdir()
             rename(scratch / "run", path)
@@ -94,7 +98,7 @@ def convert_checkpoint(
     return RunFolder.load(path)
 
 
-def check_arguments(path: Path, layout: str, image_heads: int, text_heads: int, places: Mapping[str, Any]) -> None:
+def check_arguments(path: Path, layout: str, places: Mapping[str, Any], **numbers: int) -> None:
     """Refuse arguments that cannot be used, before the file is opened.
 
     Raises:
@@ -102,9 +106,10 @@ def check_arguments(path: Path, layout: str, image_heads: int, text_heads: int, 
     """
     if layout not in LAYOUT_MEANINGS:
         raise ConfigError(f"layout: {layout!r} is not one of {', '.join(LAYOUT_MEANINGS)}")
-    for name, heads in (("image_heads", image_heads), ("text_heads", text_heads)):
-        if not 0 <= heads <= 256:
-            raise ConfigError(f"{name}: {heads} is out of range: must be from 1 to 256, or 0 for the usual number")
+    for name, number in numbers.items():
+        most = 256 if name.endswith("heads") else 4096
+        if not 0 <= number <= most:
+            raise ConfigError(f"{name}: {number} is out of range: must be from 1 to {most}, or 0 for the usual number")
     if others := [name for name in places if name not in PLACES]:
         raise ConfigError(f"{others[0]} is not a setting of a conversion. It takes {', '.join(PLACES)}.")
     if RunFolder.exists(path):
@@ -144,7 +149,7 @@ def settings_of(found: Earlier, places: Mapping[str, Any]) -> Config:
         raise DataError(str(error)) from None
 
 
-def described(found: Earlier) -> str:
+def described(found: Earlier, side: int) -> str:
     """What was recognized, and what had to be assumed, in one line."""
     spec, parts = found.spec, []
     for tower in (*found.images, found.text):
@@ -154,11 +159,12 @@ def described(found: Earlier) -> str:
     how = f", combined by {spec.visual_fusion}" if len(found.images) > 1 else ""
     return (
         f"found {', '.join(parts)}{how}; {spec.dim} dimensions, gate {'with' if found.indicators else 'without'} flags "
-        f"of what is present; layout features {spec.layout} as given. The numbers of heads are not in the file."
+        f"of what is present; layout features {spec.layout} as given; crops of {side} x {side} pixels. Numbers of "
+        "heads and, of a ResNet alone, the size of crops are not in the file: usual ones are taken where none is given."
     )
 
 
-def write_run(path: Path, opened: Opened, found: Earlier, config: Config, tokenizer: Path) -> None:
+def write_run(path: Path, opened: Opened, found: Earlier, config: Config, tokenizer: Path, side: int) -> None:
     """Write the whole run; an absent modality's constants are computed with its own backbones on the way."""
     import torch
 
@@ -168,7 +174,6 @@ def write_run(path: Path, opened: Opened, found: Earlier, config: Config, tokeni
     from stage3.model import Stage3
 
     RunFolder.create(path, config)
-    side = next((tower.config.image_size for tower in found.images if tower.kind == "siglip"), towers.SIDE)
     for tower in (*found.images, found.text):
         towers.write(tower, path / BACKBONES / tower.kind, side, tokenizer)
     run = RunFolder.load(path)

@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, model in (("image_heads", "its SigLIP"), ("text_heads", "its text model")):
         about = f"attention heads of {model}, which are not in FILE; 0, the default: as usual for its width"
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help=about)
+    about = "pixels of the square crops of a ResNet alone; 0, the default: 224, or 32 if narrower than ResNet-50"
+    parser.add_argument("--image_side", type=int, default=0, metavar="N", help=about)
     parser.add_json()
     parser.add_settings(PLACES)
     args = parser.parse(argv)
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tokenizer=args.tokenizer,
         image_heads=args.image_heads,
         text_heads=args.text_heads,
+        image_side=args.image_side,
         settings=given(args, PLACES),
         tell=tell,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-SIDE = 224  # pixels of a crop, where no SigLIP says otherwise
+SIDE, SMALL_SIDE = 224, 32  # pixels of a crop, where no SigLIP says: of a ResNet-50, and of a narrower one
+STEM = 64  # channels of a ResNet-50's first layer
 MAX_TOKENS = 128  # of a text, in the original trainer
 HEADS = {"siglip": {1152: 16}, "text": {384: 12, 312: 12}}  # by width, where it is not one per 64
 TOKENIZER = (*TOKENIZER_FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -242,6 +243,21 @@ def write(tower: Tower, folder: Path, side: int, tokenizer: Path) -> None:
         "image_std": IMAGENET_STD,
     }
     write_new(folder / "preprocessor_config.json", json.dumps(processor, indent=1).encode())
+
+
+def side_of(images: Sequence[Tower], given: int) -> int:
+    """Pixels of the square that crops are stretched to: what the SigLIP takes, else as given, else as is usual.
+
+    Raises:
+        ConfigError: another side was given than the SigLIP takes.
+    """
+    for tower in images:
+        if tower.kind == "siglip":
+            takes = int(tower.config.image_size)
+            if given not in (0, takes):
+                raise ConfigError(f"image_side: its SigLIP takes {takes} pixels, not {given}. Leave it out.")
+            return takes
+    return given or (SIDE if images[0].config.embedding_size >= STEM else SMALL_SIDE)
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

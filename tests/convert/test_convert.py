@@ -216,6 +216,7 @@ def test_arguments_that_cannot_be_used_are_refused_before_the_file_is_opened(con
         ({"path": converted.path}, "is already a run"),
         ({"path": full}, "is not an empty folder"),
         ({"path": tmp_path / "a+b"}, "contains a +"),
+        ({"image_side": 5000}, "image_side: 5000 is out of range: must be from 1 to 4096"),
         ({"image_heads": -1}, "image_heads: -1 is out of range"),
         ({"settings": {"dim": 8}}, "dim is not a setting of a conversion"),
     ):
@@ -359,3 +360,15 @@ def test_a_good_file_gives_its_tensors_and_numbers(tmp_path):
     torch.save({"a": torch.arange(3.0).half(), "b": torch.arange(4)[1:]}, tmp_path / "y.pt")
     opened = open_checkpoint(tmp_path / "y.pt")
     assert (opened.weights["a"].dtype, opened.weights["b"].tolist()) == (torch.float32, [1, 2, 3])
+
+
+def test_a_resnet_alone_gives_the_originals_constant_for_a_missing_image(words, tmp_path):
+    model = Original("resnet", indicators=False, d=24)
+    run = convert_checkpoint(model.save(tmp_path / "x.pt"), tmp_path / "run", layout="vlm", tokenizer=words)
+    expected = model.panel(None, "a cat", None)
+    text = resolve_text(run.config.text_backbone).encode(["a cat"])
+    n = torch.arange(1)
+    present = torch.tensor([[False, True, False]])
+    with torch.inference_mode():
+        e = run.model().encoder(PanelBatch(torch.zeros(1, 128), text, torch.zeros(1, 7), present, n, n, n))
+    torch.testing.assert_close(e.panel[0], expected["fused"], rtol=0, atol=1e-5)

@@ -176,6 +176,16 @@ def test_what_does_not_fit_is_refused_by_its_name_in_the_file(change, said, tmp_
         sort_out(changed(Original("both").weights(), change), "vlm", tmp_path)
 
 
+def test_crops_have_the_side_that_the_siglip_takes_or_that_is_usual_for_the_resnet(tmp_path):
+    both, resnet = (sort_out(Original(kind).weights(), "vlm", tmp_path).images for kind in ("both", "resnet"))
+    assert (towers.side_of(both, 0), towers.side_of(both, SIDE)) == (SIDE, SIDE)
+    with pytest.raises(ConfigError, match="image_side: its SigLIP takes 32 pixels, not 224"):
+        towers.side_of(both, 224)
+    assert (towers.side_of(resnet, 0), towers.side_of(resnet, 96)) == (32, 96)
+    resnet[0].config.embedding_size = 64
+    assert towers.side_of(resnet, 0) == 224
+
+
 def test_attention_heads_are_those_that_models_of_a_width_have(tmp_path):
     assert [towers._heads("siglip", width, 0) for width in (768, 1024, 1152, 24)] == [12, 16, 16, 2]
     assert [towers._heads("text", width, 0) for width in (384, 768, 1024)] == [12, 12, 16]
