@@ -2,8 +2,10 @@
 
 The index is measured beside the bare matrix product that any exact search has to make. The second part searches as the
 explorer does when a filter changes: which panels are allowed, and two lists with the rank of the true match, on
-panels with random embeddings. CPU seconds are the least of several repeats on one thread; `/proc/loadavg` is printed
-beside them. Answers are compared with float64 brute force while they are measured.
+panels with random embeddings. The third part makes the index of words for as many texts
+of 20 words, whose frequencies fall as 1 / rank, and looks up a word, a frequent word and a whole text. CPU seconds are
+the least of several repeats on one thread; `/proc/loadavg` is printed beside them. Answers are compared with float64
+brute force, and with a comparison of all words, while they are measured.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ import torch
 
 from stage3.search.index import Index
 
-BARS = {"one query": 40.0, "filter change": 1000.0}  # milliseconds of CPU at 100,000 rows
+BARS = {"one query": 40.0, "filter change": 1000.0, "words, one query": 50.0}  # milliseconds of CPU at 100,000 rows
 TOP = 50
 
 
@@ -86,6 +89,35 @@ def measure_filters(rows: int, dim: int) -> dict[str, float]:
     return {"filter change": milliseconds(change)}
 
 
+def measure_words(rows: int) -> dict[str, float]:
+    """The index of words: making it, and three queries, whose answers are checked."""
+    from dataclasses import replace
+
+    from stage3.search.words import WordIndex
+
+    rng = np.random.default_rng(0)
+    share = 1 / np.arange(1, 30_001)
+    names = [f"w{rank}" for rank in range(30_000)]
+    spoken = rng.choice(30_000, (rows, 20), p=share / share.sum())
+    table = synthetic_searcher(rows, 2).data.table
+    table = replace(
+        table, panels=table.panels.assign(description=[" ".join(names[rank] for rank in text) for text in spoken])
+    )
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        found = {"words, making the index": milliseconds(lambda: WordIndex(table, Path(folder)), 1)}
+        index = WordIndex(table, Path(folder))
+        assert index.path is not None
+        found["words, index MB"] = index.path.stat().st_size / 1e6
+        for name, rank in (("one query", 20), ("a frequent word", 4)):
+            says = np.flatnonzero((spoken == rank).any(axis=1))
+            assert index.find(names[rank]).rows.tolist() == says.tolist(), "not the panels that say it"
+            found[f"words, {name}"] = milliseconds(partial(index.find, names[rank]))
+        text = " ".join(names[rank] for rank in spoken[7])
+        assert 7 in index.find(text).rows
+        found["words, a whole text"] = milliseconds(lambda: index.find(text))
+    return found
+
+
 def synthetic_searcher(rows: int, dim: int) -> Any:
     """A searcher over `rows` panels, four per page and a hundred per book, with random embeddings and no images."""
     import pandas as pd
@@ -139,7 +171,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure_index(args.rows, args.dim) | measure_filters(args.rows, args.dim)
+    found = measure_index(args.rows, args.dim) | measure_filters(args.rows, args.dim) | measure_words(args.rows)
     load = Path("/proc/loadavg")
     about = load.read_text(encoding="utf-8").strip() if load.exists() else ""
     if args.json:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stage3.embed.stage4 import Store
     from stage3.samples import Summary
     from stage3.search import Filters, Searcher
+    from stage3.search.fusion import WordTarget
     from stage3.search.searcher import Space
 
 Tell = Callable[[str], None]
@@ -130,7 +131,7 @@ class Run(RunFolder):
 
         Args:
             source: folder with a dataset.yaml.
-            **settings: `panel_format`, `labels`, `remap`, `box_order` or `cache_dir`.
+            **settings: `panel_format`, `labels`, `remap`, `box_order`, `box_unit` or `cache_dir`.
 
         Raises:
             ConfigError, DataError: there is no data, or it cannot be used with this run.
@@ -265,7 +266,7 @@ class Run(RunFolder):
         image: Path | str | Image.Image | None = None,
         panel: int | str | None = None,
         blend: float = 0.5,
-        target: Space | None = None,
+        target: Space | WordTarget | None = None,
         top: int = 10,
         filters: Filters | None = None,
         checkpoint: int | None = None,
@@ -274,20 +275,24 @@ class Run(RunFolder):
         """The panels nearest to words, to an image, to both, or to a panel: `python -m stage3.search`.
 
         Args:
-            text: words.
+            text: words; those in double quotes must be said exactly so.
             image: an image or its file; beside `text` the two are blended.
             panel: id of a panel (page#index) or row of the panel table; it is asked in both directions.
             blend: weight of the words beside an image, 0 to 1.
-            target: what is searched, "image", "text" or "panel"; None takes the other modality.
+            target: what is searched, "image", "text" or "panel"; for words alone also "words" (panels that say them)
+                or "all" (words, texts and images fused). None takes "all" for words, else the other modality.
             top: how many panels, 1 to 1000.
             filters: which panels may be found.
             checkpoint: step; None is the best.
             data: other data; None is the run's own.
 
         Returns:
-            One row per panel found, best first: target, rank, score (cosine, -1 to 1), relation ("true match",
-            "same text", "page mate" or ""), panel (row of the panel table), panel_id, page_id, book, page_type,
-            split, order, text, has_image, has_text.
+            One row per panel found, best first: target, rank, score (cosine, -1 to 1; of "words" and "all" the score
+            of reciprocal rank fusion), relation ("true match", "same text", "page mate" or ""), panel (row of the
+            panel table), panel_id, page_id, book, page_type, split, order, text, has_image, has_text. Of "words" and
+            "all" also found_by ("words", "word forms", "word parts", "some words", "text", "image", comma-separated),
+            words_rank, text_rank and image_rank. Panels that say all the words come first. `attrs["notes"]` lists what
+            the result lacks.
 
         Raises:
             ConfigError: no query, or more than one.
@@ -296,7 +301,9 @@ class Run(RunFolder):
         Example:
             >>> found = Run.load("data/samples/runs/sample").search("a wizard under water", top=3)
             >>> found["rank"].tolist(), found["target"].unique().tolist()
-            ([1, 2, 3], ['image'])
+            ([1, 2, 3], ['all'])
+            >>> Run.load("data/samples/runs/sample").search("wizard", top=3)["found_by"].tolist()
+            ['words, text, image', 'words, text, image', 'words, text, image']
         """
         import pandas as pd
 
@@ -306,9 +313,9 @@ class Run(RunFolder):
         found = answers(
             searcher, text=text, image=image, panel=panel, blend=blend, target=target, top=top, filters=filters
         )
-        return pd.concat([a.frame.assign(target=a.target) for a in found], ignore_index=True)[
-            ["target", *found[0].frame.columns]
-        ]
+        frame = pd.concat([a.frame.assign(target=a.target) for a in found], ignore_index=True)
+        frame.attrs["notes"] = [note for a in found for note in a.results.notes]
+        return frame[["target", *found[0].frame.columns]]
 
     def project(self, *, checkpoint: int | None = None, drift: bool = False, **parameters: Any) -> pd.DataFrame:
         """The map of the panels, made unless it is there: `python -m stage3.projection`.

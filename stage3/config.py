@@ -59,6 +59,11 @@ def _setting(default: Any, group: str, help: str, **spec: Any) -> Any:
 SPLITS = ("train", "val", "test")  # of books: to learn from, to choose the checkpoint, held out to the end
 TEXT_PARTS = ("dialogue+description", "description+dialogue", "dialogue", "description")
 PANEL_FORMATS = ("vlm", "ocr", "aligned")
+BOX_ORDERS = ("auto", "yxyx", "xyxy", "xywh", "yxhw")
+BOX_UNIT = (  # a pattern; see `stage3.data.readers.units`
+    r"auto|permille|percent|fraction|pixels|(pixels_of|pixels_within):[1-9]\d{0,5}x[1-9]\d{0,5}"
+    r"|smart_resize(:[1-9]\d{0,8}(-[1-9]\d{0,8})?)?"
+)
 SELECT_BY = (
     "retrieval/mean_r5",
     "retrieval/mean_r1",
@@ -123,7 +128,21 @@ class Config(_ObjectiveSettings):
         resume_free=True,
         pattern="[^=]+=.*",
     )
-    box_order: str = _setting("yxyx", "data", "corner order of vlm boxes", choices=("yxyx", "xyxy"))
+    box_order: str = _setting(
+        "auto",
+        "data",
+        "what the four values of a box are: corners (yxyx, xyxy) or corner and size (xywh, yxhw); auto: as the format "
+        "has it, unless the boxes of many pages contradict it",
+        choices=BOX_ORDERS,
+    )
+    box_unit: str = _setting(
+        "auto",
+        "data",
+        "unit of boxes: permille, percent, fraction, pixels, pixels_of:WxH, pixels_within:WxH, smart_resize, "
+        "smart_resize:MAX or smart_resize:MIN-MAX (pixels as Qwen2.5-VL sees the page); auto: told from how far the "
+        "boxes of many pages reach",
+        pattern=BOX_UNIT,
+    )
     keep_labels: tuple[str, ...] = _setting(("story", "narrative"), "data", "page labels to use, comma-separated")
     max_panels: int = _setting(16, "data", "panels kept per page; the rest is reported", low=1, high=64)
     text_parts: str = _setting(
@@ -213,7 +232,9 @@ class Config(_ObjectiveSettings):
     normalize_target: bool = _setting(False, "objectives", "layer-normalize (no affine) the reconstruction target")
 
     # training
-    epochs: int = _setting(24, "training", "passes over the training pages", low=1, high=10000)
+    epochs: int = _setting(
+        24, "training", "passes over the training pages; 0 keeps the model as it begins", low=0, high=10000
+    )
     batch_pages: int = _setting(32, "training", "pages per batch", low=2, high=4096)
     lr: float = _setting(1e-2, "training", "peak learning rate of AdamW", low=0.0, low_open=True, high=1.0)
     lr_panels: int = _setting(
@@ -349,9 +370,9 @@ class Config(_ObjectiveSettings):
         """A checked copy with some settings changed; unknown names are refused with the nearest known one.
 
         Example:
-            >>> Config().replace(epochs=0)
+            >>> Config().replace(epochs=-1)
             Traceback (most recent call last):
-            stage3.errors.ConfigError: epochs: 0 is out of range: must be from 1 to 10000
+            stage3.errors.ConfigError: epochs: -1 is out of range: must be from 0 to 10000
         """
         return Config.layered((self.to_dict(), "settings"), (changes, "changes"))
 
@@ -389,7 +410,7 @@ class Config(_ObjectiveSettings):
         merged: dict[str, Any] = {}
         for values, source in layers:
             check_names(values, source)
-            coerced = {k: coerce(FIELDS[k], v) for k, v in values.items()}
+            coerced = {k: coerce(FIELDS[k], v) for k, v in values.items() if not _meant_vlm_alone(k, values)}
             both = coerced.pop("temperature", None)
             _check(FIELDS["temperature"], both)  # under the name that was given
             for name in (o.temperature_setting for o in WITH_TEMPERATURE) if both is not None else ():
@@ -444,6 +465,12 @@ def differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
     """Settings that differ, as {name: (ours, theirs)}."""
     a, b = ours.to_dict(), theirs.to_dict()
     return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
+
+
+def _meant_vlm_alone(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether this is the `box_order` of a whole record that is older than `box_unit`: only vlm boxes had an order."""
+    older = "box_unit" not in values and len(values) > len(FIELDS) // 2
+    return name == "box_order" and older and values.get("panel_format") != "vlm"
 
 
 def check_names(names: Iterable[str], source: str) -> None:

@@ -17,9 +17,9 @@ class ConfigError(Stage3Error, ValueError):
 
     Example:
         >>> from stage3 import Config
-        >>> Config(epochs=0)
+        >>> Config(epochs=-1)
         Traceback (most recent call last):
-        stage3.errors.ConfigError: epochs: 0 is out of range: must be from 1 to 10000
+        stage3.errors.ConfigError: epochs: -1 is out of range: must be from 0 to 10000
     """
 
 

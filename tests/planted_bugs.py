@@ -250,6 +250,20 @@ BUGS = (
         "tests/batches/test_batches.py -k resuming_at_any_step",
     ),
     Bug(
+        "training on pages that define no loss finishes",
+        "stage3/train/signal.py",
+        'if not found and trainer.config.sampler == "guaranteed":',
+        "if False:",
+        "tests/train/test_signal.py -k pair_alone",
+    ),
+    Bug(
+        "the smallest difference forgets that there are two models",
+        "stage3/model/amount.py",
+        "return student_quantile(n - 1) * math.sqrt(2) * error",
+        "return student_quantile(n - 1) * error",
+        "tests/model/test_amount.py -k once_in_twenty",
+    ),
+    Bug(
         "resume metrics are not cut",
         "stage3/train/trainer.py",
         "        self.run.cut_metrics(self.step)\n",
@@ -291,6 +305,27 @@ BUGS = (
         "    copies = repeated(kept)\n",
         "    copies: dict[int, int] = {}\n",
         "tests/data/test_bad_input.py -k same_panel_twice",
+    ),
+    Bug(
+        "data a suffix leads to another book",
+        "stage3/data/readers/resolution.py",
+        "[(_suffix(parts), _whole(parts), SUFFIX), (_whole(parts), _suffix(parts), SUFFIX)]",
+        "[(_suffix(parts), _suffix(parts), SUFFIX)]",
+        "tests/data/test_readers.py -k never_takes_that_of_another_book",
+    ),
+    Bug(
+        "data boxes are in the format's own unit whatever they say",
+        "stage3/data/readers/notation.py",
+        "found = first if fine and unit != RESIZED",
+        "found = first if unit != RESIZED",
+        "tests/data/test_notation.py -k size_at_which_a_model_saw",
+    ),
+    Bug(
+        "data smart_resize rounds up instead of down",
+        "stage3/data/readers/units.py",
+        "smaller = np.maximum(np.floor(",
+        "smaller = np.maximum(np.ceil(",
+        "tests/data/test_notation.py -k smart_resize_is_the_models_own",
     ),
     Bug(
         "data a png with much metadata is refused",
@@ -634,6 +669,27 @@ BUGS = (
         "return Dataset(table, features, split, layout=layout_of(run))",
         "return Dataset(table, features, split)",
         "tests/convert/test_convert.py -k ocr_meaning",
+    ),
+    Bug(
+        "Search: panels that say the words weigh no more than the others",
+        "stage3/search/fusion.py",
+        "EVERY_WORD = 2.0",
+        "EVERY_WORD = 1.0",
+        "tests/search/test_fusion.py -k comes_first",
+    ),
+    Bug(
+        "Search: words of scripts without spaces are found whole only",
+        "stage3/search/words.py",
+        r'text = _ALONE.sub(r" \g<0> ", unicodedata.normalize("NFC", text))',
+        'text = unicodedata.normalize("NFC", text)',
+        "tests/search/test_words.py -k exactly_the_panels",
+    ),
+    Bug(
+        "Search: filters do not reach the words",
+        "stage3/search/fusion.py",
+        "said = searcher.words.find(text, allowed)",
+        "said = searcher.words.find(text, seen)",
+        "tests/search/test_fusion.py -k filters_hold",
     ),
 )
 

@@ -71,7 +71,7 @@ def test_every_setting_says_what_it_is_and_has_a_valid_default(name):
     [(n, v) for n in ("contrastive_temperature", "alignment_temperature", "temperature") for v in BAD_TEMPERATURES]
     + [(n, v) for n in ("contrastive_weight", "reconstruction_weight", "alignment_weight") for v in BAD_WEIGHTS]
     + [("lr", 0), ("lr", math.nan), ("lr", 1e9), ("batch_pages", 0), ("batch_pages", 1), ("max_panels", 0)]
-    + [("workers", -1), ("epochs", 0), ("epochs", 1.5), ("epochs", True), ("grad_clip", 0), ("seed", -1)]
+    + [("workers", -1), ("epochs", -1), ("epochs", 1.5), ("epochs", True), ("grad_clip", 0), ("seed", -1)]
     + [("device", "cudda"), ("device", "cuda:"), ("device", ""), ("remap", "foo"), ("remap", ["=x"])]
     + [("detach_target", "perhaps"), ("sampler", "balanced"), ("visual_fusion", None), ("data", 3), ("remap", 5)],
 )  # fmt: skip

@@ -24,6 +24,7 @@ CHANGES = {
     "panel_format": "ocr",
     "remap": (),
     "box_order": "xyxy",
+    "box_unit": "pixels_of:2000x2000",
     "labels": "",
     "keep_labels": ("story", "cover"),
     "max_panels": 2,

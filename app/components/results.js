@@ -1,7 +1,8 @@
 // Ranked panels as cards: lists of texts or tiles of images. Every text is set as text, never as HTML.
 // This part is sent once per page; a list itself is drawn by a stub that calls it, so that an action stays small.
 // data: { mode: "text" | "image" | "strip", empty, hint, open: label, prefix, suffix: parts of an image's address,
-//   items: [{ row, rank, score, text, where, tag, tone, bare: no image, gap }] }
+//   items: [{ row, rank, score, text, where, tag, tone, bare: no image, gap,
+//     ways: what found it, as short texts, bar: share of the bar, else the score }] }
 // Triggers: query (a panel's row, to search with it), open (a panel's row, to open its page).
 export default function () {
   window.stage3Results = draw;
@@ -48,10 +49,15 @@ function draw(component) {
       head.append(make("span", "s3r-rank", item.rank));
       if (item.tag) head.append(make("span", "s3r-tag", item.tag));
       const bar = make("span", "s3r-bar"), fill = make("span");
-      fill.style.width = Math.max(0, Math.min(1, item.score)) * 100 + "%";
+      fill.style.width = Math.max(0, Math.min(1, item.bar ?? item.score)) * 100 + "%";
       bar.append(fill);
       head.append(bar, make("span", "s3r-score", item.score.toFixed(3)));
       body.append(head);
+      if (item.ways) {
+        const ways = make("span", "s3r-ways");
+        ways.append(...item.ways.map((way) => make("span", "s3r-tag", way)));
+        body.append(ways);
+      }
     }
     body.append(make("span", item.text ? "s3r-words" : "s3r-words s3r-textless", item.text || "no text"));
     main.append(frame, body);

@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import components, shell
 
+NOTHING = "No panel passes these filters."
 MAX_TEXT = 240  # characters of a text on a card
 TONES = {"true match": "match", "same text": "same"}
 Mode = Literal["text", "image", "strip"]
@@ -50,13 +51,13 @@ def cards(
     key: str,
     on_query: Callable[[int], None],
     hint: str = "Search with this panel",
-    empty: str = "No panel passes these filters.",
+    empty: str = NOTHING,
 ) -> None:
     """Show cards; a click on one calls `on_query` with its panel row, "Open page" leaves for the Page view.
 
     Args:
         chosen: the run.
-        items: from `item`, with rank, score, tag and tone where the cards are ranked.
+        items: from `item`, with rank, score, tag, tone, ways and bar where the cards are ranked.
         mode: "text" where texts are what is compared, "image" where images are, "strip" for small choices.
         key: of the list.
         on_query: runs before the next drawing.

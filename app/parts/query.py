@@ -7,7 +7,9 @@ copy of an upload; the file itself and its name are dropped at once) and `search
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ from stage3.data import images
 from stage3.data.images import ImageProblem
 from stage3.errors import DataError
 from stage3.runs.data import check_features
-from stage3.search.searcher import MAX_WORDS, Query, Searcher, Space
+from stage3.search.fusion import Words, WordTarget, search_words
+from stage3.search.searcher import MAX_WORDS, Filters, Query, Results, Searcher, Space, checked_words
 from stage3.storage import sha256
 
 KINDS = {"panel": "Panel", "words": "Words", "image": "Image", "both": "Both"}
@@ -41,8 +44,8 @@ class Way:
     """One list of results: a query, and the space it searches."""
 
     label: str
-    query: Query
-    target: Space
+    query: Query | Words
+    target: Space | WordTarget
 
 
 def searcher_of(chosen: shell.Chosen) -> Searcher:
@@ -57,7 +60,8 @@ def searcher_of(chosen: shell.Chosen) -> Searcher:
         model, data = loaders.load_model(run, chosen.step), loaders.open_dataset(run)
         check_features(run, model.encoder.spec, data)
         names = (run.config.vision_backbone, run.config.text_backbone)
-        return Searcher(data, model, loaders.embedded(run, chosen.step), names, run.config.crop_fit)
+        cache = Path(loaders.config_here(run.config).cache_dir)
+        return Searcher(data, model, loaders.embedded(run, chosen.step), names, run.config.crop_fit, cache)
 
     return _searchers.get(loaders.checkpoint_key(chosen.run, chosen.step), make)
 
@@ -183,11 +187,34 @@ def _choose(chosen: shell.Chosen, searcher: Searcher, row: int) -> None:
 
 
 def _word_ways(searcher: Searcher) -> list[Way]:
-    words = _ask_words(searcher)
-    return _ways(words, "words", ("image", "text", "panel")) if words else []
+    """All ways together, which needs no text backbone, then each alone."""
+    text = _ask_words()
+    if text is None:
+        return []
+    said = Words(text)
+    with suppress(DataError):  # no full-text search here: the lists say so
+        shell.working("Indexing the words", lambda: searcher.words)
+    try:
+        meant = _ways(searcher.from_words(text), "words", ("image", "text", "panel"))
+    except DataError:  # no text backbone on this machine: the list of all ways says so
+        meant = []
+    return [Way("Words → all", said, "all"), *meant, Way("Words → words", said, "words")]
 
 
-def _ask_words(searcher: Searcher) -> Query | None:
+def found(searcher: Searcher, way: Way, top: int, filters: Filters) -> Results:
+    """What a way finds.
+
+    Raises:
+        DataError: there is nothing to search.
+    """
+    if isinstance(way.query, Words):
+        return search_words(searcher, way.query.text, "words" if way.target == "words" else "all", top, filters)
+    assert way.target != "all"
+    assert way.target != "words"
+    return searcher.search(way.query, way.target, top, filters)
+
+
+def _ask_words() -> str | None:
     text: str = st.text_input(
         "Words",
         key="search_words",
@@ -200,7 +227,8 @@ def _ask_words(searcher: Searcher) -> Query | None:
         with st.container(key="quiet-search-words"):
             shell.line("Type what is said or seen in the panel, and press Enter.")
         return None
-    return searcher.from_words(text)
+    checked_words(text)
+    return text
 
 
 def _ask_image(searcher: Searcher) -> Query | None:
@@ -273,7 +301,8 @@ def refusal(problem: ImageProblem) -> str:
 
 
 def _ask_both(searcher: Searcher) -> list[Way]:
-    words = _ask_words(searcher)
+    text = _ask_words()
+    words = searcher.from_words(text) if text is not None else None
     image = _ask_image(searcher)
     weight = st.slider(
         "Weight of words",

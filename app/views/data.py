@@ -196,7 +196,7 @@ def _any_page(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
 
 def _page(config: Config, data: Dataset, page_id: str, image: str, reason: str) -> None:
     """One page with its boxes, and what became of each entry of its file."""
-    check = page_check.check_page(config, page_id, image, data.table.report.facts.get("no_text"))
+    check = page_check.check_page(config, page_id, image, data.table.report.facts)
     shell.line(page_id)
     why = check.problem or ((reason, REASONS.get(reason, "")) if reason else None)
     if why:

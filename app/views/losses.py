@@ -18,7 +18,9 @@ from stage3.runs import curves
 
 KINDS = {"raw": "loss", "weighted": "weighted"}
 MAX_RUNS = 6
-ACTIVE = {f"active/{o.counted}": o.counted_label for o in OBJECTIVES} | {"active/pairs": "page-mate pairs"}
+NO_SIGNAL = "active/silent_batches"
+ACTIVE = {f"active/{o.counted}": o.counted_label for o in OBJECTIVES}
+ACTIVE |= {"active/pairs": "page-mate pairs", NO_SIGNAL: "no-signal batches"}
 
 
 def render() -> None:
@@ -127,9 +129,9 @@ def _curves(sources: list[Source], kind: str, how: How) -> None:
         columns = st.columns(2, gap="small")
         for i, (metric, label) in enumerate(ACTIVE.items()):
             with columns[i % 2]:
-                _draw(
-                    label.capitalize(), metric.replace("/", "-"), sources, {metric: label}, how, y_title="items per row"
-                )
+                of = "batches" if metric == NO_SIGNAL else "items"
+                key = metric.replace("/", "-")
+                _draw(label.capitalize(), key, sources, {metric: label}, how, y_title=f"{of} per row")
     else:
         prefix = KINDS[kind]
         total = {"loss/total": "total"}
@@ -153,7 +155,8 @@ def _work(sources: list[Source], how: How) -> None:
     train = How(how.by, ("train",), how.smoothing, how.as_band)
     terms = {f"gradient/{t}": t for t in TERMS}
     cosines = {f"gradient_cosine/{pair}": label for pair, label in names.PAIR_NAMES.items()}
-    rates = {"lr": "learning rate"} | {f"temperature/{o.name}": f"τ {o.label.lower()}" for o in WITH_TEMPERATURE}
+    temperatures = {f"temperature/{o.name}": o.label.lower() for o in WITH_TEMPERATURE}
+    idle = {NO_SIGNAL: "no signal", "skipped_steps": "not finite"}
     cells: list[tuple[str, str, dict[str, str], How, dict[str, Any]]] = [
         ("Gradient norm per loss", "gradient", terms, val, {"y_title": "gradient norm", "log": True,
          "about": "Norm of the gradient of each weighted loss on the encoder, on one fixed validation batch"}),
@@ -168,7 +171,12 @@ def _work(sources: list[Source], how: How) -> None:
          "different pages"}, val, {"y_title": "cosine, −1 to 1", "about": "Near 1 for different pages: collapsed"}),
         (names.metric_name("reconstruction/skill"), "skill", {"reconstruction/skill": "R²"}, val,
          {"about": "1 − mse / mse of the mean. 1 is perfect, 0 no better than the mean, as in a collapsed model"}),
-        ("Temperatures, learning rate", "rate", rates, train, {"log": True}),
+        ("Temperatures", "temperature", temperatures, How(how.by, how.splits, 0.0, how.as_band),
+         {"y_title": "temperature τ"}),
+        ("Learning rate", "rate", {"lr": "learning rate"}, train, {"log": True}),
+        ("Steps without effect", "idle", idle, How(how.by, ("train",), 0.0, how.as_band), {"y_title": "steps per row",
+         "about": "Steps on a batch on which no loss is defined, and steps skipped because the loss or its gradient "
+         "was not finite. Neither changes a weight"}),
     ]  # fmt: skip
     columns = st.columns(2, gap="small")
     for i, (title, key, metrics, chosen, more) in enumerate(cells):

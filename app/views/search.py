@@ -14,10 +14,11 @@ from app.parts import cards, export, query
 from app.parts import failures as failures_table
 from app.parts.query import Way
 from app.store import loaders
-from stage3.cli import percent
+from stage3.cli import counted, percent
 from stage3.errors import DataError, Stage3Error
 from stage3.evaluate import evaluation_report
 from stage3.search.failures import I2T, REASONS, T2I, failures
+from stage3.search.fusion import BEST
 from stage3.search.searcher import TEXT_FILTERS, Filters, Results, Searcher
 
 TOPS = (10, 20, 50)
@@ -32,7 +33,7 @@ def render() -> None:
     if not len(searcher.embedded.rows):
         shell.empty("No panel to search", "The data set of this run has no panel with an image or a text.")
         return
-    shell.heading("Search", "Finds the texts nearest to an image and the images nearest to a text, by cosine.")
+    shell.heading("Search", "Finds panels by what they show, mean or say, in both directions.")
     cards.prepare()
     query.follow_address()
     _search(chosen, searcher)
@@ -84,13 +85,22 @@ def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, 
         label_visibility="collapsed",
     )
     way = ways[labels.index(label)]
-    found = searcher.search(way.query, way.target, top, filters)
+    found = query.found(searcher, way, top, filters)
     with st.container(key=f"quiet-search-{side}", gap="xxsmall"):
         shell.line(f"{_capital(found.compared)}.")
         shell.line(_standing(found, way))
+        for note in found.notes:
+            shell.line(f"Note: {note}.")
     items = _items(searcher, found, way)
-    mode: cards.Mode = "text" if way.target == "text" else "image"
-    cards.cards(chosen, items, mode, key=f"search-cards-{side}", on_query=lambda row: _requery(searcher, row))
+    mode: cards.Mode = "text" if way.target in ("text", "words") else "image"
+    cards.cards(
+        chosen,
+        items,
+        mode,
+        key=f"search-cards-{side}",
+        on_query=lambda row: _requery(searcher, row),
+        empty="No panel that passes the filters says these words." if way.target == "words" else cards.NOTHING,
+    )
     menu = st.popover(
         "Export",
         icon=":material/download:",
@@ -101,6 +111,8 @@ def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, 
     if menu.open:  # its buttons are sent only when they can be seen
         frame = searcher.frame.loc[found.rows]
         ranked = frame.assign(rank=np.arange(1, len(frame) + 1), score=found.scores, relation=found.relations)
+        if found.ways is not None:
+            ranked["found_by"] = [", ".join(ways) for ways in found.ways]
         with menu:
             export.buttons(chosen, ranked, f"search-{side}")
 
@@ -116,6 +128,8 @@ def _capital(text: str) -> str:
 
 def _standing(found: Results, way: Way) -> str:
     among = f"{found.gallery:,} panels searched"
+    if found.said is not None:
+        return f"{among}; {counted(found.said, 'panel')} with all the words."
     if found.match_rank is not None:
         return f"True match at rank {found.match_rank:g} of {found.gallery:,}."
     if way.query.panel is not None and way.query.space != way.target:
@@ -123,12 +137,19 @@ def _standing(found: Results, way: Way) -> str:
     return f"{among}."
 
 
+def _way(name: str, rank: int) -> str:
+    """How a way and a panel's rank in its list are written on a card; all that say the words share a rank."""
+    return f"{name} {rank}" if name in ("text", "image") else name
+
+
 def _items(searcher: Searcher, found: Results, way: Way) -> list[dict[str, Any]]:
     """Cards of the results; a true match below the list is added with its rank, so that both can be compared."""
     items = []
     for place, (row, score, relation) in enumerate(zip(found.rows, found.scores, found.relations, strict=True), 1):
         card = cards.item(searcher.frame, int(row))
-        marks = {"tag": relation, "tone": cards.TONES.get(relation, "")} if relation else {}
+        marks: dict[str, Any] = {"tag": relation, "tone": cards.TONES.get(relation, "")} if relation else {}
+        if found.ways is not None:
+            marks |= {"ways": [_way(*way) for way in found.ways[place - 1].items()], "bar": round(score / BEST, 4)}
         items.append({**card, "rank": str(place), "score": round(float(score), 4)} | marks)
     if found.match_rank is not None and "true match" not in found.relations and way.query.panel is not None:
         card = cards.item(searcher.frame, way.query.panel)

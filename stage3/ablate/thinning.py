@@ -97,4 +97,5 @@ def _write_lists(folder: Path, data: Dataset) -> None:
     (folder / "manifest.csv").write_text(text.getvalue(), encoding="utf-8", newline="\n")
     (folder / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
     parts = {"name": "thinned", "manifest": "manifest.csv", "panels": "panels", "panel_format": "vlm"}
+    parts |= {"box_order": "yxyx", "box_unit": "permille"}  # not told from pages of a single panel
     (folder / "dataset.yaml").write_text(yaml.safe_dump(parts | {"labels": "labels.json"}), encoding="utf-8")

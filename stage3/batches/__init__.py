@@ -1,7 +1,7 @@
 """Packed batches of whole pages, cut from a data set: no padding row exists anywhere.
 
-Beside this file: `batch` is what the encoder reads, `sampler` and `by_book` decide which pages share a batch, and
-`dataset` joins a panel table, its features and its split by book.
+Beside this file: `batch` is what the encoder reads, `sampler` and `by_book` decide which pages share a batch, `deal`
+deals them out so that every batch has a signal, and `dataset` joins a panel table, its features and its split by book.
 """
 
 from stage3.batches.batch import (

@@ -49,7 +49,7 @@ class PageSampler:
         >>> panels, pairs = np.array([1, 1, 1, 1, 3, 2]), np.array([1, 1, 1, 0, 0, 0])
         >>> sampler = PageSampler(np.arange(6), panels, pairs, batch_pages=3, seed=0, min_multi=1, min_pairs=1)
         >>> [sorted(batch.tolist()) for batch in sampler.epoch(0)], sampler.shortfalls
-        ([[0, 3, 4], [1, 2, 5]], [])
+        ([[2, 3, 4], [0, 1, 5]], [])
     """
 
     def __init__(

@@ -26,6 +26,7 @@ SETTINGS = (
     "labels",
     "remap",
     "box_order",
+    "box_unit",
     "keep_labels",
     "max_panels",
     "max_skip_fraction",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ import pandas as pd
 from stage3.config import Config
 from stage3.data import images
 from stage3.data.readers import READERS, DataSource, PageProblem, source_of
+from stage3.data.readers.boxes import four
 from stage3.data.readers.jsonfile import read_json
 from stage3.data.readers.labels import read_labels
 from stage3.data.readers.manifest import read_manifest, remapped
 from stage3.data.readers.names import exact_key, stem_key
-from stage3.data.readers.rules import THOUSAND, Note, PageInfo, Panel, RawPage, RawPanel, finish, flatten, four
+from stage3.data.readers.preview import notations
+from stage3.data.readers.rules import Note, PageInfo, Panel, RawPage, RawPanel, finish, flatten
+from stage3.data.readers.units import Notation, corners
 from stage3.data.table import DataReport, PanelTable
 
 Box = tuple[float, float, float, float]
@@ -81,7 +84,7 @@ def listed_pages(config: Config) -> pd.DataFrame:
     if source.labels is not None:
         report = DataReport()
         labels = read_labels(source.labels, config.keep_labels, report)
-        codes = labels.of_pages(manifest.ids, report)
+        codes = labels.of_pages(manifest.ids, report, manifest.books)
         names = np.array([*labels.names, "", ""], dtype=object)  # missing and invalid codes are negative
         frame["label"] = names[np.maximum(codes, -2)]
     return frame
@@ -118,21 +121,20 @@ def _ids_in(text: str, root: str) -> list[str]:
     return [*heads, *files, *(f.replace("\\", "/") for f in below)]
 
 
-def check_page(
-    config: Config, page_id: str, image: str = "", no_text: Mapping[str, Sequence[str]] | None = None
-) -> PageCheck:
+def check_page(config: Config, page_id: str, image: str = "", facts: Mapping[str, Any] | None = None) -> PageCheck:
     """Read one page again and say what becomes of each of its panels.
 
     Args:
         config: settings that name the data set.
         page_id: canonical id of a listed page.
         image: its image as the manifest writes it.
-        no_text: what is no text in this source: the fact of that name in the data set's report.
+        facts: of the data set's report: they say which words are no text in this source and how boxes are written.
 
     Raises:
         ConfigError, DataError: the data set is not there.
     """
     source = source_of(config)
+    known = facts or {}
     path = _image(source, image)
     notes: list[tuple[str, str]] = []
     file = ""
@@ -146,16 +148,17 @@ def check_page(
     except PageProblem as problem:
         return PageCheck(page_id, path, file, (problem.code, problem.detail), [], notes)
     size = _size(path, config, note)
+    info = PageInfo(page_id, lambda: size, note, known.get("no_text", {}), notations(known))
     kept: list[Panel] = []
     problem_found = None
     try:
-        kept, declared = finish(raw, PageInfo(page_id, lambda: size, note, no_text or {}), config.max_panels)
+        kept, declared = finish(raw, info, config.max_panels)
         size = declared if 0 not in declared else size
     except PageProblem as problem:
         problem_found = (problem.code, problem.detail)
     places = {panel.source_index: (order, panel.box) for order, panel in enumerate(kept)}
     rescaled = any(code == "boxes_rescaled" for code, _ in notes)
-    entries = [_entry(raw, i, places, notes, size, rescaled) for i in range(len(raw.panels))]
+    entries = [_entry(raw, i, places, info, notes, size, rescaled) for i in range(len(raw.panels))]
     general = [(code, detail) for code, detail in notes if not detail.startswith("panels[")]
     return PageCheck(page_id, path, file, problem_found, entries, general)
 
@@ -196,6 +199,7 @@ def _entry(
     raw: RawPage,
     index: int,
     places: dict[int, tuple[int, Box | None]],
+    info: PageInfo,
     notes: list[tuple[str, str]],
     size: tuple[int, int],
     rescaled: bool,
@@ -206,22 +210,17 @@ def _entry(
     text = "" if panel is None else " ".join(filter(None, (flatten(panel.dialogue), flatten(panel.description))))
     order, box = places.get(index, (None, None))
     if order is None and panel is not None and not rescaled:
-        box = _as_written(panel, size)
+        box = _as_written(panel, info.notation(panel), size)
     return PanelCheck(index, order, box, text[:2000], own)
 
 
-def _as_written(panel: RawPanel, size: tuple[int, int]) -> Box | None:
+def _as_written(panel: RawPanel, notation: Notation, size: tuple[int, int]) -> Box | None:
     """The box of a dropped panel as its file gives it, cut to the page for drawing; None when that makes no box."""
     values, _ = four(panel.box)
-    if values is None:
+    if values is None or (notation.needs_size and 0 in size):
         return None
-    a, b, c, d = values
-    x0, y0, x1, y1 = (a, b, a + c, b + d) if panel.corners == "xywh" else (a, b, c, d)
-    if panel.corners == "yxyx":
-        x0, y0, x1, y1 = b, a, d, c
-    wide, high = (THOUSAND, THOUSAND) if panel.unit == "permille" else (float(size[0]), float(size[1]))
-    if not wide or not high:
-        return None
+    x0, y0, x1, y1 = corners(values, notation.order)
+    wide, high = notation.scale(size).tolist()
     left, right = sorted(min(max(v / wide, 0.0), 1.0) for v in (x0, x1))
     top, bottom = sorted(min(max(v / high, 0.0), 1.0) for v in (y0, y1))
     return (left, top, right - left, bottom - top)

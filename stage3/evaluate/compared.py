@@ -13,7 +13,8 @@ from stage3 import metrics
 from stage3.batches.dataset import Dataset
 from stage3.evaluate.items import Items, item_values, pair_values, precision_values, summary
 from stage3.model import embedding, validation
-from stage3.model.baselines import MAIN, share_a_space
+from stage3.model.anchor import share_a_space
+from stage3.model.baselines import MAIN
 from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
 
@@ -51,13 +52,18 @@ def baselines(
     untrained = model.before_training().to(device)
     embedded = embedding.embed(untrained, data.panel_set, pages, device)
     items, _ = item_values(untrained, embedded, device)
-    joint = share_a_space(model.config, data.features.image_sizes, data.features.text_dim)
+    joint = are_joint(model, data)
     return {
         "frozen": _frozen(frozen, joint),
         "frozen_image": _frozen(replace(frozen, panel=frozen.image), False),
         "frozen_text": _frozen(replace(frozen, panel=frozen.text), False),
         "untrained": Baseline(_means(items) | validation.collapse_metrics(embedded), items),
     }
+
+
+def are_joint(model: Stage3, data: Dataset) -> bool:
+    """Whether the frozen features of image and text can be compared with each other."""
+    return share_a_space(model.config, data.features.image_sizes, data.features.text_dim)
 
 
 def _frozen(embedded: Embedded, joint: bool) -> Baseline:
@@ -73,6 +79,10 @@ def _frozen(embedded: Embedded, joint: bool) -> Baseline:
         "collapse/intra_cosine": gap.intra,
         "collapse/inter_cosine": gap.inter,
     }
+    if joint:
+        pairs = embedded.aligned
+        alignment = metrics.alignment_uniformity(embedded.image[pairs], embedded.text[pairs], none).alignment
+        geometry["collapse/alignment"] = alignment
     return Baseline(_means(items) | geometry, items)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from stage3.batches import fixed_batches
 from stage3.batches.dataset import Dataset
 from stage3.errors import DataError
-from stage3.evaluate.compared import baselines, differences
+from stage3.evaluate.compared import are_joint, baselines, differences
 from stage3.evaluate.items import LEVEL, interval, item_values, summary
+from stage3.evaluate.undefined import Counts, undefined
 from stage3.features import usable_device
 from stage3.model import validation
 from stage3.model.baselines import books_of, frozen_of, what_training_added
@@ -53,6 +54,7 @@ def evaluation_report(
         The metrics under their names in metrics.jsonl, plus `retrieval/{text,image}_to_panel_*`; `intervals` and
         `chance` by the same names; `baselines` and `difference` (see `compared`) of the frozen features and of the
         untrained model, by the same names; `added`, what training added to the frozen features (`Added.to_dict`);
+        `undefined`, why a number of the table is not defined, as {metric: {column: reason}};
         `run step selected_by split pages panels books gallery notes spaces` and so on.
 
     Raises:
@@ -80,7 +82,7 @@ def evaluation_report(
         minus = {n: differences(values, b.items, embedded.page_ids, book_ids) for n, b in found.items()}
         added = what_training_added(embedded.panel, frozen.panel, embedded.page_ids, book_ids)
         best = run.best()
-        return {
+        report = {
             "run": str(run.path),
             "step": step,
             "fingerprint": run.fingerprint(step),
@@ -101,3 +103,5 @@ def evaluation_report(
             "difference": minus,
             "added": added.to_dict(),
         }
+        counts = Counts.of(embedded, values)
+        return report | {"undefined": undefined(report, counts, values, groups, are_joint(model, data))}

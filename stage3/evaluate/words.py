@@ -26,10 +26,23 @@ COLLAPSE = {
     "alignment": "alignment (lower: closer pairs)",
 }
 
+COLUMNS = ("value", "interval", "frozen", "untrained", "chance")  # in which a number may not be defined
 FROZEN = (
     "frozen, untrained: the features that the model reads, centered on the training panels, and the model before its "
-    "first step; frozen features of image and text can be compared only where both come from one model"
+    "first step"
 )
+WITHIN, SAME_PAGE, RECONSTRUCTION = "among the panels of one page", "same-page R-precision", "reconstruction"
+TITLES = {  # of every metric in the table: the part in which it stands
+    **{
+        f"retrieval/{way}_{row}": title.partition(",")[0].partition(" (")[0]
+        for way, title in WAYS.items()
+        for row in ROWS
+    },
+    **{f"retrieval/within_page_{way}": WITHIN for way in ("i2t", "t2i")},
+    "retrieval/same_page_r_precision": SAME_PAGE,
+    **{f"reconstruction/{name}": RECONSTRUCTION for name in ("skill", "rank_r1")},
+    **{f"collapse/{name}": f"collapse check ({label.partition(' (')[0]})" for name, label in COLLAPSE.items()},
+}
 
 
 def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -49,10 +62,10 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     for way, title in WAYS.items():
         yield title
         yield from (_line(report, f"retrieval/{way}_{row}", f"  {label}") for row, label in ROWS.items())
-    yield "among the panels of one page"
+    yield WITHIN
     yield _line(report, "retrieval/within_page_i2t", "  image → its text first")
     yield _line(report, "retrieval/within_page_t2i", "  text → its image first")
-    yield _line(report, "retrieval/same_page_r_precision", "same-page R-precision")
+    yield _line(report, "retrieval/same_page_r_precision", SAME_PAGE)
     yield _frozen_line(report)
     yield from _reconstruction_lines(report)
     yield ""
@@ -68,6 +81,10 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield report["added"]["sentence"]
     yield ""
+    why = list(_why_dashes(report))
+    yield from [f"Why there is a {DASH}:"] if why else []
+    for line in why:
+        yield from textwrap.wrap(line, 110, initial_indent="  ", subsequent_indent="    ")
     yield "What is compared:"
     for names, meaning in report["spaces"].items():
         yield from textwrap.wrap(f"{names}: {meaning}", 110, initial_indent="  ", subsequent_indent="    ")
@@ -75,8 +92,21 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"next: python -m stage3.diagnose --run {report['run']}"
 
 
+def _why_dashes(report: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each reason why a number is not defined: the columns and parts of the table where it is so."""
+    reasons: dict[str, dict[str, dict[str, None]]] = {}
+    for name in (n for n in TITLES if n in report["undefined"]):
+        for column, reason in report["undefined"][name].items():
+            reasons.setdefault(reason, {}).setdefault(TITLES[name], {})[column] = None
+    for reason, parts in reasons.items():
+        where: dict[tuple[str, ...], list[str]] = {}
+        for title, columns_of in parts.items():
+            where.setdefault(tuple(c for c in COLUMNS if c in columns_of), []).append(title)
+        yield "; ".join(f"{', '.join(columns)} of {', '.join(of)}" for columns, of in where.items()) + f": {reason}"
+
+
 def _reconstruction_lines(report: Mapping[str, Any]) -> Iterator[str]:
-    yield "reconstruction of a panel from its page mates"
+    yield f"{RECONSTRUCTION} of a panel from its page mates"
     if "reconstruction/skill" not in report:
         yield "  not measured: its weight is 0, so its head was not trained"
         return

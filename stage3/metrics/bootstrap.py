@@ -99,11 +99,24 @@ def expanded(interval: Interval, z: float = 1.96) -> tuple[float, float]:
         (0.366, 0.634)
     """
     free = max(interval.groups - 1, 1)
-    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)  # of Student's distribution
-    wider = t / z * math.sqrt(interval.groups / free)
+    wider = student_quantile(free, z) / z * math.sqrt(interval.groups / free)
     return interval.mean - wider * (interval.mean - interval.low), interval.mean + wider * (
         interval.high - interval.mean
     )
+
+
+def student_quantile(free: int, z: float = 1.96) -> float:
+    """The quantile of Student's distribution that belongs to a normal quantile (Abramowitz and Stegun 26.7.5).
+
+    Args:
+        free: degrees of freedom, at least 1.
+        z: normal quantile; 1.96 for 95 % in the middle.
+
+    Example:
+        >>> round(student_quantile(10), 2), round(student_quantile(1000), 2)
+        (2.23, 1.96)
+    """
+    return z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
 
 
 def paired_bootstrap(

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from stage3.config import Config
+
 IMAGE_SHARE = 0.625  # of the D dimensions; text has the rest. Image features are wider and say more about a page.
 PANELS_PER_DIRECTION = 10  # a leading direction counts as known when there are so many training panels for it
 SAMPLE_PAGES = 5000  # training pages, evenly spaced, that the statistics are taken from
@@ -60,6 +62,10 @@ class Anchor(nn.Module):
         self.center.copy_(statistics.center)
         self.directions.copy_(directions(statistics, self.directions.shape[1], generator))
 
+    def join(self, other: Anchor) -> None:
+        """Take the directions of the other tower, so that cosines between the two are those of the features."""
+        self.directions.copy_(other.directions)
+
     def forward(self, feature: Tensor) -> Tensor:
         """(M, S) features to (M, D) with a root mean square of 1; a feature that equals the center gives 0."""
         mapped = normalize(feature - self.center, dim=1) @ self.directions
@@ -68,13 +74,28 @@ class Anchor(nn.Module):
         return nn.functional.pad(inside, (first, self.dim - end))
 
 
-def subspaces(dim: int, image_backbones: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+def share_a_space(config: Config, image_sizes: tuple[int, ...], text_size: int) -> bool:
+    """Whether image and text features come from the two towers of one model, so that they can be compared as they are.
+
+    The two `tiny` backbones share a name and nothing else.
+    """
+    from stage3.features.backbones import SHORT_NAMES
+
+    image, text = (SHORT_NAMES.get(n, ("", n))[1] for n in (config.vision_backbone, config.text_backbone))
+    return image == text != "tiny" and image_sizes == (text_size,)
+
+
+def subspaces(dim: int, image_backbones: int, joint: bool = False) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """Dimensions (first, end) of each image backbone and of the text backbone.
+
+    Two towers of one model (`joint`) share all dimensions, so that image and text find each other from the start.
 
     Example:
         >>> subspaces(512, 1), subspaces(512, 2)[0]
         (([(0, 320)], (320, 512)), [(0, 160), (160, 320)])
     """
+    if joint:
+        return [(0, dim)], (0, dim)
     images = max(image_backbones, min(round(IMAGE_SHARE * dim), dim - 1))
     edges = [images * i // image_backbones for i in range(image_backbones + 1)]
     return list(pairwise(edges)), (images, dim)

@@ -21,7 +21,6 @@ from torch.nn.functional import normalize
 from stage3 import metrics
 from stage3.batches import IMAGE, TEXT, PanelSet
 from stage3.batches.dataset import Dataset
-from stage3.config import Config
 from stage3.metrics import PairedInterval
 from stage3.model.anchor import FeatureSums, Statistics, sampled
 from stage3.model.embedding import EMBED_PAGES, Embedded
@@ -111,17 +110,6 @@ def added_to(data: Dataset, embedded: Embedded) -> Added:
     """`what_training_added` to the frozen features of the panels that a model embedded."""
     frozen = frozen_of(data, embedded)[0].panel
     return what_training_added(embedded.panel, frozen, embedded.page_ids, books_of(data, embedded))
-
-
-def share_a_space(config: Config, image_sizes: tuple[int, ...], text_size: int) -> bool:
-    """Whether image and text features come from the two towers of one model, so that they can be compared as they are.
-
-    The two `tiny` backbones share a name and nothing else.
-    """
-    from stage3.features.backbones import SHORT_NAMES
-
-    image, text = (SHORT_NAMES.get(n, ("", n))[1] for n in (config.vision_backbone, config.text_backbone))
-    return image == text != "tiny" and image_sizes == (text_size,)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
 from stage3.config import Config
 from stage3.data.table import LAYOUT_MEANING, LAYOUT_MEANINGS
 from stage3.errors import ConfigError
-from stage3.model.anchor import Anchor, subspaces
+from stage3.model.anchor import Anchor, share_a_space, subspaces
 
 MAX_SIZE = 65_536  # of a feature, an embedding or a hidden layer
 MAX_BACKBONES = 8
@@ -42,6 +42,7 @@ class EncoderSpec:
     form: str = ANCHORED  # or PLAIN: from random weights, as all models were before there were anchors; or EARLIER
     use_layout: bool = True
     layout_dropout: float = 0.0
+    joint: bool = False  # image and text features are of one space, and stay so
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUT_MEANINGS:
@@ -71,6 +72,7 @@ class EncoderSpec:
             form=config.form,
             use_layout=config.use_layout,
             layout_dropout=config.layout_dropout,
+            joint=config.form == ANCHORED and share_a_space(config, tuple(image_sizes), text_size),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +109,7 @@ class EncoderSpec:
         return cls(**{**values, "image_sizes": tuple(sizes)})
 
 
-NEWER: dict[str, Any] = {"form": PLAIN, "use_layout": True, "layout_dropout": 0.0}
+NEWER: dict[str, Any] = {"form": PLAIN, "use_layout": True, "layout_dropout": 0.0, "joint": False}
 """What a model is that was saved before these entries existed."""
 
 
@@ -186,7 +188,7 @@ class VisualFusion(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.sizes, self.how, self.anchored = list(spec.image_sizes), spec.visual_fusion, spec.form == ANCHORED
-        dims, _ = subspaces(spec.dim, len(self.sizes))
+        dims, _ = subspaces(spec.dim, len(self.sizes), spec.joint)
         self.adapters = nn.ModuleList(adapter(spec, s, at) for s, at in zip(spec.image_sizes, dims, strict=True))
         n, d = len(self.sizes), spec.dim
         self.mix: nn.Module = nn.Identity()
@@ -232,7 +234,7 @@ class PanelEncoder(nn.Module):
         self.spec = spec
         d = spec.dim
         self.vision = VisualFusion(spec)
-        self.text = adapter(spec, spec.text_size, subspaces(d, len(spec.image_sizes))[1])
+        self.text = adapter(spec, spec.text_size, subspaces(d, len(spec.image_sizes), spec.joint)[1])
         self.layout = nn.Sequential(  # LayerNorm, not BatchNorm: one panel alone must work
             nn.Linear(7, spec.layout_hidden),
             nn.LayerNorm(spec.layout_hidden),

@@ -143,6 +143,9 @@ class Stage3(nn.Module):
         draw = generator(config.seed, "anchors")
         for anchor, statistics in zip(model.encoder.anchors, features, strict=False):
             anchor.fit(statistics, draw)
+        if spec.joint and features:
+            image, text = model.encoder.anchors
+            text.join(image)
         return model
 
     def before_training(self) -> Stage3:

@@ -5,6 +5,7 @@ Nothing here draws a random number or leaves the model in another mode than it f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ def validate(
     """
     total: dict[str, list[float]] = {name: [0.0, 0.0] for name in LOSSES}
     counts: dict[str, int] = {}
+    no_signal = 0
     mask, dropout = model.config.validation_random_mask, model.config.validation_dropout
     with frozen(model), seeded(noise_seed, torch.device(device)):
         model.reconstruction_head.train(dropout)  # what the original trainer left in train mode, and no more
@@ -48,15 +50,20 @@ def validate(
                 total[name][1] += count
             for name, n in step.counts.items():
                 counts[name] = counts.get(name, 0) + n
+            no_signal += not step.has_signal
     means = {name: value / count for name, (value, count) in total.items() if count}
-    return loss_row(means, model.weights) | {f"active/{name}": n for name, n in counts.items()}
+    row = loss_row(means, model.weights) | {f"active/{name}": n for name, n in counts.items()}
+    return row | {"active/silent_batches": no_signal}
 
 
 def loss_row(means: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
-    """`loss/*` and `weighted/*` from mean losses; the total is the weighted sum of the terms that are defined."""
+    """`loss/*` and `weighted/*` from mean losses; the total is the weighted sum of the terms that are defined.
+
+    Where none is defined the total is NaN: a zero would be averaged in wherever rows are.
+    """
     row = {f"loss/{name}": value for name, value in means.items()}
     weighted = {t: weights[t] * means[t] for t in TERMS if t in means and weights[t] > 0}
-    row["loss/total"] = sum(weighted.values())
+    row["loss/total"] = sum(weighted.values()) if weighted else math.nan
     return row | {f"weighted/{t}": value for t, value in weighted.items()}
 
 

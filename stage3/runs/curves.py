@@ -26,7 +26,7 @@ def series(frame: pd.DataFrame, name: str, split: str, by: str = "step") -> pd.D
         name: a column, such as "loss/total".
         split: "train" or "val".
         by: "step" gives every row; "epoch" one point per epoch, rows weighted by their active items (losses), summed
-            (`active/*`) or averaged (everything else).
+            (`active/*`, `skipped_steps`) or averaged (everything else).
 
     Returns:
         Columns x and y, ascending in x, without undefined points; empty where the run has no such metric.
@@ -56,7 +56,7 @@ def _weights(rows: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _by_epoch(points: pd.DataFrame, name: str) -> pd.DataFrame:
-    if name.startswith("active/"):
+    if name.startswith("active/") or name == "skipped_steps":
         return points.groupby("x", as_index=False)[["y"]].sum()
     weighted = points.assign(y=points["y"] * points["n"]).groupby("x", as_index=False)[["y", "n"]].sum()
     weighted = weighted[weighted["n"] > 0]
@@ -158,11 +158,25 @@ def seed_groups(configs: Mapping[str, Config]) -> list[list[str]]:
 
 def metric_differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -> pd.DataFrame:
     """Validation metrics of two runs side by side: metric, first, second, difference (second - first)."""
-    names = [n for n in ours if n in theirs and not n.startswith(("active/", "gradient"))]
+    left_out = ("active/", "gradient", "temperature/", "skipped_steps")  # counts, settings and how training went
+    names = [n for n in ours if n in theirs and not n.startswith(left_out)]
     rows = [(n, float(ours[n]), float(theirs[n])) for n in names if ours[n] is not None and theirs[n] is not None]
     found = pd.DataFrame(rows, columns=["metric", "first", "second"])
     found = found.dropna(subset=["first", "second"])
     return found.assign(difference=found["second"] - found["first"]).reset_index(drop=True)
+
+
+def skipped_since_validation(frame: pd.DataFrame) -> int:
+    """Skipped steps that the training rows after the last validation count.
+
+    Args:
+        frame: `Run.metrics()`.
+    """
+    if "skipped_steps" not in frame:
+        return 0
+    validated = frame.loc[frame["split"] == "val", "step"].max()  # NaN before the first
+    later = frame[(frame["split"] == "train") & ~(frame["step"] <= validated)]
+    return int(later["skipped_steps"].sum())
 
 
 def expected_seconds(frame: pd.DataFrame, epochs: int, validate_every: int = 1) -> float:

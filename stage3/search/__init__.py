@@ -1,7 +1,8 @@
 """Find panels by words, by an image, by both, or by a panel, in one direction or both.
 
-`searcher` asks and answers, `answers` is what the command and `Run.search` share, and `failures` says what is found in
-one direction only; `python -m stage3.search` is the command.
+`searcher` asks and answers, `words` is the index of what panels say, `fusion` joins both for typed words, `answers` is
+what the command and `Run.search` share, and `failures` says what is found in one direction only;
+`python -m stage3.search` is the command.
 """
 
 import lazy_loader

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -15,7 +16,8 @@ from stage3.cli import counted
 from stage3.config import nearest
 from stage3.data import images
 from stage3.errors import ConfigError, DataError
-from stage3.search.searcher import SPACES, Filters, Query, Results, Searcher, Space, result_frame, to_json_rows
+from stage3.search.fusion import WORD_TARGETS, Words, WordTarget, search_words
+from stage3.search.searcher import SPACES, WORD_WAYS, Filters, Query, Results, Searcher, Space
 
 MAX_TOP = 1000
 MAX_BYTES = 20 * 2**20  # of an image that is the query
@@ -27,14 +29,15 @@ class Answer:
 
     Attributes:
         query: what was asked.
-        target: the space that was searched.
+        target: the space that was searched, "words", or "all" of words, texts and images.
         results: what a searcher says of it.
         frame: the results as a table, best first: rank, score, relation, panel (row of the panel table), panel_id,
-            page_id, book, page_type, split, order, text, has_image, has_text.
+            page_id, book, page_type, split, order, text, has_image, has_text; of typed words also found_by, words_rank,
+            text_rank and image_rank.
     """
 
-    query: Query
-    target: Space
+    query: Query | Words
+    target: Space | WordTarget
     results: Results
     frame: pd.DataFrame
 
@@ -47,6 +50,8 @@ class Answer:
             "compared": self.results.compared,
             "gallery": self.results.gallery,
             "match_rank": self.results.match_rank,
+            "said": self.results.said,
+            "notes": list(self.results.notes),
             "results": to_json_rows(self.frame),
         }
 
@@ -58,7 +63,7 @@ def answers(
     image: Path | str | Image.Image | None = None,
     panel: int | str | None = None,
     blend: float = 0.5,
-    target: Space | None = None,
+    target: Space | WordTarget | None = None,
     top: int = 10,
     filters: Filters | None = None,
 ) -> list[Answer]:
@@ -70,7 +75,8 @@ def answers(
         image: an image or its file; with `text` the two are blended.
         panel: id of a panel (page#index) or row of the panel table.
         blend: weight of the words, 0 to 1.
-        target: what is searched, "image", "text" or "panel"; None takes the other modality.
+        target: what is searched, "image", "text" or "panel"; for words alone also "words" (panels that say them) or
+            "all" (words, texts and images fused). None takes "all" for words, else the other modality.
         top: how many panels, 1 to `MAX_TOP`.
         filters: which panels may be found.
 
@@ -81,29 +87,45 @@ def answers(
     named = [name for name, value in (("text", text), ("image", image), ("panel", panel)) if value is not None]
     if not named or ("panel" in named and len(named) > 1):
         raise ConfigError("give one query: --text WORDS, --image FILE, both of these, or --panel ID")
-    if target is not None and target not in SPACES:
-        raise ConfigError(f"target: {target!r} is not one of {', '.join(SPACES)}.{nearest(str(target), SPACES)}")
+    targets = (*SPACES, *WORD_TARGETS)
+    if target is not None and target not in targets:
+        raise ConfigError(f"target: {target!r} is not one of {', '.join(targets)}.{nearest(str(target), targets)}")
+    if target in WORD_TARGETS and named != ["text"]:
+        raise ConfigError(f"target: {target} takes words alone; give only --text, or another --target")
     if not 1 <= top <= MAX_TOP:
         raise ConfigError(f"top: {top} is not between 1 and {MAX_TOP}")
     if not 0 <= blend <= 1:
         raise ConfigError(f"blend: {blend} is not between 0 (image) and 1 (words)")
+    if text is not None and image is None and (target is None or target in WORD_TARGETS):
+        return [_word_answer(searcher, text, target or "all", top, filters)]
+    asked = next((space for space in SPACES if space == target), None)
     if panel is not None:
-        queries = _both_ways(searcher, _panel_row(searcher, panel), target)
+        queries = _both_ways(searcher, _panel_row(searcher, panel), asked)
     else:
         words = searcher.from_words(text) if text is not None else None
         shown = searcher.from_image(_opened(image)) if image is not None else None
-        queries = [_one_way(searcher, words, shown, blend, target)]
+        queries = [_one_way(searcher, words, shown, blend, asked)]
     found = []
     for query, space in queries:
         results = searcher.search(query, space, top, filters)
-        if not results.gallery:
-            lack = "passes the filters" if filters else f"has {'an image' if space == 'image' else 'text'}"
-            raise DataError(
-                f"there is nothing to search: no other panel of {len(searcher.data.table):,} {lack}. "
-                "Choose another --target or other filters, or look at the data with `stage3 data check`."
-            )
+        _check_any(searcher, results, filters, "an image" if space == "image" else "text")
         found.append(Answer(query, space, results, result_frame(searcher, results)))
     return found
+
+
+def _word_answer(searcher: Searcher, text: str, target: WordTarget, top: int, filters: Filters | None) -> Answer:
+    results = search_words(searcher, text, target, top, filters)
+    _check_any(searcher, results, filters, "text" if target == "words" else "text or an image")
+    return Answer(Words(text), target, results, result_frame(searcher, results))
+
+
+def _check_any(searcher: Searcher, results: Results, filters: Filters | None, needed: str) -> None:
+    if not results.gallery:
+        lack = "passes the filters" if filters else f"has {needed}"
+        raise DataError(
+            f"there is nothing to search: no other panel of {len(searcher.data.table):,} {lack}. "
+            "Choose another --target or other filters, or look at the data with `stage3 data check`."
+        )
 
 
 def _both_ways(searcher: Searcher, row: int, target: Space | None) -> list[tuple[Query, Space]]:
@@ -158,12 +180,45 @@ def answer_lines(found: Mapping[str, Any]) -> Iterator[str]:
     for search in found["searches"]:
         yield f"{search['query']}, among {counted(search['gallery'], 'panel')}"
         yield f"compared: {search['compared']}"
+        if search["said"] is not None:
+            yield f"said: all the words, in any form, by {counted(search['said'], 'panel')}"
+        for note in search["notes"]:
+            yield f"note: {note}"
         if search["match_rank"] is not None:
             yield f"true match: rank {search['match_rank']:g} of {search['gallery']:,}"
         for row in search["results"]:
-            mark = f"  [{row['relation']}]" if row["relation"] else ""
+            mark = "".join(f"  [{row[k]}]" for k in ("relation", "found_by") if row.get(k))
             yield f"{row['rank']:>4}  {row['score']:6.3f}  {row['panel_id']}{mark}"
             if row["text"]:
                 yield f"              {textwrap.shorten(row['text'], 100, placeholder=' …')}"
         yield ""
     yield f"see them: streamlit run app/main.py, then Search (run {Path(found['run']).name})"
+
+
+def result_frame(searcher: Searcher, results: Results) -> pd.DataFrame:
+    """The results as a table: rank, score, relation, and what the panel table says of each.
+
+    Of typed words also `found_by`, the ways that found it, and `words_rank`, `text_rank` and `image_rank`, its rank in
+    each list (missing where that way did not find it).
+    """
+    columns = ["panel_id", "page_id", "book", "page_type", "split", "order", "text", "has_image", "has_text"]
+    frame = searcher.frame.loc[results.rows, columns].reset_index(names="panel")
+    frame.insert(0, "rank", np.arange(1, len(frame) + 1))
+    frame.insert(1, "score", results.scores)
+    frame.insert(2, "relation", results.relations)
+    if results.ways is not None:
+        frame["found_by"] = [", ".join(ways) for ways in results.ways]
+        for name in ("words", "text", "image"):
+            of = WORD_WAYS if name == "words" else (name,)
+            ranks = [next((ways[way] for way in of if way in ways), None) for ways in results.ways]
+            frame[f"{name}_rank"] = pd.array(ranks, dtype="Int64")
+    return frame
+
+
+def to_json_rows(frame: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """Rows of a table as plain values for JSON."""
+    rows: Sequence[Mapping[str, Any]] = frame.to_dict(orient="records")  # type: ignore[assignment]
+    return [
+        {k: None if v is pd.NA else v.item() if isinstance(v, np.generic) else v for k, v in row.items()}
+        for row in rows
+    ]

@@ -8,9 +8,9 @@ V panels of the table, N of them in a gallery, D embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,6 +31,7 @@ from stage3.model.objectives import Stage3
 from stage3.runs.data import check_features, load_data
 from stage3.runs.inspection import describe_panels
 from stage3.search.index import Index
+from stage3.search.words import WordIndex
 
 if TYPE_CHECKING:
     from stage3.runs import RunFolder
@@ -44,6 +45,7 @@ SPACE_NAMES = {
     "blend": "blend of an image and a text embedding",
 }
 MAX_WORDS = 2000  # characters of a typed query
+WORD_WAYS = ("words", "word forms", "word parts", "some words")  # how a panel can say a query
 TEXT_FILTERS = ("any", "with", "without")
 
 
@@ -102,6 +104,11 @@ class Results:
             competing, as in the metrics; None when the query has no true match there.
         match_score: its cosine; None likewise.
         compared: which spaces are compared, in words.
+        ways: for each result of typed words the ways that found it, with its rank there: "words" (says all of them),
+            "word forms" (other forms of them), "word parts" (within longer words), "some words", "text" and "image" (by
+            meaning); None otherwise.
+        said: number of panels that say all the words, in any form; None where they were not looked up.
+        notes: what a reader of the result must know.
     """
 
     rows: np.ndarray[Any, Any]
@@ -111,6 +118,9 @@ class Results:
     match_rank: float | None
     match_score: float | None
     compared: str
+    ways: list[dict[str, int]] | None = None
+    said: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -123,6 +133,7 @@ class Searcher:
         embedded: its embeddings of all usable pages.
         names: (vision, text) backbones, by which words and uploaded images become features.
         crop_fit: how an uploaded image is fitted to the vision backbone, as the setting says.
+        cache: folder that keeps the index of words between searches; None keeps it in memory.
 
     Example:
         >>> from stage3.runs import RunFolder
@@ -136,11 +147,25 @@ class Searcher:
     embedded: Embedded
     names: tuple[str, str] = ("tiny", "tiny")
     crop_fit: str = "squash"
+    cache: Path | None = None
     _backbones: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of_run(cls, run: RunFolder, data: Dataset | None = None, *, checkpoint: int | None = None) -> Searcher:
+    def of_run(
+        cls,
+        run: RunFolder,
+        data: Dataset | None = None,
+        *,
+        checkpoint: int | None = None,
+        cache: Path | str | None = None,
+    ) -> Searcher:
         """A searcher of a run's checkpoint (None: the best) over its own data set, or other panels.
+
+        Args:
+            run: the run.
+            data: other panels; None is the run's own data set.
+            checkpoint: step; None is the best.
+            cache: where the index of words is kept; None is the run's `cache_dir`.
 
         Raises:
             DataError: the data cannot be read, or its features come from other backbones than the run's.
@@ -152,7 +177,7 @@ class Searcher:
             check_features(run, model.encoder.spec, data)
             embedded = embedding.embed(model, data.panel_set, data.pages("all"))
         names = (run.config.vision_backbone, run.config.text_backbone)
-        return cls(data, model, embedded, names, run.config.crop_fit)
+        return cls(data, model, embedded, names, run.config.crop_fit, Path(cache or run.config.cache_dir))
 
     # --- what is searched
 
@@ -160,6 +185,15 @@ class Searcher:
     def frame(self) -> pd.DataFrame:
         """`inspection.describe_panels` of all panels."""
         return describe_panels(self.data, self.model.config.text_parts)
+
+    @cached_property
+    def words(self) -> WordIndex:
+        """The index of the words in the panels' texts, opened or made with the first words.
+
+        Raises:
+            DataError: this Python's SQLite has no full-text search.
+        """
+        return WordIndex(self.data.table, self.cache)
 
     @cached_property
     def position(self) -> np.ndarray[Any, Any]:
@@ -253,10 +287,7 @@ class Searcher:
         Raises:
             DataError: nothing but white space, or more than `MAX_WORDS` characters.
         """
-        if len(words) > MAX_WORDS:
-            raise DataError(f"the query has {len(words):,} characters; at most {MAX_WORDS:,} are allowed. Shorten it.")
-        if not words.strip():
-            raise DataError("the query is empty: type some words")
+        checked_words(words)
         features = self.text_backbone.encode([words])
         return self._encoded(features, "text", "the words that were typed")
 
@@ -378,6 +409,18 @@ class Searcher:
         return out
 
 
+def checked_words(words: str) -> None:
+    """Refuse typed words that no search takes.
+
+    Raises:
+        DataError: nothing but white space, or more than `MAX_WORDS` characters.
+    """
+    if len(words) > MAX_WORDS:
+        raise DataError(f"the query has {len(words):,} characters; at most {MAX_WORDS:,} are allowed. Shorten it.")
+    if not words.strip():
+        raise DataError("the query is empty: type some words")
+
+
 def compared(space: str, target: str) -> str:
     """Which spaces a search compares and what that is worth, in words.
 
@@ -394,19 +437,3 @@ def compared(space: str, target: str) -> str:
         seen = space if target == "panel" else target
         return f"{what}: no loss brings these together, and a fused embedding has seen its own panel's {seen}"
     return f"{what}: pairs that the alignment loss brings together"
-
-
-def result_frame(searcher: Searcher, results: Results) -> pd.DataFrame:
-    """The results as a table: rank, score, relation, and what the panel table says of each."""
-    columns = ["panel_id", "page_id", "book", "page_type", "split", "order", "text", "has_image", "has_text"]
-    frame = searcher.frame.loc[results.rows, columns].reset_index(names="panel")
-    frame.insert(0, "rank", np.arange(1, len(frame) + 1))
-    frame.insert(1, "score", results.scores)
-    frame.insert(2, "relation", results.relations)
-    return frame
-
-
-def to_json_rows(frame: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """Rows of a table as plain values for JSON."""
-    rows: Sequence[Mapping[str, Any]] = frame.to_dict(orient="records")  # type: ignore[assignment]
-    return [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]

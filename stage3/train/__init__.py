@@ -199,6 +199,8 @@ def train(
 
     The run's status says how it ended, whatever happens.
     """
+    from stage3.train.signal import check_learned
+
     the_run.clear_stop()
     the_run.set_status("running", message="reading the data")
     try:
@@ -207,6 +209,7 @@ def train(
         with progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar:
             trainer.on_step = lambda _: bar.advance(1)
             trainer.fit(stop)
+        check_learned(the_run, trainer.data)
         compare(the_run, trainer)
     except Interrupted as error:
         the_run.set_status("stopped", message=str(error), exit_code=error.exit_code)
@@ -242,10 +245,15 @@ def compare(the_run: RunFolder, trainer: Trainer) -> None:
 
 
 def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, data: Dataset | None = None) -> Trainer:
-    """Load the data, check that it is the data the run began with, build the trainer, load the newest checkpoint."""
+    """Load the data, check that it is the data the run began with, build the trainer, load the newest checkpoint.
+
+    Beside the data report, the run keeps and says once what this amount of data can show.
+    """
     from stage3.batches.dataset import Dataset
     from stage3.data.readers.report import report_lines
     from stage3.features import usable_device
+    from stage3.model.amount import amount
+    from stage3.train.signal import check_signal
     from stage3.train.trainer import Trainer
 
     usable_device(the_run.config.device)  # a missing GPU is said before minutes of features
@@ -259,6 +267,10 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
     if not len(data.pages("train")):
         raise DataError("no page is left for training after the split by book. Lower val_fraction and test_fraction.")
     trainer = Trainer(the_run, data, say=lambda line: _both(the_run, line, tell))
+    can_show = amount(data)
+    the_run.write_json("data_report", data.table.report.to_dict() | {"can_show": can_show.to_dict()})
+    for line in check_signal(trainer):
+        _both(the_run, line, tell)
     if resumed and not the_run.checkpoints() and the_run.best():
         raise StorageError(
             f"{the_run.path} recorded a best checkpoint, but its folder checkpoints/ is gone. "
@@ -273,7 +285,8 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
     else:
         the_run.cut_metrics(0)
         the_run.clear_best()
-        _both(the_run, start_line(the_run, data, trainer), tell)
+        for line in (*can_show.lines(), start_line(the_run, data, trainer)):
+            _both(the_run, line, tell)
     return trainer
 
 

@@ -24,7 +24,9 @@ def make_optimizer(model: nn.Module, config: Config) -> AdamW:
         {"params": [p for n, p in named if decays(n, p)], "weight_decay": config.weight_decay},
         {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=config.lr)
+    # One kernel for all tensors; a GPU's is left at torch's default, where the loss scaler has its own say.
+    on_cpu = all(p.device.type == "cpu" for _, p in named)
+    return AdamW(groups, lr=config.lr, fused=True if on_cpu else None)
 
 
 def decays(name: str, parameter: Tensor) -> bool:

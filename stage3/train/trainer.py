@@ -26,7 +26,7 @@ from stage3.features import absent_features, usable_device
 from stage3.model import EncoderSpec, PanelEncoder, baselines, checkpoint, embedding, validation
 from stage3.model.objectives import Stage3, Step, sums
 from stage3.objectives import TERMS, WITH_TEMPERATURE
-from stage3.runs import Best, Loaded, RunFolder
+from stage3.runs import Best, Loaded, RunFolder, curves
 from stage3.train.optimizer import (
     check_optimizer,
     clip,
@@ -128,6 +128,7 @@ class Trainer:
         self.top = math.nan  # the most that was reached in the metric that chooses, higher being better
         self.validations_since_best = 0
         self.skipped_in_a_row = 0
+        self.skipped = 0  # steps since the last validation
         self.totals = Totals()
         self.began = time.monotonic()
         self.shown = 0.0  # when status.json last said how far the run is
@@ -232,6 +233,7 @@ class Trainer:
             self.skipped_in_a_row = 0
             return
         self.totals.skipped += 1
+        self.skipped += 1
         if outcome is Outcome.RESCALED:
             self.run.log(f"step {self.step} skipped: {outcome.value}, now {self.scaler.get_scale():g}")
             return
@@ -262,12 +264,14 @@ class Trainer:
     def _log_train(self, step: int, epoch: int) -> None:
         row = {"step": step, "epoch": epoch, "split": "train"} | self.totals.row(self.model.weights)
         row["lr"] = learning_rate(step, self.total_steps, self.config, self.peak)
-        row |= {f"temperature/{o.name}": self.model.temperature_of(o.name).value for o in WITH_TEMPERATURE}
-        self.run.append_metrics(row)
+        self.run.append_metrics(row | self._temperatures())
         self.totals = Totals()
         if time.monotonic() - self.shown > STATUS_SECONDS:
             self.run.set_status(step=step, epoch=epoch)
             self.shown = time.monotonic()
+
+    def _temperatures(self) -> dict[str, float]:
+        return {f"temperature/{o.name}": self.model.temperature_of(o.name).value for o in WITH_TEMPERATURE}
 
     def _validate(self, step: int, epoch: int, **about: float) -> bool:
         """Write a validation row, with what is to be said `about` it; whether it is the best so far."""
@@ -280,6 +284,8 @@ class Trainer:
             row |= validation.gradient_budget(
                 self.model, self.data.panel_set.batch(self.val_batches[0]).to(self.device)
             )
+        row |= self._temperatures() | {"skipped_steps": self.skipped}
+        self.skipped = 0
         row["seconds"] = time.perf_counter() - started
         self.run.append_metrics(row)
         self.say(validation_line(row, self.config, self.total_steps))
@@ -424,6 +430,7 @@ class Trainer:
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.totals = Totals(**state["pending"])
         self.run.cut_metrics(self.step)
+        self.skipped = self.totals.skipped + curves.skipped_since_validation(self.run.metrics())
         if self.best:
             self.run.set_best(self.best.step, self.best.value, self.best.metric)
         else:

@@ -19,6 +19,7 @@ from app import shell
 from app.parts import query
 from app.store import loaders
 from stage3.data import images
+from stage3.search import search_words
 from stage3.search.searcher import Searcher
 
 pytestmark = pytest.mark.slow
@@ -150,7 +151,10 @@ def test_words_of_an_address_are_searched_and_results_can_become_the_query(here)
     app = opened(q="a red circle before blue")
     left, right = lists(app)
     query = searcher.from_words("a red circle before blue")
-    assert rows(left) == searcher.search(query, "image", 10).rows.tolist()
+    assert rows(left) == search_words(searcher, "a red circle before blue").rows.tolist()
+    assert rows(right) == searcher.search(query, "image", 10).rows.tolist()
+    box = next(s for s in app.selectbox if s.label == "Right list")
+    _, right = lists(checked(box.select("Words → texts").run()))
     assert rows(right) == searcher.search(query, "text", 10).rows.tolist()
     best = searcher.frame["text"][rows(right)[0]]
     assert "red" in best or "circle" in best or "blue" in best
@@ -158,6 +162,51 @@ def test_words_of_an_address_are_searched_and_results_can_become_the_query(here)
     checked(app.run())
     assert app.query_params["panel"] in (str(rows(left)[0]), [str(rows(left)[0])])
     assert "q" not in app.query_params
+
+
+def test_each_card_says_which_ways_found_it_and_the_list_how_many_say_the_words(here):
+    searcher = the_searcher()
+    says = [i for i, text in enumerate(searcher.frame["text"]) if "circle" in text.split()]
+    assert len(says) > 10
+    app = opened(q="circles")
+    left, _ = lists(app)
+    assert set(rows(left)) <= set(says)
+    assert all(item["ways"][0] == "word forms" for item in left["items"])
+    found = search_words(searcher, "circles")
+    for item, ways in zip(left["items"], found.ways, strict=True):
+        assert item["ways"][1:] == [f"{name} {ways[name]}" for name in ("text", "image") if name in ways]
+        assert 0 < item["bar"] <= 1
+    assert f"128 panels searched; {len(says)} panels with all the words." in words(app)
+    box = next(s for s in app.selectbox if s.label == "Right list")
+    _, right = lists(checked(box.select("Words → words").run()))
+    assert rows(right) == says[:10]
+    assert {tuple(item["ways"]) for item in right["items"]} == {("word forms",)}
+    checked(app.text_input(key="search_words").input("zebra").run())
+    left, right = lists(app)
+    assert len(left["items"]) == 10
+    assert right["items"] == []
+    assert right["empty"] == "No panel that passes the filters says these words."
+    assert app.query_params["q"] in ("zebra", ["zebra"])
+    app.session_state["search_export_0"] = True
+    checked(app.run())
+    assert "Export 10 panels" in words(app)
+
+
+def test_frequent_words_alone_are_said_to_be_one_phrase(here):
+    assert "only very frequent words" in words(opened(q="the of"))
+
+
+def test_without_a_text_backbone_words_are_still_found_and_the_view_says_what_is_missing(here, monkeypatch):
+    searcher = the_searcher()
+    monkeypatch.setattr(searcher, "names", ("tiny", "nobody/no-such-model"))
+    monkeypatch.delitem(searcher._backbones, "text", raising=False)
+    app = opened(q="circle")
+    left, _ = lists(app)
+    assert all(item["ways"] == ["words"] for item in left["items"])
+    assert len(left["items"]) == 10
+    assert "only words are searched, not their meaning" in words(app)
+    options = next(s for s in app.selectbox if s.label == "Left list").options
+    assert options == ["Words → all", "Words → words"]
 
 
 def test_five_megabytes_of_words_are_refused_in_one_box(here):

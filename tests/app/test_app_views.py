@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from app.addresses import VIEWS
 from app.store import loaders
 from stage3.runs import RunFolder
+from stage3.train.trainer import Outcome, Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -214,6 +215,48 @@ def test_several_runs_become_one_mean_with_a_band(small, monkeypatch):
     assert not app.exception
     names = [t.get("name", "") for t in figures(app)[0]["data"]]
     assert "total · train · mean of 2 seeds" in names
+
+
+@pytest.fixture(scope="module")
+def thin(tmp_path_factory):
+    """A run whose every page has one panel, two pages per batch, and whose second step is skipped."""
+    folder = tmp_path_factory.mktemp("thin")
+    data = app_support.write_comics(folder / "data" / "samples", panels=1)
+    real = Trainer.train_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", lambda t, batch, n: Outcome.NOT_FINITE if n == 2 else real(t, batch, n))
+        settings = {"batch_pages": 2, "sampler": "shuffled", "learn_temperature": True, "temperature": 0.2}
+        app_support.make_run(data / "runs", "first", data, **settings)
+    return folder
+
+
+def curve(app: AppTest, unit: str, name: str) -> list[float]:
+    """What the chart with this unit draws under a name."""
+    figure = next(f for f in figures(app) if f["layout"]["yaxis"].get("title", {}).get("text") == unit)
+    return numbers(next(trace["y"] for trace in figure["data"] if trace.get("name") == name))
+
+
+def test_steps_without_effect_and_temperatures_of_both_splits_are_drawn(thin, monkeypatch):
+    monkeypatch.chdir(thin)
+    app = opened("losses")
+    assert not app.exception
+    assert {"Temperatures", "Learning rate", "Steps without effect"} <= set(titles(app))
+    metrics = loaders.entry("samples/first").run.metrics()
+    train, val = metrics[metrics["split"] == "train"], metrics[metrics["split"] == "val"]
+    assert train["active/silent_batches"].sum() > 0
+    assert curve(app, "steps per row", "no signal") == train["active/silent_batches"].tolist()
+    assert curve(app, "steps per row", "not finite") == [float(step == 2) for step in train["step"]]
+    for term in ("contrastive", "alignment"):
+        for split, rows in (("train", train), ("val", val)):
+            drawn = curve(app, "temperature τ", f"{term} · {split}")
+            assert drawn == pytest.approx(rows[f"temperature/{term}"].tolist())
+    assert len(set(val["temperature/alignment"])) > 1
+    app.segmented_control(key="losses-kind").set_value("active").run()
+    assert curve(app, "batches per row", "no-signal batches · val") == val["active/silent_batches"].tolist()
+    assert val["active/silent_batches"].max() > 0
+    app.segmented_control(key="losses-by").set_value("epoch").run()
+    skipped = curve(app, "steps per row", "not finite")
+    assert skipped == [1.0, 0.0, 0.0, 0.0], "summed over the steps of an epoch"
 
 
 # --- text from data

@@ -447,7 +447,7 @@ def test_of_several_texts_only_the_one_that_is_none_goes(tmp_path: Path) -> None
     kept = panels_of(table, page_id)
     assert kept["dialogue"].tolist() == ["Hi None of us", "N/A"]  # N/A is no habit of this source
     assert table.report.counts["panel_dropped"] == 1  # neither a box nor words
-    check = page_check.check_page(world.config(), page_id, no_text=table.report.facts["no_text"])
+    check = page_check.check_page(world.config(), page_id, facts=table.report.facts)
     assert [p.order for p in check.panels] == [0, 1, None]
     assert ("text_is_no_text", "dialogue 'None'") in check.panels[2].notes
 

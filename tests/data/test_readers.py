@@ -25,7 +25,7 @@ from reader_world import (
 
 from stage3.config import Config
 from stage3.data import readers
-from stage3.data.readers import cache, names
+from stage3.data.readers import cache, names, resolution
 from stage3.data.readers.books import guessed_books
 from stage3.data.readers.manifest import remapped
 from stage3.data.readers.manifest_rows import folder_of
@@ -43,11 +43,13 @@ def world(tmp_path: Path) -> World:
 # --- finding files ---
 
 
-def resolve(ids: list[str], files: list[str]) -> tuple[list[str], DataReport]:
+def resolve(ids: list[str], files: list[str], books: list[str] | None = None) -> tuple[list[str], DataReport]:
     report = DataReport()
     index = names.NameIndex(pa.array(files, pa.large_string()))
-    found = names.resolve(pa.array(ids, pa.large_string()), index, report, "panel_file")
-    how = [names.RESOLVED_BY[h] for h in found.how]
+    books = [i.rpartition("/")[0] for i in ids] if books is None else books
+    strings = [pa.array(column, pa.large_string()) for column in (ids, books)]
+    found = resolution.resolve(strings[0], index, report, "panel_file", strings[1])
+    how = [resolution.RESOLVED_BY[h] for h in found.how]
     return [f"{h} {files[r]}" if r >= 0 else h for h, r in zip(how, found.row, strict=True)], report
 
 
@@ -63,14 +65,23 @@ def resolve(ids: list[str], files: list[str]) -> tuple[list[str], DataReport]:
         (["b/1", "b/1.webp"], ["b/1"], ["exact b/1", "unresolved"]),
         (["b/1.gif", "b/1.webp"], ["b/1"], ["ambiguous", "ambiguous"]),
         (["A/jpg/1", "B/jpg/1"], ["A/jpg/1"], ["exact A/jpg/1", "unresolved"]),
-        (["A/jpg/1", "B/jpg/1"], ["C/jpg/1"], ["ambiguous", "ambiguous"]),
+        (["A/jpg/1", "B/jpg/1"], ["C/jpg/1"], ["unresolved", "unresolved"]),  # of a book that is not listed
+        (["B/jpg/1"], ["C/jpg/1"], ["unresolved"]),
+        (["A/jpg/1", "B/jpg/1"], ["jpg/1"], ["ambiguous", "ambiguous"]),
         (["b/1.webp"], ["b/1.png", "b/1.jpg"], ["ambiguous"]),
         (["E/x/b/1"], ["b/1", "c/1"], ["suffix b/1"]),
         (["b/1"], ["vlm/b/1", "vlm/c/1"], ["suffix vlm/b/1"]),
-        (["q/a/b/1"], ["z/a/b/1", "z/c/b/1"], ["suffix z/a/b/1"]),  # the longest suffix, not the first
-        (["q/b/1"], ["a/b/1", "c/b/1"], ["ambiguous"]),
-        (["q/7"], ["a/7", "c/8"], ["suffix a/7"]),  # a leaf that nothing else has
-        (["q/7", "r/7"], ["a/7", "c/8"], ["unresolved", "unresolved"]),
+        (["q/a/b/1"], ["b/1", "a/b/1"], ["suffix a/b/1"]),  # the longest suffix, not the first
+        (["q/a/b/1"], ["z/a/b/1", "z/c/b/1"], ["unresolved"]),
+        (["q/b/1"], ["a/b/1", "c/b/1"], ["unresolved"]),
+        (["b/1"], ["x/b/1", "y/b/1"], ["ambiguous"]),
+        (["q/7"], ["7", "c/8"], ["suffix 7"]),  # a leaf that nothing else has
+        (["q/7"], ["a/7", "c/8"], ["unresolved"]),
+        (["q/7", "r/7"], ["7", "c/8"], ["unresolved", "unresolved"]),
+        (["q/7"], ["7", "a/7"], ["unresolved"]),
+        (["7"], ["a/7", "c/8"], ["unresolved"]),  # a number names no book
+        (["Foo 7"], ["a/Foo 7", "c/8"], ["suffix a/Foo 7"]),
+        (["cover"], ["a/cover", "c/8"], ["unresolved"]),
         (["q/7"], ["a/7", "c/7"], ["unresolved"]),
         (["B_B - p0.jpg"], ["b/B - P0"], ["normalised b/B - P0"]),
         (["b/1.jpg.png"], ["B_1", "x"], ["normalised B_1"]),
@@ -85,16 +96,50 @@ def test_a_file_is_found_by_the_first_way_that_gives_one(ids: list[str], files: 
 
 
 def test_ambiguous_ids_are_reported_with_their_candidates() -> None:
-    _, report = resolve(["q/b/1"], ["a/b/1", "c/b/1"])
+    _, report = resolve(["b/1"], ["a/b/1", "c/b/1"])
     assert report.counts["panel_file_ambiguous"] == 1
-    assert report.examples["panel_file_ambiguous"] == ["q/b/1 could be a/b/1, c/b/1"]
+    assert report.examples["panel_file_ambiguous"] == ["b/1 could be a/b/1, c/b/1"]
+
+
+@pytest.mark.parametrize(("book", "expected"), [("a", "suffix x/a/7"), ("x/a", "suffix x/a/7"), ("b", "unresolved")])
+def test_a_number_finds_its_file_in_the_folder_of_its_book(book: str, expected: str) -> None:
+    assert resolve(["7"], ["x/a/7", "c/8"], [book])[0] == [expected]
+
+
+def test_a_page_without_a_file_never_takes_that_of_another_book(world: World) -> None:
+    world.page("Book X/inner/007", vlm_page())  # of a book that the manifest does not list
+    world.ids += ["Book C/inner/007", "Book D/007"]
+    report = world.load().report
+    assert report.skipped == {"no_panel_file": 2}
+    assert report.counts["panel_file_unlisted"] == 1
+
+
+def test_every_page_found_by_suffix_is_listed_with_both_paths(world: World) -> None:
+    numbers = range(30)
+    for n in numbers:
+        world.page(f"deep/Book C/{n}", vlm_page())
+    world.ids += [f"Book C/{n}" for n in numbers]
+    report = world.load().report
+    assert report.facts["resolved_by"] == {"exact": 6, "suffix": 30}
+    assert report.counts["panel_file_by_suffix"] == 30
+    assert report.examples["panel_file_by_suffix"] == [f"Book C/{n} found as deep/Book C/{n}" for n in numbers]
+    assert "Book C/0 found as deep/Book C/0" in "\n".join(readers.report_lines(report))
+
+
+def test_labels_of_another_book_are_no_labels_and_suffixes_are_listed(world: World) -> None:
+    labels = {f"scans/{i}": "story" for i in CLEAN[1:]} | {f"Book X/{CLEAN[0].rpartition('/')[2]}": "story"}
+    (world.root / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    report = world.load(labels=str(world.root / "labels.json")).report
+    assert report.skipped == {"label_missing": 1}
+    assert report.counts["label_by_suffix"] == 5
+    assert f"{CLEAN[1]} found as scans/{CLEAN[1]}" in report.examples["label_by_suffix"]
 
 
 def test_ambiguous_pages_are_left_out_and_how_pages_were_found_is_kept(world: World) -> None:
     world.page("x/deep/1", vlm_page())
     world.page("y/deep/1", vlm_page())
     world.page("Book C/2.jpg", vlm_page())
-    world.ids += ["z/deep/1", "Book C/2"]
+    world.ids += ["deep/1", "Book C/2"]
     table = world.load()
     assert table.report.skipped == {"panel_file_ambiguous": 1}
     assert table.pages.set_index("page_id")["resolved_by"].to_dict() == {
@@ -490,7 +535,7 @@ def test_settings_win_over_the_yaml(world: World, tmp_path: Path) -> None:
         Config(data=str(root), labels=str(mine), panels=str(tmp_path / "ocr"), panel_format="ocr")
     )
     assert (changed.labels, changed.panels, changed.panel_format) == (mine, tmp_path / "ocr", "ocr")
-    assert changed.box_order == "yxyx"  # the yaml's order describes the yaml's panels
+    assert changed.box_order == "auto"  # the yaml's order describes the yaml's panels
 
 
 @pytest.mark.parametrize(

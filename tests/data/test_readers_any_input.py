@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stage3.data.readers import READERS, DataSource, PageProblem
+from stage3.data.readers.boxes import four
 from stage3.data.readers.jsonfile import parse
-from stage3.data.readers.rules import PageInfo, finish, flatten, four
+from stage3.data.readers.rules import PageInfo, finish, flatten
 
 pytestmark = pytest.mark.slow
 

@@ -230,3 +230,29 @@ def test_decay_pulls_the_strength_to_the_anchor_and_leaves_gains_alone():
 def test_the_peak_rate_follows_the_square_of_the_training_panels(panels, expected):
     assert peak_rate(Config(lr=0.02, lr_panels=1000), panels) == pytest.approx(expected)
     assert peak_rate(Config(lr=0.02, lr_panels=0), panels) == 0.02
+
+
+# --- towers of one model
+
+
+def test_two_towers_of_one_model_keep_their_joint_space():
+    """Image and text features of one space lie in the same dimensions, so retrieval works before the first step."""
+    spec = EncoderSpec((6,), 6, dim=32, joint=True)
+    image, text = spread_out(60, 6, 1), spread_out(60, 6, 2) + 1
+    features = [statistics_of(image)[0], statistics_of(text)[0]]
+    encoder = Stage3.untrained(spec, Config(), features).eval().encoder
+    with torch.inference_mode():
+        a, b = normalize(encoder.vision(image), dim=1), normalize(encoder.text(text), dim=1)
+    centered = [normalize(x - f.center, dim=1) for x, f in zip((image, text), features, strict=True)]
+    torch.testing.assert_close(a @ b.T, centered[0] @ centered[1].T, atol=1e-5, rtol=0)
+    apart = Stage3.untrained(replace(spec, joint=False), Config(), features).eval().encoder
+    with torch.inference_mode():
+        assert not (apart.vision(image) * apart.text(text)).any()
+
+
+def test_only_the_two_towers_of_one_model_are_joint():
+    one = Config(vision_backbone="a/clip", text_backbone="a/clip")
+    assert EncoderSpec.of(one, (8,), 8).joint
+    assert not EncoderSpec.of(one.replace(form="plain"), (8,), 8).joint
+    assert not EncoderSpec.of(one.replace(text_backbone="b/clip"), (8,), 8).joint
+    assert not EncoderSpec.of(Config(), (8,), 8).joint

@@ -13,12 +13,12 @@ from stage3.config import Config
 from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
 from stage3.features import FeatureSet
 from stage3.model import Stage3, baselines, embedding
+from stage3.model.anchor import share_a_space
 from stage3.model.baselines import (
     Added,
     centers,
     frozen_features,
     frozen_of,
-    share_a_space,
     statistics,
     what_training_added,
 )

@@ -19,9 +19,10 @@ from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
 from stage3.search import __main__ as search_command
 from stage3.search import answers
+from stage3.search.answers import result_frame
 from stage3.search.failures import I2T, T2I, failures, text_crowding
 from stage3.search.index import Index
-from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared, result_frame
+from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared
 
 pytestmark = pytest.mark.slow
 
@@ -355,9 +356,13 @@ def test_words_and_filters_through_the_command(comics, capsys):
     assert len(found["results"]) == 4
     scores = [row["score"] for row in found["results"]]
     assert scores == sorted(scores, reverse=True)
-    assert search_command.main(["--run", str(comics / "runs" / "first"), "--text", "a red circle", "--top", "2"]) == 0
+    plain = ["--run", str(comics / "runs" / "first"), "--text", "a red circle", "--top", "2"]
+    assert search_command.main(plain) == 0
     said = capsys.readouterr().out
-    assert "compared: text embedding against image embeddings" in said
+    assert "compared: words in panels' texts; text embedding against text embeddings" in said
+    assert "[words, text, image]" in said
+    assert search_command.main([*plain, "--target", "image"]) == 0
+    assert "compared: text embedding against image embeddings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

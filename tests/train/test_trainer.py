@@ -206,6 +206,7 @@ def test_a_batch_without_signal_changes_no_weight_and_no_optimizer_state(tmp_pat
     assert t.totals.silent == 1
     row = t.totals.row(t.model.weights)
     assert "loss/contrastive" not in row  # no zero is averaged in
+    assert math.isnan(row["loss/total"])
     # the wrong fix, a zero loss with an optimizer step, does move weights here
     t.optimizer.zero_grad(set_to_none=False)
     for p in t.model.parameters():
@@ -264,6 +265,46 @@ def test_non_finite_steps_are_skipped_counted_named_and_end_the_run_at_three(tmp
     assert skipped[0] == 3
     assert "step 3 skipped" in (run.path / "train.log").read_text(encoding="utf-8")
     assert run.load_checkpoint().step < 6
+
+
+def test_a_validation_row_says_how_training_went_since_the_one_before_also_after_a_resume(tmp_path, monkeypatch):
+    real = Trainer.train_step
+    monkeypatch.setattr(
+        Trainer,
+        "train_step",
+        lambda self, batch, step: Outcome.NOT_FINITE if step in (2, 3, 7, 9) else real(self, batch, step),
+    )
+    settings = {"epochs": 3, "log_every": 2, "learn_temperature": True}
+    whole = trained(tmp_path / "whole", **settings)
+    per_epoch = whole.sampler.n_batches
+    found = [(r["step"], r["skipped_steps"]) for r in rows(whole.run) if r["split"] == "val"]
+    expected = [sum(e * per_epoch < s <= (e + 1) * per_epoch for s in (2, 3, 7, 9)) for e in range(3)]
+    assert found == [((e + 1) * per_epoch, n) for e, n in enumerate(expected)]
+    assert len(set(expected)) > 1
+    for row in rows(whole.run):
+        before = [r for r in rows(whole.run) if r["split"] == "train" and r["step"] == row["step"]]
+        if row["split"] == "val":  # the temperatures are those of the step that was just made
+            names = ("temperature/contrastive", "temperature/alignment")
+            assert [row[n] for n in names] == [before[0][n] for n in names]
+            assert row[names[0]] != 0.07
+    data = synthetic.dataset(whole.run.config)
+    for stop_after in (3, 8):  # a row of two steps is still open; the skipped one before it is in a row
+        run = synthetic.run(tmp_path / f"stopped{stop_after}", **settings)
+        first, second = Trainer(run, data), Trainer(run, data)
+        with run.lock(), pytest.raises(Interrupted):
+            first.fit(lambda first=first, n=stop_after: first.step >= n)
+        second.resume(run.load_checkpoint())
+        with run.lock():
+            second.fit(never)
+        assert rows(run) == rows(whole.run)
+
+
+def test_validation_counts_its_batches_without_a_signal(tmp_path):
+    t = trained(tmp_path / "r", epochs=1)
+    single = np.flatnonzero(t.data.panel_set.count == 1)[:1]
+    row = validation.validate(t.model, t.data.panel_set, [t.val_pages, single, single])
+    assert row["active/silent_batches"] == 2
+    assert [r["active/silent_batches"] for r in rows(t.run) if r["split"] == "val"] == [0]
 
 
 def test_weights_that_are_not_finite_are_never_saved_and_never_push_out_a_good_checkpoint(tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ import numpy as np
 from stage3.config import Config
 from stage3.data import images
 from stage3.data.readers import READERS, PageProblem, source_of
+from stage3.data.readers.boxes import four, number
 from stage3.data.readers.image_files import ImageFinder
 from stage3.data.readers.jsonfile import read_json, unheard
 from stage3.data.readers.labels import read_labels
 from stage3.data.readers.manifest import Manifest, read_manifest
-from stage3.data.readers.names import NameIndex, resolve, scan
-from stage3.data.readers.rules import PageInfo, Panel, finish, four, number
+from stage3.data.readers.names import NameIndex, scan
+from stage3.data.readers.preview import SAMPLE, Preview, notations
+from stage3.data.readers.resolution import resolve
+from stage3.data.readers.rules import PageInfo, Panel, finish
 from stage3.data.readers.source import DataSource
 from stage3.data.table import DataReport
 from stage3.errors import DataError
@@ -131,13 +136,14 @@ def exported_pages(config: Config, left_out: LeftOut) -> list[ExportedPage]:
             found.append((row, image, value))
         else:
             left_out.add("without an image", str(manifest.ids[row]))
+    known = _known(source, found)
     root = _common([image for _, image, _ in found])
     pages = []
     for row, image, value in sorted(found, key=lambda entry: entry[0]):
         name = Path(os.path.relpath(image, root)).as_posix()
         try:
             page = _page(
-                source, value, str(manifest.ids[row]), Path(image), name, str(manifest.books[row]), labels[row]
+                source, known, value, str(manifest.ids[row]), Path(image), name, str(manifest.books[row]), labels[row]
             )
         except PageProblem as problem:
             left_out.add(problem.code, f"{manifest.ids[row]}: {problem.detail}")
@@ -151,12 +157,28 @@ def exported_pages(config: Config, left_out: LeftOut) -> list[ExportedPage]:
     return pages
 
 
+def _known(source: DataSource, found: Sequence[tuple[int, str, Any]]) -> dict[str, Any]:
+    """What holds for the whole source, as the readers decide it: how boxes are written, which words are no text."""
+    preview = Preview(source)
+    for at in np.linspace(0, len(found) - 1, min(len(found), SAMPLE)).astype(np.int64).tolist():
+        _, image, value = found[at]
+        with suppress(PageProblem):
+            preview.add(READERS[source.panel_format].page(value, source, unheard), partial(_size_or_none, Path(image)))
+    return preview.decide(len(found))
+
+
+def _size_or_none(image: Path) -> tuple[int, int]:
+    with suppress(images.ImageProblem):
+        return images.page_size(image)
+    return 0, 0
+
+
 def _labels(source: DataSource, manifest: Manifest, config: Config) -> list[str]:
     if source.labels is None:
         return [""] * len(manifest)
     report = DataReport()
     labels = read_labels(source.labels, config.keep_labels, report)
-    codes = labels.of_pages(manifest.ids, report)
+    codes = labels.of_pages(manifest.ids, report, manifest.books)
     return ["" if code < 0 else labels.names[code] for code in np.asarray(codes).tolist()]
 
 
@@ -172,7 +194,7 @@ def _values(source: DataSource, manifest: Manifest, left_out: LeftOut) -> Iterat
         return
     listing = scan(source.panels, report)
     names = listing.names.to_pylist()
-    found = resolve(manifest.ids, NameIndex(listing.names), report, "panel_file")
+    found = resolve(manifest.ids, NameIndex(listing.names), report, "panel_file", manifest.books)
     for row, at in enumerate(found.row.tolist()):
         if at < 0:
             left_out.add("without a panel file", str(manifest.ids[row]))
@@ -194,12 +216,21 @@ def _common(paths: list[str]) -> str:
         raise DataError("images lie on several drives: export one drive at a time") from None
 
 
-def _page(source: DataSource, value: Any, page_id: str, image: Path, name: str, book: str, label: str) -> ExportedPage:
+def _page(
+    source: DataSource,
+    known: Mapping[str, Any],
+    value: Any,
+    page_id: str,
+    image: Path,
+    name: str,
+    book: str,
+    label: str,
+) -> ExportedPage:
     size = images.page_size(image)
     raw = READERS[source.panel_format].page(value, source, unheard)
     panels: list[Panel] = []
     if raw.panels:
-        panels, _ = finish(raw, PageInfo(page_id, lambda: size, unheard), MANY)
+        panels, _ = finish(raw, PageInfo(page_id, lambda: size, unheard, known["no_text"], notations(known)), MANY)
     scale = _scale(value, size)
     entries = value.get("panels") if isinstance(value, dict) else None
     made = [

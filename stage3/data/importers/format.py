@@ -14,8 +14,8 @@ from stage3.data.importers.lookup import Images
 from stage3.data.importers.page import Page
 from stage3.data.importers.sight import Sight
 from stage3.data.importers.trees import SourceProblem, Tree
+from stage3.data.readers.boxes import number
 from stage3.data.readers.jsonfile import Note
-from stage3.data.readers.rules import number
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from stage3.data.importers.page import Box, Points
-from stage3.data.readers.rules import number
+from stage3.data.readers.boxes import number
 
 
 def declared(wide: Any, high: Any) -> tuple[float, float] | None:

@@ -76,6 +76,12 @@ def _without_number(stem: str) -> tuple[str, int, int]:
     return stem[: found.start()].rstrip(_AROUND).lstrip(" -_") or UNNAMED, int(number), found.start()
 
 
+def names_its_book(page_id: str) -> bool:
+    """Whether an id without a folder says more than a page number: `Foo 012`, not `012`, and not `cover` either."""
+    name, number, _ = _without_number(stem_key(page_id))
+    return number >= 0 and name != UNNAMED
+
+
 def _double_page(stem: str) -> str:
     """`Foo` of `Foo 012-013`, "" for other names."""
     _, second, at = _without_number(stem)

@@ -28,7 +28,7 @@ from stage3.errors import DataError, StorageError
 from stage3.storage import file_sha256, pid_alive, rename, sha256
 
 MOST_BOOKS = 20  # named in the report with their page counts
-VERSION = 3  # of the rules: a change to what a reader makes of the same files raises it
+VERSION = 4  # of the rules: a change to what a reader makes of the same files raises it
 LOOKED_AT = "image_folders.json"
 # Not faults of a page: it is listed, and just not part of what is trained on, or nothing was ever found on it.
 NOT_DAMAGE = frozenset({*UNWANTED, "no_panel_file", "panel_file_ambiguous", "no_panels"})
@@ -114,7 +114,7 @@ def _key(config: Config, source: DataSource, listing: Listing | None) -> str:
         "folder": str(source.manifest.resolve().parent),  # relative image paths start here
         "labels": _digest(source.labels) if source.labels else "",
         "panels": [str(source.panels.resolve()), listing.digest if listing else _digest(source.panels)],
-        "format": [source.panel_format, source.box_order, source.remap],
+        "format": [source.panel_format, source.box_order, source.box_unit, source.remap],
         "settings": [list(config.keep_labels), config.max_panels, config.limit_pages, config.max_megapixels],
         "skip_bad_rows": config.skip_bad_rows,
     }

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stage3.data.readers.names import NameIndex, resolve
+from stage3.data.readers.names import NameIndex
+from stage3.data.readers.resolution import note_suffixes, resolve
 from stage3.data.table import DataReport
 from stage3.errors import DataError
 
@@ -60,9 +61,16 @@ class Labels:
         self.codes = codes
         self.names = names
 
-    def of_pages(self, page_ids: pa.Array, report: DataReport) -> np.ndarray:
-        """(N,) label code of each page; `MISSING` or `INVALID` where there is none."""
-        found = resolve(page_ids, NameIndex(self.ids), report, "label")
+    def of_pages(self, page_ids: pa.Array, report: DataReport, books: pa.Array | None = None) -> np.ndarray:
+        """(N,) label code of each page; `MISSING` or `INVALID` where there is none.
+
+        Args:
+            page_ids: (N,) canonical ids.
+            report: what is unusual is noted there.
+            books: (N,) book of each page, for ids without a folder.
+        """
+        found = resolve(page_ids, NameIndex(self.ids), report, "label", books)
+        note_suffixes(found, page_ids, self.ids, report, "label")
         codes = np.full(len(page_ids), MISSING, np.int32)
         hit = found.row >= 0
         codes[hit] = self.codes[found.row[hit]]

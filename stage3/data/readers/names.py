@@ -1,4 +1,4 @@
-"""Finding a page's file by its canonical id, for millions of names at once.
+"""The names of pages and files, for millions of them at once; `resolution` finds one by the other.
 
 Names are compared through 64-bit hashes held in sorted arrays (Python's own keyed hash of strings, which no input can
 aim at), so an index costs eight bytes per name and key instead of a dict of strings.
@@ -22,8 +22,6 @@ from stage3.data.table import DataReport
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 NORMAL_ENDINGS = (".jpg.png", ".png", ".jpg", ".jpeg")
 MAX_PARTS = 8  # path components that suffix matching looks at
-UNRESOLVED, AMBIGUOUS, EXACT, EXTENSION, SUFFIX, NORMALISED = range(6)
-RESOLVED_BY = ("unresolved", "ambiguous", "exact", "extension", "suffix", "normalised")  # as kept tables have it
 
 
 def chunks(column: pa.Array, size: int = 65536) -> Iterator[list[str]]:
@@ -76,7 +74,7 @@ class NameIndex:
     def sorted_by(self, key: Key, free: np.ndarray) -> SortedNames:
         """The names at rows `free`, by the hash of their key."""
         whole = len(free) == len(self.names)
-        hashes, rows = _hashes(self.names if whole else self.names.take(pa.array(free)), key)
+        hashes, rows = hashes_of(self.names if whole else self.names.take(pa.array(free)), key)
         order = np.argsort(hashes, kind="stable")
         return SortedNames(hashes[order], free[rows[order]])
 
@@ -102,7 +100,8 @@ class SortedNames:
         return [int(r) for r in self.rows[left : min(right, left + most)]]
 
 
-def _hashes(names: pa.Array, key: Key) -> tuple[np.ndarray, np.ndarray]:
+def hashes_of(names: pa.Array, key: Key) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of the keys of those names that have one, and their rows."""
     hashes: list[np.ndarray] = []
     rows: list[np.ndarray] = []
     start = 0
@@ -114,81 +113,6 @@ def _hashes(names: pa.Array, key: Key) -> tuple[np.ndarray, np.ndarray]:
         start += len(part)
     empty = np.zeros(0, np.int64)
     return np.concatenate([empty, *hashes]), np.concatenate([empty, *rows])
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """Which name each query got: (N,) row or -1, and (N,) how, an index into `RESOLVED_BY`."""
-
-    row: np.ndarray
-    how: np.ndarray
-
-
-def resolve(queries: pa.Array, index: NameIndex, report: DataReport, what: str) -> Resolution:
-    """Find each query among the names, by the first way that gives exactly one.
-
-    Exact; without image extensions; the longest path suffix of two or more components (a bare leaf only when no
-    other name and no other query has it); the normalized key. A name that one way has given away is out of reach of the
-    next, so a page without a file never takes its neighbor's; a name that two queries claim at once goes to neither.
-    """
-    state = Resolution(np.full(len(queries), -1, np.int64), np.full(len(queries), UNRESOLVED, np.int8))
-    clues: dict[int, list[int]] = {}  # of ambiguous queries: some rows that they could mean
-    ways: list[tuple[Key, int]] = [(lambda key: key, EXACT), (stem_key, EXTENSION)]
-    ways += [(_suffix(parts), SUFFIX) for parts in range(index.depth, 1, -1)]
-    for key, code in ways:
-        _step(state, queries, index, key, code, clues)
-    if (state.how < EXACT).any():
-        hashes, _ = _hashes(queries, _suffix(1))
-        values, counts = np.unique(hashes, return_counts=True)
-        _step(state, queries, index, _suffix(1), SUFFIX, clues, only=values[counts == 1])
-    _step(state, queries, index, normal_key, NORMALISED, clues, also_ambiguous=True)
-    for row in np.flatnonzero(state.how == AMBIGUOUS)[: DataReport.MAX_EXAMPLES]:
-        could = ", ".join(index.names[r].as_py() for r in clues.get(int(row), []))
-        report.note(f"{what}_ambiguous", f"{queries[int(row)]} could be {could}", 0)
-    if ambiguous := int((state.how == AMBIGUOUS).sum()):
-        report.counts[f"{what}_ambiguous"] += ambiguous
-    return state
-
-
-def _suffix(parts: int) -> Key:
-    return lambda key: suffix_key(key, parts)
-
-
-def _step(
-    state: Resolution,
-    queries: pa.Array,
-    index: NameIndex,
-    key: Key,
-    code: int,
-    clues: dict[int, list[int]],
-    *,
-    only: np.ndarray | None = None,
-    also_ambiguous: bool = False,
-) -> None:
-    """Try one way of comparing on the queries that are still open and the names that nobody has."""
-    todo = np.flatnonzero(state.how < EXACT if also_ambiguous else state.how == UNRESOLVED)
-    taken = np.zeros(len(index.names), bool)
-    taken[state.row[state.row >= 0]] = True
-    free = np.flatnonzero(~taken)
-    if not len(todo) or not len(free):
-        return
-    hashes, have = _hashes(queries if len(todo) == len(queries) else queries.take(pa.array(todo)), key)
-    if only is not None:
-        wanted = np.isin(hashes, only)
-        hashes, have = hashes[wanted], have[wanted]
-    names = index.sorted_by(key, free)
-    rows, counts = names.find(hashes)
-    uses = np.bincount(rows[counts == 1], minlength=len(index.names))
-    one = counts == 1
-    one[one] = uses[rows[one]] == 1
-    at = todo[have]
-    state.row[at[one]] = rows[one]
-    state.how[at[one]] = code
-    if only is None:  # a leaf that several names have is no clue at all
-        many = (counts > 0) & ~one
-        state.how[at[many]] = AMBIGUOUS
-        for query, value in zip(at[many][:1000].tolist(), hashes[many][:1000].tolist(), strict=True):
-            clues.setdefault(query, names.behind(value))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from stage3.data.readers.rules import NO_TEXT_COLUMNS, RawPage, as_list, flatten, text_key
 
-SAMPLE = 1000  # pages that the decision is taken on
 KNOWN_SHARE, KNOWN_COUNT = 0.05, 3  # of the panels with text, from which on a known word is no text
 OTHER_SHARE, OTHER_COUNT = 0.5, 50  # and from which on any words are
 _KNOWN = re.compile(

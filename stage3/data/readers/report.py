@@ -11,6 +11,11 @@ from stage3.data.table import DataReport
 BAR = 40  # characters of the longest bar
 MANY_TALL = 20  # panels; fewer say nothing about the whole
 MOST_BOOKS = 5  # named with their page counts
+TOLD_FROM = {  # by `why` of a decision
+    "reach": "how far they reach",
+    "order of panels": "the order of the panels",
+    "shape of panels": "the shape of the panels, which would all be thin slices",
+}
 SHOWN = 3  # first paths shown of each reason
 
 REASONS = {
@@ -48,6 +53,8 @@ ANOMALIES = {
     "link_leaves_folder": "links out of the panels folder: not followed",
     "panel_file_unlisted": "panel files that no listed page uses",
     "panel_file_ambiguous": "ids that match several panel files",
+    "panel_file_by_suffix": "panel files found by the end of their path: are they these pages'?",
+    "label_by_suffix": "labels found by the end of their path",
     "label_unlisted": "labels of pages that are not listed",
     "label_contradiction": "ids labeled twice, differently",
     "label_ambiguous": "ids that match several labels",
@@ -59,7 +66,9 @@ ANOMALIES = {
     "box_outside": "boxes outside the page: refused",
     "box_no_area": "boxes without area: refused",
     "box_thin": "boxes under 2 pixels on a side: refused",
-    "boxes_rescaled": "pages whose boxes were in another unit: rescaled",
+    "boxes_rescaled": "pages whose boxes are in another unit than their source's, a mixture: rescaled",
+    "box_notation": "fields whose boxes have another unit or order than their format: read so, see above",
+    "box_unit_doubtful": "fields whose boxes fit no unit: look at a page, then set --box_unit or --box_order",
     "page_size_missing": "pages whose size was taken from the image",
     "page_shape_differs": "panel files for a page of another shape than the image (rotated?)",
     "panel_type": "entries that are not panels",
@@ -94,7 +103,7 @@ def report_lines(report: DataReport) -> list[str]:
     """The report as lines of text, for `data check` and for the first lines of a training run."""
     lines = [*_source(report), *_left_out(report)]
     if report.pages_kept:
-        lines += [*_found(report), *_books(report), *_histogram(report), *_coverage(report)]
+        lines += [*_found(report), *_books(report), *_histogram(report), *_boxes(report), *_coverage(report)]
     return [*lines, *_anomalies(report), *_splits(report)]
 
 
@@ -167,6 +176,46 @@ def _histogram(report: DataReport) -> list[str]:
     return lines
 
 
+def _boxes(report: DataReport) -> Iterable[str]:
+    """How the boxes of each field are read, how far they reach, and on what evidence that was decided."""
+    for name, of in report.facts.get("boxes", {}).items():
+        seen = counted(of["pages"], "page")
+        if of["pages"] < of["of"]:
+            seen = f"{of['pages']:,} pages with boxes, looked for on up to 1,000 of {of['of']:,}, evenly spaced"
+        yield f"Boxes ({name}) are read as {of['unit']}, {of['order']}: {_reach(of, seen)}."
+        if "instead_of" in of:
+            was = of["instead_of"]
+            yield (
+                f"  This was told from {TOLD_FROM[of['why']]}: read as {was['unit']}, "
+                f"{was['order']} {_reach(was)}. Override it with --box_unit and --box_order."
+            )
+        if "turned" in of:
+            up, across = of["turned"]
+            yield (
+                "  Read like that, the way from panel to panel would go back up more often than back across on "
+                f"{counted(up, 'page')}, and less often on {across:,}."
+            )
+        if "example" in of:
+            (w, h), (x, y) = of["example"]["page"], of["example"]["seen"]
+            yield f"  A page of {w} × {h} pixels counts as seen at {x} × {y}{_sizes(of)}."
+        if of["doubtful"]:
+            yield "  That fits no page. Look at some, and set --box_unit or --box_order."
+
+
+def _reach(of: Mapping[str, Any], seen: str = "") -> str:
+    if "left" not in of:
+        return "their reach is not known"
+    where = f"on {seen} they" if seen else "they would"
+    across, down = (f"{100 * of[a]:.0f} to {percent(of[b], 0)}" for a, b in (("left", "right"), ("top", "bottom")))
+    outside = f", {percent(of['outside'])} of them outside or without area" if of["outside"] > 0 else ""
+    outside += f"; {percent(of['strangers'])} of the pages do not fit" if of["strangers"] > 0 else ""
+    return f"{where} reach from {across} of the width and from {down} of the height{outside}"
+
+
+def _sizes(of: Mapping[str, Any]) -> str:
+    return f"; sizes of {of['sizes']:,} images were looked up for that" if of["sizes"] else ""
+
+
 def _coverage(report: DataReport) -> list[str]:
     facts = report.facts
     lines = [
@@ -174,13 +223,13 @@ def _coverage(report: DataReport) -> list[str]:
         f"{_percent(facts, 'description_share')}, without text {_percent(facts, 'textless_share')}, "
         f"without a box {_percent(facts, 'boxless_share')}.",
         f"Pages with a single panel {_percent(facts, 'single_panel_share')}, "
-        f"without an image {_percent(facts, 'no_image_share')}.",
+        f"without an image {_percent(facts, 'no_picture_share')}.",
     ]
     wide, tall = facts.get("wide_panels", 0), facts.get("tall_panels", 0)
     if tall >= MANY_TALL and tall > 4 * wide:
         lines.append(
             f"{tall:,} panels reach from top to bottom of their page and {wide:,} from side to side: x and y of the "
-            "boxes may be swapped. Look at a page; vlm boxes can be read with --box_order."
+            "boxes may be swapped. Look at a page; --box_order says how boxes are read."
         )
     if facts.get("no_picture_share") == 1:
         lines.append("No page has an image: only texts and layout would be trained on. Is a --remap OLD=NEW missing?")

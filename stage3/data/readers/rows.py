@@ -21,19 +21,12 @@ from stage3.data.readers.image_files import ImageFinder, duplicate_images
 from stage3.data.readers.jsonfile import Note, PageProblem, read_json, unheard
 from stage3.data.readers.labels import Labels, read_labels, select, skip_many
 from stage3.data.readers.manifest import Manifest, read_manifest
-from stage3.data.readers.names import (
-    AMBIGUOUS,
-    RESOLVED_BY,
-    Listing,
-    NameIndex,
-    Resolution,
-    exact_key,
-    normal_key,
-    resolve,
-)
-from stage3.data.readers.no_text import SAMPLE, NoTextCounts
+from stage3.data.readers.names import Listing, NameIndex, exact_key, normal_key
+from stage3.data.readers.preview import SAMPLE, Preview, notations
+from stage3.data.readers.resolution import AMBIGUOUS, RESOLVED_BY, UNRESOLVED, Resolution, note_suffixes, resolve
 from stage3.data.readers.rules import PageInfo, finish, flatten
 from stage3.data.readers.source import DataSource
+from stage3.data.readers.units import Notation
 from stage3.data.readers.writer import TableWriter
 from stage3.data.table import UNWANTED, DataReport
 
@@ -49,13 +42,14 @@ class Build:
     report: DataReport
     writer: TableWriter
     manifest: Manifest
-    all_ids: pa.Array  # of the whole manifest, of which `manifest` may be the beginning
+    whole: Manifest  # of which `manifest` may be the beginning
     labels: Labels | None
     codes: np.ndarray  # (N,) label code of each page
     keep: np.ndarray  # (N,) bool, kept by label
     image_finder: ImageFinder
     small: bool = False
     no_text: dict[str, list[str]] = field(default_factory=dict)  # see `no_text`
+    notations: dict[str, Notation] = field(default_factory=dict)  # see `notation`
     pages_with_image: list[str] = field(default_factory=list)
 
     @property
@@ -73,7 +67,7 @@ def build(config: Config, source: DataSource, listing: Listing | None, folder: P
     # Labels first: parsing them takes the most memory, and it is free again before the manifest's columns are there.
     labels = None if source.labels is None else read_labels(source.labels, config.keep_labels, report)
     manifest = read_manifest(source.manifest, report, skip_bad_rows=config.skip_bad_rows)
-    all_ids = manifest.ids  # files are matched against all of them: a limit must not change which file is whose
+    whole = manifest  # files are matched against all pages: a limit must not change which file is whose
     if config.limit_pages > len(manifest):
         report.note("limit_beyond_data", f"limit_pages {config.limit_pages}, {len(manifest)} pages listed")
     elif config.limit_pages:
@@ -81,7 +75,7 @@ def build(config: Config, source: DataSource, listing: Listing | None, folder: P
         manifest = manifest.head(config.limit_pages)
     codes, keep = np.zeros(0, np.int32), np.ones(len(manifest), bool)
     if labels is not None:
-        codes = labels.of_pages(manifest.ids, report)
+        codes = labels.of_pages(manifest.ids, report, manifest.books)
         keep = select(labels, codes, manifest.ids, config.keep_labels, report)
     report.facts["labels_file"] = "" if source.labels is None else source.labels.name
     base = source.manifest.resolve().parent
@@ -92,7 +86,7 @@ def build(config: Config, source: DataSource, listing: Listing | None, folder: P
         report,
         writer,
         manifest,
-        all_ids,
+        whole,
         labels,
         codes,
         keep,
@@ -117,7 +111,8 @@ def _read_folder(made: Build, listing: Listing | None) -> None:
     made.small = len(rows) <= SMALL
     some = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64)] if len(rows) else rows
     names = listing.names.take(pa.array(found.row[some])).to_pylist()
-    _decide_no_text(made, (partial(read_json, _file_of(listing.root, name)) for name in names))
+    files = (partial(read_json, _file_of(listing.root, name)) for name in names)
+    _decide(made, zip(some.tolist(), files, strict=True), len(rows))
     with progress("reading pages", len(rows)) as bar:
         for start in range(0, len(rows), 4096):
             part = rows[start : start + 4096]
@@ -139,18 +134,23 @@ def _read_one_file(made: Build, listing: Listing | None) -> None:
     assert items is not None
     path = made.source.panels
     ids: list[str] = []
-    some: list[Any] = []
+    some: dict[int, Any] = {}  # evenly spaced, however many there turn out to be
+    every = 1
     for position, (page_id, value) in enumerate(items(path)):
-        if position < SAMPLE:
-            some.append(value)
+        if position % every == 0:
+            some[position] = value
+        if len(some) > 2 * SAMPLE:
+            every *= 2
+            some = {at: kept for at, kept in some.items() if at % every == 0}
         if not page_id:
             made.report.note("entry_without_id", f"{path}: page {position} of the list")
         ids.append(page_id.encode("utf-8", "replace").decode())
     found = _resolve(made, pa.array(ids, pa.large_string()))
-    _decide_no_text(made, (partial(_same, value) for value in some))
     row_of = np.full(len(ids), -1, np.int64)
     rows = np.flatnonzero(made.keep & (found.row >= 0))
     row_of[found.row[rows]] = rows
+    seen = ((int(row_of[at]), partial(_same, value)) for at, value in some.items() if row_of[at] >= 0)
+    _decide(made, seen, len(rows))
     made.small = len(rows) <= SMALL
     with progress("reading pages", len(ids)) as bar:
         for position, (_, value) in enumerate(items(path)):
@@ -165,22 +165,41 @@ def _same(value: Any, note: Note) -> Any:
     return value
 
 
-def _decide_no_text(made: Build, pages: Iterable[Callable[[Note], Any]]) -> None:
-    """Look through some pages for words that are no text; a page that cannot be read says so when its turn comes."""
-    counts = NoTextCounts()
-    for parsed in pages:
+def _decide(made: Build, pages: Iterable[tuple[int, Callable[[Note], Any]]], listed: int) -> None:
+    """Look through some pages, as (row, content), for what holds for all; one that cannot be read says so later."""
+    preview = Preview(made.source)
+    finder = ImageFinder(DataReport(), made.source.remap, made.source.manifest.resolve().parent)
+    for row, parsed in pages:
         with suppress(PageProblem):
-            counts.add(made.reader.page(parsed(unheard), made.source, unheard))
-    made.no_text = made.report.facts["no_text"] = counts.decide()
+            raw = made.reader.page(parsed(unheard), made.source, unheard)
+            preview.add(raw, partial(_size_of, made, finder, row))
+    known = preview.decide(listed)
+    made.no_text, made.notations = known["no_text"], notations(known)
+    made.report.facts.update(known)
+    for name, of in known["boxes"].items():
+        if of["why"] not in ("format", "setting"):
+            made.report.note("box_notation", f"{made.source.panels}: {name}: {of['unit']}, {of['order']}")
+        if of["doubtful"]:
+            made.report.note("box_unit_doubtful", f"{made.source.panels}: {name}")
+
+
+def _size_of(made: Build, finder: ImageFinder, row: int) -> tuple[int, int]:
+    """Width and height of a page's image without counting anything, (0, 0) when unknown."""
+    path = finder.find(made.manifest.images[row].as_py(), "")
+    with suppress(images.ImageProblem):
+        return images.page_size(path, max_megapixels=made.config.max_megapixels) if path else (0, 0)
+    return 0, 0
 
 
 def _resolve(made: Build, names: pa.Array) -> Resolution:
     """Find every kept page among the panel files; the others are counted."""
     ids = made.manifest.ids
-    found = resolve(made.all_ids, NameIndex(names), made.report, "panel_file")
+    found = resolve(made.whole.ids, NameIndex(names), made.report, "panel_file", made.whole.books)
     spare = len(names) - int((found.row >= 0).sum())
     found = Resolution(found.row[: len(ids)], found.how[: len(ids)])
     kept_how = found.how[made.keep]
+    kept = Resolution(found.row, np.where(made.keep, found.how, UNRESOLVED))
+    note_suffixes(kept, ids, names, made.report, "panel_file")
     made.report.facts["resolved_by"] = {
         RESOLVED_BY[code]: int(n) for code, n in zip(*np.unique(kept_how, return_counts=True), strict=True)
     }
@@ -202,7 +221,9 @@ def _add_page(made: Build, row: int, how: int, path: str, parsed: Callable[[Note
     page_id, report = made.manifest.ids[row].as_py(), made.report
     image = _Image(made, row, page_id)
     notes: list[tuple[str, str]] = []
-    info = PageInfo(page_id, image.size, lambda code, detail: notes.append((code, detail)), made.no_text)
+    info = PageInfo(
+        page_id, image.size, lambda code, detail: notes.append((code, detail)), made.no_text, made.notations
+    )
     try:
         raw = made.reader.page(parsed(info.note), made.source, info.note)
         panels, size = finish(raw, info, made.config.max_panels)

@@ -1,4 +1,4 @@
-"""The rules that hold for every format: numbers, text, boxes, which panels of a page are kept and in which order.
+"""The rules that hold for every format: text, which panels of a page are kept and in which order; `boxes` has theirs.
 
 A reader only says where things are in its format (`RawPage`); every decision is made here, once.
 """
@@ -13,17 +13,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stage3.data.readers.boxes import Corners, as_corners, number, shares
 from stage3.data.readers.jsonfile import Note as Note
 from stage3.data.readers.jsonfile import PageProblem
 from stage3.data.readers.order import page_order
 from stage3.data.readers.repeated import repeated
+from stage3.data.readers.units import Notation
 
 MAX_TEXT = 10_000  # characters of one panel's dialogue or description; encoders read about 300
-MIN_PIXELS = 2.0  # a box under this on a side holds no image
-THOUSAND = 1000.0
-OVERSHOOT = 1.05  # a box may stick out so far before its unit is doubted
 NO_TEXT_COLUMNS = ("dialogue", "description")
-Corners = tuple[float, float, float, float]
 
 
 @dataclass(slots=True)
@@ -32,8 +30,9 @@ class RawPanel:
 
     Attributes:
         box: four values in some notation, or None.
-        corners: order of those values; "xywh" is corner and size.
-        unit: "permille" of the page, or "pixel".
+        corners: order of those values as the format has them, or as a setting says: one of `units.ORDERS`.
+        unit: their unit, likewise; see `units.Notation`.
+        field: where the box stands in the file. All boxes of a source in one field have one notation.
         dialogue: literal text of the panel: string, list, dict, null.
         description: what the image shows, likewise.
         speakers: names, likewise.
@@ -42,13 +41,14 @@ class RawPanel:
     """
 
     box: Any
-    corners: Literal["yxyx", "xyxy", "xywh"]
-    unit: Literal["permille", "pixel"]
+    corners: str
+    unit: str
     dialogue: Any = None
     description: Any = None
     speakers: Any = None
     number: Any = None
     detected: bool = False
+    field: str = "box"
 
 
 @dataclass(slots=True)
@@ -91,12 +91,14 @@ class PageInfo:
         image_size: (width, height) of the upright image, (0, 0) when unknown; called only when it is needed.
         note: count an anomaly of this page: code, detail.
         no_text: by column, the `text_key` of what is no text in this source; see `no_text`.
+        notations: by field, how this source writes boxes; without an entry, as the format does.
     """
 
     page_id: str
     image_size: Callable[[], tuple[int, int]]
     note: Note
     no_text: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notations: Mapping[str, Notation] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def once(self, code: str, detail: str) -> None:
@@ -104,6 +106,10 @@ class PageInfo:
         if code not in self.seen:
             self.seen.add(code)
             self.note(code, detail)
+
+    def notation(self, panel: RawPanel) -> Notation:
+        """How the box of a panel is written."""
+        return self.notations.get(panel.field) or Notation(panel.corners, panel.unit)
 
 
 def finish(raw: RawPage, page: PageInfo, max_panels: int) -> tuple[list[Panel], tuple[int, int]]:
@@ -114,8 +120,8 @@ def finish(raw: RawPage, page: PageInfo, max_panels: int) -> tuple[list[Panel], 
     """
     if not raw.panels:
         raise PageProblem("no_panels", "the list of panels is empty")
-    corners = [_corners(panel, i, page) for i, panel in enumerate(raw.panels)]
-    boxes, size = _shares(raw, corners, page)
+    corners = as_corners(raw, page)
+    boxes, size = shares(raw, corners, page)
     kept: list[Panel] = []
     for i, (panel, box) in enumerate(zip(raw.panels, boxes, strict=True)):
         if panel is not None and panel.detected and box is None and corners[i] is not None:
@@ -172,38 +178,7 @@ def _ordered(kept: list[Panel], raw: RawPage, page: PageInfo) -> list[Panel]:
     return kept
 
 
-# --- numbers and text ---
-
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-
-
-def number(value: Any) -> float | None:
-    """A finite float from a number or the text of one; None for anything else."""
-    if isinstance(value, str):
-        if len(value) > 50 or not _NUMBER.fullmatch(value):
-            return None
-    elif isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        made = float(value)
-    except OverflowError:
-        return None
-    return made if math.isfinite(made) else None
-
-
-def four(value: Any) -> tuple[Corners | None, str]:
-    """Four finite floats and "", or None and why not. A text such as "[0,0,500,1000]" is read as a list."""
-    if value is None:
-        return None, "box_missing"
-    if isinstance(value, str):
-        value = [v for v in re.split(r"[,\s]+", value[:200].strip(" []()")) if v]
-    if not isinstance(value, list | tuple) or len(value) != 4:
-        return None, "box_shape"
-    made = [number(v) for v in value]
-    if any(v is None for v in made):
-        return None, "box_not_numbers"
-    a, b, c, d = (v for v in made if v is not None)
-    return (a, b, c, d), ""
+# --- text ---
 
 
 def as_list(value: Any) -> list[Any]:
@@ -272,114 +247,3 @@ def clip(text: str, index: int, page: PageInfo) -> str:
     if len(text) > MAX_TEXT:
         page.note("text_cut", f"panels[{index}]: {len(text):,} characters, the first {MAX_TEXT:,} kept")
     return text[:MAX_TEXT]
-
-
-# --- boxes ---
-
-
-def _corners(panel: RawPanel | None, index: int, page: PageInfo) -> Corners | None:
-    """(x0, y0, x1, y1) in the panel's own unit, each pair in order; None when the box is not four finite numbers."""
-    if panel is None:
-        page.note("panel_type", f"panels[{index}]: not an object")
-        return None
-    values, problem = four(panel.box)
-    if values is None:
-        page.note(problem, f"panels[{index}]: box {str(panel.box)[:60]}")
-        return None
-    a, b, c, d = values
-    if panel.corners == "xywh":
-        x0, y0, x1, y1 = a, b, a + c, b + d
-    else:
-        x0, y0, x1, y1 = (b, a, d, c) if panel.corners == "yxyx" else values
-    if x1 < x0 or y1 < y0:
-        page.note("box_swapped", f"panels[{index}]: reversed corners {str(panel.box)[:60]}")
-    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
-
-
-def _shares(
-    raw: RawPage, corners: list[Corners | None], page: PageInfo
-) -> tuple[list[Corners | None], tuple[int, int]]:
-    """Boxes as (x, y, w, h) in shares of the page, and the page's size in pixels."""
-    permille = [c for p, c in zip(raw.panels, corners, strict=True) if c is not None and p and p.unit == "permille"]
-    pixels = any(
-        c is not None and p is not None and p.unit == "pixel" for p, c in zip(raw.panels, corners, strict=True)
-    )
-    size = _declared_size(raw)
-    if pixels and size == (0, 0):
-        size = page.image_size()
-        page.note("page_size_missing", "the file gives no page size; the image's is used")
-        if size == (0, 0):
-            raise PageProblem("page_size", "boxes in pixels, but neither the file nor the image gives the page's size")
-    unit = _permille_unit(permille, size, page)
-    made: list[Corners | None] = []
-    for index, (panel, c) in enumerate(zip(raw.panels, corners, strict=True)):
-        if panel is None or c is None:
-            made.append(None)
-            continue
-        scale = unit if panel.unit == "permille" else (float(size[0]), float(size[1]))
-        share = (c[0] / scale[0], c[1] / scale[1], c[2] / scale[0], c[3] / scale[1])
-        made.append(_clamped(share, index, size, page))
-    return made, size
-
-
-def _declared_size(raw: RawPage) -> tuple[int, int]:
-    sides = [number(v) for v in raw.size or (None, None)]
-    if any(s is None or not 1 <= s <= 1e6 for s in sides):
-        return 0, 0
-    return round(sides[0] or 0), round(sides[1] or 0)
-
-
-def _permille_unit(boxes: list[Corners], size: tuple[int, int], page: PageInfo) -> tuple[float, float]:
-    """What the coordinates of a 0-1000 source are really shares of: 1000, 1, or the page's pixels.
-
-    Fractions: every box lies within 0..1. Pixels: something lies well outside 0..1000, all of it fits the image, and
-    the boxes reach over most of it. When half the boxes lie outside and the image does not explain them, nothing can
-    be said and the page is left out; a stray box among sound ones is clamped later.
-    """
-    if not boxes:
-        return THOUSAND, THOUSAND
-    far_x, far_y = max(b[2] for b in boxes), max(b[3] for b in boxes)
-    if 0 < max(far_x, far_y) <= 1.0 and any(b[2] > b[0] and b[3] > b[1] for b in boxes):
-        page.note("boxes_rescaled", "boxes look like shares (0 to 1) instead of 0-1000")
-        return 1.0, 1.0
-    outside = [b for b in boxes if THOUSAND * OVERSHOOT < max(b) <= 65535]
-    if not outside:
-        return THOUSAND, THOUSAND
-    width, height = size if size != (0, 0) else page.image_size()
-    if (
-        width
-        and far_x <= width * OVERSHOOT
-        and far_y <= height * OVERSHOOT
-        and far_x >= width / 2
-        and far_y >= height / 2
-    ):
-        page.note("boxes_rescaled", f"boxes look like pixels of {width} x {height} instead of 0-1000")
-        return float(width), float(height)
-    if 2 * len(outside) > len(boxes) and (len(boxes) > 1 or min(outside[0][:2]) > 0 or width == 0):
-        raise PageProblem("scale", f"{len(outside)} of {len(boxes)} boxes lie outside 0-1000 and do not fit the image")
-    return THOUSAND, THOUSAND
-
-
-def _clamped(share: Corners, index: int, size: tuple[int, int], page: PageInfo) -> Corners | None:
-    """A box cut to the page, as (x, y, w, h) that float32 holds; None when too little is left of it."""
-    where = f"panels[{index}]"
-    if share[2] <= share[0] or share[3] <= share[1]:
-        page.note("box_no_area", f"{where}: width or height 0")
-        return None
-    x0, y0, x1, y1 = (min(max(v, 0.0), 1.0) for v in share)
-    if x1 <= x0 or y1 <= y0:
-        page.note("box_outside", f"{where}: the box lies outside the page")
-        return None
-    if (x0, y0, x1, y1) != share and max(abs(a - b) for a, b in zip((x0, y0, x1, y1), share, strict=True)) > 1e-6:
-        page.note("box_clamped", f"{where}: the box extends beyond the page")
-    if min(x1 - x0, y1 - y0) < 0.05:  # thin: only now is the image's size worth asking for
-        width, height = size if size != (0, 0) else page.image_size()
-        if (x1 - x0) * (width or THOUSAND) < MIN_PIXELS or (y1 - y0) * (height or THOUSAND) < MIN_PIXELS:
-            page.note("box_thin", f"{where}: under {MIN_PIXELS:g} pixels on a side")
-            return None
-    x, y = np.float32(x0), np.float32(y0)
-    w, h = np.float32(x1) - x, np.float32(y1) - y
-    if w <= 0 or h <= 0:
-        page.note("box_thin", f"{where}: nothing left after rounding")
-        return None
-    return float(x), float(y), float(w), float(h)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from stage3.config import FIELDS, PANEL_FORMATS, Config, nearest, read_yaml
+from stage3.config import FIELDS, Config, check_value, nearest, read_yaml
+from stage3.data.readers.units import AUTO, Notation, unit_problem
 from stage3.errors import ConfigError, DataError
 
 YAML_NAME = "dataset.yaml"
 PATH_KEYS = ("manifest", "panels", "labels", "facts", "features")
-KEYS = ("name", *PATH_KEYS, "panel_format", "box_order", "remap")
+HOW = ("panel_format", "box_order", "box_unit")  # how the panel files are read
+KEYS = ("name", *PATH_KEYS, *HOW, "remap")
 # Keys for people; nothing reads them.
 ABOUT_KEYS = ("about", "books", "pages", "licence", "license", "source", "url", "seed", "version", "made_by")
 
@@ -31,7 +33,8 @@ class DataSource:
         facts: ground truth that comes with synthetic comics, for evaluation.
         features: a feature store that the data set ships; read only.
         remap: (old prefix, new prefix) of image paths, tried longest first.
-        box_order: corner order of vlm boxes, "yxyx" or "xyxy".
+        box_order: what the values of a box are, "auto" as the format has it or as the boxes themselves tell.
+        box_unit: unit of boxes, likewise.
     """
 
     name: str
@@ -43,15 +46,25 @@ class DataSource:
     facts: Path | None = None
     features: Path | None = None
     remap: tuple[tuple[str, str], ...] = ()
-    box_order: str = "yxyx"
+    box_order: str = AUTO
+    box_unit: str = AUTO
+
+    def notation(self, order: str, unit: str) -> Notation:
+        """How boxes are written, given how the format has them; settings override that."""
+        asked = (self.box_order, order), (self.box_unit, unit)
+        return Notation(*(own if said == AUTO else said for said, own in asked))
+
+    def box_settings(self, field: str) -> tuple[str, str]:
+        """`box_order` and `box_unit` for a field of panel files; they do not speak of what aligned files took over."""
+        return (AUTO, AUTO) if field in ("rcnn_bbox", "vlm_box_px") else (self.box_order, self.box_unit)
 
 
 def source_of(config: Config) -> DataSource:
     """The data set that the settings name.
 
     `data` points to a folder with a dataset.yaml (or to that file). A part given as a setting beside it overrides the
-    yaml; giving `panels` also takes `panel_format` and `box_order` from the settings, because the yaml's describe the
-    panels it names.
+    yaml; giving `panels` also takes `panel_format`, `box_order` and `box_unit` from the settings, because the yaml's
+    describe the panels it names.
 
     Raises:
         ConfigError: neither `data` nor `manifest` and `panels` is given, or the yaml has an unknown key or value.
@@ -65,7 +78,7 @@ def source_of(config: Config) -> DataSource:
         given = getattr(config, key)
         if given:
             parts[key] = Path(given)
-    for key in ("panel_format", "box_order"):
+    for key in HOW:
         given = getattr(config, key)
         if config.panels or key not in parts or given != FIELDS[key].default:
             parts[key] = given
@@ -79,6 +92,8 @@ def source_of(config: Config) -> DataSource:
         )
     name = parts.pop("name", "") or (root.resolve().name if config.data else parts["manifest"].stem)
     source = DataSource(name=str(name), root=root, **parts)
+    if problem := unit_problem(source.box_unit):
+        raise ConfigError(f"box_unit: {source.box_unit!r}: {problem}")
     _check_exists(source)
     return source
 
@@ -98,14 +113,12 @@ def _read_dataset_yaml(folder: Path) -> tuple[dict[str, Any], Path]:
             parts[key] = root / _text(path, key, values[key])
     if values.get("name"):
         parts["name"] = _text(path, "name", values["name"])
-    for key, allowed in (("panel_format", PANEL_FORMATS), ("box_order", ("yxyx", "xyxy"))):
-        if key in values:
-            if values[key] not in allowed:
-                known = ", ".join(allowed)
-                raise ConfigError(
-                    f"{path}: {key}: {values[key]!r} is not one of {known}.{nearest(str(values[key]), allowed)}"
-                )
-            parts[key] = values[key]
+    for key in (name for name in HOW if name in values):
+        try:
+            check_value(key, values[key])
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        parts[key] = values[key]
     if values.get("remap"):
         remap = values["remap"]
         parts["remap"] = _pairs([remap] if isinstance(remap, str) else remap, f"{path}: remap", root)

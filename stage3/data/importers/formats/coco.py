@@ -20,7 +20,7 @@ from stage3.data.importers.lookup import books_of
 from stage3.data.importers.page import Box, Page, PanelBox, Points, TextBlock, kind_of
 from stage3.data.importers.sight import Sight
 from stage3.data.importers.trees import ImageRef, SourceProblem, has_image_name, natural, stem
-from stage3.data.readers.rules import four, number
+from stage3.data.readers.boxes import four, number
 
 TEXT_KEYS = ("text", "transcription", "utf8_string", "caption")
 

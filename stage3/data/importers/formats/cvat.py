@@ -24,8 +24,8 @@ from stage3.data.importers.lookup import books_of
 from stage3.data.importers.page import Page, PanelBox, Points, TextBlock, kind_of
 from stage3.data.importers.sight import Sight
 from stage3.data.importers.trees import ImageRef, SourceProblem, natural, stem
+from stage3.data.readers.boxes import number
 from stage3.data.readers.labels import VOCABULARY, normalized
-from stage3.data.readers.rules import number
 
 TEXT_NAMES = ("text", "transcription", "caption")
 

@@ -17,7 +17,7 @@ from stage3.data.importers.lookup import books_of
 from stage3.data.importers.page import Page, PanelBox
 from stage3.data.importers.sight import Sight
 from stage3.data.importers.trees import SourceProblem, stem
-from stage3.data.readers.rules import four
+from stage3.data.readers.boxes import four
 
 
 def claims(sight: Sight) -> bool:

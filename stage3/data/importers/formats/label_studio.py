@@ -17,7 +17,7 @@ from stage3.data.importers.lookup import books_of
 from stage3.data.importers.page import Box, Page, PanelBox, Points, TextBlock
 from stage3.data.importers.sight import Sight
 from stage3.data.importers.trees import ImageRef, SourceProblem, has_image_name, natural, stem
-from stage3.data.readers.rules import number
+from stage3.data.readers.boxes import number
 
 LABEL_KEYS = ("rectanglelabels", "polygonlabels", "labels")
 

@@ -15,7 +15,7 @@ from stage3.data.importers.geometry import declared, from_corners
 from stage3.data.importers.page import Page, TextBlock
 from stage3.data.importers.sight import Sight
 from stage3.data.importers.trees import SourceProblem, stem
-from stage3.data.readers.rules import four
+from stage3.data.readers.boxes import four
 
 
 def claims(sight: Sight) -> bool:
