@@ -172,7 +172,7 @@ def _run_facts(run: RunFolder) -> str:
     c = run.config
     parts = [f"weights {weights_of(c)}", f"τ {temperatures_of(c)}"]
     best = run.best()
-    if best:
+    if best and best.metric:
         shown = percent(best.value) if is_share(best.metric) else number(best.value)
         parts.append(f"{metric_name(best.metric)} {shown}")
     return "  ·  ".join(parts)

@@ -18,6 +18,7 @@ COMMANDS = {
     "search": "find the panels nearest to words, an image or a panel",
     "projection": "make a 2D map of a run's panels",
     "embed": "export a run's embeddings for Stage 4 as a Zarr store, or verify one",
+    "convert": "make a run of a checkpoint of the original trainer",
     "ablate": "repeat every finding of the loss review as an experiment",
     "samples": "draw synthetic comics",
 }

@@ -686,6 +686,57 @@ def draw_samples(out: Path | str, books: int, *, seed: int = 0, pages: int = 8, 
     return draw_books(Path(out), books, seed, pages, image_format)
 
 
+def convert_checkpoint(
+    file: Path | str,
+    run: Path | str,
+    *,
+    layout: str,
+    tokenizer: Path | str,
+    image_heads: int = 0,
+    text_heads: int = 0,
+    image_side: int = 0,
+    tell: Tell = _quiet,
+    **settings: Any,
+) -> Run:
+    """A run of a checkpoint of the original trainer, with the same embeddings: `python -m stage3.convert`.
+
+    Args:
+        file: `best_model.pt`, `best_model_vlm.pt` or a `checkpoint_vlm_*.pt`; opened in a confined process.
+        run: folder of the run to make; new or empty.
+        layout: "vlm" or "ocr": what the layout features that it was trained on mean.
+        tokenizer: folder with its text model's tokenizer, such as a copy of all-MiniLM-L6-v2.
+        image_heads: attention heads of its SigLIP, which are not in the file; 0: as usual for its width.
+        text_heads: of its text model, likewise.
+        image_side: pixels of the square crops of a ResNet alone; 0: 224, or 32 if it is narrower than ResNet-50.
+        tell: takes each line that the command would print.
+        **settings: where its comics are, such as `data`; without, methods of the run are given `data=`.
+
+    Raises:
+        ConfigError: an argument cannot be used, or the run is there already.
+        DataError: the file is refused; says which tensor or object it is.
+        StorageError: the run cannot be written.
+
+    Example:
+        >>> convert_checkpoint("best_model.pt", "runs/earlier", layout="pixels", tokenizer=".")
+        Traceback (most recent call last):
+        stage3.errors.ConfigError: layout: 'pixels' is not one of vlm, ocr
+    """
+    from stage3 import convert
+
+    made = convert.convert_checkpoint(
+        file,
+        run,
+        layout=layout,
+        tokenizer=tokenizer,
+        image_heads=image_heads,
+        text_heads=text_heads,
+        image_side=image_side,
+        settings=settings,
+        tell=tell,
+    )
+    return Run.load(made.path)
+
+
 def run_experiments(
     findings: Iterable[str] = ("all",),
     *,
@@ -726,6 +777,7 @@ def run_experiments(
 __all__ = [
     "Run",
     "check_data",
+    "convert_checkpoint",
     "diagnose_store",
     "draw_samples",
     "export_panels",

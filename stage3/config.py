@@ -57,7 +57,7 @@ def _setting(default: Any, group: str, help: str, **spec: Any) -> Any:
 
 
 SPLITS = ("train", "val", "test")  # of books: to learn from, to choose the checkpoint, held out to the end
-TEXT_PARTS = ("dialogue+description", "dialogue", "description")
+TEXT_PARTS = ("dialogue+description", "description+dialogue", "dialogue", "description")
 PANEL_FORMATS = ("vlm", "ocr", "aligned")
 BOX_ORDERS = ("auto", "yxyx", "xyxy", "xywh", "yxhw")
 BOX_UNIT = (  # a pattern; see `stage3.data.readers.units`
@@ -146,7 +146,7 @@ class Config(_ObjectiveSettings):
     keep_labels: tuple[str, ...] = _setting(("story", "narrative"), "data", "page labels to use, comma-separated")
     max_panels: int = _setting(16, "data", "panels kept per page; the rest is reported", low=1, high=64)
     text_parts: str = _setting(
-        "dialogue+description", "data", "which texts the text backbone reads", choices=TEXT_PARTS
+        "dialogue+description", "data", "which texts the text backbone reads, in order", choices=TEXT_PARTS
     )
     max_skip_fraction: float = _setting(
         0.01, "data", "share of damaged pages above which training refuses to start", low=0.0, high=1.0

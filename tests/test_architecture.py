@@ -99,15 +99,27 @@ def test_help_is_quick_because_it_loads_no_torch(command):
 
 
 def test_nothing_that_a_file_could_hold_is_ever_run():
-    """No pickle anywhere: whatever reads one is named here, whichever library it comes from."""
+    """No pickle anywhere: whatever reads one is named here, whichever library it comes from.
+
+    One confined process opens checkpoints of the original trainer, as weights alone, and knows one error by its name.
+    """
+    confined = ROOT / "stage3" / "convert" / "child.py"
     named = {"eval", "exec", "torch.load", "torch.save", "torch.jit.load"}
     for path in sorted([*(ROOT / "stage3").rglob("*.py"), *(ROOT / "app").rglob("*.py")]):
-        assert not {n.split(".")[0] for n in imports(path)} & PICKLES, path
+        if path != confined:
+            assert not {n.split(".")[0] for n in imports(path)} & PICKLES, path
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in PICKLES:
+                assert [name.name for name in node.names] == ["UnpicklingError"], f"{path}:{node.lineno}"
+            if isinstance(node, ast.Import):
+                assert not {name.name for name in node.names} & PICKLES, f"{path}:{node.lineno}"
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
             given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if path == confined and called == "torch.load":
+                assert given["weights_only"] == "True", f"{path}:{node.lineno}"
+                continue
             assert called not in named, f"{path}:{node.lineno}: {called}"
             assert not called.endswith((".read_pickle", ".to_pickle")), f"{path}:{node.lineno}: {called}"
             assert called != "np.load" or given.get("allow_pickle") == "False", f"{path}:{node.lineno}"

@@ -218,7 +218,7 @@ def open_dataset(run: RunFolder) -> Dataset:
     Raises:
         Stage3Error: the data set is not where the run's settings say, or cannot be read.
     """
-    from stage3.runs.data import as_recorded, load_data
+    from stage3.runs.data import as_recorded, layout_of, load_data
 
     def make() -> Dataset:
         _one_thread()
@@ -227,7 +227,7 @@ def open_dataset(run: RunFolder) -> Dataset:
     key = data_key(run.config)
     shared = _datasets.get(key, make)
     split = _splits.get((key, record_key(run)), lambda: as_recorded(run, shared).split)
-    return shared.with_split(split)
+    return shared.with_layout(layout_of(run)).with_split(split)
 
 
 def data_changed(run: RunFolder) -> str:

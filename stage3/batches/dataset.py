@@ -14,7 +14,7 @@ from stage3.batches.batch import PanelSet
 from stage3.config import SPLITS, Config, spec_of
 from stage3.data import readers
 from stage3.data.splits import split_books
-from stage3.data.table import PanelTable
+from stage3.data.table import LAYOUT_MEANING, PanelTable
 from stage3.errors import DataError
 from stage3.features import FeatureSet, load_or_build
 
@@ -28,6 +28,7 @@ class Dataset:
         features: frozen features of every panel.
         split: (P,) int 0 train, 1 val, 2 test for each page.
         config: the settings it was loaded with; None for a data set that was made in memory.
+        layout: what its layout features mean, one of `stage3.data.table.LAYOUT_MEANINGS`.
 
     Example:
         >>> data = Dataset.load("data/samples")
@@ -39,6 +40,7 @@ class Dataset:
     features: FeatureSet
     split: np.ndarray
     config: Config | None = None
+    layout: str = LAYOUT_MEANING
 
     @classmethod
     def load(cls, source: Config | Path | str, *, progress: bool = True, **settings: Any) -> Dataset:
@@ -76,6 +78,10 @@ class Dataset:
         other.__dict__["panel_set"] = self.panel_set  # shared: it is as large as the table
         return other
 
+    def with_layout(self, meaning: str) -> Dataset:
+        """The same panels with layout features of another meaning; itself where that is the one it has."""
+        return self if meaning == self.layout else replace(self, layout=meaning)
+
     def settings(self) -> dict[str, Any]:
         """What it was loaded with: the settings of the groups "data" and "features"; empty when made in memory."""
         values = self.config.to_dict() if self.config else {}
@@ -84,7 +90,8 @@ class Dataset:
     @cached_property
     def panel_set(self) -> PanelSet:
         """What batches are cut from."""
-        return PanelSet.build(self.features, self.table.layout(), self.table.has_box, self.table.page_of_panel)
+        layout, has_layout = self.table.layout(self.layout), self.table.has_layout(self.layout)
+        return PanelSet.build(self.features, layout, has_layout, self.table.page_of_panel)
 
     def pages(self, split: str) -> np.ndarray:
         """(n,) rows of the pages of "train", "val", "test" or "all" that have at least one usable panel."""

@@ -19,7 +19,9 @@ import pandas as pd
 from stage3.errors import DataError
 
 LAYOUT_MEANING = "vlm"
-"""What the 7 layout features mean (see `PanelTable.layout`); a checkpoint records which meaning it was trained on."""
+LAYOUT_MEANINGS = (LAYOUT_MEANING, "ocr")
+"""What the 7 layout features can mean (see `PanelTable.layout`); a checkpoint records which it was trained on. New
+models are trained on `LAYOUT_MEANING`; checkpoints of the original trainer may know the other."""
 
 # One row per panel. Boxes are shares of the page (0..1, after clamping), NaN where there is none.
 PANEL_COLUMNS: dict[str, str] = {
@@ -172,28 +174,46 @@ class PanelTable:
         return self.panels["has_box"].to_numpy(dtype=bool)
 
     def texts(self, text_parts: str) -> list[str]:
-        """(V,) text fed to the encoder, dialogue first so that truncation never drops it; "" when there is none."""
+        """(V,) text fed to the encoder, its parts in the order of the setting; "" when there is none.
+
+        Dialogue usually comes first, so that truncation never drops it.
+        """
         parts = text_parts.split("+")
         columns = [self.panels[p].tolist() for p in parts]
         return [" ".join(t for t in row if t) for row in zip(*columns, strict=True)]
 
-    def layout(self) -> np.ndarray:
-        """(V, 7) float32 layout features; rows of panels without a box are 0.
+    def layout(self, meaning: str = LAYOUT_MEANING) -> np.ndarray:
+        """(V, 7) float32 layout features; rows of panels without them (`has_layout`) are 0.
 
-        w/h in page units, area share, place in reading order / 15, 0, 0, center x, center y: the `LAYOUT_MEANING` that
-        the original trainer's vlm checkpoints know, at its 16 panels per page. It is 15 whatever `max_panels` is, so
-        that a panel's features follow from its page alone. The two zeros are unused character and balloon counts.
+        vlm: w/h in page units (at most 20), area share, place in reading order / 15, 0, 0, center x, center y. It is
+        15, of the original trainer's 16 panels per page, whatever `max_panels` is, so that a panel's features follow
+        from its page alone. ocr: w/h in pixels, area share, 0, 0, 0, center x, center y. Centers are shares of the
+        page; zeros are counts that the original trainer never filled in.
+
+        Args:
+            meaning: one of `LAYOUT_MEANINGS`.
         """
         p = self.panels
         x, y, w, h = (np.nan_to_num(p[c].to_numpy(dtype=np.float32)) for c in "xywh")
-        order = p["order"].to_numpy(dtype=np.float32) / 15
         zero = np.zeros_like(x)
-        rows = np.stack(
-            [np.minimum(w / np.maximum(h, 1e-6), 20.0), w * h, order, zero, zero, x + w / 2, y + h / 2],
-            axis=1,
-        )
-        rows[~self.has_box] = 0.0
+        if meaning == "ocr":
+            width, height = (self.pages[c].to_numpy(dtype=np.float32)[self.page_of_panel] for c in ("width", "height"))
+            aspect, place = (w * width) / np.maximum(h * height, 1e-6), zero
+        else:
+            assert meaning == LAYOUT_MEANING, meaning
+            aspect = np.minimum(w / np.maximum(h, 1e-6), 20.0)
+            place = p["order"].to_numpy(dtype=np.float32) / 15
+        rows = np.stack([aspect, w * h, place, zero, zero, x + w / 2, y + h / 2], axis=1)
+        rows[~self.has_layout(meaning)] = 0.0
         return rows.astype(np.float32)
+
+    def has_layout(self, meaning: str = LAYOUT_MEANING) -> np.ndarray:
+        """(V,) bool: the panel has a box and, where the meaning needs pixels, its page's size is known."""
+        if meaning != "ocr":
+            return self.has_box
+        known: np.ndarray = ((self.pages["width"] > 0) & (self.pages["height"] > 0)).to_numpy()
+        has: np.ndarray = self.has_box & known[self.page_of_panel]
+        return has
 
     def subset(self, page_rows: np.ndarray) -> PanelTable:
         """Only these pages (rows of `pages`), in the order given, renumbered."""

@@ -272,7 +272,7 @@ def load_or_build(
         image_rows,
         text_rows,
         vision.sizes,
-        _fingerprint(vision, text, config.feature_dtype),
+        fingerprint_of(vision, text, config.feature_dtype),
         report,
         _matrix(stores, places),
         _matrix([text_store], text_places),
@@ -376,7 +376,8 @@ def _matrix(stores: Sequence[VectorStore], places: Sequence[Array]) -> Rows:
     return ArrayRows(stored.take(np.arange(rows)))
 
 
-def _fingerprint(vision: VisionBackbone, text: TextBackbone, dtype: str) -> str:
+def fingerprint_of(vision: VisionBackbone, text: TextBackbone, dtype: str) -> str:
+    """What a `FeatureSet` of these backbones and this number format is known by."""
     return sha256(f"{vision.fingerprint} {text.fingerprint} {dtype}".encode())
 
 

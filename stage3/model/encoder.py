@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
 from stage3.config import Config
-from stage3.data.table import LAYOUT_MEANING
+from stage3.data.table import LAYOUT_MEANING, LAYOUT_MEANINGS
 from stage3.errors import ConfigError
 from stage3.model.anchor import Anchor, share_a_space, subspaces
 
@@ -21,6 +21,7 @@ MAX_SIZE = 65_536  # of a feature, an embedding or a hidden layer
 MAX_BACKBONES = 8
 LAYOUT_GAIN = 0.1  # of the layout's norm at the start of an anchored model: layout differs between series
 ANCHORED, PLAIN = "anchored", "plain"
+EARLIER = "earlier"  # of a converted checkpoint: `earlier.EarlierEncoder`
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,19 @@ class EncoderSpec:
     panel_norm: bool = True
     residual_leak: bool = False  # ablation
     layout: str = LAYOUT_MEANING  # what the seven layout features mean
-    form: str = ANCHORED  # or PLAIN: from random weights, as all models were before there were anchors
+    form: str = ANCHORED  # or PLAIN: from random weights, as all models were before there were anchors; or EARLIER
     use_layout: bool = True
     layout_dropout: float = 0.0
     joint: bool = False  # image and text features are of one space, and stay so
 
     def __post_init__(self) -> None:
-        if self.layout != LAYOUT_MEANING:
+        if self.layout not in LAYOUT_MEANINGS:
             raise ConfigError(
-                f"this model was trained on layout features {self.layout!r}, which this version does not compute "
-                f"(it computes {LAYOUT_MEANING!r}). Train it again."
+                f"this model was trained on layout features {self.layout[:40]!r}, which this version does not compute "
+                f"(it computes {', '.join(LAYOUT_MEANINGS)}). Train it again."
             )
-        if self.form not in (ANCHORED, PLAIN):
-            raise ConfigError(f"form: {self.form[:40]!r} is not one of {ANCHORED}, {PLAIN}")
+        if self.form not in (ANCHORED, PLAIN, EARLIER):
+            raise ConfigError(f"form: {self.form[:40]!r} is not one of {ANCHORED}, {PLAIN}, {EARLIER}")
         if len(self.image_sizes) >= self.dim:
             raise ConfigError(f"dim: {self.dim} dimensions are too few for {len(self.image_sizes)} image backbones")
 

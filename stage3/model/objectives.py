@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from stage3 import losses
 from stage3.batches import IMAGE, TEXT, PanelBatch, derived_seed, generator
 from stage3.config import Config, spec_of
+from stage3.errors import ConfigError
 from stage3.losses import PanelLoss
 from stage3.model.anchor import Statistics
-from stage3.model.encoder import EncoderSpec, PanelEmbeddings, PanelEncoder
+from stage3.model.earlier import EarlierEncoder
+from stage3.model.encoder import EARLIER, EncoderSpec, PanelEmbeddings, PanelEncoder
 from stage3.objectives import OBJECTIVES, TERMS, WITH_TEMPERATURE, Objective
 
 
@@ -107,11 +109,15 @@ class Stage3(nn.Module):
     def __init__(self, spec: EncoderSpec, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.encoder = PanelEncoder(spec)
+        self.encoder: PanelEncoder | EarlierEncoder
+        self.encoder = EarlierEncoder(spec) if spec.form == EARLIER else PanelEncoder(spec)
+        if spec.form == EARLIER and config.reconstruction_weight > 0:
+            raise ConfigError("reconstruction_weight must be 0: a converted model has no reconstruction head")
         d, hidden = spec.dim, max(spec.dim // 2, 8)
-        self.reconstruction_head = nn.Sequential(
+        head = nn.Sequential(
             nn.Linear(d, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(spec.dropout), nn.Linear(hidden, d)
         )
+        self.reconstruction_head: nn.Module = nn.Identity() if spec.form == EARLIER else head
         for objective in WITH_TEMPERATURE:
             name = objective.temperature_setting
             self.add_module(name, Temperature(config.temperatures[objective.name], config.learn_temperature, name))

@@ -67,13 +67,14 @@ def load_data(run: RunFolder, given: Mapping[str, Any] | None = None, *, progres
         split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
     else:
         split = recorded_split(table, books)
-    return Dataset(table, features, split)
+    return Dataset(table, features, split, layout=layout_of(run))
 
 
 def as_recorded(run: RunFolder, data: Dataset) -> Dataset:
-    """The data with the split by book that the run recorded; as it is where the run recorded none."""
+    """The data as the run's model reads it, with the split by book that the run recorded, where it recorded one."""
     from stage3.data.splits import recorded_split
 
+    data = data.with_layout(layout_of(run))
     books = recorded(run).get("books")
     return data if books is None else data.with_split(recorded_split(data.table, books))
 
@@ -120,7 +121,10 @@ def chosen_pages(
         raise DataError(f"split {wanted[-1]!r} of {run.path} has no page with a usable panel. Choose another --split.")
     if name == "val":
         notes.append("these pages chose the checkpoint, so the results are slightly optimistic")
-    trained_on = set(recorded(run).get("books", {}).get("train", []))
+    record = recorded(run)
+    if record and "books" not in record:
+        notes.append("the books that this model was trained on are not recorded: the results may show memorization")
+    trained_on = set(record.get("books", {}).get("train", []))
     seen = trained_on & set(data.table.pages["book_id"].iloc[pages])
     if name in ("train", "all") and (data.split[pages] == TRAIN).any():
         notes.append("the model was trained on these pages: the results show memorization")
@@ -137,11 +141,18 @@ def recorded(run: RunFolder) -> dict[str, Any]:
     return run.read_json("data") if (run.path / "data.json").exists() else {}
 
 
+def layout_of(run: RunFolder) -> str:
+    """What the layout features that the run's model reads mean; only a converted run records another than the usual."""
+    from stage3.data.table import LAYOUT_MEANING
+
+    return str(recorded(run).get("layout", LAYOUT_MEANING))
+
+
 def check_features(run: RunFolder, spec: EncoderSpec, data: Dataset) -> None:
     """Refuse features that the run's encoder was not trained on, even where their sizes fit.
 
     Raises:
-        DataError: sizes or backbones differ; both are named.
+        DataError: sizes, backbones or the meaning of the layout features differ; both are named.
     """
     ours = (tuple(spec.image_sizes), spec.text_size)
     theirs = (tuple(data.features.image_sizes), data.features.text_dim)
@@ -157,6 +168,11 @@ def check_features(run: RunFolder, spec: EncoderSpec, data: Dataset) -> None:
             f"{run.path} was trained on features {fingerprint[:16]}, this data has features "
             f"{data.features.fingerprint[:16]}: other weights or preprocessing of {run.config.vision_backbone} or "
             f"{run.config.text_backbone}, so results would be meaningless. Use the run's backbones."
+        )
+    if spec.layout != data.layout:
+        raise DataError(
+            f"{run.path} was trained on layout features {spec.layout!r}, this data has {data.layout!r}. Load it for "
+            f"this run, such as with Run.other_data."
         )
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -61,6 +62,7 @@ __all__ = ["Best", "Checkpoint", "Loaded", "RunFolder", "State", "Status", "list
 State = Literal["created", "running", "finished", "stopped", "failed"]
 MAX_METRICS = 4 * 2**30  # bytes
 MAX_CONFIG = 2**20  # bytes
+BACKBONES = "backbones"  # folder of a run with backbones of its own; settings name them `backbones/NAME`
 VERSIONS_OF = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow", "pillow", "zarr")
 
 
@@ -85,7 +87,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Best:
-    """Which checkpoint won, by which metric and with which value."""
+    """Which checkpoint won, by which metric and with which value: "" and NaN of a converted run, which has but one."""
 
     step: int
     value: float
@@ -431,9 +433,12 @@ class RunFolder:
             return None
         record = self.read_json("best")
         step, value = record.get("step"), record.get("value")
+        metric = str(record.get("metric", ""))
+        if value is None and not metric:
+            value = math.nan
         if type(step) is not int or not isinstance(value, int | float):
             raise StorageError(f"{self.path / 'best.json'}: damaged, needs a step and a value")
-        return Best(step, float(value), str(record.get("metric", "")))
+        return Best(step, float(value), metric)
 
     def clear_best(self) -> None:
         """Forget the best checkpoint, as a run does that resumes from before it was found."""
@@ -524,7 +529,17 @@ def _read_config(path: Path) -> Config:
 @functools.lru_cache(maxsize=512)
 def _cached_config(path: Path, mtime_ns: int, size: int, inode: int) -> Config:
     """Settings of an unchanged file, parsed once: parsing YAML is most of the cost of listing runs."""
-    return Config.recorded(path)
+    config = Config.recorded(path)
+    own = {name: _own_backbones(getattr(config, name), path.parent) for name in ("vision_backbone", "text_backbone")}
+    return config if all(own[n] == getattr(config, n) for n in own) else config.replace(**own)
+
+
+def _own_backbones(names: str, run: Path) -> str:
+    """The names of backbones, with those that lie in the run as paths, so that a run can be moved with them."""
+    inside = [run / part if part.startswith(f"{BACKBONES}/") else None for part in names.split("+")]
+    if not all(path and path.is_dir() for path in inside):
+        return names
+    return "+".join(str(path.resolve()) for path in inside if path)
 
 
 def _clear_scratch_of(path: Path) -> None:

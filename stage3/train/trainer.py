@@ -23,7 +23,7 @@ from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError, StorageError
 from stage3.features import absent_features, usable_device
-from stage3.model import EncoderSpec, baselines, checkpoint, embedding, validation
+from stage3.model import EncoderSpec, PanelEncoder, baselines, checkpoint, embedding, validation
 from stage3.model.objectives import Stage3, Step, sums
 from stage3.objectives import TERMS, WITH_TEMPERATURE
 from stage3.runs import Best, Loaded, RunFolder, curves
@@ -113,6 +113,7 @@ class Trainer:
         self.model = Stage3.untrained(spec, self.config, baselines.statistics(data, train_pages)).to(self.device)
         self.peak = peak_rate(self.config, len(data.panel_set.rows_of(train_pages)))
         if self.config.residual_leak and data.features.keys is not None:  # features made in memory: zeros stand for it
+            assert isinstance(self.model.encoder, PanelEncoder)
             self.model.encoder.leak(*absent_features(self.config))
         self.optimizer = make_optimizer(self.model, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")

@@ -300,6 +300,43 @@ def test_layout_features_are_the_documented_seven_and_follow_from_the_page_alone
     assert np.array_equal(half.layout(), features[kept])
 
 
+def test_layout_features_of_the_ocr_meaning_are_in_pixels_and_say_nothing_of_order():
+    made = synthetic.table(boxless=0.3)
+    made.pages.loc[0, ["width", "height"]] = 0, 0  # neither the panel file nor an image says
+    made.pages.loc[1, ["width", "height"]] = 9000, 250
+    features, has = made.layout("ocr"), made.has_layout("ocr")
+    sized = made.page_of_panel != 0
+    assert np.array_equal(has, made.has_box & sized)
+    assert not has[~sized].any()
+    assert not features[~has].any()
+    for row in np.flatnonzero(has)[:40]:
+        p, page = made.panels.iloc[row], made.pages.iloc[made.page_of_panel[row]]
+        aspect = (p.w * page.width) / (p.h * page.height)
+        expected = [aspect, p.w * p.h, 0, 0, 0, p.x + p.w / 2, p.y + p.h / 2]
+        np.testing.assert_allclose(features[row], expected, rtol=1e-5)
+    assert features[has, 0].max() > 20  # wide panels are not cut, as the original trainer did not
+
+
+def test_a_data_set_is_read_in_the_meaning_of_its_model():
+    data = synthetic.dataset()
+    data.table.pages.loc[0, ["width", "height"]] = 0, 0
+    ocr = data.with_layout("ocr")
+    assert data.with_layout("vlm") is data
+    assert np.array_equal(ocr.panel_set.layout, data.table.layout("ocr"))
+    assert np.array_equal(ocr.panel_set.present[:, 2], data.table.has_layout("ocr"))
+    assert not np.array_equal(ocr.panel_set.present, data.panel_set.present)
+    assert np.array_equal(ocr.with_split(1 - data.split).panel_set.layout, ocr.panel_set.layout)
+
+
+def test_texts_are_composed_in_the_order_of_the_setting():
+    made = synthetic.table(books=1, pages=1, textless=0, single=0)
+    made.panels.loc[[0, 1], "dialogue"] = ["Who?", ""]
+    made.panels.loc[[0, 1], "description"] = ["A cat", "A dog"]
+    assert made.texts("dialogue+description")[:2] == ["Who? A cat", "A dog"]
+    assert made.texts("description+dialogue")[:2] == ["A cat Who?", "A dog"]
+    assert made.texts("dialogue")[:2] == ["Who?", ""]
+
+
 def test_pages_split_by_book_and_never_twice():
     data = synthetic.dataset(books=12)
     books = [set(data.table.pages["book_id"].iloc[data.pages(s)]) for s in SPLITS]

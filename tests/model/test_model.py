@@ -153,12 +153,12 @@ def test_the_spec_survives_json():
     assert EncoderSpec.from_dict(spec.to_dict()) == spec
 
 
-@pytest.mark.parametrize("recorded", ["ocr", None])
+@pytest.mark.parametrize("recorded", ["pixels", None])
 def test_a_model_of_other_layout_features_is_refused_by_their_meaning(recorded):
     values = EncoderSpec((6,), 5, dim=16).to_dict() | ({"layout": recorded} if recorded else {})
     if recorded is None:
         del values["layout"]
-    with pytest.raises(ValueError, match="layout features 'ocr'.*Train it again" if recorded else "is described by"):
+    with pytest.raises(ValueError, match="layout features 'pixels'.*Train it again" if recorded else "is described by"):
         EncoderSpec.from_dict(values)
 
 

@@ -89,6 +89,31 @@ def test_a_folder_that_is_no_run_says_why(run, settings, reason):
     assert reason in why
 
 
+def test_backbones_that_lie_in_a_run_are_named_by_where_it_is_now(tmp_path):
+    names = {"vision_backbone": "backbones/a+backbones/b", "text_backbone": "backbones/c"}
+    run = RunFolder.create(tmp_path / "first", Config(**names))
+    assert RunFolder.load(run.path).config.vision_backbone == names["vision_backbone"]  # Hugging Face ids, so far
+    moved = tmp_path / "second"
+    run.path.rename(moved)
+    for name in "abc":
+        (moved / "backbones" / name).mkdir(parents=True)
+    config = RunFolder.load(moved).config
+    inside = (moved / "backbones").resolve()
+    assert config.vision_backbone == f"{inside / 'a'}+{inside / 'b'}"
+    assert config.text_backbone == str(inside / "c")
+    assert "vision_backbone: backbones/a+backbones/b\n" in (moved / "config.yaml").read_text()
+
+
+def test_the_one_checkpoint_of_a_converted_run_is_the_best_without_a_value(run):
+    run.set_best(0, math.nan, "")
+    best = run.best()
+    assert (best.step, best.metric) == (0, "")
+    assert math.isnan(best.value)
+    run.write_json("best", {"step": 0, "value": None, "metric": "loss/total"})
+    with pytest.raises(StorageError, match="damaged, needs a step and a value"):
+        run.best()
+
+
 def test_runs_are_listed_last_active_first_and_foreign_folders_are_not_broken_runs(tmp_path):
     for name in ("a", "b", "c"):
         RunFolder.create(tmp_path / name, Config())

@@ -1,0 +1,83 @@
+"""The encoder of converted checkpoints among the other forms; its numbers are tested with `stage3.convert`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stage3.batches import IMAGE, LAYOUT, TEXT
+from stage3.config import Config
+from stage3.errors import ConfigError, StorageError
+from stage3.model import EncoderSpec
+from stage3.model.checkpoint import model_of
+from stage3.model.earlier import EarlierEncoder
+from stage3.model.objectives import Stage3
+from tests.model.test_model import MASKS, batch, randomized
+
+SPEC = EncoderSpec((6,), 5, dim=16, gate_hidden=8, layout_hidden=8, layout="ocr", form="earlier")
+NO_HEAD = Config(reconstruction_weight=0)
+
+
+def earlier(spec: EncoderSpec = SPEC) -> EarlierEncoder:
+    encoder = randomized(EarlierEncoder(spec)).eval()
+    encoder.absent.copy_(torch.randn(3, 16, generator=torch.Generator().manual_seed(5)))
+    return encoder
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e6, float("nan"), float("inf")])
+def test_what_an_absent_modality_holds_changes_nothing_bit_for_bit(garbage):
+    encoder, clean, dirty = earlier(), batch(), batch()
+    for column, name in ((IMAGE, "image"), (TEXT, "text"), (LAYOUT, "layout")):
+        getattr(dirty, name)[~dirty.present[:, column]] = garbage
+    a, b = encoder(clean), encoder(dirty)
+    for field in ("panel", "image", "text", "gate"):
+        assert torch.equal(getattr(a, field), getattr(b, field))
+
+
+def test_the_constant_of_each_modality_enters_the_panels_without_it_and_no_others():
+    encoder = earlier()
+    before = encoder(batch()).panel
+    for column in (IMAGE, TEXT, LAYOUT):
+        encoder.absent[column, :5] += 2
+        after = encoder(batch()).panel
+        moved = (after - before).abs().amax(dim=1) > 1e-6
+        assert moved.tolist() == [not mask[column] for mask in MASKS]
+        before = after
+
+
+def test_a_converted_model_comes_back_from_its_checkpoint(tmp_path):
+    model = Stage3.initialized(SPEC, NO_HEAD, seed=3).eval()
+    model.encoder.absent.copy_(torch.randn(3, 16))
+    again = model_of(model.state_dict(), SPEC.to_dict(), NO_HEAD, tmp_path)
+    assert torch.equal(again(batch()).embeddings.panel, model(batch()).embeddings.panel)
+    assert again.encoder.spec == SPEC
+    assert not [name for name in model.state_dict() if name.startswith("reconstruction_head")]
+    untrained = again.before_training()
+    assert torch.isfinite(untrained(batch()).embeddings.panel).all()
+
+
+def test_a_converted_model_has_no_reconstruction_and_says_so(tmp_path):
+    with pytest.raises(ConfigError, match="reconstruction_weight must be 0"):
+        Stage3.initialized(SPEC, Config(), seed=0)
+    model = Stage3.initialized(SPEC, NO_HEAD, seed=0)
+    with pytest.raises(StorageError, match=r"state\.json: encoder: reconstruction_weight must be 0"):
+        model_of(model.state_dict(), SPEC.to_dict(), Config(), tmp_path)
+
+
+def test_forms_and_meanings_that_no_version_had_are_refused():
+    for change, said in (
+        ({"form": "older"}, "not one of anchored, plain, earlier"),
+        ({"layout": "px"}, "which this version does not compute \\(it computes vlm, ocr\\)"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            replace(SPEC, **change)
+    both = replace(SPEC, image_sizes=(3, 3), visual_fusion="concat")
+    with pytest.raises(ConfigError, match="never trained"):
+        EarlierEncoder(both)
+
+
+def test_no_setting_asks_for_it():
+    with pytest.raises(ConfigError, match="form: 'earlier' is not one of"):
+        Config(form="earlier")
