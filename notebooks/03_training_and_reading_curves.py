@@ -242,8 +242,8 @@ assert abs(val[SAME_PAGE].iloc[0] - added["frozen"]) < 0.01  # training begins a
 assert val["loss/total"].iloc[-1] < 1.02 * val["loss/total"].min()  # the loss ends close to its lowest
 
 # %% [markdown]
-# Here loss and retrieval agree. They need not: the loss also grows when a model becomes too sure of itself on panels that
-# it gets wrong, while retrieval depends on the order alone.
+# Here loss and retrieval agree. They need not: the loss also grows when a model becomes too sure of itself on panels
+# that it gets wrong, while retrieval depends on the order alone.
 #
 # There is another reason not to choose by the loss. **What happens if all weights are divided by ten?** Open the run
 # once more, with other weights of the losses and the same weights of the model:

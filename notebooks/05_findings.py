@@ -64,7 +64,7 @@ WORK = Path(workshop.name)
 BASE = {"contrastive_weight": 1.0, "reconstruction_weight": 0.5, "alignment_weight": 0.3, "leave_one_out": False}
 BASE |= {"dim": 64, "epochs": 4, "batch_pages": 16, "lr": 3e-3, "dropout": 0.1, "feature_noise": 0.0}
 BASE |= {"gate_hidden": 128, "validate_every": 1000, "checkpoint_every": 1000, "form": "plain", "lr_panels": 0}
-BASE |= {"not_below_start": False}  # a faulty model is looked at, however bad it is
+BASE |= {"not_below_start": False, "select_margin": 1.0}  # the last model is looked at, however bad a fault made it
 data = stage3.Dataset.load("data/samples", cache_dir=str(WORK / "cache"), progress=False)
 number = itertools.count(1)
 
@@ -121,7 +121,7 @@ CAUSES = {
     "random mask": {"validation_random_mask": True},
     "both": {"validation_dropout": True, "validation_random_mask": True},
 }
-models = [run.model(checkpoint.step) for checkpoint in run.checkpoints()]
+models = [run.model(checkpoint.step) for checkpoint in run.checkpoints() if checkpoint.step > 0]
 
 
 def validation_losses(switches):

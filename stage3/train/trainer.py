@@ -295,7 +295,8 @@ class Trainer:
         """Make this step the best if it is about as good as any before and not below the start.
 
         A later step wins within the margin, as its learning rate is lower: that much of a difference on a few
-        validation books is noise. Unless `not_below_start` is off, none wins whose same-page R-precision is below that of the start.
+        validation books is noise. Unless `not_below_start` is off, none wins whose same-page R-precision is below that
+        of the start.
         """
         metric, value = self._choosing(row)
         if metric in LOWER_IS_BETTER:
