@@ -38,7 +38,7 @@ def batch(data) -> PanelBatch:
 def model(**settings) -> Stage3:
     """A model in eval mode whose every parameter is random: biases of 0 and gains of 1 would hide a leak."""
     config = Config.from_mapping(SHAPES | settings)
-    made = Stage3.initialized(EncoderSpec.of(config, (24,), 20), config, seed=0)
+    made = synthetic.under_way(Stage3.initialized(EncoderSpec.of(config, (24,), 20), config, seed=0))
     with torch.no_grad():
         for name, p in sorted(made.named_parameters()):
             p.add_(0.2 * torch.randn(p.shape, generator=generator(name)))
