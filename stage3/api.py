@@ -57,7 +57,7 @@ class Run(RunFolder):
     Example:
         >>> run = Run.load("data/samples/runs/sample")
         >>> run.status.state, run.config.epochs
-        ('finished', 20)
+        ('finished', 24)
     """
 
     @classmethod

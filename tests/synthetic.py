@@ -21,6 +21,7 @@ SMALL = {
     "dropout": 0.1,
     "feature_noise": 0.1,
     "lr": 0.003,
+    "lr_panels": 0,
     "gate_hidden": 16,
     "layout_hidden": 8,
     "batch_pages": 4,

@@ -55,6 +55,11 @@ CHANGES = {
     "leave_one_out": True,
     "normalize_target": True,
     "epochs": 3,
+    "form": "plain",
+    "use_layout": False,
+    "layout_dropout": 0.5,
+    "lr_panels": 0,
+    "average_back": True,
     "batch_pages": 5,
     "lr": 1e-3,
     "weight_decay": 1.0,
@@ -89,7 +94,7 @@ CHANGES = {
 BESIDE = {  # what else has to be set for a change to show
     "asymmetric_form": {"symmetric_alignment": False},
     "clip_scope": {"grad_clip": 0.01},
-    "checkpoint_every": {"lr": 1e-9, "epochs": 4},  # a checkpoint that is the best is written all the same
+    "checkpoint_every": {"lr": 1e-9, "epochs": 4, "select_margin": 0.0},  # a checkpoint that is the best is written all the same
     "keep_checkpoints": {"checkpoint_steps": 1},
     "patience": {"lr": 1e-9, "epochs": 4},
     "min_multi_pages": {"min_text_pairs": 0},
@@ -108,6 +113,8 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
     "workers": "test_features: vectors do not depend on it",
     "cache_dir": "test_features",
     "recompute_features": "test_features",
+    "select_margin": "test_selection",
+    "not_below_start": "test_selection",
     "device": "test_train_command",
     "threads": "test_train_command",
     "max_minutes": "test_trainer",

@@ -427,7 +427,7 @@ class RunFolder:
 
         Example:
             >>> RunFolder.load("data/samples/runs/sample").best().metric
-            'retrieval/mean_r5'
+            'retrieval/same_page_r_precision'
         """
         if not (self.path / "best.json").exists():
             return None

@@ -232,8 +232,8 @@ def test_the_table_pairs_what_was_measured(made):
 def test_curves_and_budget_cover_every_epoch(made):
     curves, budget = (pd.read_parquet(made / f"{name}.parquet") for name in ("curves", "budget"))
     one = curves[(curves["arm"] == "corrected") & (curves["metric"] == "loss/total") & (curves["split"] == "val")]
-    assert one["epoch"].tolist() == [1, 2]
-    assert one["seeds"].tolist() == [2, 2]
+    assert one["epoch"].tolist() == [0, 1, 2]  # the start is validated too
+    assert one["seeds"].tolist() == [2, 2, 2]
     assert (one["low"] <= one["mean"]).all()
     assert {"gradient/contrastive", "gradient_cosine/contrastive_alignment"} <= set(budget["metric"])
 

@@ -169,6 +169,9 @@ def reconstructing_alone(path, **settings):
         "checkpoint_every": 50,
         "log_every": 50,
         "select_by": "reconstruction/skill",
+        "select_margin": 1.0,  # the last checkpoint, however bad
+        "not_below_start": False,
+        "form": "plain",
         "lr": 0.01,
         "dropout": 0,
     }
@@ -287,10 +290,10 @@ def test_cosines_of_985_between_everything_are_not_healthy(pages, theme, expecte
 
 
 def test_an_untrained_model_is_not_healthy_although_its_features_show_pages():
-    config = Config.from_mapping(synthetic.SMALL | {"dim": 32})
+    config = Config.from_mapping(synthetic.SMALL | {"dim": 32, "form": "plain"})
     data = synthetic.dataset(config, books=64)
     spec = EncoderSpec.of(config, data.features.image_sizes, data.features.text_dim)
-    embedded = embedding.embed(Stage3.untrained(spec, config), data.panel_set, data.pages("all"))
+    embedded = embedding.embed(Stage3.untrained(spec, config, []), data.panel_set, data.pages("all"))
     added = baselines.added_to(data, embedded)
     for known in (added, None):
         found = diagnose(embedded.panel, embedded.page_ids, validation.retrieval_metrics(embedded), known)

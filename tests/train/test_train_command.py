@@ -80,7 +80,7 @@ def test_a_run_leaves_everything_that_others_read(tmp_path, args, capsys):
     for name in ("config.yaml", "status.json", "metrics.jsonl", "train.log", "data_report.json", "environment.json"):
         assert (run / name).stat().st_size > 0, name
     assert RunFolder.load(run).status.state == "finished"
-    assert RunFolder.load(run).best().metric == "retrieval/mean_r5"
+    assert RunFolder.load(run).best().metric == "retrieval/same_page_r_precision"
     assert not list(run.rglob("*.p[tk]*"))
     val = [r for r in rows(run) if r["split"] == "val"][-1]
     contract = """loss/contrastive loss/reconstruction loss/alignment loss/alignment_i2t loss/alignment_t2i loss/total
@@ -89,7 +89,7 @@ def test_a_run_leaves_everything_that_others_read(tmp_path, args, capsys):
         retrieval/within_page_i2t retrieval/within_page_t2i collapse/effective_rank collapse/mean_cosine
         collapse/page_gap collapse/uniformity collapse/alignment reconstruction/skill reconstruction/rank_r1"""
     assert set(contract.split()) <= set(val)
-    assert {"lr", "grad_norm", "step", "epoch"} <= set(rows(run)[0])
+    assert {"lr", "grad_norm", "step", "epoch"} <= set(next(r for r in rows(run) if r["split"] == "train"))
 
 
 def test_training_ends_with_what_it_added_to_the_frozen_features(tmp_path, args, capsys):
@@ -464,14 +464,17 @@ def test_training_says_what_its_features_cost_and_lost(tmp_path, args, capsys):
     assert line in (tmp_path / "r" / "train.log").read_text(encoding="utf-8")
 
 
-def test_without_an_image_in_validation_the_last_checkpoint_is_used_and_why(tmp_path, comics, args, capsys):
+def test_without_an_image_in_validation_page_mates_choose_the_checkpoint(
+    tmp_path, comics, args, capsys
+):
     manifest = tmp_path / "pages.csv"
     lines = (comics / "manifest.csv").read_text(encoding="utf-8").splitlines()
     rows = [lines[0], *(f"{line.split(',')[0]},E:\\comics\\{n}.png" for n, line in enumerate(lines[1:]))]
     manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    blind = ["--manifest", str(manifest), "--max_without_image", "1"]
+    blind = ["--manifest", str(manifest), "--max_without_image", "1", "--select_by", "retrieval/mean_r5"]
     assert train_command.main(["--run", str(tmp_path / "r"), *args, *blind]) == 0
-    assert "was not measured (no validation panel has image and text)" in capsys.readouterr().out
+    chosen = "retrieval/mean_r5 was not measured: retrieval/same_page_r_precision chose the checkpoint"
+    assert chosen in capsys.readouterr().out
 
 
 def test_output_into_a_file_is_utf8_whatever_the_code_page(tmp_path, args):
