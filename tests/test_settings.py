@@ -94,7 +94,8 @@ CHANGES = {
 BESIDE = {  # what else has to be set for a change to show
     "asymmetric_form": {"symmetric_alignment": False},
     "clip_scope": {"grad_clip": 0.01},
-    "checkpoint_every": {"lr": 1e-9, "epochs": 4, "select_margin": 0.0},  # a checkpoint that is the best is written all the same
+    # a checkpoint that is the best is written all the same
+    "checkpoint_every": {"lr": 1e-9, "epochs": 4, "select_margin": 0.0},
     "keep_checkpoints": {"checkpoint_steps": 1},
     "patience": {"lr": 1e-9, "epochs": 4},
     "min_multi_pages": {"min_text_pairs": 0},
