@@ -464,9 +464,7 @@ def test_training_says_what_its_features_cost_and_lost(tmp_path, args, capsys):
     assert line in (tmp_path / "r" / "train.log").read_text(encoding="utf-8")
 
 
-def test_without_an_image_in_validation_page_mates_choose_the_checkpoint(
-    tmp_path, comics, args, capsys
-):
+def test_without_an_image_in_validation_page_mates_choose_the_checkpoint(tmp_path, comics, args, capsys):
     manifest = tmp_path / "pages.csv"
     lines = (comics / "manifest.csv").read_text(encoding="utf-8").splitlines()
     rows = [lines[0], *(f"{line.split(',')[0]},E:\\comics\\{n}.png" for n, line in enumerate(lines[1:]))]
