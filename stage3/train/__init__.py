@@ -269,7 +269,7 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
     trainer = Trainer(the_run, data, say=lambda line: _both(the_run, line, tell))
     can_show = amount(data)
     the_run.write_json("data_report", data.table.report.to_dict() | {"can_show": can_show.to_dict()})
-    for line in check_signal(trainer):
+    for line in check_signal(trainer) if trainer.total_steps else ():  # without a step nothing has to be learned
         _both(the_run, line, tell)
     if resumed and not the_run.checkpoints() and the_run.best():
         raise StorageError(

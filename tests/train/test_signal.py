@@ -95,3 +95,12 @@ def test_what_the_data_can_show_is_said_once_and_kept_beside_the_run(tmp_path):
     again = []
     train.train_run(run.path, {}, data=data, tell=again.append)
     assert not any("what this data can show" in line for line in again)
+
+
+def test_without_a_step_nothing_has_to_be_learned(tmp_path):
+    """`epochs 0` keeps the model as it begins, so pages that define no loss are no reason to refuse it."""
+    run = synthetic.run(tmp_path / "r", epochs=0)
+    data = synthetic.dataset(run.config, single=1.0, textless=1.0)
+    done = train.train_run(run.path, {}, data=data)
+    assert done.status.state == "finished"
+    assert [c.step for c in done.checkpoints()] == [0]
