@@ -426,12 +426,13 @@ E8 = Finding(
                 residual_leak=True,
                 batch_means=True,
                 panel_norm=False,
+                form="plain",
             ),
             (R5, R1, MRR, I2T, T2I, PAGE, SKILL, RANK),
             main=True,
         ),
     ),
-    note="The variant has the original trainer's faults in training and keeps this package's networks. What it leaves "
+    note="The variant has the original trainer's faults in training and begins at random weights as it did; the networks are this package's. What it leaves "
     "out of the original: the reconstruction head (D to 2D to D, without a norm), the text projection (one linear "
     "layer, without a norm), the layout network (two hidden layers of 256 with BatchNorm, over padding too) and the "
     "gate (of width D, without dropout; the residual mean enters with a weight that starts at 0.1, here at 0.5); "
@@ -489,8 +490,24 @@ E10 = Finding(
     "a batch that lacks an image-text pair counts as a loss of 0, and one with two as much as one with ten.",
 )
 
+E11 = Finding(
+    "E11",
+    "Beginning at the frozen features",
+    "Does a model that begins at the frozen features and is pulled back to them end better than one that begins at "
+    "random weights?",
+    (
+        Comparison(BASE, _arm("random weights", form="plain"), (PAGE, R5, R1, SKILL, RANK), expected=HELPS, main=True),
+        Comparison(
+            _arm("alignment 1", alignment_weight=1.0),
+            _arm("random weights, alignment 1", form="plain", alignment_weight=1.0),
+            (PAGE, R5, R1, SKILL, RANK),
+            expected=HELPS,
+        ),
+    ),
+)
+
 FINDINGS: dict[str, Finding] = {
-    f.id: f for f in (F1, F2, F3, F4, F5, F6, S1, S2, S3, E1, E2, E3, E4, E5, E6, E7, E8, E9, E10)
+    f.id: f for f in (F1, F2, F3, F4, F5, F6, S1, S2, S3, E1, E2, E3, E4, E5, E6, E7, E8, E9, E10, E11)
 }
 SWEEPS = ("F4", "F6", "E7", "E9")  # whose arms the plot of retrieval against page coherence shows
 

@@ -18,15 +18,14 @@ ORIGINAL: dict[str, Any] = {
     "batch_pages": 16,
     "lr": 3e-3,
     "gate_hidden": 128,
-    "form": "plain",
     "lr_panels": 0,
     "select_by": "retrieval/mean_r5",
     "select_margin": 0.0,
     "not_below_start": False,
 }
-"""The original trainer's weights, temperatures, dropout and gate, a model that begins at random weights as its own did,
-and the learning rate, batch size and choice of the checkpoint used here; written into every command, whatever the
-package's defaults are."""
+"""The original trainer's weights, temperatures, dropout and gate, and the learning rate, batch size and choice of the
+checkpoint used here; written into every command, whatever the package's defaults are. Arms begin at the frozen
+features as the package's models do; E8's original trainer and E11 begin at random weights."""
 
 R5, R1, MRR = "retrieval/mean_r5", "retrieval/mean_r1", "retrieval/mean_mrr"
 I2T, T2I = "retrieval/i2t_r1", "retrieval/t2i_r1"
