@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stage3.losses import PageIndex, page_index
+from stage3.peers import ALONE, Peers
 
 IMAGE, TEXT, LAYOUT = 0, 1, 2  # columns of `present`
 
@@ -48,6 +49,7 @@ class PanelBatch:
         page_ids: (V,) int64 page of each panel: the labels of the contrastive loss.
         text_ids: (V,) int64, equal for identical texts, -1 without text.
         rows: (V,) int64 rows of the panel table.
+        peers: the processes that hold the rest of the batch, where this is a share of one.
     """
 
     image: Tensor
@@ -57,6 +59,7 @@ class PanelBatch:
     page_ids: Tensor
     text_ids: Tensor
     rows: Tensor
+    peers: Peers = ALONE
 
     def __post_init__(self) -> None:
         absent = ~self.present.any(dim=1)
@@ -77,7 +80,8 @@ class PanelBatch:
 
     def to(self, device: torch.device | str) -> PanelBatch:
         """The same batch on another device."""
-        return PanelBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "peers"}
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,10 @@ class PanelSet:
         usable: np.ndarray = rows[self.present[rows].any(axis=1)]
         return usable
 
-    def batch(self, pages: np.ndarray) -> PanelBatch:
-        """The packed batch of these pages."""
-        return self.batch_of_rows(self.rows_of(pages))
+    def batch(self, pages: np.ndarray, peers: Peers = ALONE) -> PanelBatch:
+        """The packed batch of these pages; with `peers`, this process's share of it."""
+        own = peers.own_share(pages, self.count[pages])
+        return replace(self.batch_of_rows(self.rows_of(own)), peers=peers)
 
     def batch_of_rows(self, rows: np.ndarray) -> PanelBatch:
         """The packed batch of these panels."""

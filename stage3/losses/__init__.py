@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stage3.losses.blockwise import PageIndex, info_nce_chunked, page_index, supcon_chunked, unit_rows
+from stage3.losses.of_own_rows import log_sum_exp
 
 __all__ = [
     "DENSE_UP_TO",
@@ -88,6 +89,7 @@ def supcon(
     chunk_size: int | None = None,
     include_singletons: bool = False,
     log_epsilon: float = 0.0,
+    own: slice | None = None,
 ) -> PanelLoss:
     """Supervised contrastive loss, L_out of Khosla et al. 2020 (arXiv:2004.11362, eq. 2).
 
@@ -103,6 +105,8 @@ def supcon(
         include_singletons: ablation. Count panels without a positive as valid zeros, which dilutes the mean.
         log_epsilon: ablation. Add this inside the logarithm after subtracting the row's maximum with the anchor's
             own similarity in it; at a small tau the maximum is then 1/tau and the epsilon bends the loss.
+        own: rows whose loss is computed, against all rows; their page mates must be among them. One of several
+            processes computes that of its own panels. The result has one value for each of these rows.
 
     Raises:
         ValueError: shapes disagree, or the temperature is not a positive finite number.
@@ -120,8 +124,14 @@ def supcon(
     tau = _temperature(temperature, z)
     with _full_precision(z):
         n_mates = page_counts(pages) - 1
-        if chunk_size is None and (log_epsilon or len(z) <= DENSE_UP_TO):
-            value = _supcon_dense(z.float(), pages.page, n_mates, tau, log_epsilon)
+        if own is not None:
+            n_mates = n_mates[own]
+            if log_epsilon or len(z) <= DENSE_UP_TO:
+                value = _supcon_dense(z.float(), pages.page, n_mates, tau, log_epsilon, own)
+            else:
+                value = _supcon_of_own(z.float(), pages.page, n_mates, tau, own)
+        elif chunk_size is None and (log_epsilon or len(z) <= DENSE_UP_TO):
+            value = _supcon_dense(z.float(), pages.page, n_mates, tau, log_epsilon, slice(0, len(z)))
         else:
             value = supcon_chunked(_narrow(z), pages, tau, chunk_size)
     return PanelLoss(value, torch.ones_like(n_mates, dtype=torch.bool) if include_singletons else n_mates > 0)
@@ -134,6 +144,7 @@ def info_nce(
     text_ids: Tensor | None = None,
     *,
     chunk_size: int | None = None,
+    own: slice | None = None,
 ) -> tuple[PanelLoss, PanelLoss]:
     """Both halves of the symmetric InfoNCE loss (van den Oord et al. 2018; CLIP, Radford et al. 2021).
 
@@ -151,6 +162,7 @@ def info_nce(
         temperature: tau > 0; logits are cosine / tau. A 0-dim tensor receives its gradient.
         text_ids: (M,) int64; equal and non-negative means identical text.
         chunk_size: as in `supcon`.
+        own: as in `supcon`; any rows.
 
     Returns:
         image to text (softmax over the texts), text to image (softmax over the images); (M,) values each.
@@ -169,11 +181,13 @@ def info_nce(
     tau = _temperature(temperature, image)
     groups = _text_groups(len(image), text_ids, image.device)
     with _full_precision(image):
-        if chunk_size is None and len(image) <= DENSE_UP_TO:
+        if own is not None:
+            to_text, to_image = _info_nce_of_own(image.float(), text.float(), groups, tau, own)
+        elif chunk_size is None and len(image) <= DENSE_UP_TO:
             to_text, to_image = _info_nce_dense(image.float(), text.float(), groups, tau)
         else:
             to_text, to_image = info_nce_chunked(_narrow(image), _narrow(text), groups, tau, chunk_size)
-    valid = page_counts(groups) < len(groups)
+    valid = (page_counts(groups) < len(groups))[own or slice(None)]
     to_text, to_image = (torch.where(valid, value, 0.0) for value in (to_text, to_image))
     return PanelLoss(to_text, valid), PanelLoss(to_image, valid)
 
@@ -228,22 +242,42 @@ def reconstruction(prediction: Tensor, target: Tensor, valid: Tensor, *, detach_
         return PanelLoss(difference.square().mean(dim=1), valid)
 
 
-def _supcon_dense(z: Tensor, page_ids: Tensor, n_mates: Tensor, tau: Tensor, log_epsilon: float) -> Tensor:
+def _supcon_dense(z: Tensor, page: Tensor, n_mates: Tensor, tau: Tensor, log_epsilon: float, own: slice) -> Tensor:
     z = unit_rows(z)
-    logits = z @ z.T / tau
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    logits = z[own] @ z.T / tau
+    itself = torch.zeros_like(logits, dtype=torch.bool)
+    itself.diagonal(own.start).fill_(True)
     if log_epsilon and len(z):
         logits = logits - logits.detach().amax(dim=1, keepdim=True)
         log_prob = logits - (logits.exp().masked_fill(itself, 0.0).sum(dim=1, keepdim=True) + log_epsilon).log()
     else:  # a finite fill: a row without any other panel must not become NaN
         log_prob = logits.masked_fill(itself, torch.finfo(z.dtype).min).log_softmax(dim=1)
-    return -log_prob.masked_fill(~page_mates(page_ids), 0.0).sum(dim=1) / n_mates.clamp(min=1)
+    mates = (page[own, None] == page[None, :]) & ~itself
+    return -log_prob.masked_fill(~mates, 0.0).sum(dim=1) / n_mates.clamp(min=1)
+
+
+def _supcon_of_own(z: Tensor, page: Tensor, n_mates: Tensor, tau: Tensor, own: slice) -> Tensor:
+    """`_supcon_dense` without the matrix: the mates enter through their sum over the page."""
+    z = unit_rows(z)
+    anchors, page = z[own], page[own]
+    lse = log_sum_exp(anchors, z, tau, own.start, None)
+    sums = z.new_zeros(int(page.max()) + 1 if len(page) else 0, z.shape[1]).index_add(0, page, anchors)
+    of_mates = (anchors * (sums[page] - anchors)).sum(dim=1)
+    return torch.where(n_mates > 0, lse - of_mates / (n_mates.clamp(min=1) * tau), 0.0)
 
 
 def _info_nce_dense(image: Tensor, text: Tensor, groups: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
     logits = unit_rows(image) @ unit_rows(text).T / tau
     logits = logits.masked_fill(page_mates(groups), torch.finfo(logits.dtype).min)
     return -logits.log_softmax(dim=1).diagonal(), -logits.log_softmax(dim=0).diagonal()
+
+
+def _info_nce_of_own(image: Tensor, text: Tensor, groups: Tensor, tau: Tensor, own: slice) -> tuple[Tensor, Tensor]:
+    image, text = unit_rows(image), unit_rows(text)
+    pair = (image[own] * text[own]).sum(dim=1) / tau
+    to_text = log_sum_exp(image[own], text, tau, own.start, groups)
+    to_image = log_sum_exp(text[own], image, tau, own.start, groups)
+    return to_text - pair, to_image - pair
 
 
 def _text_groups(rows: int, text_ids: Tensor | None, device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stage3.batches import IMAGE, TEXT, PanelSet
 from stage3.model.objectives import Stage3
+from stage3.peers import ALONE, Peers
 from stage3.storage import replace_file
 
 EMBED_PAGES = 64  # pages a forward pass when embedding; fixed, so that embeddings do not depend on a setting
@@ -57,10 +58,18 @@ class Embedded:
         return (self.present[:, IMAGE] & self.present[:, TEXT]).nonzero()[:, 0]
 
 
-def embed(model: Stage3, panel_set: PanelSet, pages: np.ndarray, device: torch.device | str = "cpu") -> Embedded:
-    """Embed all panels of these pages, page after page."""
+def embed(
+    model: Stage3,
+    panel_set: PanelSet,
+    pages: np.ndarray,
+    device: torch.device | str = "cpu",
+    peers: Peers = ALONE,
+) -> Embedded:
+    """Embed all panels of these pages, page after page; several processes share the work, and each gets all of it."""
     parts: dict[str, list[Tensor]] = {name: [] for name in Embedded.__dataclass_fields__}
     chunks = [pages[i : i + EMBED_PAGES] for i in range(0, len(pages), EMBED_PAGES)] or [pages]
+    share = -(-len(chunks) // peers.size)
+    chunks = chunks[peers.rank * share : (peers.rank + 1) * share] or [pages[:0]]
     with frozen(model):
         for chunk in chunks:
             batch = panel_set.batch(chunk)
@@ -71,7 +80,8 @@ def embed(model: Stage3, panel_set: PanelSet, pages: np.ndarray, device: torch.d
                 parts[name].append(value.float().cpu() if value.is_floating_point() else value)
     # inference tensors cannot be saved for backward by a caller; joined outside of inference mode they are plain ones,
     # and each name's parts are let go before the next is joined
-    return Embedded(**{name: torch.cat(parts.pop(name)) for name in list(parts)})
+    names = list(parts)
+    return Embedded(**dict(zip(names, peers.gather(*(torch.cat(parts.pop(n)) for n in names))[0], strict=True)))
 
 
 def save_embeddings(path: Path, embedded: Embedded) -> None:

@@ -24,6 +24,7 @@ from stage3.model.anchor import Statistics
 from stage3.model.earlier import EarlierEncoder
 from stage3.model.encoder import EARLIER, EncoderSpec, PanelEmbeddings, PanelEncoder
 from stage3.objectives import OBJECTIVES, TERMS, WITH_TEMPERATURE, Objective
+from stage3.peers import ALONE, Peers
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,17 @@ class Step:
     """One forward pass over a batch.
 
     Attributes:
-        losses: one `PanelLoss` over the batch's V panels for each name in `LOSSES`; a term of weight 0 is absent.
+        losses: one `PanelLoss` over the batch's V panels for each name in `LOSSES`; a term of weight 0 is absent. Of a
+            batch that several processes share, each has those of its own panels.
+        active: for each of them how many panels it is defined for, in the whole batch.
         weights: the weight of each term.
-        counts: active items: pages, panels, anchors, pairs, reconstructed, aligned.
+        counts: active items of the whole batch: pages, panels, anchors, pairs, reconstructed, aligned.
         embeddings: what the encoder gave.
         temperatures: of each objective that has one, by its name.
     """
 
     losses: dict[str, PanelLoss]
+    active: dict[str, int]
     weights: dict[str, float]
     counts: dict[str, int]
     embeddings: PanelEmbeddings
@@ -46,24 +50,28 @@ class Step:
 
     @property
     def total(self) -> Tensor:
-        """Weighted sum of the terms' means over their active panels: a scalar on the graph."""
-        parts = [self.weights[t] * self.losses[t].mean for t in TERMS if t in self.losses]
+        """Weighted sum of the terms' means over their active panels: a scalar on the graph.
+
+        Of a shared batch it is this process's part: the parts add up to the total, and their gradients to its.
+        """
+        found = [t for t in TERMS if t in self.losses]
+        parts = [self.weights[t] * (self.losses[t].value.sum() / max(self.active[t], 1)) for t in found]
         return torch.stack(parts).sum()
 
     @property
     def has_signal(self) -> bool:
         """Whether any loss is defined on any panel; a step without signal must not move a weight."""
-        return any(bool(self.losses[t].valid.any()) for t in TERMS if t in self.losses)
+        return any(self.active[t] > 0 for t in TERMS if t in self.losses)
 
 
-def sums(step: Step, *, by_batch: bool = False) -> dict[str, tuple[float, int]]:
+def sums(step: Step, peers: Peers = ALONE, *, by_batch: bool = False) -> dict[str, tuple[float, int]]:
     """(sum, count) over active panels of each loss: what adds up over batches, unlike their means.
 
     With `by_batch`, the ablation `batch_means`, a batch counts once, with its mean, which is 0 where none is active.
     """
-    if by_batch:
-        return {name: (float(loss.mean.detach()), 1) for name, loss in step.losses.items()}
-    return {name: (float(loss.value.detach().sum()), loss.count) for name, loss in step.losses.items()}
+    total = peers.sum([float(loss.value.detach().sum()) for loss in step.losses.values()])
+    found = {name: (value, step.active[name]) for name, value in zip(step.losses, total, strict=True)}
+    return {name: (value / max(n, 1), 1) for name, (value, n) in found.items()} if by_batch else found
 
 
 class Temperature(nn.Module):
@@ -181,19 +189,25 @@ class Stage3(nn.Module):
             if weights[objective.name] > 0:
                 found |= loss_function(objective)(self, batch, embeddings, generator)
         mates = losses.page_counts(batch.pages) - 1
-        counts = {"pages": len(batch.pages.counts), "panels": len(batch)}
-        counts |= {"anchors": int((mates > 0).sum()), "pairs": int(mates.sum()) // 2}
+        here = {"pages": len(batch.pages.counts), "panels": len(batch)}
+        here |= {"anchors": int((mates > 0).sum()), "pairs": int(mates.sum()) // 2}
+        total = [int(n) for n in batch.peers.sum([*here.values(), *(loss.count for loss in found.values())])]
+        counts, active = dict(zip(here, total, strict=False)), dict(zip(found, total[len(here) :], strict=True))
         for objective in OBJECTIVES:
-            counts.setdefault(objective.counted, found[objective.name].count if objective.name in found else 0)
+            counts.setdefault(objective.counted, active.get(objective.name, 0))
         temperatures = {objective.name: self.temperature_of(objective.name).value for objective in WITH_TEMPERATURE}
-        return Step(found, weights, counts, embeddings, temperatures)
+        return Step(found, active, weights, counts, embeddings, temperatures)
 
     def reconstruct(
-        self, panel: Tensor, page_ids: Tensor | losses.PageIndex, generator: torch.Generator | None
+        self,
+        panel: Tensor,
+        page_ids: Tensor | losses.PageIndex,
+        generator: torch.Generator | None,
+        peers: Peers = ALONE,
     ) -> PanelLoss:
         """Predict masked panels (V, D) from the mean of their page mates; the head runs on the masked rows only."""
         pages = losses.page_index(page_ids)
-        masked = masked_panels(pages, generator)
+        masked = masked_panels(pages, generator, peers)
         context = losses.leave_one_out_mean(panel, pages)
         if self.config.detach_context:
             context = context.detach()
@@ -225,12 +239,17 @@ def contrastive(
 ) -> dict[str, PanelLoss]:
     """Panels of a page attract each other: supcon over the fused embeddings."""
     config = model.config
+    panel, pages, own = e.panel, batch.pages, None
+    if batch.peers.size > 1:
+        (panel, page_ids), own = batch.peers.gather(panel.float(), batch.page_ids)
+        pages = losses.page_index(page_ids)
     loss = losses.supcon(
-        e.panel,
-        batch.pages,
+        panel,
+        pages,
         model.temperature_of("contrastive")(),
         include_singletons=config.singleton_anchors,
         log_epsilon=config.log_epsilon,
+        own=own,
     )
     return {"contrastive": loss}
 
@@ -239,7 +258,7 @@ def reconstruction(
     model: Stage3, batch: PanelBatch, e: PanelEmbeddings, generator: torch.Generator | None
 ) -> dict[str, PanelLoss]:
     """Masked panels are predicted from the mean of their page mates."""
-    return {"reconstruction": model.reconstruct(e.panel, batch.pages, generator)}
+    return {"reconstruction": model.reconstruct(e.panel, batch.pages, generator, batch.peers)}
 
 
 def reconstruction_target(panel: Tensor, config: Config) -> Tensor:
@@ -248,13 +267,17 @@ def reconstruction_target(panel: Tensor, config: Config) -> Tensor:
     return nn.functional.layer_norm(target, target.shape[-1:]) if config.normalize_target else target
 
 
-def masked_panels(pages: losses.PageIndex, generator: torch.Generator | None) -> Tensor:
-    """(V,) bool: one panel drawn per page of several, or without a generator all of them."""
+def masked_panels(pages: losses.PageIndex, generator: torch.Generator | None, peers: Peers = ALONE) -> Tensor:
+    """(V,) bool: one panel drawn per page of several, or without a generator all of them.
+
+    The lots are drawn for the whole batch, so that it does not matter how many processes share it.
+    """
     page, counts = pages
     several = counts[page] > 1
     if generator is None:
         return several
-    lot = torch.rand(len(page), generator=generator, dtype=torch.float64).to(page.device)
+    own, total = peers.spans(len(page))
+    lot = torch.rand(total, generator=generator, dtype=torch.float64)[own].to(page.device)
     highest = lot.new_zeros(len(counts)).scatter_reduce(0, page, lot, "amax")
     return several & (lot == highest[page])
 
@@ -265,13 +288,14 @@ def alignment(
     """Image and text of a panel find each other: both halves over the M panels that have both, spread to V rows."""
     config, temperature = model.config, model.temperature_of("alignment")()
     rows = (batch.present[:, IMAGE] & batch.present[:, TEXT]).nonzero()[:, 0]
-    image, text = e.image[rows], e.text[rows]
-    ids = None if config.identical_text_negatives else batch.text_ids[rows]
-    i2t, t2i = losses.info_nce(image, text, temperature, ids)
+    image, text, text_ids, own = e.image[rows], e.text[rows], batch.text_ids[rows], None
+    if batch.peers.size > 1:
+        (image, text, text_ids), own = batch.peers.gather(image.float(), text.float(), text_ids)
+    i2t, t2i = losses.info_nce(image, text, temperature, None if config.identical_text_negatives else text_ids, own=own)
     both = PanelLoss((i2t.value + t2i.value) / 2, i2t.valid & t2i.valid)
     if not config.symmetric_alignment:
         variants = {"i2t": i2t, "t2i": t2i, "averaged_logits": None}
-        both = variants[config.asymmetric_form] or _averaged_logits(image, text, temperature)
+        both = variants[config.asymmetric_form] or _averaged_logits(image, text, temperature, own or slice(0, len(rows)))
     parts = {"alignment": both, "alignment_i2t": i2t, "alignment_t2i": t2i}
     return {name: _spread(loss, rows, len(batch)) for name, loss in parts.items()}
 
@@ -282,9 +306,12 @@ def _spread(loss: PanelLoss, rows: Tensor, size: int) -> PanelLoss:
     return PanelLoss(value, valid)
 
 
-def _averaged_logits(image: Tensor, text: Tensor, temperature: float | Tensor) -> PanelLoss:
-    """Ablation: the wrong fix that averages the logits with their transpose and takes one cross entropy."""
+def _averaged_logits(image: Tensor, text: Tensor, temperature: float | Tensor, own: slice) -> PanelLoss:
+    """Ablation: the wrong fix that averages the logits with their transpose and takes one cross entropy.
+
+    It is computed for the rows `own` of (M, D) inputs.
+    """
     v, t = nn.functional.normalize(image.float(), dim=-1), nn.functional.normalize(text.float(), dim=-1)
-    logits = v @ t.T / temperature
-    value = -((logits + logits.T) / 2).log_softmax(dim=1).diagonal()
-    return PanelLoss(value, torch.full_like(value, len(value) > 1, dtype=torch.bool))
+    averaged = (v[own] @ t.T / temperature + t[own] @ v.T / temperature) / 2
+    value = -averaged.log_softmax(dim=1).diagonal(own.start)
+    return PanelLoss(value, torch.full_like(value, len(v) > 1, dtype=torch.bool))

@@ -6,6 +6,7 @@ Nothing here draws a random number or leaves the model in another mode than it f
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from stage3.batches import PanelBatch, PanelSet, generator, seeded
 from stage3.model.embedding import Embedded, embed, frozen
 from stage3.model.objectives import Stage3, reconstruction_target, sums
 from stage3.objectives import LOSSES, TERMS
+from stage3.peers import ALONE, Peers
 
 
 def validate(
@@ -27,33 +29,33 @@ def validate(
     device: torch.device | str = "cpu",
     *,
     noise_seed: int = 0,
+    peers: Peers = ALONE,
 ) -> dict[str, float]:
     """Losses over fixed batches, averaged over active panels: the same weights give the same numbers, always.
 
     The two `validation_*` ablation settings bring back the original trainer's noise; only then is `noise_seed` used.
-    With the ablation `batch_means` losses are averaged over batches.
+    With the ablation `batch_means` losses are averaged over batches. Several processes take turns with the batches,
+    each batch whole; with `validation_dropout`, whose draws follow the order of batches, each takes all of them.
 
     Returns:
         `loss/*`, `weighted/*` and `active/*` as in metrics.jsonl; a term of weight 0 is absent.
     """
-    total: dict[str, list[float]] = {name: [0.0, 0.0] for name in LOSSES}
-    counts: dict[str, int] = {}
-    no_signal = 0
+    totals: Counter[str] = Counter()
     mask, dropout = model.config.validation_random_mask, model.config.validation_dropout
     with frozen(model), seeded(noise_seed, torch.device(device)):
         model.reconstruction_head.train(dropout)  # what the original trainer left in train mode, and no more
         for i, pages in enumerate(batches):
+            if not dropout and i % peers.size != peers.rank:
+                continue
             draw = generator(noise_seed, "validation mask", i) if mask else None
             step = model(panel_set.batch(pages).to(device), draw)
             for name, (value, count) in sums(step, by_batch=model.config.batch_means).items():
-                total[name][0] += value
-                total[name][1] += count
-            for name, n in step.counts.items():
-                counts[name] = counts.get(name, 0) + n
-            no_signal += not step.has_signal
-    means = {name: value / count for name, (value, count) in total.items() if count}
-    row = loss_row(means, model.weights) | {f"active/{name}": n for name, n in counts.items()}
-    return row | {"active/silent_batches": no_signal}
+                totals.update({f"sum/{name}": value, f"count/{name}": count})
+            totals.update({f"active/{name}": n for name, n in step.counts.items()})
+            totals["active/silent_batches"] += not step.has_signal
+    found = totals if dropout else peers.sum_by_name(totals)
+    means = {name: found[f"sum/{name}"] / n for name in LOSSES if (n := found.get(f"count/{name}", 0))}
+    return loss_row(means, model.weights) | {name: int(n) for name, n in found.items() if name.startswith("active/")}
 
 
 def loss_row(means: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
@@ -144,10 +146,17 @@ def reconstruction_metrics(model: Stage3, embedded: Embedded, device: torch.devi
 
 
 def all_metrics(
-    model: Stage3, panel_set: PanelSet, pages: np.ndarray, device: torch.device | str = "cpu"
+    model: Stage3,
+    panel_set: PanelSet,
+    pages: np.ndarray,
+    device: torch.device | str = "cpu",
+    peers: Peers = ALONE,
 ) -> tuple[dict[str, float], Embedded]:
-    """Every gallery metric of a model on some pages, and the embeddings they were measured on."""
-    embedded = embed(model, panel_set, pages, device)
+    """Every gallery metric of a model on some pages, and the embeddings they were measured on.
+
+    Several processes share the embedding; each then measures on all of it.
+    """
+    embedded = embed(model, panel_set, pages, device, peers)
     row = retrieval_metrics(embedded) | collapse_metrics(embedded) | reconstruction_metrics(model, embedded, device)
     return row, embedded
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from stage3.cli import Stop, counted, percent, progress, stopping, typed
 from stage3.config import FIELDS, SPLITS, Config, coerce, differences, read_yaml, spec_of
 from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
+from stage3.peers import joined
 from stage3.runs import RunFolder
+from stage3.train.together import Leader, follow
 
 if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
@@ -36,7 +38,8 @@ def train_run(
 ) -> RunFolder:
     """Train a new run, or resume a stopped one; everything that `python -m stage3.train` does.
 
-    SIGINT and SIGTERM end it at the next step, with a checkpoint, where it runs in the main thread.
+    SIGINT and SIGTERM end it at the next step, with a checkpoint, where it runs in the main thread. Processes that
+    `torchrun` started train it together; the first of them alone writes the run.
 
     Args:
         path: folder of the run.
@@ -55,19 +58,32 @@ def train_run(
         StorageError: the run cannot be written, or another process trains it.
     """
     asked = Asked(dict(settings), read_yaml(Path(config)) if config else {}, str(config or ""), source)
-    run, resumed = open_or_create(Path(path), asked, data)
-    with run.lock(), stopping() as stop:
-        if resumed and has_begun(run):
-            change_settings(run, asked, allow_inexact_resume)
-        elif resumed:
-            begin_anew(run, asked, data, tell)
-        for line in [*asked.overruled(), *cautions(run.config)]:
-            _both(run, line, tell)
-        if run.status.state == "finished":
-            tell(f"{run.path} is already finished; its result is below. Train a new run to change settings.")
-        else:
-            with run.threads():  # which the settings may have changed just now
-                train(run, resumed=resumed, inexact=allow_inexact_resume, stop=stop, tell=tell, data=data)
+    with joined(asked.device(Path(path))) as peers, stopping() as stop:
+        if not peers.leads:
+            return follow(Path(path), peers, stop, data, inexact=allow_inexact_resume)
+        leader = Leader(peers)
+        with leader.preparing():
+            run, resumed = open_or_create(Path(path), asked, data)
+            with run.lock():
+                if resumed and has_begun(run):
+                    change_settings(run, asked, allow_inexact_resume)
+                elif resumed:
+                    begin_anew(run, asked, data, tell)
+                for line in [*asked.overruled(), *cautions(run.config)]:
+                    _both(run, line, tell)
+                if run.status.state == "finished":
+                    tell(f"{run.path} is already finished; its result is below. Train a new run to change settings.")
+                else:
+                    with run.threads():  # which the settings may have changed just now
+                        train(
+                            run,
+                            resumed=resumed,
+                            inexact=allow_inexact_resume,
+                            stop=stop,
+                            tell=tell,
+                            data=data,
+                            leader=leader,
+                        )
     return run
 
 
@@ -84,6 +100,11 @@ class Asked:
         """The settings to use, on top of a run's own or of the defaults."""
         layers = [(run.config.to_dict(), str(run.path))] if run else []
         return Config.layered(*layers, (self.of_file, self.file), (self.settings, self.source))
+
+    def device(self, path: Path) -> str:
+        """Where training is to compute, as far as it can be known before the settings are checked."""
+        given: str = self.settings.get("device") or self.of_file.get("device") or ""
+        return given or (RunFolder.load(path).config.device if RunFolder.exists(path) else Config().device)
 
     def overruled(self) -> list[str]:
         """Settings that the file and the command line give differently, in words: flags override the file."""
@@ -193,7 +214,14 @@ def cautions(config: Config) -> list[str]:
 
 
 def train(
-    the_run: RunFolder, *, resumed: bool, inexact: bool, stop: Stop, tell: Tell, data: Dataset | None = None
+    the_run: RunFolder,
+    *,
+    resumed: bool,
+    inexact: bool,
+    stop: Stop,
+    tell: Tell,
+    data: Dataset | None = None,
+    leader: Leader,
 ) -> None:
     """Prepare data and model, resume if there is something to resume, and train to the end.
 
@@ -205,7 +233,7 @@ def train(
     the_run.set_status("running", message="reading the data")
     try:
         with stop.at_once():  # features may take hours
-            trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell, data=data)
+            trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell, data=data, leader=leader)
         with progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar:
             trainer.on_step = lambda _: bar.advance(1)
             trainer.fit(stop)
@@ -244,7 +272,15 @@ def compare(the_run: RunFolder, trainer: Trainer) -> None:
     the_run.log(added.sentence)
 
 
-def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, data: Dataset | None = None) -> Trainer:
+def prepare(
+    the_run: RunFolder,
+    *,
+    resumed: bool,
+    inexact: bool,
+    tell: Tell,
+    data: Dataset | None = None,
+    leader: Leader,
+) -> Trainer:
     """Load the data, check that it is the data the run began with, build the trainer, load the newest checkpoint.
 
     Beside the data report, the run keeps and says once what this amount of data can show.
@@ -266,7 +302,7 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
     check_images(the_run.config, data)
     if not len(data.pages("train")):
         raise DataError("no page is left for training after the split by book. Lower val_fraction and test_fraction.")
-    trainer = Trainer(the_run, data, say=lambda line: _both(the_run, line, tell))
+    trainer = Trainer(the_run, data, say=lambda line: _both(the_run, line, tell), peers=leader.peers)
     can_show = amount(data)
     the_run.write_json("data_report", data.table.report.to_dict() | {"can_show": can_show.to_dict()})
     for line in check_signal(trainer) if trainer.total_steps else ():  # without a step nothing has to be learned
@@ -281,8 +317,10 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
         for damage in loaded.damaged:
             _both(the_run, f"damaged checkpoint passed over: {damage}", tell)
         trainer.resume(loaded, inexact=inexact)
+        leader.begin(loaded.step)
         _both(the_run, f"resuming {the_run.path} after step {trainer.step} of {trainer.total_steps}", tell)
     else:
+        leader.begin(None)
         the_run.cut_metrics(0)
         the_run.clear_best()
         for line in (*can_show.lines(), start_line(the_run, data, trainer)):

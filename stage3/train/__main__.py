@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from stage3.cli import Parser, given, run, say
 from stage3.storage import to_json
 from stage3.train import result, summary_lines, train_run
+from stage3.train.together import Follower
 
 EXAMPLES = (
     "python -m stage3.train --run runs/first --data data/samples",
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_inexact_resume=args.allow_inexact_resume,
         tell=(lambda _: None) if args.json else say,
     )
+    if isinstance(folder, Follower):  # the first process prints
+        return 0
     summary = result(folder)
     for line in [to_json(summary)] if args.json else summary_lines(folder, summary):
         say(line)

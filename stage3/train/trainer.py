@@ -26,6 +26,7 @@ from stage3.features import absent_features, usable_device
 from stage3.model import EncoderSpec, PanelEncoder, baselines, checkpoint, embedding, validation
 from stage3.model.objectives import Stage3, Step, sums
 from stage3.objectives import TERMS, WITH_TEMPERATURE
+from stage3.peers import ALONE, Peers
 from stage3.runs import Best, Loaded, RunFolder, curves
 from stage3.train.optimizer import (
     check_optimizer,
@@ -53,11 +54,13 @@ STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
     "scaler": (dict,),
     "threads": (int,),
     "device": (str,),
+    "processes": (int,),
     "pending": (dict,),
 }
 ADDED: dict[str, Any] = {
     "floor": None,
     "top": None,
+    "processes": 1,
 }  # entries that checkpoints of earlier versions lack, and what they mean there
 
 
@@ -80,9 +83,9 @@ class Totals:
     skipped: int = 0
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, step: Step, *, by_batch: bool = False) -> None:
-        """Count one forward pass; `by_batch` is the ablation `batch_means`."""
-        for name, (value, count) in sums(step, by_batch=by_batch).items():
+    def add(self, step: Step, peers: Peers = ALONE, *, by_batch: bool = False) -> None:
+        """Count one forward pass of all processes; `by_batch` is the ablation `batch_means`."""
+        for name, (value, count) in sums(step, peers, by_batch=by_batch).items():
             entry = self.losses.setdefault(name, [0.0, 0.0])
             entry[0] += value
             entry[1] += count
@@ -104,10 +107,19 @@ class Totals:
 class Trainer:
     """One run being trained; `fit` does all of it."""
 
-    def __init__(self, run: RunFolder, data: Dataset, *, say: Callable[[str], None] = lambda _: None) -> None:
-        """Args: `run` an open run whose lock is held; `data` its data set; `say` called with each line to print."""
-        self.run, self.data, self.config, self.say = run, data, run.config, say
-        self.device = torch.device(usable_device(self.config.device))
+    def __init__(
+        self, run: RunFolder, data: Dataset, *, say: Callable[[str], None] = lambda _: None, peers: Peers = ALONE
+    ) -> None:
+        """A trainer at step 0.
+
+        Args:
+            run: an open run whose lock is held.
+            data: its data set.
+            say: called with each line to print.
+            peers: the processes that train it together; each has a trainer of its own.
+        """
+        self.run, self.data, self.config, self.say, self.peers = run, data, run.config, say, peers
+        self.device = peers.device(usable_device(self.config.device))
         spec = EncoderSpec.of(self.config, data.features.image_sizes, data.features.text_dim)
         train_pages = data.pages("train")
         self.model = Stage3.untrained(spec, self.config, baselines.statistics(data, train_pages)).to(self.device)
@@ -144,25 +156,28 @@ class Trainer:
         if not self.model.training:
             self.model.train()
         mask = None if self.config.leave_one_out else generator(self.config.seed, "mask", step)
-        with seeded(derived_seed(self.config.seed, "dropout", step), self.device):
+        apart = (self.peers.rank,) if self.peers.size > 1 else ()  # no two processes draw the same dropout
+        with seeded(derived_seed(self.config.seed, "dropout", step, *apart), self.device):
             with torch.autocast(self.device.type, self._dtype(), enabled=self.config.precision != "float32"):
                 found = self.model(batch.to(self.device), mask)
             if not found.has_signal:
-                self.totals.add(found, by_batch=self.config.batch_means)
+                self.totals.add(found, self.peers, by_batch=self.config.batch_means)
                 return Outcome.DONE
             self.optimizer.zero_grad(set_to_none=True)
             total = found.total
             self.scaler.scale(total).backward()
+        self.peers.sum_gradients(self.model.parameters())
         self.scaler.unscale_(self.optimizer)
         norm = clip(self.model, self.config)
-        if not (math.isfinite(norm) and bool(torch.isfinite(total))):
-            too_large = bool(torch.isfinite(total)) and self.scaler.is_enabled() and self.scaler.get_scale() > 1
+        finite = math.isfinite(self.peers.sum([float(total.detach())])[0])
+        if not (finite and math.isfinite(norm)):
+            too_large = finite and self.scaler.is_enabled() and self.scaler.get_scale() > 1
             self.scaler.update()
             return Outcome.RESCALED if too_large else Outcome.NOT_FINITE
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config, self.peak))
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.totals.add(found, by_batch=self.config.batch_means)
+        self.totals.add(found, self.peers, by_batch=self.config.batch_means)
         self.totals.norms.append(norm)
         return Outcome.DONE
 
@@ -193,7 +208,7 @@ class Trainer:
             if self._should_stop(stop):
                 self.checkpoint()
                 raise Interrupted(f"stopped after step {self.step} of {self.total_steps}; the same command resumes it")
-            outcome = self.train_step(self.data.panel_set.batch(pages), step)
+            outcome = self.train_step(self.data.panel_set.batch(pages, self.peers), step)
             self.step = step
             self._count_skip(outcome, pages)
             self._after_step(step, epoch)
@@ -226,8 +241,10 @@ class Trainer:
         self.model.load_state_dict(trained)
 
     def _should_stop(self, stop: Callable[[], bool]) -> bool:
+        """Whether any process is to stop; then all do, at the same step."""
         limit = self.config.max_minutes
-        return stop() or self.run.stop_requested or (limit > 0 and time.monotonic() - self.began > 60 * limit)
+        over = limit > 0 and time.monotonic() - self.began > 60 * limit
+        return self.peers.any(stop() or self.run.stop_requested or over or self.peers.orphaned)
 
     def _count_skip(self, outcome: Outcome, pages: np.ndarray) -> None:
         if outcome is Outcome.DONE:
@@ -280,11 +297,16 @@ class Trainer:
         row: dict[str, Any] = {"step": step, "epoch": epoch, "split": "val"} | about
         if len(self.val_pages):
             noise = derived_seed(self.config.seed, "validation noise", step)
-            row |= validation.validate(self.model, self.data.panel_set, self.val_batches, self.device, noise_seed=noise)
-            row |= validation.all_metrics(self.model, self.data.panel_set, self.val_pages, self.device)[0]
-            row |= validation.gradient_budget(
-                self.model, self.data.panel_set.batch(self.val_batches[0]).to(self.device)
+            about_data = (self.model, self.data.panel_set)
+            row |= validation.validate(
+                *about_data, self.val_batches, self.device, noise_seed=noise, peers=self.peers
             )
+            row |= validation.all_metrics(*about_data, self.val_pages, self.device, self.peers)[0]
+            if self.peers.leads:
+                row |= validation.gradient_budget(
+                    self.model, self.data.panel_set.batch(self.val_batches[0]).to(self.device)
+                )
+            row = self.peers.share(row)  # all judge by the same numbers
         row |= self._temperatures() | {"skipped_steps": self.skipped}
         self.skipped = 0
         row["seconds"] = time.perf_counter() - started
@@ -328,6 +350,8 @@ class Trainer:
 
     def _save_embeddings(self, epoch: int) -> None:
         """Panel embeddings of up to about 2,000 panels, the same ones each time, for drift maps."""
+        if not self.peers.leads:
+            return
         pages = self.data.pages("all")
         per_page = max(len(self.data.table) / max(len(pages), 1), 1e-9)
         keep = max(1, math.ceil(len(pages) * per_page / 2000))
@@ -345,6 +369,9 @@ class Trainer:
         if self.saved_step == self.step:
             return
         self._check_weights()
+        self.saved_step = self.step
+        if not self.peers.leads:
+            return
         state = {
             "step": self.step,
             "encoder": self.model.encoder.spec.to_dict(),
@@ -356,6 +383,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "threads": torch.get_num_threads(),
             "device": self.device.type,
+            "processes": self.peers.size,
             "pending": {"losses": self.totals.losses, "counts": self.totals.counts, "norms": self.totals.norms}
             | {"silent": self.totals.silent, "skipped": self.totals.skipped},
         }
@@ -368,7 +396,6 @@ class Trainer:
             best = {"best_step": self.best.step, "best_value": self.best.value}
         self.run.set_status(step=self.step, **best)
         self.run.prune(self.config.keep_checkpoints)
-        self.saved_step = self.step
 
     def _check_weights(self) -> None:
         bad = [name for name, t in self.model.state_dict().items() if not bool(torch.isfinite(t).all())]
@@ -412,7 +439,7 @@ class Trainer:
         """
         self.check(loaded)
         state = ADDED | loaded.state
-        here = {"threads": torch.get_num_threads(), "device": self.device.type}
+        here = {"threads": torch.get_num_threads(), "device": self.device.type, "processes": self.peers.size}
         changed = [f"{k} {state[k]} then, {v} now" for k, v in here.items() if state[k] != v]
         if changed and not inexact:
             raise StorageError(
