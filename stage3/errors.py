@@ -77,3 +77,12 @@ class Interrupted(Stage3Error):
     """
 
     exit_code = 75
+
+
+class PeerGone(Interrupted):
+    """Another process of the same training ended before its time; the same command resumes it.
+
+    Its exit code tells `torchrun` to start all processes again, as often as `--max-restarts` allows.
+    """
+
+    exit_code = 76

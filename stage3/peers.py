@@ -18,8 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
-from stage3.errors import ConfigError, Interrupted
+from stage3.errors import ConfigError, PeerGone
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # the others wait while the first process makes features; a dead one is noticed at once
@@ -99,7 +101,7 @@ class Peers:
         return self.sum([float(flag)])[0] > 0
 
     def share(self, value: T) -> T:
-        """The leader's value, in every process. It is pickled between processes of one training, and never to a file."""
+        """The leader's value, in every process; plain values, which torch pickles on their way and nowhere else."""
         if self.size == 1:
             return value
         held: list[Any] = [value]
@@ -178,7 +180,11 @@ def joined(device: str = "cpu") -> Iterator[Peers]:
     peers = Peers(int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"]), os.getppid())
     if device.startswith("cuda"):
         torch.cuda.set_device(peers.local_rank)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
+    # torchrun may keep its store over a restart: what the processes before left there would be taken for ours
+    own = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE, store=own, rank=rank, world_size=size)
     try:
         yield peers
     finally:
@@ -189,21 +195,28 @@ def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
+def by_torchrun() -> bool:
+    """Whether `torchrun` started this process, and would start it again after any exit code but 0."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 @contextmanager
 def _together() -> Iterator[None]:
     """A collective inside; when another process has died it cannot end.
 
     Raises:
-        Interrupted: another process is gone; what the run has saved is there to resume from.
+        PeerGone: another process is gone; what the run has saved is there to resume from.
     """
     try:
         yield
     except (RuntimeError, dist.DistError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise Interrupted(f"another process of this training is gone; the same command resumes it ({reason})") from error
+        raise PeerGone(f"another process of this training is gone; the same command resumes it ({reason})") from error
 
 
 def _gathered(rows: Tensor, counts: list[int], first: int) -> Tensor:
+    if torch.is_grad_enabled() and rows.is_floating_point() and not rows.requires_grad:
+        rows = rows.detach().requires_grad_()  # nothing of its own was encoded, but backward needs every process
     found: Tensor = _Gather.apply(rows, counts, first)  # type: ignore[no-untyped-call]
     return found
 

@@ -81,7 +81,9 @@ def embed(
     # inference tensors cannot be saved for backward by a caller; joined outside of inference mode they are plain ones,
     # and each name's parts are let go before the next is joined
     names = list(parts)
-    return Embedded(**dict(zip(names, peers.gather(*(torch.cat(parts.pop(n)) for n in names))[0], strict=True)))
+    with torch.no_grad():
+        whole = peers.gather(*(torch.cat(parts.pop(name)) for name in names))[0]
+    return Embedded(**dict(zip(names, whole, strict=True)))
 
 
 def save_embeddings(path: Path, embedded: Embedded) -> None:

@@ -295,7 +295,8 @@ def alignment(
     both = PanelLoss((i2t.value + t2i.value) / 2, i2t.valid & t2i.valid)
     if not config.symmetric_alignment:
         variants = {"i2t": i2t, "t2i": t2i, "averaged_logits": None}
-        both = variants[config.asymmetric_form] or _averaged_logits(image, text, temperature, own or slice(0, len(rows)))
+        own = own or slice(0, len(rows))
+        both = variants[config.asymmetric_form] or _averaged_logits(image, text, temperature, own)
     parts = {"alignment": both, "alignment_i2t": i2t, "alignment_t2i": t2i}
     return {name: _spread(loss, rows, len(batch)) for name, loss in parts.items()}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stage3.cli import Parser, given, run, say
+from stage3.errors import Interrupted, PeerGone
+from stage3.peers import by_torchrun
 from stage3.storage import to_json
 from stage3.train import result, summary_lines, train_run
 from stage3.train.together import Follower
@@ -15,6 +17,7 @@ EXAMPLES = (
     "python -m stage3.train --run runs/strong --data data/samples --alignment_weight 3 --temperature 0.05",
     "python -m stage3.train --run runs/copy --config runs/first/config.yaml --seed 1",
     "python -m stage3.train --run runs/mine --manifest pages.csv --panels json/ --panel_format ocr",
+    "torchrun --nproc-per-node 4 -m -- stage3.train --run runs/four --data data/samples    (several processes)",
 )
 
 
@@ -32,13 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_settings()
     args = parser.parse(argv)
-    folder = train_run(
-        args.run,
-        given(args),
-        config=args.config,
-        allow_inexact_resume=args.allow_inexact_resume,
-        tell=(lambda _: None) if args.json else say,
-    )
+    try:
+        folder = train_run(
+            args.run,
+            given(args),
+            config=args.config,
+            allow_inexact_resume=args.allow_inexact_resume,
+            tell=(lambda _: None) if args.json else say,
+        )
+    except PeerGone:
+        raise
+    except Interrupted as stopped:
+        if not by_torchrun():
+            raise
+        say(str(stopped))
+        return 0  # as asked; after any other code torchrun would begin again
     if isinstance(folder, Follower):  # the first process prints
         return 0
     summary = result(folder)

@@ -75,7 +75,8 @@ def follow(path: Path, peers: Peers, stop: Stop, data: Dataset | None, *, inexac
     """Train with the leader, which has prepared everything.
 
     Raises:
-        Interrupted: on request, or because another process is gone.
+        Interrupted: on request.
+        PeerGone: another process is gone.
         SystemExit: the leader did not begin; it has said why.
     """
     from stage3.batches.dataset import Dataset

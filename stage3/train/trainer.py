@@ -298,9 +298,7 @@ class Trainer:
         if len(self.val_pages):
             noise = derived_seed(self.config.seed, "validation noise", step)
             about_data = (self.model, self.data.panel_set)
-            row |= validation.validate(
-                *about_data, self.val_batches, self.device, noise_seed=noise, peers=self.peers
-            )
+            row |= validation.validate(*about_data, self.val_batches, self.device, noise_seed=noise, peers=self.peers)
             row |= validation.all_metrics(*about_data, self.val_pages, self.device, self.peers)[0]
             if self.peers.leads:
                 row |= validation.gradient_budget(
