@@ -433,12 +433,12 @@ E8 = Finding(
         ),
     ),
     note="The variant has the original trainer's faults in training and begins at random weights as it did; the "
-    "networks are this package's. What it leaves out of the original: the reconstruction head (D to 2D to D, without a norm), the text projection (one linear "
-    "layer, without a norm), the layout network (two hidden layers of 256 with BatchNorm, over padding too) and the "
-    "gate (of width D, without dropout; the residual mean enters with a weight that starts at 0.1, here at 0.5); "
-    "weight decay on all parameters, norms and biases included; backbones in train mode, whose dropout is on and "
-    "whose BatchNorm statistics drift; a learning rate that changes by epoch and has no warm-up; and validation on "
-    "training pages, which is the original's default.",
+    "networks are this package's. What it leaves out of the original: the reconstruction head (D to 2D to D, without a "
+    "norm), the text projection (one linear layer, without a norm), the layout network (two hidden layers of 256 with "
+    "BatchNorm, over padding too) and the gate (of width D, without dropout; the residual mean enters with a weight "
+    "that starts at 0.1, here at 0.5); weight decay on all parameters, norms and biases included; backbones in train "
+    "mode, whose dropout is on and whose BatchNorm statistics drift; a learning rate that changes by epoch and has no "
+    "warm-up; and validation on training pages, which is the original's default.",
 )
 
 
