@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from stage3.cli import Stop, counted, percent, progress, stopping, typed
 from stage3.config import FIELDS, SPLITS, Config, coerce, differences, read_yaml, spec_of
 from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
-from stage3.peers import joined
 from stage3.runs import RunFolder
 from stage3.train.together import Leader, follow
 
@@ -57,6 +56,8 @@ def train_run(
         NumericError: three steps in a row were not finite.
         StorageError: the run cannot be written, or another process trains it.
     """
+    from stage3.peers import joined
+
     asked = Asked(dict(settings), read_yaml(Path(config)) if config else {}, str(config or ""), source)
     with joined(asked.device(Path(path))) as peers, stopping() as stop:
         if not peers.leads:

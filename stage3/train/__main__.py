@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from stage3.cli import Parser, given, run, say
 from stage3.errors import Interrupted, PeerGone
-from stage3.peers import by_torchrun
 from stage3.storage import to_json
 from stage3.train import result, summary_lines, train_run
 from stage3.train.together import Follower
@@ -46,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PeerGone:
         raise
     except Interrupted as stopped:
+        from stage3.peers import by_torchrun
+
         if not by_torchrun():
             raise
         say(str(stopped))

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage3.cli import Stop
-from stage3.peers import ALONE, Peers
 from stage3.runs import RunFolder
 
 if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
+    from stage3.peers import Peers
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Follower(RunFolder):
 class Leader:
     """The first process, and whether the others know that all is prepared."""
 
-    def __init__(self, peers: Peers = ALONE) -> None:
+    def __init__(self, peers: Peers) -> None:
         self.peers, self.begun = peers, False
 
     def begin(self, step: int | None) -> None:
