@@ -227,11 +227,13 @@ def train(
 
 
 def compare(the_run: RunFolder, trainer: Trainer) -> None:
-    """Write into `baselines.json` what training added to the frozen features, on validation pages by the best model.
+    """Write into `baselines.json` what training added to the frozen features, and whether retrieval is above chance.
+
+    Both on validation pages, by the best model.
 
     The test pages are left alone: they are for one look at the end, and `evaluate` takes it.
     """
-    from stage3.model import baselines, embedding
+    from stage3.model import baselines, chance, embedding
     from stage3.runs.data import chosen_pages
 
     if not len(trainer.val_pages):
@@ -240,8 +242,11 @@ def compare(the_run: RunFolder, trainer: Trainer) -> None:
     step = the_run.checkpoint().step
     embedded = embedding.embed(the_run.model(step).to(trainer.device), trainer.data.panel_set, pages, trainer.device)
     added = baselines.added_to(trainer.data, embedded)
-    the_run.write_json("baselines", {"step": step, "split": "val", "notes": notes} | added.to_dict())
-    the_run.log(added.sentence)
+    ways = chance.against_chance(embedded, baselines.books_of(trainer.data, embedded))
+    about = {"step": step, "split": "val", "notes": notes, "retrieval": [way.to_dict() for way in ways]}
+    the_run.write_json("baselines", about | added.to_dict())
+    for sentence in (added.sentence, *(way.sentence for way in ways)):
+        the_run.log(sentence)
 
 
 def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, data: Dataset | None = None) -> Trainer:
@@ -372,5 +377,6 @@ def summary_lines(the_run: RunFolder, summary: dict[str, Any]) -> list[str]:
         lines.append(f"best checkpoint: step {summary['best_step']}, {summary['selected_by']} {value:.4g}")
     if summary["added"]:
         lines.append(f"validation pages: {summary['added']['sentence']}")
+        lines += [f"  {way['sentence']}" for way in summary["added"].get("retrieval", [])]
     lines.append(f"next: python -m stage3.evaluate --run {the_run.path}")
     return lines

@@ -40,7 +40,9 @@ def placed(lines: Sequence[Line], panels: Sequence[Box], size: tuple[int, int], 
         size: (width, height) of the page in pixels.
         right_to_left: direction in which the texts of a panel are read.
     """
-    inside = np.array([[_share(line.box, panel) for panel in panels] for line in lines]).reshape(len(lines), -1)
+    inside = np.array([[_share(line.box, panel) for panel in panels] for line in lines]).reshape(
+        len(lines), len(panels)
+    )
     owners = [int(row.argmax()) if row.size and row.max() >= CERTAIN else None for row in inside]
     made: list[list[Block]] = [[] for _ in panels]
     outside: list[Block] = []
