@@ -257,6 +257,7 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
     from stage3.batches.dataset import Dataset
     from stage3.data.readers.report import report_lines
     from stage3.features import usable_device
+    from stage3.features.known_comics import tiny_note
     from stage3.model.amount import amount
     from stage3.train.signal import check_signal
     from stage3.train.trainer import Trainer
@@ -290,7 +291,8 @@ def prepare(the_run: RunFolder, *, resumed: bool, inexact: bool, tell: Tell, dat
     else:
         the_run.cut_metrics(0)
         the_run.clear_best()
-        for line in (*can_show.lines(), start_line(the_run, data, trainer)):
+        note = tiny_note(the_run.config)
+        for line in (*([f"note: {note}"] if note else []), *can_show.lines(), start_line(the_run, data, trainer)):
             _both(the_run, line, tell)
     return trainer
 
