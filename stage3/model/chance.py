@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stage3 import metrics
-from stage3.cli import percent
+from stage3.cli import counted, percent
 from stage3.metrics.bootstrap import bootstrap_interval
 from stage3.model.baselines import MIN_PAGES
 from stage3.model.embedding import Embedded
@@ -56,8 +56,8 @@ class AgainstChance:
     def sentence(self) -> str:
         """What to tell a user."""
         if self.answer == UNKNOWN:
-            few = f"{self.queries:,} panels with image and text on {self.pages:,} pages are too few"
-            return f"{WAYS[self.way]}: whether it is above chance cannot be told: {few}"
+            few = f"{counted(self.queries, 'panel')} with image and text on {counted(self.pages, 'page')}"
+            return f"{WAYS[self.way]}: whether it is above chance cannot be told from {few}"
         interval = f"R@{K} {percent(self.recall)} [{percent(self.low)}, {percent(self.high)}]"
         return f"{WAYS[self.way]} is {self.answer}: {interval}, chance {percent(self.chance)}"
 

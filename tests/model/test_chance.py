@@ -77,7 +77,7 @@ def test_too_little_is_said_to_be_too_little(panels, pages):
     image = torch.randn(panels, 8, generator=torch.Generator().manual_seed(1))
     for way in against_chance(embedded(image, image, pages=pages), torch.arange(panels)):
         assert way.answer == UNKNOWN
-        assert "cannot be told" in way.sentence
+        assert "cannot be told from" in way.sentence
         assert way.queries == panels - 1
 
 
