@@ -17,8 +17,7 @@ PARAMS = {
     "Global.log_level": "error",
     "Global.text_score": LEAST,
     "Global.use_cls": False,  # turns lines that stand upside down; comics have next to none, and it is often wrong
-    "Rec.rec_batch_num": 1,  # lines of one batch are filled up to the longest: a sixth more CPU for nothing
-    "EngineConfig.onnxruntime.enable_cpu_mem_arena": True,  # else every layer asks the system for memory
+    "Rec.rec_batch_num": 1,  # lines of one batch are filled up to the longest: a tenth more CPU for nothing
     "EngineConfig.onnxruntime.intra_op_num_threads": 1,  # pages are read side by side instead
     "EngineConfig.onnxruntime.inter_op_num_threads": 1,
 }
