@@ -18,6 +18,7 @@ def tiny_note(config: Config) -> str:
     """
     kinds = {"image": config.vision_backbone.split("+"), "text": [config.text_backbone]}
     tiny = [kind for kind, names in kinds.items() if "tiny" in names]
-    if not tiny or source_of(config).facts is not None:
+    named = config.data or (config.manifest and config.panels)  # else the panels were made in memory
+    if not tiny or not named or source_of(config).facts is not None:
         return ""
     return NOTE.format(which=f"the tiny {' and '.join(tiny)} backbone{'s' if len(tiny) > 1 else ''}")

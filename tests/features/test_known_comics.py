@@ -46,6 +46,10 @@ def test_data_that_is_named_part_by_part_counts_as_other_comics(folders):
     assert tiny_note(parts).startswith("the tiny image and text backbones")
 
 
+def test_of_panels_that_were_made_in_memory_nothing_is_said():
+    assert tiny_note(Config(data="")) == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["own", "drawn"])
 def test_training_and_search_by_words_say_it_once(folders, which, tmp_path, capsys):
