@@ -27,6 +27,7 @@ from stage3.config import Config
 from stage3.data import images, read
 from stage3.data.detect import Detector, load_detector
 from stage3.data.readers.order import page_order
+from stage3.data.table import PanelTable
 from stage3.errors import DataError
 from stage3.samples import draw_books
 from stage3.samples.styles import STYLES
@@ -84,21 +85,25 @@ def matched(found: np.ndarray, true: np.ndarray, least: float) -> int:
     return pairs
 
 
-def pages_of(folder: Path, cache: Path) -> Iterator[tuple[str, Path, np.ndarray]]:
-    """Book, image and true boxes (N, 4) in shares of the page, of every page with boxes.
+def table_of(folder: Path, cache: Path) -> PanelTable:
+    """The panel table of a folder.
 
     Raises:
         DataError: the folder is none of those that are read.
     """
     common = {"cache_dir": str(cache), "max_panels": 64}
     if (folder / "dataset.yaml").is_file():
-        table = read(Config(data=str(folder), **common))  # type: ignore[arg-type]
-    else:
-        manifest = next((folder / name for name in MANIFESTS if (folder / name).is_file()), None)
-        if manifest is None or not (folder / "ocr_json").is_dir():
-            raise DataError(f"{folder}: neither a dataset.yaml, nor ocr_json/ and one of {', '.join(MANIFESTS)}")
-        parts = {"manifest": str(manifest), "panels": str(folder / "ocr_json"), "panel_format": "ocr"}
-        table = read(Config(**parts, **common))  # type: ignore[arg-type]
+        return read(Config(data=str(folder), **common))  # type: ignore[arg-type]
+    manifest = next((folder / name for name in MANIFESTS if (folder / name).is_file()), None)
+    if manifest is None or not (folder / "ocr_json").is_dir():
+        raise DataError(f"{folder}: neither a dataset.yaml, nor ocr_json/ and one of {', '.join(MANIFESTS)}")
+    parts = {"manifest": str(manifest), "panels": str(folder / "ocr_json"), "panel_format": "ocr"}
+    return read(Config(**parts, **common))  # type: ignore[arg-type]
+
+
+def pages_of(folder: Path, cache: Path) -> Iterator[tuple[str, Path, np.ndarray]]:
+    """Book, image and true boxes (N, 4) in shares of the page, of every page with boxes."""
+    table = table_of(folder, cache)
     for page in table.pages.itertuples():
         panels = table.panels.iloc[page.first_panel : page.first_panel + page.n_panels]
         boxes = panels.loc[panels.has_box, ["x", "y", "w", "h"]].to_numpy(np.float64)

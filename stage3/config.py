@@ -179,7 +179,7 @@ class Config(_ObjectiveSettings):
     vision_backbone: str = _setting(
         "tiny", "features", "tiny, siglip, resnet50, siglip+resnet50, a Hugging Face id or a local folder"
     )
-    text_backbone: str = _setting("tiny", "features", "tiny, minilm, a Hugging Face id or a local folder")
+    text_backbone: str = _setting("tiny", "features", "tiny, minilm, siglip, a Hugging Face id or a local folder")
     crop_fit: str = _setting(
         "squash",
         "features",

@@ -1,10 +1,12 @@
 """The benchmarks' command: the table that it writes, and that every script still runs. No test looks at a time."""
 
 import importlib
+import json
 
 import numpy as np
 import pytest
 
+from benchmarks import ocr, own_comics
 from benchmarks.__main__ import BENCHMARKS, END, HEAD, START, as_rows, main, measure, updated
 from benchmarks.panels import Score, add, matched, overlaps
 from tests.planted_bugs import ROOT
@@ -77,3 +79,38 @@ def test_boxes_are_matched_one_to_one_with_the_best_partner_first():
     add(score, true[::-1], true)
     assert (score.pages, score.true, score.found, score.right_5, score.right_8, score.exact) == (2, 4, 5, 4, 3, 1)
     assert score.f1(score.right_5) == pytest.approx(8 / 9)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "edits"),
+    [("", "", 0), ("soup", "", 4), ("kitten", "sitting", 3), ("pumpkin", "pumpkins", 1), ("ab", "ba", 2)],
+)
+def test_edits_are_counted_by_hand(a, b, edits):
+    assert ocr.distance(a, b) == ocr.distance(b, a) == edits
+
+
+def test_texts_are_compared_without_signs_and_a_panel_is_right_up_to_a_fifth():
+    assert ocr.plain(" I'll  have FOUR… pumpkin-stars!") == "ill have four pumpkin stars"
+    score = ocr.Score()
+    assert ocr.add(score, "Where is it", "Where is it?")
+    assert ocr.add(score, "abcdefgh", "abcdefghij")  # two of ten
+    assert not ocr.add(score, "abcdefg", "abcdefghij")
+    assert not ocr.add(score, "seen", "")
+    assert ocr.add(score, "...", "")
+    assert (score.edits, score.letters) == (0 + 2 + 3 + 4, 11 + 10 + 10)
+    assert (score.with_text, score.right, score.without_text, score.left_empty) == (3, 2, 2, 1)
+    assert ocr.add(score, "allis well", "all is well")
+    assert score.edits_without_spaces == 2 + 3 + 4  # a missing space is no letter
+
+
+def test_what_a_search_found_is_compared_with_the_panels_that_say_it(tmp_path):
+    for book, page, texts in (("a", "p1", ["Pumpkins!", "no"]), ("b", "p2", ["no", "two pumpkinstars"])):
+        path = tmp_path / book / f"{page}.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"panels": [{"text": text} for text in texts]}), encoding="utf-8")
+    assert own_comics.with_word(tmp_path, "pumpkin") == {("p1", 1), ("p2", 2)}
+    hits = [
+        {"page_id": "b/p2", "order": 1, "text": "two PUMPKINSTARS"},
+        {"page_id": "a/p1", "order": 0, "text": "soup"},
+    ]
+    assert own_comics.said(hits, "pumpkin") == {("p2", 2)}

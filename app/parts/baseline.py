@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -13,6 +14,7 @@ from stage3.runs import RunFolder
 
 if TYPE_CHECKING:
     from stage3.model.baselines import Added
+    from stage3.model.chance import AgainstChance
 
 PRECISION = "retrieval/same_page_r_precision"  # the tile that the frozen features stand beside
 HELP = (
@@ -31,14 +33,19 @@ def measured(run: RunFolder) -> Added | None:
         return None
 
 
+def retrieval(run: RunFolder, added: Added | None) -> list[AgainstChance]:
+    """Whether retrieval is above chance, where `added` could be measured."""
+    return [] if added is None else shell.working("Comparing with chance", loaders.against_chance, run)
+
+
 def tile(added: Added | None) -> None:
     """The frozen features' number, as wide as the tiles beside it."""
     if added is not None and added.frozen == added.frozen:
         st.metric("Frozen features", f"{100 * added.frozen:.1f} %", width=142, help=HELP)
 
 
-def sentence(added: Added | None) -> None:
-    """What training added, in words; a loss stands out."""
+def sentence(added: Added | None, ways: Sequence[AgainstChance] = ()) -> None:
+    """What training added, in words, and whether retrieval is above chance; a loss stands out."""
     if added is None:
         return
     words = added.sentence[0].upper() + added.sentence[1:]
@@ -46,3 +53,5 @@ def sentence(added: Added | None) -> None:
         if added.answer == "lost":
             st.badge("below frozen features", color="red")
         st.text(words, width="stretch")
+    for way in ways:
+        st.text(way.sentence[0].upper() + way.sentence[1:])

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
     from stage3.diagnose import Diagnosis
     from stage3.model.baselines import Added
+    from stage3.model.chance import AgainstChance
     from stage3.model.embedding import Embedded
     from stage3.model.objectives import Stage3
 
@@ -313,6 +314,20 @@ def added(run: RunFolder, step: int | None = None) -> Added:
         return baselines.added_to(open_dataset(run), _held_out(run, step))
 
     found: Added = _other.get(("added", *checkpoint_key(run, step)), make)
+    return found
+
+
+def against_chance(run: RunFolder, step: int | None = None) -> list[AgainstChance]:
+    """Whether retrieval is above chance in each direction, on the panels that `diagnosis` judges."""
+
+    def make() -> list[AgainstChance]:
+        from stage3.model import chance
+        from stage3.model.baselines import books_of
+
+        held_out = _held_out(run, step)
+        return chance.against_chance(held_out, books_of(open_dataset(run), held_out))
+
+    found: list[AgainstChance] = _other.get(("against chance", *checkpoint_key(run, step)), make)
     return found
 
 

@@ -264,7 +264,7 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
     with st.container(horizontal=True, gap="small", key="card-tiles"):
         before = loaders.result(parent.run) if parent else {}
         tiles.show(TILES, values, before, beside={baseline.PRECISION: lambda: baseline.tile(added)})
-    baseline.sentence(added)
+    baseline.sentence(added, baseline.retrieval(job.run, added))
     how = How(by="epoch", splits=("val",))
     cells: tuple[tuple[str, dict[str, str], How, dict[str, Any]], ...] = (
         ("Validation loss", {"loss/total": "total"}, how, {}),

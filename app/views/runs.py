@@ -149,7 +149,7 @@ def _tiles(entry: loaders.Entry, values: dict[str, float], against: dict[str, fl
     added = baseline.measured(entry.run)
     with st.container(horizontal=True, gap="small"):
         tiles.show(TILES, values, against, beside={baseline.PRECISION: lambda: baseline.tile(added)})
-    baseline.sentence(added)
+    baseline.sentence(added, baseline.retrieval(entry.run, added))
 
 
 def _actions(entry: loaders.Entry) -> None:

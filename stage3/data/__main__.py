@@ -1,4 +1,4 @@
-"""`python -m stage3.data check`, `import` and `export`."""
+"""`python -m stage3.data check`, `import`, `ocr` and `export`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from stage3.storage import to_json
 
 EXAMPLES = (
     "python -m stage3.data import comics --out data/mine       (import --help says more)",
+    "python -m stage3.data ocr --data data/mine",
     "python -m stage3.data export --data data/mine --format coco --out mine.json",
     "python -m stage3.data check --data data/samples",
     "python -m stage3.data check --manifest pages.csv --panels vlm_json --labels labels.json",
     "python -m stage3.data check --manifest pages.csv --panels ocr --panel-format ocr --remap E:\\x=/data/x",
     "python -m stage3.data check --data data/samples --json > report.json",
 )
-ACTIONS = ("check", "import", "export")
+ACTIONS = ("check", "import", "ocr", "export")
 SETTINGS = (
     "data",
     "manifest",
@@ -43,12 +44,16 @@ SETTINGS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Import comics, export their panels, or check a data set."""
+    """Import comics, read their text, export their panels, or check a data set."""
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["import"]:
         from stage3.data import import_command
 
         return import_command.main(given[1:])
+    if given[:1] == ["ocr"]:
+        from stage3.data import ocr_command
+
+        return ocr_command.main(given[1:])
     if given[:1] == ["export"]:
         from stage3.data import export_command
 
@@ -59,14 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(argv: Sequence[str]) -> int:
     """Check a data set; only a data set without a usable page is an error."""
     about = (
-        "import: comics in any format of the field become a data set folder. export: panels for other tools.\n"
+        "import: comics in any format of the field become a data set folder. ocr: text is read from\n"
+        "the images of panels that have none. export: panels for other tools.\n"
         "check: read a data set as training would and report what it finds: pages kept and left out by reason, how\n"
         "panel files were found, panels per page, text, anomalies with their first paths, and the split by book."
     )
     usage = "check (--data FOLDER | --manifest FILE.csv --panels FOLDER) [--json] [--out FILE] ..."
     parser = Parser("data", about, EXAMPLES, usage=usage)
-    about_action = "import comics, export panels, or check a data set: read everything and report"
-    parser.add_argument("action", metavar="check|import|export", choices=ACTIONS, help=about_action)
+    about_action = "import comics, read their text, export panels, or check a data set"
+    parser.add_argument("action", metavar="check|import|ocr|export", choices=ACTIONS, help=about_action)
     parser.add_settings(SETTINGS)
     parser.add_config()
     parser.add_json()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "python -m stage3.data import comics --out data/mine",
+    "python -m stage3.data import comics --out data/mine --text ocr",
     "python -m stage3.data import one.cbz two.cbz --out data/mine --panels none",
     "python -m stage3.data import Manga109_released_2023_12_07 --out data/manga109",
     "python -m stage3.data import instances.json --images scans --out data/mine --panel_class cell",
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         "Kumiko, Label Studio, CVAT, LabelMe, ACBF and CoMix. Running it again adds what is new, and goes on where it\n"
         "was stopped. What each format may hold: docs/import.md."
     )
-    usage = "import SOURCE... --out DATASET [--panels find|none|FOLDER_OR_ID] [--format NAME] [--images FOLDER] ..."
+    usage = "import SOURCE... --out DATASET [--panels find|none|FOLDER_OR_ID] [--text none|ocr|FOLDER_OR_ID] ..."
     parser = Parser("data", about, EXAMPLES, usage=usage)
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help="a file or folder of comics or annotations")
     parser.add_argument(
@@ -60,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
         help="pages stay one panel where the found panels, each counted by its confidence, cover a smaller share of "
         "the page, 0 to 1; default 0.2",
     )
+    add_text(parser, "none", "none, ")
     parser.add_argument("--right_to_left", action="store_true", help="read all pages from right to left, as manga")
     parser.add_argument("--left_to_right", action="store_true", help="read all pages from left to right")
     parser.add_argument("--box_size", metavar="WxH", help="size in pixels of the images that boxes were made on")
@@ -85,6 +87,8 @@ def main(argv: Sequence[str]) -> int:
             **({} if args.min_confidence is None else {"min_confidence": args.min_confidence}),
             right_to_left=direction,
             box_size=box_size,
+            text=args.text,
+            workers=args.workers,
             tell=(lambda _: None) if args.json else say,
             stop=stop,
         )
@@ -95,6 +99,26 @@ def main(argv: Sequence[str]) -> int:
     else:
         _print(summary, report, config)
     return _settled(report, config)
+
+
+def add_text(parser: Parser, default: str, other: str) -> None:
+    """Add `--text` and `--workers`: how the text of panels that have none is read.
+
+    Args:
+        parser: takes the flags.
+        default: of `--text`.
+        other: what `--text` takes beside the readers, ending in ", "; "" for nothing.
+    """
+    parser.add_argument(
+        "--text",
+        default=default,
+        metavar="HOW",
+        help=f'for panels without text: {other}ocr (rapidocr, pip install "stage3[ocr]"), or the folder or id of an '
+        f"image-to-text model that transformers can load; default {default}",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="pages read at once, each on one CPU; default 2"
+    )
 
 
 def _direction(args: argparse.Namespace) -> bool | None:

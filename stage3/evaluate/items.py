@@ -15,6 +15,7 @@ from torch import Tensor
 from stage3 import metrics
 from stage3.metrics.bootstrap import bootstrap_interval, median_interval
 from stage3.model import validation
+from stage3.model.chance import gallery_sizes
 from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3, reconstruction_target
 
@@ -97,8 +98,7 @@ def _add_reconstruction(
 
 def _chance(text_ids: Tensor) -> dict[str, float]:
     """Chance levels of gallery retrieval; identical texts do not compete, so each query has a gallery of its own."""
-    _, inverse, count = np.unique(text_ids.numpy(), return_inverse=True, return_counts=True)
-    sizes, times = np.unique(len(text_ids) - count[inverse] + 1, return_counts=True)
+    sizes, times = gallery_sizes(text_ids)
 
     def mean(levels: list[float]) -> float:
         return float(np.average(levels, weights=times)) if levels else math.nan

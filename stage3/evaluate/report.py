@@ -18,6 +18,7 @@ from stage3.evaluate.undefined import Counts, undefined
 from stage3.features import usable_device
 from stage3.model import validation
 from stage3.model.baselines import books_of, frozen_of, what_training_added
+from stage3.model.chance import against_chance
 from stage3.runs import RunFolder
 from stage3.runs.data import MAX_PAGES, check_features, chosen_pages, load_data
 
@@ -54,6 +55,7 @@ def evaluation_report(
         The metrics under their names in metrics.jsonl, plus `retrieval/{text,image}_to_panel_*`; `intervals` and
         `chance` by the same names; `baselines` and `difference` (see `compared`) of the frozen features and of the
         untrained model, by the same names; `added`, what training added to the frozen features (`Added.to_dict`);
+        `against_chance`, whether retrieval is above chance in each direction (`AgainstChance.to_dict`);
         `undefined`, why a number of the table is not defined, as {metric: {column: reason}};
         `run step selected_by split pages panels books gallery notes spaces` and so on.
 
@@ -102,6 +104,7 @@ def evaluation_report(
             "baselines": {name: b.row for name, b in found.items()},
             "difference": minus,
             "added": added.to_dict(),
+            "against_chance": [way.to_dict() for way in against_chance(embedded, book_ids)],
         }
         counts = Counts.of(embedded, values)
         return report | {"undefined": undefined(report, counts, values, groups, are_joint(model, data))}

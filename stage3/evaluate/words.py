@@ -80,6 +80,7 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"losses, in fixed batches: {', '.join(losses)}"
     yield ""
     yield report["added"]["sentence"]
+    yield from (way["sentence"] for way in report["against_chance"])
     yield ""
     why = list(_why_dashes(report))
     yield from [f"Why there is a {DASH}:"] if why else []

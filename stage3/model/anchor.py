@@ -86,7 +86,7 @@ def share_a_space(config: Config, image_sizes: tuple[int, ...], text_size: int) 
     """
     from stage3.features.backbones import SHORT_NAMES
 
-    image, text = (SHORT_NAMES.get(n, ("", n))[1] for n in (config.vision_backbone, config.text_backbone))
+    image, text = (SHORT_NAMES.get(n, ((), n))[1] for n in (config.vision_backbone, config.text_backbone))
     return image == text != "tiny" and image_sizes == (text_size,)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stage3.cli import Parser, given, run, say
 from stage3.config import SPLITS
 from stage3.runs import RunFolder
-from stage3.runs.data import DATA_SETTINGS, differences, load_data
+from stage3.runs.data import DATA_SETTINGS, config_for, differences, load_data
 from stage3.storage import to_json
 
 EXAMPLES = (
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse(argv)
     folder = RunFolder.load(args.run)
 
+    from stage3.features.known_comics import tiny_note
     from stage3.search import Filters, Searcher, answer_lines, answers
 
     asked = given(args, DATA_SETTINGS)
@@ -72,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         filters=Filters(tuple(args.book), tuple(args.page_type), tuple(args.split), args.has_text),
     )
     searches = [answer.to_dict() for answer in found]
-    summary = {"run": str(folder.path), "notes": differences(folder, data), "searches": searches}
+    note = tiny_note(config_for(folder, asked)) if args.text else ""
+    notes = [*differences(folder, data), *([note] if note else [])]
+    summary = {"run": str(folder.path), "notes": notes, "searches": searches}
     for line in [to_json(summary)] if args.json else answer_lines(summary):
         say(line)
     return 0

@@ -256,11 +256,13 @@ def train(
 
 
 def compare(the_run: RunFolder, trainer: Trainer) -> None:
-    """Write into `baselines.json` what training added to the frozen features, on validation pages by the best model.
+    """Write into `baselines.json` what training added to the frozen features, and whether retrieval is above chance.
+
+    Both on validation pages, by the best model.
 
     The test pages are left alone: they are for one look at the end, and `evaluate` takes it.
     """
-    from stage3.model import baselines, embedding
+    from stage3.model import baselines, chance, embedding
     from stage3.runs.data import chosen_pages
 
     if not len(trainer.val_pages):
@@ -269,8 +271,11 @@ def compare(the_run: RunFolder, trainer: Trainer) -> None:
     step = the_run.checkpoint().step
     embedded = embedding.embed(the_run.model(step).to(trainer.device), trainer.data.panel_set, pages, trainer.device)
     added = baselines.added_to(trainer.data, embedded)
-    the_run.write_json("baselines", {"step": step, "split": "val", "notes": notes} | added.to_dict())
-    the_run.log(added.sentence)
+    ways = chance.against_chance(embedded, baselines.books_of(trainer.data, embedded))
+    about = {"step": step, "split": "val", "notes": notes, "retrieval": [way.to_dict() for way in ways]}
+    the_run.write_json("baselines", about | added.to_dict())
+    for sentence in (added.sentence, *(way.sentence for way in ways)):
+        the_run.log(sentence)
 
 
 def prepare(
@@ -289,6 +294,7 @@ def prepare(
     from stage3.batches.dataset import Dataset
     from stage3.data.readers.report import report_lines
     from stage3.features import usable_device
+    from stage3.features.known_comics import tiny_note
     from stage3.model.amount import amount
     from stage3.train.signal import check_signal
     from stage3.train.trainer import Trainer
@@ -324,7 +330,8 @@ def prepare(
         leader.begin(None)
         the_run.cut_metrics(0)
         the_run.clear_best()
-        for line in (*can_show.lines(), start_line(the_run, data, trainer)):
+        note = tiny_note(the_run.config)
+        for line in (*([f"note: {note}"] if note else []), *can_show.lines(), start_line(the_run, data, trainer)):
             _both(the_run, line, tell)
     return trainer
 
@@ -411,5 +418,6 @@ def summary_lines(the_run: RunFolder, summary: dict[str, Any]) -> list[str]:
         lines.append(f"best checkpoint: step {summary['best_step']}, {summary['selected_by']} {value:.4g}")
     if summary["added"]:
         lines.append(f"validation pages: {summary['added']['sentence']}")
+        lines += [f"  {way['sentence']}" for way in summary["added"].get("retrieval", [])]
     lines.append(f"next: python -m stage3.evaluate --run {the_run.path}")
     return lines

@@ -107,6 +107,9 @@ def test_runs_shows_the_frozen_features_beside_same_page_precision_and_says_what
     assert shown["Frozen features"] == f"{100 * kept['frozen']:.1f} %"
     assert shown["Same-page precision"] == f"{100 * kept['trained']:.1f} %"
     assert kept["sentence"][1:] in words(app)  # its first letter is a capital here
+    assert [way["way"] for way in kept["retrieval"]] == ["i2t", "t2i"]
+    for way in kept["retrieval"]:
+        assert way["sentence"][1:] in words(app)
     for question, answer in loaders.diagnosis(run).answers.items():
         assert f"{question}?" in words(app)
         assert f"[{answer}]" in words(app)

@@ -300,6 +300,10 @@ def test_the_table_shows_the_baselines_and_ends_with_the_sentence(report):
     frozen, untrained = (f"{100 * report['baselines'][n][MAIN]:.1f} %" for n in ("frozen", "untrained"))
     assert line.index(frozen) < line.rindex(untrained)
     assert report["added"]["sentence"] in lines
+    for way in report["against_chance"]:
+        assert way["sentence"] in lines
+        assert way["recall"] == pytest.approx(report[f"retrieval/{way['way']}_r5"])
+        assert way["chance"] == pytest.approx(report["chance"][f"retrieval/{way['way']}_r5"])
     assert len(line) == len(head) <= 100
 
 

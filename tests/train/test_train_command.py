@@ -102,6 +102,10 @@ def test_training_ends_with_what_it_added_to_the_frozen_features(tmp_path, args,
     assert {name: kept[name] for name in report["added"]} == report["added"]
     assert (kept["step"], kept["split"]) == (RunFolder.load(run).best().step, "val")
     assert f"validation pages: {report['added']['sentence']}\n" in printed
+    assert kept["retrieval"] == report["against_chance"]
+    assert [way["way"] for way in kept["retrieval"]] == ["i2t", "t2i"]
+    for way in kept["retrieval"]:
+        assert f"  {way['sentence']}\n" in printed
     assert train_command.main(["--run", str(run), "--json"]) == 0  # a finished run says it again
     assert json.loads(capsys.readouterr().out)["added"] == kept
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from stage3.config import Config
 from stage3.data import images
+from stage3.data.importers.page import APART
 from stage3.data.readers import READERS, PageProblem, source_of
 from stage3.data.readers.boxes import four, number
 from stage3.data.readers.image_files import ImageFinder
@@ -64,7 +65,7 @@ class ExportedPanel:
     @property
     def other_text(self) -> str:
         """What it says beside the texts whose places are known."""
-        placed = " ".join(t.text for t in self.texts if t.kind != "sound")
+        placed = " ".join(t.text for t in self.texts if t.kind not in APART)
         return "" if self.text == placed else self.text.removesuffix(placed).strip() if placed else self.text
 
 

@@ -15,5 +15,6 @@ that page cannot, and calls `reading.note(code, detail)` for an oddity. Then add
 
 from stage3.data.importers.importing import import_comics
 from stage3.data.importers.summary import Summary
+from stage3.data.importers.texts import TextsRead, read_texts
 
-__all__ = ["Summary", "import_comics"]
+__all__ = ["Summary", "TextsRead", "import_comics", "read_texts"]

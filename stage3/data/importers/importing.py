@@ -23,6 +23,8 @@ from stage3.data.importers.page import Page
 from stage3.data.importers.pixels import decoded, mark_double_pages, size_of, suffix_of
 from stage3.data.importers.recognize import Job, plan
 from stage3.data.importers.summary import SourceReport, Summary
+from stage3.data.importers.texts import LOCK, WORKERS, Readers, TextsRead, fill
+from stage3.data.importers.texts import NONE as NO_TEXT
 from stage3.data.importers.trees import SourceProblem
 from stage3.data.readers.jsonfile import PageProblem
 from stage3.data.readers.source import YAML_NAME
@@ -40,7 +42,6 @@ from stage3.storage import (
 )
 
 VERSION = 1  # of what becomes of a page; a change makes all pages anew
-LOCK = "import.lock"
 FIND, NONE = "find", "none"  # how panels come about on pages without; anything else names a learned detector
 Tell = Callable[[str], None]
 
@@ -119,6 +120,8 @@ def import_comics(
     min_confidence: float = WHOLE_PAGE,
     right_to_left: bool | None = None,
     box_size: tuple[int, int] | None = None,
+    text: str = NO_TEXT,
+    workers: int = WORKERS,
     tell: Tell = _quiet,
     stop: Stop | None = None,
 ) -> Summary:
@@ -141,11 +144,14 @@ def import_comics(
             one panel, 0 to 1.
         right_to_left: direction of reading; None leaves it to the source, and to left to right where it does not say.
         box_size: (width, height) of the images that boxes were made on, where the source does not say.
+        text: "none", "ocr", or the folder or id of an image-to-text model; for panels whose source has no text (see
+            `texts.read_texts`).
+        workers: pages of which text is read side by side.
         tell: takes each line about what is recognized.
         stop: asked between pages whether to stop.
 
     Raises:
-        ConfigError: an unknown format or detector, or a number out of range.
+        ConfigError: an unknown format or detector, a number out of range, or the extra `ocr` is not installed.
         DataError: a source is missing, not recognized or in several formats, or nothing could be imported.
         Interrupted: `stop` asked for it; the same call goes on.
         StorageError: the folder cannot be written, or another import writes it.
@@ -155,6 +161,7 @@ def import_comics(
     options = Options(tuple(panel_classes), min_score, right_to_left, box_size)
     _check_numbers(options, min_confidence)
     detector = None if panels == NONE else load_detector(OWN if panels == FIND else panels, panel_classes)
+    readers = None if text == NO_TEXT else Readers(text, workers)
     folder = Path(out)
     _check_folders(folder, named)
     reports = {str(source): SourceReport() for source in named}
@@ -176,7 +183,8 @@ def import_comics(
         with progress("importing pages", sum(job.pages for job in jobs)) as bar:
             for job in jobs:
                 _job(work, job, reports[str(job.source)], bar.advance, stop or Stop())
-        summary = _finish(work, reports)
+        read = None if readers is None else fill(folder, work.journal, readers, stop or Stop())
+        summary = _finish(work, reports, read)
     finally:
         os.truncate(lock.path, 0)  # who held it is nobody's business any more, and equal imports give equal bytes
         lock.release()
@@ -374,10 +382,10 @@ def _changed_by_hand(out: Path, done: Done) -> bool:
         return False
 
 
-def _finish(work: Work, reports: dict[str, SourceReport]) -> Summary:
+def _finish(work: Work, reports: dict[str, SourceReport], read: TextsRead | None) -> Summary:
     """Write the parts that name all pages, where there are any, and sum up."""
     pages = work.journal.settle() if work.journal.done else []
-    summary = Summary(work.out, pages, len(work.new), work.kept, reports)
+    summary = Summary(work.out, pages, len(work.new), work.kept, reports, read)
     if summary.pages:
         write_dataset(work.out, pages, summary)
     return summary

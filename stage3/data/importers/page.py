@@ -10,8 +10,9 @@ from stage3.data.importers.trees import ImageRef
 
 Box = tuple[float, float, float, float]  # x, y, width, height
 Points = tuple[tuple[float, float], ...]
-Kind = Literal["dialogue", "caption", "thought", "sound"]
-KINDS: tuple[Kind, ...] = ("dialogue", "caption", "thought", "sound")
+Kind = Literal["dialogue", "caption", "thought", "sound", "page_number"]
+KINDS: tuple[Kind, ...] = ("dialogue", "caption", "thought", "sound", "page_number")
+APART: tuple[Kind, ...] = ("sound", "page_number")  # kept, but no part of what a panel says
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class TextBlock:
     Attributes:
         text: the words, one line.
         box: x, y, width, height; None where the file gives no place.
-        kind: what kind of text; sounds are kept, but are no part of what a panel says.
+        kind: what kind of text; those in `APART` are no part of what a panel says.
         speaker: a name, "" where nobody is named.
     """
 
@@ -97,5 +98,5 @@ def kind_of(value: object) -> Kind:
 
 
 def spoken(texts: Sequence[TextBlock]) -> str:
-    """What the texts say, in order, without sounds."""
-    return " ".join(t.text for t in texts if t.text and t.kind != "sound")
+    """What the texts say, in order, without sounds and page numbers."""
+    return " ".join(t.text for t in texts if t.text and t.kind not in APART)

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stage3.cli import counted
 from stage3.data.importers.dataset import REPORT
 from stage3.data.importers.journal import Done, counts
 from stage3.errors import StorageError
 from stage3.storage import read_json
+
+if TYPE_CHECKING:
+    from stage3.data.importers.texts import TextsRead
 
 MAX_EXAMPLES = 20  # of each code, in the file
 SHOWN = 3  # of each code, for people
@@ -98,6 +101,7 @@ class Summary:
         new: how many of them this import dealt with.
         kept: how many it met that were there already.
         sources: what is to be said of each source that this import read, by its path.
+        texts: what there is of text, None where none was read.
     """
 
     out: Path
@@ -105,6 +109,7 @@ class Summary:
     new: int
     kept: int
     sources: dict[str, SourceReport]
+    texts: TextsRead | None = None
 
     @property
     def pages(self) -> list[Done]:
@@ -135,6 +140,7 @@ class Summary:
             "right_to_left": sum(done.right_to_left for done in pages),
             "order_uncertain": sum(not done.certain for done in pages),
             "left_out": _grouped([done.problem for done in self.done if done.problem is not None]),
+            **({} if self.texts is None else {"texts": self.texts.to_dict()}),
             "notes": _grouped([note for done in self.done for note in done.notes]),
             "sources": {**self._earlier(), **{name: report.to_dict() for name, report in self.sources.items()}},
         }
@@ -165,6 +171,7 @@ class Summary:
         lines = [f"{self.out}: {total} ({self.new:,} new, {self.kept:,} there already)."]
         lines += self._panel_lines(pages)
         lines += self._order_lines(pages)
+        lines += [] if self.texts is None else self.texts.lines()
         given = sum(done.known_type for done in pages)
         if given:
             types = ", ".join(f"{name} {n:,}" for name, n in counts(pages, "label").items())

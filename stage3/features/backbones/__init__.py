@@ -23,10 +23,10 @@ from stage3.config import nearest
 from stage3.errors import ConfigError
 from stage3.storage import sha256
 
-SHORT_NAMES: dict[str, tuple[str, str]] = {  # name: (kind, Hugging Face id)
-    "siglip": ("vision", "google/siglip-base-patch16-224"),
-    "resnet50": ("vision", "microsoft/resnet-50"),
-    "minilm": ("text", "sentence-transformers/all-MiniLM-L6-v2"),
+SHORT_NAMES: dict[str, tuple[tuple[str, ...], str]] = {  # name: (kinds, Hugging Face id)
+    "siglip": (("vision", "text"), "google/siglip-base-patch16-224"),
+    "resnet50": (("vision",), "microsoft/resnet-50"),
+    "minilm": (("text",), "sentence-transformers/all-MiniLM-L6-v2"),
 }
 MAX_CHARACTERS = 10_000  # of a text; far beyond any backbone's window, and cheap to tokenise
 
@@ -175,7 +175,7 @@ def resolve_vision(
 
 
 def resolve_text(name: str, device: str = "cpu", precision: str = "float32", notes: Path | None = None) -> TextBackbone:
-    """The text backbone of that name: `tiny`, `minilm`, a Hugging Face id or a local folder; see `resolve_vision`.
+    """The text backbone of that name: `tiny`, `minilm`, `siglip`, a Hugging Face id or a folder; see `resolve_vision`.
 
     A sentence-transformers folder is read with its pooling, dense layers, window and lower case.
     """
@@ -192,10 +192,10 @@ def resolve_text(name: str, device: str = "cpu", precision: str = "float32", not
 def _model_id(name: str, kind: str) -> str:
     """What to load for a name: a folder or a Hugging Face id; names that are neither are refused."""
     if name in SHORT_NAMES:
-        its_kind, model_id = SHORT_NAMES[name]
-        if its_kind != kind:
-            known = ", ".join(["tiny", *(n for n, (k, _) in SHORT_NAMES.items() if k == kind)])
-            raise ConfigError(f"{kind}_backbone: {name!r} is a {its_kind} backbone. Known {kind} backbones: {known}")
+        kinds, model_id = SHORT_NAMES[name]
+        if kind not in kinds:
+            known = ", ".join(["tiny", *(n for n, (k, _) in SHORT_NAMES.items() if kind in k)])
+            raise ConfigError(f"{kind}_backbone: {name!r} is a {kinds[0]} backbone. Known {kind} backbones: {known}")
         return model_id
     folder = Path(name).expanduser() if name.strip() else None
     if folder is not None and folder.is_dir():

@@ -28,6 +28,9 @@ from stage3.hub import FAILURES, MAX_REASON, local_folder, quiet
 from stage3.storage import file_sha256, make_folder, read_json, replace_file
 
 POOLING = "2"  # a new number for a new way of preparing or pooling
+TOWERS = ("vision", "text")
+OTHER = {"vision": "text", "text": "vision"}
+PROJECTION = {"vision": "visual_projection", "text": "text_projection"}  # into the joint space, where there is one
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_LAYERS = 1000  # of a backbone; the deepest known have about 200
 SAME = {"cpu": 1e-3, "cuda": 3e-2}  # relative distance of one input's two vectors: rounding, not chance
@@ -165,8 +168,9 @@ class Pretrained:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        used, prefix = self._tower(model)
-        absent = [k for k in loading["missing_keys"] if k.startswith(prefix) and self._needed(k[len(prefix) :])]
+        used, prefixes = self._tower(model)
+        own = ((k, p) for k in loading["missing_keys"] if (p := next(filter(k.startswith, prefixes), None)) is not None)
+        absent = [k for k, prefix in own if self._needed(k.removeprefix(prefix))]
         if absent:
             raise self._refuse(
                 f"{len(absent)} weights are missing and would be random numbers: {', '.join(sorted(absent)[:10])}"
@@ -176,13 +180,30 @@ class Pretrained:
                 raise self._refuse(f"weight {key} is not finite")
         return used.to(self.device).requires_grad_(False).eval()
 
-    def _tower(self, model: nn.Module) -> tuple[nn.Module, str]:
-        """The encoder of this kind inside an image-and-text model, or the whole model."""
-        inner = getattr(model, f"{self.kind}_model", None)
-        both = isinstance(getattr(model, "vision_model", None), nn.Module) and isinstance(
-            getattr(model, "text_model", None), nn.Module
-        )
-        return (inner, f"{self.kind}_model.") if both and inner is not None else (model, "")
+    @cached_property
+    def joint(self) -> bool:
+        """Whether the model has a tower for images and one for texts, whose features are compared with each other."""
+        return all(getattr(self.config, f"{kind}_config", None) is not None for kind in TOWERS)
+
+    def _tower(self, model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+        """What is used of a model, and how the names of its weights begin.
+
+        Of a model with two towers that is its own tower and the projection into the joint space; the other is dropped.
+        """
+        own, other = f"{self.kind}_model", f"{OTHER[self.kind]}_model"
+        if not all(isinstance(getattr(model, name, None), nn.Module) for name in (own, other)):
+            return model, ("",)
+        setattr(model, other, nn.Identity())
+        for name in (PROJECTION[OTHER[self.kind]], "logit_scale", "logit_bias"):
+            if hasattr(model, name):
+                delattr(model, name)
+        return model, (f"{own}.", f"{PROJECTION[self.kind]}.")
+
+    def _joint_features(self, **inputs: Tensor) -> Tensor:
+        """(n, D) in the joint space of a model with two towers."""
+        out = getattr(self.model, f"get_{'image' if self.kind == 'vision' else 'text'}_features")(**inputs)
+        made: Tensor = out if isinstance(out, Tensor) else out.pooler_output
+        return made.float()
 
     def _needed(self, key: str) -> bool:
         return True

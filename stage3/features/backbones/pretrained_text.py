@@ -28,7 +28,10 @@ LONGEST = 512  # tokens, for tokenizers that state no limit; also the longest te
 
 
 class PretrainedText(Pretrained, TextBackbone):
-    """A BERT-like text model and what its folder says of pooling; the mean over the tokens that exist, if nothing."""
+    """A BERT-like text model and what its folder says of pooling; the mean over the tokens that exist, if nothing.
+
+    Of a model with two towers (CLIP, SigLIP) it is the text's place in their joint space.
+    """
 
     kind = "text"
 
@@ -44,7 +47,7 @@ class PretrainedText(Pretrained, TextBackbone):
         self.modules = sentence.read(self.folder)
         self.folder = self.modules.transformer
         files = [self.folder / file for file in (*TOKENIZER_FILES, *BESIDE_THEM)]
-        self.fingerprint = self._fingerprint([*files, *self.modules.files])
+        self.fingerprint = self._fingerprint([*files, *self.modules.files], *(["joint"] if self.joint else []))
         config = getattr(self.config, "text_config", None) or self.config
         kind = getattr(config, "model_type", "nameless")
         if getattr(self.config, "is_encoder_decoder", False):
@@ -99,6 +102,8 @@ class PretrainedText(Pretrained, TextBackbone):
         return [text.lower() for text in texts] if self.modules.lower_case else list(texts)
 
     def _encode(self, texts: list[str], max_tokens: int) -> Tensor:
+        if self.joint:
+            return self._encode_jointly(texts, max_tokens)
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt").to(
             self.device
         )
@@ -108,6 +113,20 @@ class PretrainedText(Pretrained, TextBackbone):
         for layer in self.after:
             features = layer(features)
         return features
+
+    def _encode_jointly(self, texts: list[str], max_tokens: int) -> Tensor:
+        """As the two towers were trained: SigLIP reads texts that fill its window, and never hides the filling."""
+        fills = str(self.config.model_type).startswith("siglip")
+        tokens = self.tokenizer(
+            texts,
+            padding="max_length" if fills else True,
+            truncation=True,
+            max_length=self.max_tokens if fills else max_tokens,
+            return_tensors="pt",
+        ).to(self.device)
+        used = ("input_ids",) if fills else ("input_ids", "attention_mask")
+        with self._autocast():
+            return self._joint_features(**{name: tokens[name] for name in used})
 
     def _probe(self) -> tuple[Tensor, Tensor]:
         words = self._known_words()

@@ -24,7 +24,9 @@ WHOLE = {"do_resize": False, "do_center_crop": False, "do_pad": False}  # for a 
 
 
 class PretrainedVision(Pretrained, VisionBackbone):
-    """An image model: the pooled output of its vision tower, or the mean of its last map where it has no pooling.
+    """An image model: its pooled output, or the mean of its last map where it has no pooling.
+
+    Of a model with two towers (CLIP, SigLIP) it is the image's place in their joint space.
 
     Args:
         name: as given to `resolve_vision`.
@@ -49,7 +51,8 @@ class PretrainedVision(Pretrained, VisionBackbone):
     ) -> None:
         super().__init__(name, model_id, device, precision, notes)
         self.crop_fit = crop_fit
-        self.fingerprint = self._fingerprint([self.folder / file for file in PREPROCESSING], crop_fit)
+        projected = ["joint"] if self.joint and hasattr(self.config, "projection_dim") else []
+        self.fingerprint = self._fingerprint([self.folder / file for file in PREPROCESSING], crop_fit, *projected)
         config = getattr(self.config, "vision_config", None) or self.config
         if not (hasattr(config, "num_channels") or hasattr(config, "image_size")):
             raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is not a vision backbone")
@@ -124,7 +127,8 @@ class PretrainedVision(Pretrained, VisionBackbone):
 
     def _encode(self, prepared: Sequence[Tensor]) -> Tensor:
         with self._autocast():
-            return _pooled(self.model(pixel_values=torch.stack(list(prepared)).to(self.device)))
+            pixels = torch.stack(list(prepared)).to(self.device)
+            return self._joint_features(pixel_values=pixels) if self.joint else _pooled(self.model(pixel_values=pixels))
 
     def _probe(self) -> tuple[Tensor, Tensor]:
         tall, wide = Image.new("RGB", (40, 120), "white"), Image.new("RGB", (120, 40), (200, 40, 30))
