@@ -22,11 +22,12 @@ import torch
 from stage3 import evaluate
 from stage3.ablate import noise
 from stage3.ablate.chunked_check import errors_and_memory
-from stage3.ablate.terms import METRICS, MSE, ORIGINAL, Arm
+from stage3.ablate.terms import DIFFER, METRICS, MSE, ORIGINAL, Arm
 from stage3.batches import PageSampler
 from stage3.cli import train_command, typed
 from stage3.config import Config, spec_of
-from stage3.diagnose import diagnose
+from stage3.diagnose import DIFFER as PANELS_DIFFER
+from stage3.diagnose import YES, diagnose
 from stage3.errors import Interrupted, NumericError, Stage3Error
 from stage3.model import embedding, validation
 from stage3.runs import RunFolder
@@ -224,7 +225,7 @@ def measure(run: RunFolder, data: Dataset, wants: frozenset[str] = frozenset()) 
 def _measured(run: RunFolder, data: Dataset, step: int, pages: np.ndarray) -> dict[str, Any]:
     model = run.model(step)
     row, embedded = validation.all_metrics(model, data.panel_set, pages)
-    row["diagnose/healthy"] = float(diagnose(embedded.panel, embedded.page_ids, row).exit_code == 0)
+    row[DIFFER] = float(diagnose(embedded.panel, embedded.page_ids, row).answers[PANELS_DIFFER] == YES)
     if model.weights["reconstruction"] > 0:
         prediction, at = validation.reconstruct(model, embedded)
         row[MSE] = float((prediction - embedded.panel[at]).square().mean())

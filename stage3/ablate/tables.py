@@ -17,7 +17,7 @@ from stage3.ablate.evidence import Row, document, rows_of
 from stage3.ablate.findings import SWEEPS, arms
 from stage3.ablate.schedule import Experiment, arm_id
 from stage3.ablate.terms import (
-    HEALTHY,
+    DIFFER,
     INTRA,
     METRICS,
     MRR,
@@ -37,7 +37,7 @@ CURVES = {
     "val": ("loss/total", R5, PAGE, "collapse/effective_rank", "collapse/intra_cosine", "reconstruction/skill"),
     "train": ("grad_norm",),
 }
-AT_THE_END = (R1, R5, PAGE, SKILL, MSE, RANK, INTRA, HEALTHY)
+AT_THE_END = (R1, R5, PAGE, SKILL, MSE, RANK, INTRA, DIFFER)
 CHOSEN_BY = (R1, R5, MRR, PAGE, SKILL, RANK)
 UNBUDGETED = {"F1", "F5", "F6", "E7"}  # arms of these alone tell nothing new about which term pulls how hard
 BUDGET = ("gradient/", "gradient_cosine/")

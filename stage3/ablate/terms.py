@@ -36,7 +36,7 @@ PAGE, WITHIN_I2T, WITHIN_T2I = (
 )
 SKILL, RANK_R1, MSE = "reconstruction/skill", "reconstruction/rank_r1", "loss/reconstruction"
 RANK, INTRA = "collapse/effective_rank", "collapse/intra_cosine"
-HEALTHY = "diagnose/healthy"
+DIFFER = "diagnose/panels_differ"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ METRICS: dict[str, Metric] = {
     MSE: Metric("reconstruction mse", better=0),
     RANK: Metric("effective rank"),
     INTRA: Metric("cosine within page", better=0),
-    HEALTHY: Metric("diagnosed as healthy", percent=True),
+    DIFFER: Metric("diagnosed: panels differ", percent=True),
     "noise/spread": Metric("spread of the validation loss", better=-1),
     "noise/best_epoch_changes": Metric("two validations choose different epochs", better=-1, percent=True),
     "noise/best_epoch_off": Metric("different epoch than without noise", better=-1, percent=True),
