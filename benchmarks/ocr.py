@@ -91,7 +91,7 @@ def add(score: Score, read: str, true: str) -> bool:
         score.without_text += 1
         score.left_empty += not read
         return not read
-    right = edits <= (1 - RIGHT) * max(len(read), len(true))
+    right = 1 - edits / max(len(read), len(true)) >= RIGHT
     score.with_text += 1
     score.right += right
     return right

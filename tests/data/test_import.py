@@ -554,7 +554,7 @@ def test_the_command_refuses_what_contradicts_itself(tmp_path: Path, out: Path) 
         command("import", source, "--out", out, "--box_size", "7")
     with pytest.raises(ConfigError, match="out"):
         command("import", source)
-    with pytest.raises(ConfigError, match=r"'imprt' is not one of check, import, export\. Did you mean 'import'"):
+    with pytest.raises(ConfigError, match=r"'imprt' is not one of check, import, ocr, export\. Did you mean 'import'"):
         command("imprt", source)
 
 

@@ -158,7 +158,7 @@ def test_what_was_read_stands_in_the_panel_file_with_its_source_and_confidence(t
     assert (first["text"], first["source"], first["text_confidence"]) == (
         "seen 200",
         "kumiko",
-        pytest.approx(0.8167, abs=1e-4),
+        pytest.approx((8 * 0.75 + 3 * 0.95) / 11, abs=1e-4),
     )
     entries = [(t["text"], t["kind"], t["confidence"], t["source"]) for t in first["texts"]]
     assert entries == [("seen 200", "dialogue", 0.75, "reader 1"), ("BAM", "sound", 0.95, "reader 1")]
