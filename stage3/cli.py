@@ -240,8 +240,8 @@ class Progress:
 def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
     """A rich bar with an ETA on a terminal; elsewhere a plain line about every ten seconds.
 
-    `done` is what an earlier attempt finished: it counts as progress, but not towards the speed. Where the environment
-    variable STAGE3_PROGRESS names a file, elsewhere also means there, twice a second: {"what", "done", "total"} as JSON.
+    `done` is what an earlier attempt finished: it counts as progress, but not towards the speed. If the environment
+    variable STAGE3_PROGRESS names a file, {"what", "done", "total"} also stands there as JSON, twice a second.
     """
     if sys.stderr.isatty():
         from rich.console import Console

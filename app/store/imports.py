@@ -1,4 +1,4 @@
-"""Comics that come in from the explorer: a folder each, in which `python -m stage3.data import` runs as a child process.
+"""Comics that come in from the explorer: a folder each, where `python -m stage3.data import` runs as a child process.
 
     imports/NAME/  import.json   what is imported, and how it was last asked for
                    files/        uploads, as they came
@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -100,7 +101,7 @@ def roots() -> dict[str, Path]:
 
 
 def offered() -> list[str]:
-    """Folders with files, and archives, below the roots: `label/Book 1`, `label/one.cbz`; nothing else is ever opened."""
+    """Folders with files, and archives, below the roots: `label/Book 1`, `label/one.cbz`. Nothing else is opened."""
     found: list[str] = []
     left = MOST_ENTRIES
     for label, root in roots().items():
@@ -204,9 +205,7 @@ def folder() -> Path:
 
 def free_name(stem: str) -> str:
     """The stem, or `stem-2`, `stem-3` …: the first that no import and no data set has."""
-    plain = (
-        "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in stem).strip("-.")[:50] or "comics"
-    )
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._")[:50] or "comics"
     name, n = plain, 1
     while _taken(name):
         n += 1

@@ -14,7 +14,6 @@ from app.charts import data as charts
 from app.parts import data_report, export
 from app.store import loaders
 from stage3.batches.dataset import Dataset
-from stage3.cli import percent
 from stage3.config import Config
 from stage3.data import page_check
 from stage3.data.images import ImageProblem
