@@ -46,7 +46,7 @@ from stage3.runs import RunFolder
 
 T = TypeVar("T")
 
-WITHOUT_RUN_BAR = ("evidence",)
+WITHOUT_RUN_BAR = ("evidence", "add")
 log = logging.getLogger("stage3.app")
 
 
@@ -72,6 +72,8 @@ def chosen(*, needs_checkpoint: bool = True) -> Chosen:
             "A run is a folder that training writes. Train one on the sample comics, then come back:",
             "python -m stage3.train --run runs/first --data data/samples",
         )
+        if st.button("Add comics", icon=VIEWS["add"][1], type="primary", key="empty-add"):
+            go("add")
         st.stop()
     if needs_checkpoint and found.step is None:
         empty(

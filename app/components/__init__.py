@@ -22,6 +22,7 @@ KEYS = {
     "retrain": "t",
     "evidence": "e",
     "data": "d",
+    "add": "a",
 }
 
 

@@ -80,9 +80,9 @@ def remembered(child: subprocess.Popen[bytes], memory: int) -> dict[str, Any]:
 
 def is_alive(record: Mapping[str, Any]) -> bool:
     """Whether the process of a record still runs."""
-    for pid, child in list(STARTED.items()):
+    for started, child in list(STARTED.items()):
         if child.poll() is not None:
-            STARTED.pop(pid, None)
+            STARTED.pop(started, None)
     pid = record.get("pid")
     return type(pid) is int and record.get("boot_id") == this_process()["boot_id"] and pid_alive(pid)
 

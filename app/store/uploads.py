@@ -43,7 +43,9 @@ def keep(files: Sequence[Upload], folder: Path, book: str) -> list[str]:
             f"{counted(len(files), 'file')} of {total / 2**20:.0f} MB are more than one upload may have ({MAX_FILES:,} "
             f"files, {MAX_ALL >> 20} MB). Put the comics into a folder and choose it under Folder."
         )
-    refused, seen, taken = [], {}, set()
+    refused: list[str] = []
+    seen: dict[str, str] = {}
+    taken: set[str] = set()
     for name, data in files:
         shown = _shown(name)
         digest = sha256(data)

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app import shell
+from app.addresses import VIEWS
 from app.charts import data as charts
 from app.parts import data_report, export
 from app.store import loaders
@@ -44,7 +45,7 @@ def render() -> None:
         return
     report = data.table.report
     config = loaders.config_here(chosen.run.config)
-    shell.heading("Data", "What this run's model reads: pages kept and left out, and why.")
+    _heading("What this run's model reads: pages kept and left out, and why.")
     if changed := loaders.data_changed(chosen.run):
         shell.error_box(f"{changed}. Numbers of other views are of the data as it is now.", "The data has changed")
     data_report.numbers(report)
@@ -64,9 +65,16 @@ def render() -> None:
     _downloads(chosen, config, data)
 
 
+def _heading(about: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        shell.heading("Data", about)
+        if st.button("Add comics", icon=VIEWS["add"][1], key="data_add"):
+            shell.go("add")
+
+
 def _recorded(chosen: shell.Chosen, error: Stage3Error) -> None:
     """The report that the run kept, where the data itself is no longer here."""
-    shell.heading("Data", "The data set is not here; this is what the run recorded about it.")
+    _heading("The data set is not here; this is what the run recorded about it.")
     shell.error_box(error, "The data set cannot be opened")
     try:
         report = DataReport.from_dict(chosen.run.read_json("data_report"))
