@@ -76,10 +76,7 @@ def chosen(*, needs_checkpoint: bool = True) -> Chosen:
             go("add")
         st.stop()
     if needs_checkpoint and found.step is None:
-        empty(
-            "This run has no checkpoint yet",
-            "A run gets its first checkpoint after its first epoch. Watch it under Retrain, or choose another run.",
-        )
+        empty(*loaders.without_checkpoint(found.run))
         st.stop()
     return found
 
@@ -339,7 +336,7 @@ def _runner(name: str) -> Callable[[], None]:
         try:
             importlib.import_module(f"app.views.{name}").render()
         except (Stage3Error, ImageProblem) as error:
-            error_box(error)
+            importlib.import_module("app.parts.moved").box(error)
 
     view.__name__ = name
     return view

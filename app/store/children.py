@@ -53,7 +53,7 @@ def spawn(
         env={**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": path, **environment},
         stdin=subprocess.DEVNULL,
         stdout=out or log or subprocess.DEVNULL,
-        stderr=subprocess.STDOUT if log else subprocess.DEVNULL,
+        stderr=log or subprocess.DEVNULL,
         **options,
     )
     if sys.platform != "win32":

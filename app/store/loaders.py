@@ -131,13 +131,28 @@ def resolve_step(run: RunFolder, step: int | None) -> int:
     """
     there = steps(run)
     if not there:
-        raise StorageError(f"{run.name} has no checkpoint yet. It gets one at the end of its first epoch.")
+        raise StorageError(f"{run.name}: {'. '.join(without_checkpoint(run))}")
     if step is not None:
         if step not in there:
             raise StorageError(f"{run.name} has no checkpoint of step {step}; it has {', '.join(map(str, there))}.")
         return step
     best = run.best()
     return best.step if best and best.step in there else there[-1]
+
+
+def without_checkpoint(run: RunFolder) -> tuple[str, str]:
+    """Why a run has no checkpoint, and what to do: one that is to come, one that was lost, one that never came."""
+    status = run.status
+    if run.is_live or status.state == "created":
+        about = "A run gets its first checkpoint after its first epoch. Watch it under Retrain, or choose another run."
+        return "This run has no checkpoint yet", about
+    logged = "Losses and Retrain still show what it logged."
+    if status.state == "finished":
+        about = f"It finished, but its folder checkpoints/ is gone. Restore that from a copy, or train again. {logged}"
+        return "The checkpoints of this run are gone", about
+    said = f" It said: {status.message}." if status.state == "failed" and status.message else ""
+    again = "Train it again with the same command."
+    return "This run has no checkpoint", f"It ended before its first one was written.{said} {again} {logged}"
 
 
 def metrics(run: RunFolder) -> pd.DataFrame:

@@ -89,8 +89,8 @@ def _keep(name: str, data: bytes, folder: Path, book: str, taken: set[str]) -> N
 
 def _free(folder: Path, name: str, suffix: str, taken: set[str]) -> Path:
     """A name that no other upload has, also where case does not count."""
-    plain = safe_name(leaf(name.replace("\\", "/")))
-    plain = plain.rpartition(".")[0] or plain
+    last = leaf(name.replace("\\", "/"))
+    plain = safe_name(last.rpartition(".")[0] or last)
     made, n = plain, 1
     while (key := str(folder / made).casefold()) in taken:
         n += 1

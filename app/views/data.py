@@ -12,7 +12,7 @@ import streamlit as st
 from app import shell
 from app.addresses import VIEWS
 from app.charts import data as charts
-from app.parts import data_report, export
+from app.parts import data_report, export, moved
 from app.store import loaders
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
@@ -75,7 +75,7 @@ def _heading(about: str) -> None:
 def _recorded(chosen: shell.Chosen, error: Stage3Error) -> None:
     """The report that the run kept, where the data itself is no longer here."""
     _heading("The data set is not here; this is what the run recorded about it.")
-    shell.error_box(error, "The data set cannot be opened")
+    moved.box(error)
     try:
         report = DataReport.from_dict(chosen.run.read_json("data_report"))
     except (Stage3Error, KeyError, TypeError, AttributeError):

@@ -19,7 +19,7 @@ from stage3.errors import DataError
 from stage3.model.amount import smallest_share
 from stage3.model.baselines import MIN_PAGES
 
-NOISY = 0.1  # smallest difference in R@5 that shows; where it is larger, a validation tells next to nothing
+FINE, NOISY = 0.05, 0.25  # smallest difference in R@5 that shows: good enough to say nothing, and as good as none
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,12 @@ def _validation(
     if not gallery:
         return [*lines, "No validation panel has image and text: retrieval is not measured."]
     least = smallest_share(gallery)
+    queries = f"{counted(pages, 'validation page')} with {counted(gallery, 'panel')} to search for"
+    by_chance = f"two models differ by chance by up to {100 * least:.0f} points in R@5"
     if math.isnan(least) or least > NOISY:
-        shown = "" if math.isnan(least) else f"; two models differ by chance by up to {100 * least:.0f} points in R@5"
         chance = percent(metrics.chance_recall(gallery, 5), 0)
-        queries = f"{counted(pages, 'validation page')} with {counted(gallery, 'panel')} to search for"
+        shown = "" if math.isnan(least) else f"; {by_chance}"
         lines.append(f"{queries}: retrieval will be noise (chance R@5 {chance}{shown}).")
+    elif least > FINE:
+        lines.append(f"{queries}: {by_chance}.")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import app_support
@@ -41,11 +42,22 @@ def test_two_books_train_on_one_and_retrieval_is_noise(tmp_path: Path) -> None:
     assert "retrieval will be noise (chance R@5 " in found.lines[3]
 
 
-def test_enough_books_need_no_warning(tmp_path: Path) -> None:
-    found = seen(tmp_path, books=20, pages=16, panels=4)  # 48 pages of validation
+def test_more_books_say_how_much_is_chance_and_no_more(tmp_path: Path) -> None:
+    found = seen(tmp_path, books=16, pages=12, panels=4)
     assert found.can_train
-    assert len(found.lines) == 1
-    assert found.lines[0].count("book") == 3
+    assert found.lines[0] == (
+        "11 books to train on (132 pages), 2 books for validation (24 pages), 3 books for the test (36 pages)."
+    )
+    (chance,) = found.lines[1:]
+    gallery = int(chance.split(" with ")[1].split()[0])
+    assert 60 < gallery < 96  # of 24 pages with four panels, a quarter of them textless
+    points = 100 * 1.96 * math.sqrt(2 * 0.25 / gallery)
+    assert chance.endswith(f"two models differ by chance by up to {points:.0f} points in R@5.")
+
+
+def test_many_books_need_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stage3.model.outlook.smallest_share", lambda queries: 0.04)  # of about 1,200 panels
+    assert len(seen(tmp_path, books=16, pages=12, panels=4).lines) == 1
 
 
 def test_one_book_goes_without_validation(tmp_path: Path) -> None:
