@@ -600,7 +600,7 @@ def test_a_sample_takes_pages_from_the_middle_of_as_many_books_as_it_can(tmp_pat
     import_comics(tmp_path / "in", tmp_path / "many", sample=500, panels="none")
     assert len(manifest(tmp_path / "many")) == 33
     with pytest.raises(ConfigError, match="sample: -1 is out of range"):
-        command(tmp_path / "in", "--out", out, "--sample", -1)
+        command("import", tmp_path / "in", "--out", out, "--sample", -1)
 
 
 def test_a_watched_import_writes_how_far_it_is(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
