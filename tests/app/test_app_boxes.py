@@ -72,7 +72,7 @@ def test_what_is_corrected_is_what_the_views_show_at_once(workspace: Path, monke
     assert part["source_index"].tolist() == [2, 1, 0, 4]
     assert part["text"].tolist()[:3] == before["text"][4:7].tolist()[::-1]
     assert "ids, boxes or texts of some panels" in loaders.data_changed(run)
-    app = AppTest.from_file(str(UI), default_timeout=60)
+    app = AppTest.from_file(str(UI), default_timeout=180)
     app.query_params["view"], app.query_params["panel"] = "page", "7"
     app.run()
     assert not app.exception

@@ -45,7 +45,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def opened(view: str) -> AppTest:
-    app = AppTest.from_file(str(UI), default_timeout=60)
+    app = AppTest.from_file(str(UI), default_timeout=180)
     app.query_params["view"], app.query_params["run"] = view, "runs/first"
     return app.run()
 
