@@ -47,6 +47,7 @@ from stage3.runs import RunFolder
 T = TypeVar("T")
 
 WITHOUT_RUN_BAR = ("evidence", "add")
+OF_DATA = ("", "map", "search", "page", "data")  # they say once where the data of a run has moved; "" is the start
 log = logging.getLogger("stage3.app")
 
 
@@ -316,6 +317,8 @@ def main() -> None:
     st.session_state["_chosen"] = now
     if now is not None and page.url_path not in WITHOUT_RUN_BAR:
         _run_bar(found, now)
+        if page.url_path in OF_DATA:
+            importlib.import_module("app.parts.moved").notice(now.run)
     if notice := st.session_state.pop("_notice", None):
         with st.container(border=True):
             st.text(notice)

@@ -5,33 +5,36 @@ from __future__ import annotations
 import streamlit as st
 
 from app import shell
-from app.store import places
+from app.store import loaders, places
 from stage3.errors import Stage3Error
 from stage3.runs import RunFolder
 
 
 def box(error: BaseException) -> None:
-    """An error of a view; where the data of the chosen run has moved, the box that offers to name its new place."""
+    """An error of a view; where the data has moved, the page says so already, and there is nothing to add but this."""
     chosen: shell.Chosen | None = st.session_state.get("_chosen")
-    if chosen is None or not places.missing(chosen.run):
+    if chosen is None or str(error).partition(" (the data that ")[0] != loaders.missing(chosen.run):
         shell.error_box(error)
+    else:
+        shell.line("This view needs the data, and the cache does not hold all of it.")
+
+
+def notice(run: RunFolder) -> None:
+    """Where the data of a run is missing, say so, and take the name of its new place."""
+    why = loaders.missing(run)
+    if not why:
         return
-    offer(chosen.run)
-
-
-def offer(run: RunFolder) -> None:
-    """Say what is missing, and take the name of the new place."""
     with st.container(border=True, key="data-moved", gap="small"):
         st.badge("The data of this run is not here", icon=":material/drive_file_move:", color="orange")
-        st.code(places.missing(run), language=None, wrap_lines=True)
+        st.code(why, language=None, wrap_lines=True)
         with st.container(key="quiet-moved"):
-            shell.line("Runs, Losses, Retrain and Data still show what the run recorded. If the folder has moved:")
+            shell.line("Views show what the run recorded and what the cache holds, without images.")
         found = list(places.offered())
         if not found:
-            shell.line("Move it below data/, or name the folder that holds it in STAGE3_DATA and start again.")
+            shell.line("If it has moved: move it below data/, or name the folder that holds it in STAGE3_DATA.")
             return
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-            label = st.selectbox("It is now at", found, key="moved-to", width=360, help="Below data/ or STAGE3_DATA")
+            label = st.selectbox("If it has moved", found, key="moved-to", width=360, help="Below data/ or STAGE3_DATA")
             if st.button("Use this folder", key="moved-use", type="primary"):
                 _use(run, label)
 

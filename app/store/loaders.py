@@ -225,6 +225,17 @@ def record_key(run: RunFolder) -> tuple[int, int]:
         return (0, 0)
 
 
+def missing(run: RunFolder) -> str:
+    """Why the data of a run is not where its settings say, "" where it is; only names are looked at."""
+    from stage3.data import readers
+
+    try:
+        readers.source_of(config_here(run.config))
+    except Stage3Error as error:
+        return str(error)
+    return ""
+
+
 def open_dataset(run: RunFolder) -> Dataset:
     """The panels, features and split of a run's data set, as `stage3.runs.data.load_data` gives them to commands.
 
@@ -233,13 +244,22 @@ def open_dataset(run: RunFolder) -> Dataset:
     Raises:
         Stage3Error: the data set is not where the run's settings say, or cannot be read.
     """
-    from stage3.runs.data import as_recorded, layout_of, load_data
+    from stage3.runs.data import as_recorded, layout_of, load_data, load_kept
 
     def make() -> Dataset:
         _one_thread()
-        return load_data(RunFolder(run.path, config_here(run.config)), {"device": "cpu"}, progress=False)
+        here = RunFolder(run.path, config_here(run.config))
+        try:
+            return load_data(here, {"device": "cpu"}, progress=False)
+        except Stage3Error:
+            kept = load_kept(run, here.config) if missing(run) else None
+            if kept is None:
+                raise
+            return kept
 
     key = data_key(run.config)
+    if not key[-1]:  # its files are not there, so what counts is what this run was trained on
+        key = (*key, str(run.path), record_key(run))
     shared = _datasets.get(key, make)
     split = _splits.get((key, record_key(run)), lambda: as_recorded(run, shared).split)
     return shared.with_layout(layout_of(run)).with_split(split)

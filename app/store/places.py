@@ -8,22 +8,11 @@ from pathlib import Path
 from app.store import loaders
 from stage3.config import FIELDS, Config
 from stage3.data.readers.source import HOW, PATH_KEYS, YAML_NAME
-from stage3.errors import DataError, Stage3Error
+from stage3.errors import DataError
 from stage3.runs import RunFolder
 
 MOST_OFFERED = 300  # data sets
 OF_OLD = (*(name for name in (*PATH_KEYS, *HOW) if name in FIELDS), "remap")  # what describes files at the old place
-
-
-def missing(run: RunFolder) -> str:
-    """Why the data of a run is not where its settings say, "" where it is; only names are looked at."""
-    from stage3.data import readers
-
-    try:
-        readers.source_of(loaders.config_here(run.config))
-    except Stage3Error as error:
-        return str(error)
-    return ""
 
 
 def roots() -> dict[str, Path]:

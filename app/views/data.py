@@ -12,7 +12,7 @@ import streamlit as st
 from app import shell
 from app.addresses import VIEWS
 from app.charts import data as charts
-from app.parts import data_report, export, moved
+from app.parts import data_report, export
 from app.store import loaders
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
@@ -38,6 +38,9 @@ TABS = ("Left out", "Any page", "Anomalies", "Split by book", "How files were fo
 def render() -> None:
     """Numbers first, then what was left out and why."""
     chosen = shell.chosen(needs_checkpoint=False)
+    if loaders.missing(chosen.run):
+        _recorded(chosen)
+        return
     try:
         data = shell.working("Reading the data set", loaders.open_dataset, chosen.run)
     except Stage3Error as error:
@@ -72,10 +75,11 @@ def _heading(about: str) -> None:
             shell.go("add")
 
 
-def _recorded(chosen: shell.Chosen, error: Stage3Error) -> None:
+def _recorded(chosen: shell.Chosen, error: Stage3Error | None = None) -> None:
     """The report that the run kept, where the data itself is no longer here."""
     _heading("The data set is not here; this is what the run recorded about it.")
-    moved.box(error)
+    if error is not None:
+        shell.error_box(error, "The data set cannot be opened")
     try:
         report = DataReport.from_dict(chosen.run.read_json("data_report"))
     except (Stage3Error, KeyError, TypeError, AttributeError):

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.store import loaders, places
 from stage3.config import Config
-from stage3.errors import DataError, InUse
+from stage3.errors import ConfigError, DataError, InUse
 from stage3.runs import RunFolder
 from stage3.runs.data import differences, load_data
 
@@ -22,11 +22,12 @@ UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set `data/comics` and a run `runs/first` on it."""
+    """A folder with a run `runs/first` on a data set that was `data/comics` and is `elsewhere` now."""
     folder = tmp_path_factory.mktemp("moved")
     data = app_support.write_comics(folder / "data" / "comics")
     (folder / "runs").mkdir()
     app_support.make_run(folder / "runs", "first", data)
+    data.rename(folder / "elsewhere")
     return folder
 
 
@@ -36,9 +37,9 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "here"
     shutil.copytree(made, folder)
     run = RunFolder.load(folder / "runs" / "first")
-    run.write_config(run.config.replace(data="data/comics", cache_dir=str(folder / "cache")))
+    run.write_config(run.config.replace(data="data/comics", cache_dir=str(folder / "data" / "cache")))
     (folder / "data" / "archive").mkdir()
-    (folder / "data" / "comics").rename(folder / "data" / "archive" / "comics")
+    (folder / "elsewhere").rename(folder / "data" / "archive" / "comics")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("STAGE3_DATA", raising=False)
     return folder
@@ -68,6 +69,35 @@ def test_views_of_what_the_run_recorded_go_on(view: str, here: Path) -> None:
     assert not app.exception
     assert [s.key for s in app.selectbox if s.key == "moved-to"] == []
     assert "This did not work" not in said(app)
+
+
+def test_map_search_and_page_go_on_from_the_cache(here: Path) -> None:
+    run = loaders.entry("runs/first").run
+    frame = loaders.panel_frame(run)
+    assert len(frame) == 128
+    assert differences(run, loaders.open_dataset(run)) == []
+    moved_back = here / "data" / "comics"
+    (here / "data" / "archive" / "comics").rename(moved_back)
+    again = RunFolder.load(run.path)
+    found = loaders.panel_frame(again)
+    assert loaders.data_key(again.config)[-1], "the files count again"
+    assert found["loss_total"].tolist() == pytest.approx(frame["loss_total"].tolist(), nan_ok=True)
+    moved_back.rename(here / "data" / "archive" / "comics")
+    page = opened("page")
+    assert "The image of this page is missing" in said(page)
+    assert "book000" in said(page)
+    assert "Panels in reading order" in said(page)
+
+
+def test_what_the_cache_does_not_hold_is_not_made_up(here: Path) -> None:
+    shutil.rmtree(here / "data" / "cache" / "features")
+    run = loaders.entry("runs/first").run
+    with pytest.raises(ConfigError, match=r"has no dataset\.yaml"):
+        loaders.open_dataset(run)
+    app = opened("search")
+    assert not app.exception
+    assert "This view needs the data, and the cache does not hold all of it." in said(app)
+    assert said(app).count("data/comics has no dataset.yaml") == 1
 
 
 def test_the_data_view_shows_what_the_run_recorded(here: Path) -> None:
