@@ -21,6 +21,7 @@ VIEWS: dict[str, tuple[str, str]] = {  # name: (title, icon)
     "retrain": ("Retrain", ":material/model_training:"),
     "evidence": ("Evidence", ":material/fact_check:"),
     "data": ("Data", ":material/table_chart:"),
+    "add": ("Add comics", ":material/add_photo_alternate:"),
 }
 START = "map"
 

@@ -46,7 +46,8 @@ from stage3.runs import RunFolder
 
 T = TypeVar("T")
 
-WITHOUT_RUN_BAR = ("evidence",)
+WITHOUT_RUN_BAR = ("evidence", "add")
+OF_DATA = ("", "map", "search", "page", "data")  # they say once where the data of a run has moved; "" is the start
 log = logging.getLogger("stage3.app")
 
 
@@ -72,12 +73,11 @@ def chosen(*, needs_checkpoint: bool = True) -> Chosen:
             "A run is a folder that training writes. Train one on the sample comics, then come back:",
             "python -m stage3.train --run runs/first --data data/samples",
         )
+        if st.button("Add comics", icon=VIEWS["add"][1], type="primary", key="empty-add"):
+            go("add")
         st.stop()
     if needs_checkpoint and found.step is None:
-        empty(
-            "This run has no checkpoint yet",
-            "A run gets its first checkpoint after its first epoch. Watch it under Retrain, or choose another run.",
-        )
+        empty(*loaders.without_checkpoint(found.run))
         st.stop()
     return found
 
@@ -317,6 +317,8 @@ def main() -> None:
     st.session_state["_chosen"] = now
     if now is not None and page.url_path not in WITHOUT_RUN_BAR:
         _run_bar(found, now)
+        if page.url_path in OF_DATA:
+            importlib.import_module("app.parts.moved").notice(now.run)
     if notice := st.session_state.pop("_notice", None):
         with st.container(border=True):
             st.text(notice)
@@ -337,7 +339,7 @@ def _runner(name: str) -> Callable[[], None]:
         try:
             importlib.import_module(f"app.views.{name}").render()
         except (Stage3Error, ImageProblem) as error:
-            error_box(error)
+            importlib.import_module("app.parts.moved").box(error)
 
     view.__name__ = name
     return view

@@ -534,7 +534,9 @@ def import_comics(
         right_to_left: direction of reading; None leaves it to the source.
         tell: takes each line about what is recognized.
         **options: `min_score`, `min_confidence` (0 to 1), `box_size` (width, height), `text` ("none", "ocr" or an
-            image-to-text model, for panels without text) or `workers` (pages of which text is read at once).
+            image-to-text model, for panels without text), `workers` (pages of which text is read at once), `ignore`
+            ("panels", "texts": what annotations say of these is not used) or `sample` (about so many pages alone, to
+            look at).
 
     Returns:
         `pages` of the data set, `new` and `kept`, how many `panels`, `left_out` by reason, and `lines()` that say so.

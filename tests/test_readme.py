@@ -298,3 +298,19 @@ def test_the_examples_of_formats_are_read_as_they_stand(style, tmp_path):
     assert (top.x, top.y, top.w, top.h) == pytest.approx((0.053, 0.035, 0.894, 0.444), abs=2e-3)
     expected = {"box_missing", "page:no_panel_file"} if style == "aligned" else set()
     assert {code for code in table.report.counts if code.startswith(("box", "page", "image"))} == expected
+
+
+def test_the_example_of_corrections_is_applied_to_the_example_of_a_panel_file(tmp_path):
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    example = dict(re.findall(r"<!-- example: ([\w.]+) -->\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    file = tmp_path / "json" / "Cats 01" / "001.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(example["vlm.json"], encoding="utf-8")
+    (tmp_path / "json.corrections.json").write_text(example["corrections.json"], encoding="utf-8")
+    (tmp_path / "pages.csv").write_text("canonical_id,absolute_image_path\nCats 01/001,none.png\n", encoding="utf-8")
+    config = Config(manifest=str(tmp_path / "pages.csv"), panels=str(file.parents[1]), cache_dir=str(tmp_path / "c"))
+    table = readers.read(config)
+    assert table.panels["source_index"].tolist() == [1, 0, 2]
+    assert table.panels["dialogue"].tolist() == ["", "Where is it?", ""]
+    assert table.panels["y"].tolist() == pytest.approx([0.49, 0.04, 0.7])
+    assert (table.report.counts["page_corrected"], table.report.counts["correction_outdated"]) == (1, 0)

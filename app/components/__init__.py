@@ -22,6 +22,7 @@ KEYS = {
     "retrain": "t",
     "evidence": "e",
     "data": "d",
+    "add": "a",
 }
 
 
@@ -66,3 +67,14 @@ def hover(chart_key: str, image_url: Callable[[int], str], side: int = 220) -> N
     prefix, _, suffix = image_url(987654321).partition("987654321")
     data = {"chart": chart_key, "prefix": prefix, "suffix": suffix, "side": side}
     _component("hover", js=_asset("hover.js"))(key=f"hover-{chart_key}", data=data, height=1)
+
+
+def box_editor(data: dict[str, Any], key: str) -> Any:
+    """The panels of a page as boxes to move, draw, delete and reorder; `save` and `revert` are what a person asked.
+
+    Args:
+        data: as `boxes.js` says.
+        key: of the component.
+    """
+    component = _component("boxes", js=_asset("boxes.js"), css=_asset("boxes.css"))
+    return component(key=key, data=data, on_save_change=lambda: None, on_revert_change=lambda: None)

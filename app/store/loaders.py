@@ -132,13 +132,28 @@ def resolve_step(run: RunFolder, step: int | None) -> int:
     """
     there = steps(run)
     if not there:
-        raise StorageError(f"{run.name} has no checkpoint yet. It gets one at the end of its first epoch.")
+        raise StorageError(f"{run.name}: {'. '.join(without_checkpoint(run))}")
     if step is not None:
         if step not in there:
             raise StorageError(f"{run.name} has no checkpoint of step {step}; it has {', '.join(map(str, there))}.")
         return step
     best = run.best()
     return best.step if best and best.step in there else there[-1]
+
+
+def without_checkpoint(run: RunFolder) -> tuple[str, str]:
+    """Why a run has no checkpoint, and what to do: one that is to come, one that was lost, one that never came."""
+    status = run.status
+    if run.is_live or status.state == "created":
+        about = "A run gets its first checkpoint after its first epoch. Watch it under Retrain, or choose another run."
+        return "This run has no checkpoint yet", about
+    logged = "Losses and Retrain still show what it logged."
+    if status.state == "finished":
+        about = f"It finished, but its folder checkpoints/ is gone. Restore that from a copy, or train again. {logged}"
+        return "The checkpoints of this run are gone", about
+    said = f" It said: {status.message}." if status.state == "failed" and status.message else ""
+    again = "Train it again with the same command."
+    return "This run has no checkpoint", f"It ended before its first one was written.{said} {again} {logged}"
 
 
 def metrics(run: RunFolder) -> pd.DataFrame:
@@ -211,6 +226,17 @@ def record_key(run: RunFolder) -> tuple[int, int]:
         return (0, 0)
 
 
+def missing(run: RunFolder) -> str:
+    """Why the data of a run is not where its settings say, "" where it is; only names are looked at."""
+    from stage3.data import readers
+
+    try:
+        readers.source_of(config_here(run.config))
+    except Stage3Error as error:
+        return str(error)
+    return ""
+
+
 def open_dataset(run: RunFolder) -> Dataset:
     """The panels, features and split of a run's data set, as `stage3.runs.data.load_data` gives them to commands.
 
@@ -219,13 +245,22 @@ def open_dataset(run: RunFolder) -> Dataset:
     Raises:
         Stage3Error: the data set is not where the run's settings say, or cannot be read.
     """
-    from stage3.runs.data import as_recorded, layout_of, load_data
+    from stage3.runs.data import as_recorded, layout_of, load_data, load_kept
 
     def make() -> Dataset:
         _one_thread()
-        return load_data(RunFolder(run.path, config_here(run.config)), {"device": "cpu"}, progress=False)
+        here = RunFolder(run.path, config_here(run.config))
+        try:
+            return load_data(here, {"device": "cpu"}, progress=False)
+        except Stage3Error:
+            kept = load_kept(run, here.config) if missing(run) else None
+            if kept is None:
+                raise
+            return kept
 
     key = data_key(run.config)
+    if not key[-1]:  # its files are not there, so what counts is what this run was trained on
+        key = (*key, str(run.path), record_key(run))
     shared = _datasets.get(key, make)
     split = _splits.get((key, record_key(run)), lambda: as_recorded(run, shared).split)
     return shared.with_layout(layout_of(run)).with_split(split)

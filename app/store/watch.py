@@ -18,6 +18,12 @@ _looks: dict[Hashable, tuple[str, float]] = {}  # what was seen, and when to loo
 _lock = threading.Lock()
 
 
+def forget() -> None:
+    """Look again at once: this server has changed files itself."""
+    with _lock:
+        _looks.clear()
+
+
 def stamp(key: Hashable, config: Config) -> str:
     """`stage3.data.readers.stamp` as of a moment ago; "" while the data set has not been read here, or cannot be.
 

@@ -10,15 +10,15 @@ import pandas as pd
 import streamlit as st
 
 from app import shell
+from app.addresses import VIEWS
 from app.charts import data as charts
-from app.parts import export
+from app.parts import data_report, export
 from app.store import loaders
 from stage3.batches.dataset import Dataset
-from stage3.cli import percent
 from stage3.config import Config
 from stage3.data import page_check
 from stage3.data.images import ImageProblem
-from stage3.data.readers.report import ANOMALIES, REASONS
+from stage3.data.readers.report import REASONS
 from stage3.data.splits import split_sizes
 from stage3.data.table import DataReport
 from stage3.errors import Stage3Error
@@ -38,6 +38,9 @@ TABS = ("Left out", "Any page", "Anomalies", "Split by book", "How files were fo
 def render() -> None:
     """Numbers first, then what was left out and why."""
     chosen = shell.chosen(needs_checkpoint=False)
+    if loaders.missing(chosen.run):
+        _recorded(chosen)
+        return
     try:
         data = shell.working("Reading the data set", loaders.open_dataset, chosen.run)
     except Stage3Error as error:
@@ -45,16 +48,16 @@ def render() -> None:
         return
     report = data.table.report
     config = loaders.config_here(chosen.run.config)
-    shell.heading("Data", "What this run's model reads: pages kept and left out, and why.")
+    _heading("What this run's model reads: pages kept and left out, and why.")
     if changed := loaders.data_changed(chosen.run):
         shell.error_box(f"{changed}. Numbers of other views are of the data as it is now.", "The data has changed")
-    _numbers(report)
+    data_report.numbers(report)
     _source(report)
-    _charts(report)
+    data_report.charts_of(report)
     bodies = {
         "Left out": lambda: _left_out(chosen, config, data),
         "Any page": lambda: _any_page(chosen, config, data),
-        "Anomalies": lambda: _anomalies(report),
+        "Anomalies": lambda: data_report.anomalies(report),
         "Split by book": lambda: _splits(data),
         "How files were found": lambda: _found(report),
     }
@@ -65,36 +68,28 @@ def render() -> None:
     _downloads(chosen, config, data)
 
 
-def _recorded(chosen: shell.Chosen, error: Stage3Error) -> None:
+def _heading(about: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        shell.heading("Data", about)
+        if st.button("Add comics", icon=VIEWS["add"][1], key="data_add"):
+            shell.go("add")
+
+
+def _recorded(chosen: shell.Chosen, error: Stage3Error | None = None) -> None:
     """The report that the run kept, where the data itself is no longer here."""
-    shell.heading("Data", "The data set is not here; this is what the run recorded about it.")
-    shell.error_box(error, "The data set cannot be opened")
+    _heading("The data set is not here; this is what the run recorded about it.")
+    if error is not None:
+        shell.error_box(error, "The data set cannot be opened")
     try:
         report = DataReport.from_dict(chosen.run.read_json("data_report"))
     except (Stage3Error, KeyError, TypeError, AttributeError):
         return
-    _numbers(report)
-    _charts(report)
-    _anomalies(report)
+    data_report.numbers(report)
+    data_report.charts_of(report)
+    data_report.anomalies(report)
 
 
-# --- numbers
-
-
-def _numbers(report: DataReport) -> None:
-    facts, out = report.facts, sum(report.skipped.values())
-    values = {
-        "Pages listed": f"{report.pages_listed:,}",
-        "Pages kept": f"{report.pages_kept:,}",
-        "Pages left out": f"{out:,}",
-        "Panels": f"{facts.get('panels', 0):,}",
-        "Books": f"{facts.get('books', 0):,}",
-        "Textless panels": percent(facts.get("textless_share")),
-        "Equal images": f"{facts.get('duplicate_images', {}).get('pictures', 0):,}",
-    }
-    for column, (name, value) in zip(st.columns(len(values)), values.items(), strict=True):
-        with column:
-            st.metric(name, value)
+# --- where it is from
 
 
 def _source(report: DataReport) -> None:
@@ -104,16 +99,6 @@ def _source(report: DataReport) -> None:
         with st.container(key="quiet-data-source"):
             manifest = Path(source["manifest"]).name
             shell.line(f"{source['name']} · {source['format']} panel files · manifest {manifest}{labels}")
-
-
-def _charts(report: DataReport) -> None:
-    left, right = st.columns(2, gap="medium")
-    with left, st.container(border=True, key="card-data-histogram"):
-        st.subheader("Panels per page", anchor=False)
-        charts.show_panels_per_page(report.facts.get("panels_per_page", {}))
-    with right, st.container(border=True, key="card-data-coverage"):
-        st.subheader("Coverage", anchor=False)
-        charts.show_coverage(report.facts)
 
 
 # --- left out, down to the page
@@ -231,36 +216,6 @@ def _why(reason: str, detail: str) -> str:
 
 
 # --- the rest of the report
-
-
-def _anomalies(report: DataReport) -> None:
-    rows = [
-        (code, n, ANOMALIES.get(code, "images that cannot be used" if code.startswith("image:") else ""))
-        for code, n in report.counts.most_common()
-        if n and not code.startswith("page:")
-    ]
-    if not rows:
-        shell.line("Nothing unusual was found: every box, text and image could be used as it is.")
-        return
-    table = pd.DataFrame(
-        [(code, n, meaning, (report.examples.get(code) or [""])[0]) for code, n, meaning in rows],
-        columns=["code", "count", "meaning", "first"],
-    )
-    event = st.dataframe(
-        table,
-        hide_index=True,
-        key="data_anomalies",
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={"meaning": st.column_config.TextColumn(width="large")},
-    )
-    picked = event["selection"]["rows"] if event else []
-    code = rows[picked[0] if picked and picked[0] < len(rows) else 0][0]
-    examples = report.examples.get(code, [])
-    if examples:
-        with st.container(key="quiet-data-examples"):
-            shell.line(f"{code}: the first {len(examples)} of {report.counts[code]:,}. Choose a row for another code.")
-        st.code("\n".join(re.sub(r"[^\S ]+", " ", e) for e in examples), language=None, wrap_lines=True)
 
 
 def _splits(data: Dataset) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import shell
 from app.charts import names, pages, theme
-from app.parts import panel
+from app.parts import boxes, panel
 from app.store import loaders
 from stage3.metrics import neighbors
 
@@ -31,6 +31,7 @@ def render() -> None:
     left, right = st.columns([1, 1.15], gap="large")
     with left:
         _image(chosen, page, focus)
+        boxes.button(chosen, page)
     with right:
         focus = _panels(chosen, frame, page, focus)
         if focus is not None:

@@ -16,7 +16,8 @@ from stage3.config import Config
 from stage3.data import images
 from stage3.data.readers import READERS, DataSource, PageProblem, source_of
 from stage3.data.readers.boxes import four
-from stage3.data.readers.jsonfile import read_json
+from stage3.data.readers.corrections import read_corrections
+from stage3.data.readers.jsonfile import read_json, unheard
 from stage3.data.readers.labels import read_labels
 from stage3.data.readers.manifest import read_manifest, remapped
 from stage3.data.readers.names import exact_key, stem_key
@@ -33,7 +34,7 @@ class PanelCheck:
     """One entry of a page's file.
 
     Attributes:
-        index: its position in the file, from 0.
+        index: its position in the file, from 0; of a panel that was added by hand behind those of the file.
         order: its place in reading order among the kept panels, None when it was dropped.
         box: x, y, w, h as shares of the page: the one that is used, or of a dropped panel the one its file gives.
         text: dialogue and description.
@@ -143,12 +144,13 @@ def check_page(config: Config, page_id: str, image: str = "", facts: Mapping[str
         notes.append((code, detail))
 
     try:
-        value, file = _value(source, page_id, note)
+        value, file = panel_file(source, page_id, note)
         raw = READERS[source.panel_format].page(value, source, note)
     except PageProblem as problem:
         return PageCheck(page_id, path, file, (problem.code, problem.detail), [], notes)
     size = _size(path, config, note)
-    info = PageInfo(page_id, lambda: size, note, known.get("no_text", {}), notations(known))
+    correction = read_corrections(source.panels).get(page_id)
+    info = PageInfo(page_id, lambda: size, note, known.get("no_text", {}), notations(known), correction)
     kept: list[Panel] = []
     problem_found = None
     try:
@@ -159,6 +161,7 @@ def check_page(config: Config, page_id: str, image: str = "", facts: Mapping[str
     places = {panel.source_index: (order, panel.box) for order, panel in enumerate(kept)}
     rescaled = any(code == "boxes_rescaled" for code, _ in notes)
     entries = [_entry(raw, i, places, info, notes, size, rescaled) for i in range(len(raw.panels))]
+    entries += [PanelCheck(i, *places[i], "", []) for i in sorted(places) if i >= len(raw.panels)]  # new ones
     general = [(code, detail) for code, detail in notes if not detail.startswith("panels[")]
     return PageCheck(page_id, path, file, problem_found, entries, general)
 
@@ -178,8 +181,12 @@ def _size(path: str, config: Config, note: Any) -> tuple[int, int]:
         return 0, 0
 
 
-def _value(source: DataSource, page_id: str, note: Note) -> tuple[Any, str]:
-    """The page's parsed JSON and the file it came from, found by its id without listing the whole folder."""
+def panel_file(source: DataSource, page_id: str, note: Note = unheard) -> tuple[Any, str]:
+    """The page's parsed JSON and the file it came from, found by its id without listing the whole folder.
+
+    Raises:
+        PageProblem: there is no such file, or it cannot be read.
+    """
     items = READERS[source.panel_format].items
     if items is not None:
         for name, value in items(source.panels):

@@ -228,7 +228,7 @@ def _take(matrix: Rows, rows: Array) -> Array:
 
 
 def load_or_build(
-    table: PanelTable, config: Config, *, shipped: Path | None = None, progress: bool = True
+    table: PanelTable, config: Config, *, shipped: Path | None = None, progress: bool = True, gone: bool = False
 ) -> FeatureSet:
     """Features of every panel, from the store where it has them, else computed.
 
@@ -240,6 +240,7 @@ def load_or_build(
         config: names the backbones, the store (`cache_dir`), its number format, batch size and threads.
         shipped: a folder that `export` wrote, looked up first and never written.
         progress: show how far the work is on standard error.
+        gone: images that are no longer there count as they were, where the store has their features.
 
     Raises:
         ConfigError, DataError: a backbone is unknown or not on this machine; a feature does not fit `feature_dtype`.
@@ -258,7 +259,7 @@ def load_or_build(
         for what in store.damaged:
             report.note("features:damaged_segment", what)
 
-    crops = extract_crops(table, config, vision, stores, root, report, progress)
+    crops = extract_crops(table, config, vision, stores, root, report, progress, gone=gone)
     texts = extract_texts(table.texts(config.text_parts), config, text, text_store, report, progress)
     image_rows, crop_ids, places = _rows(crops.keys, crops.wanted, stores)
     text_rows, text_ids, text_places = _rows(texts.keys, texts.wanted, [text_store])

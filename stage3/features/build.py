@@ -66,6 +66,8 @@ def extract_crops(
     root: Path,
     report: Noting,
     progress: bool,
+    *,
+    gone: bool = False,
 ) -> Crops:
     """Bring every crop of the table into the stores; returns their keys.
 
@@ -77,9 +79,10 @@ def extract_crops(
         root: the folder of the page digests.
         report: counts what was computed and lost.
         progress: show a progress bar.
+        gone: images that are no longer there count as they were, for crops that are in the stores.
     """
     crops = Crops(len(table))
-    digests = PageDigests(root, config)
+    digests = PageDigests(root, config, gone=gone)
     boxes = table.panels[["x", "y", "w", "h"]].to_numpy(dtype="<f4")
     has_box = table.has_box
     first = table.pages["first_panel"].to_numpy(dtype=np.int64)

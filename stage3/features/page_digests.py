@@ -67,12 +67,18 @@ class PageFile:
 class PageDigests:
     """Digest of every page file, and what decoding it under the image settings showed.
 
+    Args:
+        root: folder of the feature store.
+        config: the image settings.
+        gone: files that are no longer there count as they were; nothing is written.
+
     Attributes:
         reading: the image settings that change pixels, as part of every crop's key.
     """
 
-    def __init__(self, root: Path, config: Config) -> None:
+    def __init__(self, root: Path, config: Config, *, gone: bool = False) -> None:
         self.path = root / "pages.parquet"
+        self.gone = gone
         self.reading = b"partial" if config.truncated_images else b"whole"
         self._limits = f"{self.reading.decode()} {config.max_megapixels:g} Mpx"
         self._most_pixels = config.max_megapixels * 1e6
@@ -101,6 +107,8 @@ class PageDigests:
         """
         if not path:
             return PageFile(problem="image:missing")
+        if self.gone and path in self._rows:
+            return self._as_known(self._rows[path], sha256)
         try:
             stat = Path(path).stat()
             if not S_ISREG(stat.st_mode):  # reading a pipe or a device could wait for ever
@@ -117,6 +125,10 @@ class PageDigests:
             return PageFile(problem="image:unreadable")
         except images.ImageProblem as problem:  # replaced in between
             return PageFile(problem=f"image:{problem.code}")
+        return self._as_known(known, sha256)
+
+    def _as_known(self, known: _Known, sha256: str) -> PageFile:
+        """What is known of a file under the image settings."""
         if sha256 and known.sha256 != sha256:
             return PageFile(problem="image:sha256")
         if known.pixels > self._most_pixels:  # also where an earlier, higher limit let its crops into the store
@@ -146,7 +158,7 @@ class PageDigests:
 
     def save(self, every: float = 0.0) -> None:
         """Join what was learned with what other processes learned, unless that was done `every` seconds ago."""
-        if not self._changed or time.monotonic() - self._saved < every:
+        if self.gone or not self._changed or time.monotonic() - self._saved < every:
             return
         merged = {row[0]: row for row in self._load().itertuples(index=False, name=None)}
         merged.update({path: (path, *astuple(row)) for path, row in self._changed.items()})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stage3.cli import counted
 from stage3.config import FIELDS, Config
-from stage3.errors import ConfigError, DataError
+from stage3.errors import ConfigError, DataError, StorageError
 from stage3.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -68,6 +68,33 @@ def load_data(run: RunFolder, given: Mapping[str, Any] | None = None, *, progres
     else:
         split = recorded_split(table, books)
     return Dataset(table, features, split, layout=layout_of(run))
+
+
+def load_kept(run: RunFolder, config: Config) -> Dataset | None:
+    """The data that a run was trained on, from the cache alone, where its files are gone; None unless all is there.
+
+    Args:
+        run: the run.
+        config: its settings, with `cache_dir` as it is on this machine.
+    """
+    from pathlib import Path
+
+    from stage3.batches.dataset import Dataset
+    from stage3.data.splits import recorded_split
+    from stage3.data.table import PanelTable
+    from stage3.features import load_or_build
+
+    before = recorded(run)
+    try:
+        name = Path(str(run.read_json("data_report")["source"]["table"])).name
+        table = PanelTable.load(Path(config.cache_dir) / "tables" / name)
+    except (StorageError, DataError, KeyError, TypeError, OSError, ValueError):
+        return None
+    if not before or table.fingerprint() != before["table"]:
+        return None
+    features = load_or_build(table, config, progress=False, gone=True)
+    data = Dataset(table, features, recorded_split(table, before["books"]), layout=layout_of(run))
+    return data if data.identity() == {**before, "books": data.identity()["books"]} else None
 
 
 def as_recorded(run: RunFolder, data: Dataset) -> Dataset:

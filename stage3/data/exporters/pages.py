@@ -17,6 +17,7 @@ from stage3.data import images
 from stage3.data.importers.page import APART
 from stage3.data.readers import READERS, PageProblem, source_of
 from stage3.data.readers.boxes import four, number
+from stage3.data.readers.corrections import Correction, read_corrections
 from stage3.data.readers.image_files import ImageFinder
 from stage3.data.readers.jsonfile import read_json, unheard
 from stage3.data.readers.labels import read_labels
@@ -137,17 +138,18 @@ def exported_pages(config: Config, left_out: LeftOut) -> list[ExportedPage]:
             found.append((row, image, value))
         else:
             left_out.add("without an image", str(manifest.ids[row]))
-    known = _known(source, found)
+    known, corrections = _known(source, found), read_corrections(source.panels)
     root = _common([image for _, image, _ in found])
     pages = []
     for row, image, value in sorted(found, key=lambda entry: entry[0]):
-        name = Path(os.path.relpath(image, root)).as_posix()
+        name, page_id = Path(os.path.relpath(image, root)).as_posix(), str(manifest.ids[row])
         try:
             page = _page(
-                source, known, value, str(manifest.ids[row]), Path(image), name, str(manifest.books[row]), labels[row]
+                *(source, known, value, page_id, Path(image), name, str(manifest.books[row]), labels[row]),
+                corrections.get(page_id),
             )
         except PageProblem as problem:
-            left_out.add(problem.code, f"{manifest.ids[row]}: {problem.detail}")
+            left_out.add(problem.code, f"{page_id}: {problem.detail}")
         except images.ImageProblem as problem:
             left_out.add(f"image:{problem.code}", problem.detail)
         else:
@@ -226,16 +228,26 @@ def _page(
     name: str,
     book: str,
     label: str,
+    correction: Correction | None,
 ) -> ExportedPage:
     size = images.page_size(image)
     raw = READERS[source.panel_format].page(value, source, unheard)
     panels: list[Panel] = []
-    if raw.panels:
-        panels, _ = finish(raw, PageInfo(page_id, lambda: size, unheard, known["no_text"], notations(known)), MANY)
+    if raw.panels or correction is not None:
+        info = PageInfo(page_id, lambda: size, unheard, known["no_text"], notations(known), correction)
+        panels, _ = finish(raw, info, MANY)
+    redrawn = {p.of for p in correction.panels if p.box} if correction is not None else set()
     scale = _scale(value, size)
     entries = value.get("panels") if isinstance(value, dict) else None
+    entries = entries if isinstance(entries, list) else []
     made = [
-        _panel(panel, entries[panel.source_index] if isinstance(entries, list) else None, size, scale)
+        _panel(
+            panel,
+            entries[panel.source_index] if panel.source_index < len(entries) else None,
+            size,
+            scale,
+            redrawn=panel.source_index in redrawn,
+        )
         for panel in panels
         if panel.box is not None
     ]
@@ -262,7 +274,10 @@ def _scale(value: Any, size: tuple[int, int]) -> tuple[float, float]:
     return (size[0] / wide, size[1] / high) if wide and high else (1.0, 1.0)
 
 
-def _panel(panel: Panel, entry: Any, size: tuple[int, int], scale: tuple[float, float]) -> ExportedPanel:
+def _panel(
+    panel: Panel, entry: Any, size: tuple[int, int], scale: tuple[float, float], *, redrawn: bool
+) -> ExportedPanel:
+    """A panel; a box that was drawn by hand is no longer the polygon that its file has."""
     assert panel.box is not None
     x, y, w, h = panel.box
     box = (x * size[0], y * size[1], w * size[0], h * size[1])
@@ -270,8 +285,8 @@ def _panel(panel: Panel, entry: Any, size: tuple[int, int], scale: tuple[float, 
     return ExportedPanel(
         _rounded(box),
         " ".join(filter(None, (panel.dialogue, panel.description))),
-        _polygon(details.get("polygon"), scale),
-        number(details.get("confidence")),
+        None if redrawn else _polygon(details.get("polygon"), scale),
+        None if redrawn else number(details.get("confidence")),
         _texts(details.get("texts"), scale),
     )
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from stage3.cli import counted
 from stage3.config import Config
+from stage3.data.readers.corrections import place as place_of_corrections
 from stage3.data.readers.formats import READERS
 from stage3.data.readers.image_files import Stamp
 from stage3.data.readers.names import Listing, chunks, scan
@@ -118,6 +119,9 @@ def _key(config: Config, source: DataSource, listing: Listing | None) -> str:
         "settings": [list(config.keep_labels), config.max_panels, config.limit_pages, config.max_megapixels],
         "skip_bad_rows": config.skip_bad_rows,
     }
+    corrections = place_of_corrections(source.panels)
+    if corrections.exists():
+        parts["corrections"] = _digest(corrections)
     return sha256(json.dumps(parts, sort_keys=True).encode())[:24]
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from stage3.cli import progress
 from stage3.config import Config
 from stage3.data import images
+from stage3.data.readers.corrections import Correction, read_corrections
 from stage3.data.readers.formats import READERS, Reader
 from stage3.data.readers.image_files import ImageFinder, duplicate_images
 from stage3.data.readers.jsonfile import Note, PageProblem, read_json, unheard
@@ -47,6 +48,7 @@ class Build:
     codes: np.ndarray  # (N,) label code of each page
     keep: np.ndarray  # (N,) bool, kept by label
     image_finder: ImageFinder
+    corrections: dict[str, Correction] = field(default_factory=dict)  # by page id
     small: bool = False
     no_text: dict[str, list[str]] = field(default_factory=dict)  # see `no_text`
     notations: dict[str, Notation] = field(default_factory=dict)  # see `notation`
@@ -91,6 +93,7 @@ def build(config: Config, source: DataSource, listing: Listing | None, folder: P
         codes,
         keep,
         ImageFinder(report, source.remap, base),
+        _corrections(source, whole, report),
     )
     try:
         (_read_one_file if made.reader.items else _read_folder)(made, listing)
@@ -101,6 +104,16 @@ def build(config: Config, source: DataSource, listing: Listing | None, folder: P
     if made.small:
         report.facts["duplicate_images"] = duplicate_images(made.pages_with_image, report)
     return report, made.image_finder
+
+
+def _corrections(source: DataSource, manifest: Manifest, report: DataReport) -> dict[str, Correction]:
+    """Corrections by hand; those of pages that are not listed are counted."""
+    found = read_corrections(source.panels)
+    listed = set(manifest.ids.to_pylist()) if found else set()
+    for page_id in found:
+        if page_id not in listed:
+            report.note("correction_unused", page_id)
+    return found
 
 
 def _read_folder(made: Build, listing: Listing | None) -> None:
@@ -222,7 +235,12 @@ def _add_page(made: Build, row: int, how: int, path: str, parsed: Callable[[Note
     image = _Image(made, row, page_id)
     notes: list[tuple[str, str]] = []
     info = PageInfo(
-        page_id, image.size, lambda code, detail: notes.append((code, detail)), made.no_text, made.notations
+        page_id,
+        image.size,
+        lambda code, detail: notes.append((code, detail)),
+        made.no_text,
+        made.notations,
+        made.corrections.get(page_id),
     )
     try:
         raw = made.reader.page(parsed(info.note), made.source, info.note)

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stage3.data.readers.boxes import Corners, as_corners, number, shares
+from stage3.data.readers.boxes import Corners, as_corners, declared_size, number, shares
+from stage3.data.readers.corrections import Correction, mark
 from stage3.data.readers.jsonfile import Note as Note
 from stage3.data.readers.jsonfile import PageProblem
 from stage3.data.readers.order import page_order
@@ -92,6 +93,7 @@ class PageInfo:
         note: count an anomaly of this page: code, detail.
         no_text: by column, the `text_key` of what is no text in this source; see `no_text`.
         notations: by field, how this source writes boxes; without an entry, as the format does.
+        correction: which panels a person said that it has; None where nobody did.
     """
 
     page_id: str
@@ -99,6 +101,7 @@ class PageInfo:
     note: Note
     no_text: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notations: Mapping[str, Notation] = field(default_factory=dict)
+    correction: Correction | None = None
     seen: set[str] = field(default_factory=set)
 
     def once(self, code: str, detail: str) -> None:
@@ -118,6 +121,25 @@ def finish(raw: RawPage, page: PageInfo, max_panels: int) -> tuple[list[Panel], 
     Raises:
         PageProblem: no panel is usable, or the unit of the boxes cannot be told.
     """
+    correction = page.correction
+    if correction is not None and correction.made_for != mark(raw):
+        page.note("correction_outdated", "its panels have changed since they were corrected by hand")
+        correction = None
+    try:
+        kept, size = _as_written(raw, page)
+    except PageProblem:
+        if correction is None:
+            raise
+        kept, size = [], declared_size(raw)  # whatever is wrong with them, a person said which there are
+    if correction is not None:
+        kept = _corrected(kept, raw, page, correction)
+    if len(kept) > max_panels:
+        page.note("panels_cut", f"{len(kept)} panels, the first {max_panels} kept")
+    return kept[:max_panels], size
+
+
+def _as_written(raw: RawPage, page: PageInfo) -> tuple[list[Panel], tuple[int, int]]:
+    """The usable panels of a page as its file has them, in reading order, and the page's size."""
     if not raw.panels:
         raise PageProblem("no_panels", "the list of panels is empty")
     corners = as_corners(raw, page)
@@ -132,10 +154,31 @@ def finish(raw: RawPage, page: PageInfo, max_panels: int) -> tuple[list[Panel], 
             kept.append(made)
     if not kept:
         raise PageProblem("no_usable_panel", f"none of {len(raw.panels)} panels has a valid box or text")
-    kept = _ordered(*_once(kept, raw, page), page)
-    if len(kept) > max_panels:
-        page.note("panels_cut", f"{len(kept)} panels, the first {max_panels} kept")
-    return kept[:max_panels], size
+    return _ordered(*_once(kept, raw, page), page), size
+
+
+def _corrected(kept: list[Panel], raw: RawPage, page: PageInfo, correction: Correction) -> list[Panel]:
+    """The panels that a person said the page has; new ones are numbered behind the entries of the file."""
+    usable = {panel.source_index: panel for panel in kept}
+    made: list[Panel] = []
+    added = 0
+    for said in correction.panels:
+        if said.of is None:
+            made.append(Panel(len(raw.panels) + added, said.box, "", "", ""))
+            added += 1
+            continue
+        entry = raw.panels[said.of] if said.of < len(raw.panels) else None
+        panel = usable.get(said.of) or (None if entry is None else _panel(entry, said.of, None, page))
+        if panel is not None and (said.box or panel.box or panel.dialogue or panel.description):
+            made.append(replace(panel, box=said.box or panel.box))
+    named = {panel.of for panel in correction.panels}
+    deleted = [index for index in usable if index not in named]
+    for index in deleted:
+        page.note("panel_deleted", f"panels[{index}]: deleted by hand")
+    page.note("page_corrected", f"{len(kept)} panels in its file, {len(made)} by hand ({added} new)")
+    if not made:
+        raise PageProblem("no_panels", "all its panels were deleted by hand")
+    return made
 
 
 def _once(kept: list[Panel], raw: RawPage, page: PageInfo) -> tuple[list[Panel], RawPage]:
@@ -152,10 +195,15 @@ def _once(kept: list[Panel], raw: RawPage, page: PageInfo) -> tuple[list[Panel],
 
 
 def _usable(panel: RawPanel, index: int, box: Corners | None, page: PageInfo) -> Panel | None:
-    texts = [clip(_text(getattr(panel, column), column, index, page), index, page) for column in NO_TEXT_COLUMNS]
-    if box is None and not any(texts):
+    made = _panel(panel, index, box, page)
+    if box is None and not made.dialogue and not made.description:
         page.note("panel_dropped", f"panels[{index}]: neither a valid box nor text")
         return None
+    return made
+
+
+def _panel(panel: RawPanel, index: int, box: Corners | None, page: PageInfo) -> Panel:
+    texts = [clip(_text(getattr(panel, column), column, index, page), index, page) for column in NO_TEXT_COLUMNS]
     names = dict.fromkeys(n for n in (flatten(s) for s in as_list(panel.speakers)) if n)
     return Panel(index, box, texts[0], texts[1], ", ".join(names)[:500])
 
