@@ -36,9 +36,8 @@ import streamlit as st
 
 from app import addresses, components
 from app.addresses import START, VIEWS
-from app.charts.names import is_share, metric_name
+from app.charts import worth
 from app.store import loaders, thumbs
-from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.data.images import ImageProblem
 from stage3.errors import Stage3Error, StorageError
@@ -170,12 +169,8 @@ def temperatures_of(config: Config) -> str:
 
 def _run_facts(run: RunFolder) -> str:
     c = run.config
-    parts = [f"weights {weights_of(c)}", f"τ {temperatures_of(c)}"]
-    best = run.best()
-    if best and best.metric:
-        shown = percent(best.value) if is_share(best.metric) else number(best.value)
-        parts.append(f"{metric_name(best.metric)} {shown}")
-    return "  ·  ".join(parts)
+    parts = [f"weights {weights_of(c)}", f"τ {temperatures_of(c)}", worth.headline(run)]
+    return "  ·  ".join(filter(None, parts))
 
 
 STATE_LOOK = {

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
     from stage3.batches.dataset import Dataset
     from stage3.diagnose import Diagnosis
+    from stage3.evaluate import Comparison
     from stage3.model.baselines import Added
     from stage3.model.embedding import Embedded
     from stage3.model.objectives import Stage3
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = Path("data") / "samples"
+MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evaluate` takes more
 
 _reading = threading.Lock()
 _datasets: Memory[Dataset] = Memory(3)
@@ -45,6 +47,7 @@ _models: Memory[Stage3] = Memory(6)
 _embedded: Memory[Embedded] = Memory(6)
 _frames: Memory[pd.DataFrame] = Memory(6)
 _metrics: Memory[pd.DataFrame] = Memory(64)
+_results: Memory[dict[str, float]] = Memory(2000)  # small: one row per run
 _other: Memory[Any] = Memory(128)
 
 
@@ -289,7 +292,7 @@ def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
 
 
 def _held_out(run: RunFolder, step: int | None) -> Embedded:
-    """Embeddings of books that a checkpoint was not trained on: val, else test, else all."""
+    """Embeddings of books that a checkpoint was not trained on: test, else val, which chose it, else all."""
     import torch
 
     from stage3.config import SPLITS
@@ -297,7 +300,7 @@ def _held_out(run: RunFolder, step: int | None) -> Embedded:
 
     data, everything = open_dataset(run), embedded(run, step)
     split_of = torch.from_numpy(data.split)[everything.page_ids]
-    for name in ("val", "test"):
+    for name in ("test", "val"):
         chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
         if len(chosen):
             return inspection.take(everything, inspection.gallery_sample(chosen, everything))
@@ -316,8 +319,73 @@ def added(run: RunFolder, step: int | None = None) -> Added:
     return found
 
 
+def evaluation(run: RunFolder, step: int | None = None, split: str | None = None) -> dict[str, Any]:
+    """`stage3.evaluate.kept_report` of a checkpoint, on at most `MAX_EVALUATED` pages: test pages unless one is named.
+
+    Raises:
+        Stage3Error: the data or the checkpoint is not there.
+    """
+
+    def make() -> dict[str, Any]:
+        from stage3.evaluate import kept_report
+
+        at = resolve_step(run, step)
+        report = kept_report(run, split=split, data=open_dataset(run), checkpoint=at, max_pages=MAX_EVALUATED)
+        give_back()
+        return report
+
+    found: dict[str, Any] = _other.get(("evaluation", *checkpoint_key(run, step), split), make)
+    return found
+
+
+def comparison(first: RunFolder, second: RunFolder) -> Comparison:
+    """`stage3.evaluate.compare` of two runs' best checkpoints.
+
+    Raises:
+        Stage3Error: they are of different data, share no held-out page, or one does not load.
+    """
+
+    def make() -> Comparison:
+        from stage3.evaluate import Side, compare
+
+        sides = [Side(load_model(run), open_dataset(run), embedded(run)) for run in (first, second)]
+        found = compare(*sides, max_pages=MAX_EVALUATED)
+        give_back()
+        return found
+
+    found: Comparison = _other.get(("comparison", checkpoint_key(first), checkpoint_key(second)), make)
+    return found
+
+
+def stored_evaluation(run: RunFolder) -> dict[str, Any] | None:
+    """`stage3.evaluate.stored_report`: what the run is known to be worth, without reading its data."""
+    from stage3.evaluate.kept import FILE, HELD_OUT
+
+    stamps: list[object] = [stamp_of(run.path / f"{FILE.format(split)}.json") for split in HELD_OUT]
+    if not any(stamps):
+        return None
+    key = ("stored", str(run.path), *stamps, stamp_of(run.path / "best.json"), stamp_of(run.path / "checkpoints"))
+
+    def make() -> dict[str, Any] | None:
+        from stage3.evaluate import stored_report
+
+        return stored_report(run)
+
+    found: dict[str, Any] | None = _other.get(key, make)
+    return found
+
+
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file, which change when it does; None where there is none."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_size, info.st_mtime_ns
+
+
 def diagnosis(run: RunFolder, step: int | None = None) -> Diagnosis:
-    """`stage3.diagnose.diagnose` of a checkpoint on books it was not trained on: val, else test, else all."""
+    """`stage3.diagnose.diagnose` of a checkpoint on books it was not trained on: test, else val, else all."""
 
     def make() -> Diagnosis:
         from stage3.diagnose import diagnose
@@ -335,10 +403,18 @@ def diagnosis(run: RunFolder, step: int | None = None) -> Diagnosis:
 
 def result(run: RunFolder) -> dict[str, float]:
     """The validation row of the best checkpoint (`stage3.train.result`), undefined metrics left out."""
-    from stage3 import train
 
-    values = train.result(run)["validation"]
-    return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and v == v}
+    def make() -> dict[str, float]:
+        from stage3.runs import curves
+
+        values = curves.best_validation(metrics(run), run.best())
+        return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and v == v}
+
+    logged = metrics_key(run)
+    if logged is None:
+        return {}
+    found: dict[str, float] = _results.get((*logged, stamp_of(run.path / "best.json")), make)
+    return found
 
 
 def warm_up() -> None:

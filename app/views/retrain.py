@@ -12,10 +12,14 @@ import streamlit as st
 from app import shell
 from app.charts import names, theme
 from app.charts.curves import How, Source, chart
-from app.parts import baseline, forms, tiles
+from app.parts import compared, forms, results, tiles
+from app.parts.results import I2T, SAME_PAGE, T2I
 from app.store import jobs, loaders
-from stage3.config import FIELDS, GROUPS, Config, differences, spec_of
+from stage3.cli import percent
+from stage3.config import FIELDS, GROUPS, Config, changes, differences
 from stage3.errors import Stage3Error
+from stage3.evaluate.between import why_not
+from stage3.objectives import OBJECTIVES
 from stage3.runs import RunFolder, curves
 
 START_UP = 3.0  # rough number of seconds until the first step: imports, data, features from the store
@@ -27,7 +31,7 @@ HIDDEN = (
     "threads",
     "max_minutes",
 )
-TILES = ("retrieval/i2t_r5", "retrieval/t2i_r5", "retrieval/same_page_r_precision", "loss/total")
+TILES = (SAME_PAGE, I2T, T2I, "loss/total")
 
 
 def render() -> None:
@@ -250,7 +254,7 @@ def _parent(job: jobs.Job) -> loaders.Entry | None:
 
 
 def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
-    """Curves and metrics of the run beside its parent's, as they come."""
+    """Curves and metrics of the run beside its parent's, as they come; when it has ended, what differs for sure."""
     parent = _parent(job)
     sources = [Source(entry.id, loaders.metrics(job.run))]
     if parent is not None:
@@ -259,46 +263,92 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
         with st.container(border=True, key="card-waiting"):
             shell.line("The first numbers come after the first step." if job.is_live else "No step was logged.")
         return
-    values = loaders.result(job.run)
-    added = None if job.is_live else baseline.measured(job.run)
+    if job.is_live or not loaders.steps(job.run):
+        _validation(job.run)
+    else:
+        _ended(job.run, parent)
+    _live_curves(sources, job.run, parent)
+
+
+def _validation(run: RunFolder) -> None:
+    """The best validation so far; it is compared with the run before when both can be measured on the same panels."""
+    values = loaders.result(run)
     with st.container(horizontal=True, gap="small", key="card-tiles"):
-        before = loaders.result(parent.run) if parent else {}
-        tiles.show(TILES, values, before, beside={baseline.PRECISION: lambda: baseline.tile(added)})
-    baseline.sentence(added)
-    how = How(by="epoch", splits=("val",))
-    cells: tuple[tuple[str, dict[str, str], How, dict[str, Any]], ...] = (
-        ("Validation loss", {"loss/total": "total"}, how, {}),
-        (names.metric_name("retrieval/mean_r5"), {"retrieval/mean_r5": "R@5"}, how, {"percent": True}),
-        ("Training loss", {"loss/total": "total"}, How(by="step", splits=("train",), smoothing=0.8), {}),
-        ("Effective rank", {"collapse/effective_rank": "rank"}, how, {}),
-    )
-    columns = st.columns(2, gap="small")
-    for i, (title, metrics, chosen, more) in enumerate(cells):
-        with columns[i % 2], st.container(border=True, key=f"card-live-{i}", gap="xxsmall"):
-            st.subheader(title, anchor=False)
-            figure = chart(sources, metrics, chosen, height=200, **more)
-            theme.show(figure, key=f"retrain-live-{i}", alt=f"{title} of the new run and the run that it started from")
-    if not job.is_live and parent is not None:
-        _compare(entry, job.run, parent)
+        tiles.show(TILES, values)
+    gallery = values.get("retrieval/gallery")
+    if gallery is not None:
+        with st.container(key="quiet-live-basis"):
+            shell.line(
+                f"Validation so far, at the best epoch: R@5 among {gallery:,.0f} panels with image and text "
+                f"(chance {percent(min(1.0, 5 / gallery))}). Compared with the run before on test pages when it ends."
+            )
 
 
-def _compare(entry: loaders.Entry, run: RunFolder, parent: loaders.Entry) -> None:
-    left, right = st.columns([2, 3], gap="small")
-    with left, st.container(border=True, key="card-changed"):
+def _ended(run: RunFolder, parent: loaders.Entry | None) -> None:
+    found = compared.of_runs(parent.run, run) if parent is not None else None
+    if found is None:
+        report = results.of_run(run)
+        if report is None:
+            _validation(run)
+        else:
+            with st.container(border=True, key="card-results"):
+                results.table(report, key="retrain-results")
+    else:
+        with st.container(horizontal=True, gap="small", key="card-tiles"):
+            for metric in TILES:
+                known = found.table.loc[found.table["metric"] == metric, "second"]
+                if len(known):
+                    shown = compared.value(metric, float(known.iloc[0]))
+                    st.metric(names.metric_name(metric), shown, width=178, **compared.delta(found, metric))
+        with st.container(border=True, key="card-metrics"):
+            st.subheader("Before and now, at each run's best checkpoint", anchor=False)
+            compared.table(found, ("before", "now"), key="retrain-compared")
+            if (report := results.of_run(run)) is not None:
+                results.sentence(report)
+    if parent is not None:
+        _changed(run, parent)
+
+
+def _changed(run: RunFolder, parent: loaders.Entry) -> None:
+    with st.container(border=True, key="card-changed"):
         st.subheader("Changed settings", anchor=False)
-        changed = differences(parent.run.config, run.config)
         rows = [
             {"setting": n, "before": _short(a), "now": _short(b)}
-            for n, (a, b) in changed.items()
-            if not spec_of(n).resume_free  # those never reach the weights
+            for n, (a, b) in changes(parent.run.config, run.config).items()
         ]
         if rows:
             st.dataframe(pd.DataFrame(rows), hide_index=True)
         else:
             shell.line("None: all settings are the same.")
-    with right, st.container(border=True, key="card-metrics"):
-        st.subheader("Metrics at each run's best checkpoint", anchor=False)
-        tiles.differences(loaders.result(parent.run), loaders.result(run), ("before", "now"), height=260)
+
+
+def _live_curves(sources: list[Source], run: RunFolder, parent: loaders.Entry | None) -> None:
+    """Curves by epoch; a loss that measures something else than the parent's is drawn alone, and it is said why."""
+    how = How(by="epoch", splits=("val",))
+    train = How(by="step", splits=("train",), smoothing=0.8)
+    cells: list[tuple[str, str, How, dict[str, Any]]] = [
+        (names.metric_name(SAME_PAGE), SAME_PAGE, how, {"percent": True}),
+        (names.metric_name("retrieval/mean_r5"), "retrieval/mean_r5", how, {"percent": True}),
+        ("Training loss", "loss/total", train, {}),
+        *((f"{o.label}, validation", f"loss/{o.name}", how, {}) for o in OBJECTIVES),
+        ("Effective rank", "collapse/effective_rank", how, {}),
+    ]
+    columns = st.columns(2, gap="small")
+    for i, (title, metric, chosen, more) in enumerate(cells):
+        loss = metric.removeprefix("loss/")
+        why = ""
+        if parent is not None and loss != metric:
+            why = why_not(loss, parent.run.config, run.config)
+        with columns[i % 2], st.container(border=True, key=f"card-live-{i}", gap="xxsmall"):
+            st.subheader(title, anchor=False)
+            figure = chart(sources[:1] if why else sources, {metric: title}, chosen, height=200, **more)
+            if not figure.data:
+                shell.line("Not measured in this run.")
+                continue
+            theme.show(figure, key=f"retrain-live-{i}", alt=f"{title} of the new run and the run that it started from")
+            if why:
+                with st.container(key=f"quiet-alone-{i}"):
+                    shell.line(f"The run before is not comparable: {why}.")
 
 
 # --- what was started here

@@ -10,17 +10,24 @@ import streamlit as st
 from app import shell
 from app.charts import curves as curve_charts
 from app.charts import names, theme
-from app.parts import baseline, forms, tiles
+from app.parts import compared, forms, results, tiles
+from app.parts.results import I2T, RANK, SAME_PAGE, SKILL, T2I
 from app.store import loaders
-from stage3.config import FIELDS, differences, spec_of
+from stage3.config import FIELDS, changes, spec_of
 from stage3.errors import Stage3Error
+from stage3.evaluate.between import why_not
 from stage3.objectives import OBJECTIVES
 from stage3.runs import curves
 
-GOOD, OPEN = "healthy", ("partial signal", "no signal", "cannot tell")  # verdicts; the others are red
-ANSWERS = {"yes": "green", "no": "red", "cannot tell": "gray"}
-I2T, T2I, RANK = "retrieval/i2t_r5", "retrieval/t2i_r5", "collapse/effective_rank"
-TILES = (I2T, T2I, "retrieval/same_page_r_precision", "reconstruction/skill", RANK)
+LAMP_LOOK = {  # color and sign: a lamp is read without color, too
+    "good": ("green", ":material/check_circle:"),
+    "bad": ("red", ":material/cancel:"),
+    "cannot tell": ("gray", ":material/help:"),
+}
+TILES = (I2T, T2I, SAME_PAGE, SKILL, RANK)
+SHORT = {I2T: "R@5 i → t", T2I: "R@5 t → i", SAME_PAGE: "Same page"}  # in narrow columns
+COLUMNS = {"i2t": I2T, "t2i": T2I, "same_page": SAME_PAGE}
+AT_BEST = "On validation pages, at each run's best checkpoint. What test pages give stands below, for the picked run."
 
 
 def render() -> None:
@@ -47,7 +54,7 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
     rows = [_row(entry) for entry in found]
     wanted = [shell.param("pick") or st.session_state.get("_run"), shell.param("with")]
     start = [i for w in wanted for i, e in enumerate(found) if e.id == w]
-    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 120}
+    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 104}
     event = st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
@@ -63,9 +70,21 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
             "progress": st.column_config.ProgressColumn(
                 "Steps", format="percent", min_value=0, max_value=1, width="small"
             ),
-            "i2t": st.column_config.ProgressColumn(names.metric_name(I2T), **percent),
-            "t2i": st.column_config.ProgressColumn(names.metric_name(T2I), **percent),
-            "rank": st.column_config.NumberColumn(names.metric_name(RANK), format="%.1f", width="small"),
+            **{
+                column: st.column_config.ProgressColumn(
+                    SHORT[metric], help=f"{names.metric_name(metric)}. {AT_BEST}", **percent
+                )
+                for column, metric in COLUMNS.items()
+            },
+            "gallery": st.column_config.NumberColumn(
+                "Gallery",
+                format="%d",
+                width=64,
+                help="Validation panels with image and text: chance of R@5 is 5 in so many",
+            ),
+            "rank": st.column_config.NumberColumn(
+                "Eff. rank", format="%.1f", width=72, help=f"Effective rank. {AT_BEST}"
+            ),
             "curve": st.column_config.LineChartColumn("Validation loss", width="small"),
             "weights": st.column_config.TextColumn(
                 f"Weights {' / '.join(o.name[0] for o in OBJECTIVES)}",
@@ -98,8 +117,8 @@ def _row(entry: loaders.Entry) -> dict[str, Any]:
         "run": entry.id,
         "state": shell.STATE_LOOK[shell.run_state(run)][0],
         "progress": status.step / status.total_steps if status.total_steps else 0.0,
-        "i2t": _in_percent(best.get(I2T)),
-        "t2i": _in_percent(best.get(T2I)),
+        **{column: _in_percent(best.get(metric)) for column, metric in COLUMNS.items()},
+        "gallery": best.get("retrieval/gallery"),
         "rank": best.get(RANK),
         "curve": val_loss,
         "weights": shell.weights_of(c),
@@ -121,7 +140,7 @@ def _one(entry: loaders.Entry) -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left, st.container(border=True, key="card-run"):
         _title(entry)
-        _tiles(entry, loaders.result(entry.run))
+        _worth(entry)
         _actions(entry)
     with right, st.container(border=True, key="card-health"):
         _health(entry)
@@ -145,11 +164,22 @@ def _title(entry: loaders.Entry) -> None:
         st.code(status.message, language=None, wrap_lines=True)
 
 
-def _tiles(entry: loaders.Entry, values: dict[str, float], against: dict[str, float] | None = None) -> None:
-    added = baseline.measured(entry.run)
+def _worth(entry: loaders.Entry) -> None:
+    """The evaluation on held-out pages, else what the last validation said."""
+    known = loaders.stored_evaluation(entry.run) is not None
+    report = results.of_run(entry.run)
+    if report is not None:
+        if not known and loaders.stored_evaluation(entry.run) is not None:
+            st.rerun()  # the bar above was drawn before it was known
+        results.table(report, key=f"results-{entry.id}")
+        return
+    values = loaders.result(entry.run)
     with st.container(horizontal=True, gap="small"):
-        tiles.show(TILES, values, against, beside={baseline.PRECISION: lambda: baseline.tile(added)})
-    baseline.sentence(added)
+        tiles.show(TILES, values)
+    with st.container(key="quiet-no-evaluation"):
+        gallery = values.get("retrieval/gallery")
+        of = f", {gallery:,.0f} panels with image and text" if gallery is not None else ""
+        shell.line(f"Validation pages{of}; without intervals, for the run has no checkpoint or its data is not here.")
 
 
 def _actions(entry: loaders.Entry) -> None:
@@ -169,25 +199,33 @@ def _health(entry: loaders.Entry) -> None:
     if not loaders.steps(entry.run):
         shell.line("No checkpoint yet, so there is nothing to diagnose.")
         return
-    from stage3.diagnose import VERDICTS
+    from stage3.diagnose import FEATURES, LAMPS, VERDICTS
 
     try:
         found = shell.working("Diagnosing the embeddings", loaders.diagnosis, entry.run)
     except Stage3Error as error:
         shell.error_box(error, "The embeddings could not be diagnosed")
         return
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.badge(
-            found.verdict, color="green" if found.verdict == GOOD else "orange" if found.verdict in OPEN else "red"
-        )
-        st.text(VERDICTS[found.verdict], width="stretch")
-    for question, answer in found.answers.items():
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.text(f"{question}?", width="content")
-            st.badge(answer, color=ANSWERS[answer])  # type: ignore[arg-type]
+    with st.container(key="lamps", gap="xsmall"):
+        for question, lamp in found.lamps.items():
+            _lamp(question, lamp)
+        if FEATURES in found.answers:
+            _lamp(FEATURES, LAMPS[found.answers[FEATURES]])
+    st.text(f"{_capital(found.verdict)}: {VERDICTS[found.verdict]}.")
     with st.container(key="quiet-reasons", gap="xsmall"):
         for reason in found.reasons:
             st.text(f"–  {reason}")
+
+
+def _lamp(question: str, lamp: str) -> None:
+    color, icon = LAMP_LOOK[lamp]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.text(_capital(question), width=190)
+        st.badge(lamp, color=color, icon=icon)  # type: ignore[arg-type]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _settings(entry: loaders.Entry) -> None:
@@ -232,31 +270,34 @@ def _shown(value: Any) -> str:
 
 
 def _pair(first: loaders.Entry, second: loaders.Entry) -> None:
-    ours, theirs = loaders.result(first.run), loaders.result(second.run)
-    for entry, column, values, against in zip(
-        (first, second), st.columns(2, gap="medium"), (ours, theirs), (None, ours), strict=True
-    ):
-        with column, st.container(border=True, key=f"card-{entry.id}"):
+    with st.container(border=True, key="card-pair"):
+        for entry in (first, second):
             _title(entry)
-            _tiles(entry, values, against)
+        found = compared.of_runs(first.run, second.run)
+        if found is not None:
+            compared.table(found, ("first", "second"), key="pair-compared")
     left, right = st.columns([2, 3], gap="medium")
     with left, st.container(border=True, key="card-differences"):
         st.subheader("Settings that differ", anchor=False)
-        changed = differences(first.run.config, second.run.config)
+        changed = changes(first.run.config, second.run.config)
         if changed:
             rows = [{"setting": n, "first": _shown(a), "second": _shown(b)} for n, (a, b) in changed.items()]
             st.dataframe(pd.DataFrame(rows), hide_index=True)
         else:
             shell.line("None: all settings are the same, including the seed.")
-        st.subheader("Validation metrics at the best checkpoint", anchor=False)
-        tiles.differences(ours, theirs, ("first", "second"), height=330)
+        with st.expander("Last validation of both", key="pair-validation", on_change="rerun") as box:
+            if box.open:
+                tiles.differences(
+                    loaders.result(first.run), loaders.result(second.run), ("first", "second"), height=330
+                )
     with right, st.container(border=True, key="card-curves"):
         sources = [curve_charts.Source(e.id, loaders.metrics(e.run)) for e in (first, second)]
         how = curve_charts.How(by="epoch", splits=("val",))
-        for metric, percent in (
-            ("loss/total", False),
-            ("retrieval/mean_r5", True),
-        ):
+        why = why_not("total", first.run.config, second.run.config)
+        totals = () if why else (("loss/total", False),)
+        if why:
+            shell.line(f"The total losses are not comparable: {why}.")
+        for metric, percent in (*totals, (SAME_PAGE, True), ("retrieval/mean_r5", True)):
             label = names.metric_name(metric)
             st.subheader(label, anchor=False)
             figure = curve_charts.chart(sources, {metric: label}, how, height=230, percent=percent)

@@ -127,7 +127,7 @@ def test_retrain_watch_cancel_retrain_compare(tab):
     tab.get_by_text("epochs: 4 → 3000").wait_for()
     tab.get_by_role("button", name="Train").click()
     tab.get_by_text(re.compile(r"step [\d,]+ of 9,000")).wait_for()
-    tab.get_by_role("heading", name="Validation loss").wait_for()
+    tab.get_by_role("heading", name="Training loss").wait_for()
     job = re.search(r"job=([^&]+)", tab.url).group(1)
     tab.reload()  # nothing is lost: the run goes on and is found again
     cancel = tab.get_by_role("button", name="Cancel")
