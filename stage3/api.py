@@ -533,7 +533,8 @@ def import_comics(
         panel_classes: names of the classes that are panels, where they are called neither panel nor frame.
         right_to_left: direction of reading; None leaves it to the source.
         tell: takes each line about what is recognized.
-        **options: `min_score`, `min_confidence` (0 to 1) or `box_size` (width, height).
+        **options: `min_score`, `min_confidence` (0 to 1), `box_size` (width, height), `ignore` ("panels", "texts": what
+            annotations say of these is not used) or `sample` (about so many pages alone, to look at).
 
     Returns:
         `pages` of the data set, `new` and `kept`, how many `panels`, `left_out` by reason, and `lines()` that say so.

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import math
+import os
 import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from stage3.config import FIELDS, GROUPS, SPLITS, Config, describe, nearest, read_yaml, spec_of
 from stage3.errors import ConfigError, Interrupted, Stage3Error
 
+PROGRESS_FILE = "STAGE3_PROGRESS"  # environment variable: a file for whoever watches this process; see `progress`
 DASH = "–"  # shown where a number is not defined
 
 
@@ -237,7 +240,8 @@ class Progress:
 def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
     """A rich bar with an ETA on a terminal; elsewhere a plain line about every ten seconds.
 
-    `done` is what an earlier attempt finished: it counts as progress, but not towards the speed.
+    `done` is what an earlier attempt finished: it counts as progress, but not towards the speed. If the environment
+    variable STAGE3_PROGRESS names a file, {"what", "done", "total"} also stands there as JSON, twice a second.
     """
     if sys.stderr.isatty():
         from rich.console import Console
@@ -253,19 +257,28 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
 
             yield Progress(tick)
         return
-    start = last = time.monotonic()
-    before = done
+    start = last = told = time.monotonic()
+    before, watched = done, os.environ.get(PROGRESS_FILE, "")
+
+    def tell() -> None:
+        if watched:
+            with suppress(OSError):  # nobody's work ends because its progress cannot be shown
+                Path(watched).write_text(json.dumps({"what": what, "done": done, "total": total}), encoding="utf-8")
 
     def advance(n: int = 1) -> None:
-        nonlocal done, last
+        nonlocal done, last, told
         done += n
         now = time.monotonic()
+        if now - told >= 0.5 or done >= total:
+            told = now
+            tell()
         if now - last >= 10:
             last = now
             left = (now - start) / max(done - before, 1) * (total - done)
             sys.stderr.write(f"{what}: {done:,} of {total:,}, about {left:.0f} s left\n")
             sys.stderr.flush()
 
+    tell()
     yield Progress(advance)
 
 

@@ -7,30 +7,24 @@ a restarted server finds every job again. Two sessions never mix, because every 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.store import loaders
-from app.store.children import spawn
+from app.store import children, loaders
 from stage3.cli import train_command
 from stage3.config import Config
 from stage3.errors import ConfigError, Stage3Error, StorageError
 from stage3.runs import RunFolder
-from stage3.storage import pid_alive, this_process
 
 MOST_AT_ONCE = 2  # each takes a core
 START_SECONDS = 60.0  # a job that has not begun to run after so long, and whose process is gone, has failed
-GRACE_SECONDS = 8.0  # between the STOP file, SIGTERM and SIGKILL
 MEMORY_BYTES = 24 * 2**30  # of address space; torch alone reserves several
 WALL_MINUTES = 240.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
-_children: dict[int, subprocess.Popen[bytes]] = {}  # only so that finished ones leave the process table
+MODULE = "stage3.train"
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ def start(config: Config, name: str, parent: str = "") -> RunFolder:
     config = config.replace(max_minutes=min(limit, WALL_MINUTES), threads=1, checkpoint_every=every)
     run = RunFolder.create(folder() / name, config)
     child = _spawn(run)
-    run.write_json("job", {"pid": child.pid, "parent": parent, "started": time.time(), "boot_id": _boot()})
+    run.write_json("job", children.remembered(child, MEMORY_BYTES) | {"parent": parent})
     return run
 
 
@@ -102,24 +96,11 @@ def _spawn(run: RunFolder) -> subprocess.Popen[bytes]:
     """`python -m stage3.train --run …` with its output in the run's `console.log`."""
     arguments = ["--run", str(run.path.resolve())]
     with (run.path / "console.log").open("ab") as log:
-        child = spawn("stage3.train", arguments, nice=5, log=log, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
-    _children[child.pid] = child
-    _limit(child.pid)
-    return child
-
-
-def _limit(pid: int) -> None:
-    """Where the system can, a bound on memory (not with a GPU: drivers reserve far more)."""
-    if sys.platform == "linux" and not Path("/proc/driver/nvidia").exists():
-        import resource
-
-        with contextlib.suppress(OSError, ValueError):
-            resource.prlimit(pid, resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        return children.spawn(MODULE, arguments, nice=5, log=log, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
 
 
 def jobs() -> list[Job]:
     """All jobs of this folder, newest first."""
-    _reap()
     found = []
     for entry in loaders.entries():
         if entry.id.startswith("runs/") and (entry.run.path / "job.json").exists():
@@ -134,12 +115,11 @@ def read(run: RunFolder) -> Job:
     Raises:
         StorageError: the run was not started here, or its record is damaged.
     """
-    _reap()
     record = run.read_json("job")
     pid, parent = record.get("pid"), record.get("parent", "")
     if type(pid) is not int or not isinstance(parent, str):
         raise StorageError(f"{run.path / 'job.json'}: damaged, needs a pid")
-    alive = record.get("boot_id") == _boot() and pid_alive(pid)
+    alive = children.is_alive(record)
     status = run.status
     state, message = str(status.state), status.message
     if state == "running" and not run.is_live:
@@ -161,51 +141,10 @@ def press(run: RunFolder) -> None:
     """A canceled job that goes on gets SIGTERM, then SIGKILL; call it while a canceled job is watched."""
     record = run.read_json("job")
     asked, job = record.get("cancelled"), read(run)
-    if not isinstance(asked, int | float) or not job.is_live or not _is_ours(job.pid):
-        return
-    waited = time.time() - asked
-    if waited > 2 * GRACE_SECONDS:
-        _signal(job.pid, hard=True)
-    elif waited > GRACE_SECONDS:
-        _signal(job.pid, hard=False)
-
-
-def _signal(pid: int, *, hard: bool) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if sys.platform == "win32":
-            os.kill(pid, signal.SIGTERM if hard else signal.CTRL_BREAK_EVENT)
-        else:
-            os.killpg(pid, signal.SIGKILL if hard else signal.SIGTERM)  # start_new_session: the group has the pid's id
-
-
-def _is_ours(pid: int) -> bool:
-    """Whether the process is a trainer: a pid may have been given to another program since."""
-    if sys.platform != "linux":
-        return True
-    try:
-        return b"stage3.train" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+    if isinstance(asked, int | float) and job.is_live:
+        children.press(job.pid, MODULE, asked)
 
 
 def tail(run: RunFolder, lines: int = 12) -> str:
     """The last lines that the trainer printed."""
-    try:
-        with (run.path / "console.log").open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 8192))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    shown = "\n".join(text.splitlines()[-lines:])
-    return "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in shown)
-
-
-def _reap() -> None:
-    for pid, child in list(_children.items()):
-        if child.poll() is not None:
-            _children.pop(pid, None)
-
-
-def _boot() -> str:
-    return str(this_process()["boot_id"])
+    return children.tail(run.path / "console.log", lines)

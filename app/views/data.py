@@ -11,14 +11,13 @@ import streamlit as st
 
 from app import shell
 from app.charts import data as charts
-from app.parts import export
+from app.parts import data_report, export
 from app.store import loaders
 from stage3.batches.dataset import Dataset
-from stage3.cli import percent
 from stage3.config import Config
 from stage3.data import page_check
 from stage3.data.images import ImageProblem
-from stage3.data.readers.report import ANOMALIES, REASONS
+from stage3.data.readers.report import REASONS
 from stage3.data.splits import split_sizes
 from stage3.data.table import DataReport
 from stage3.errors import Stage3Error
@@ -48,13 +47,13 @@ def render() -> None:
     shell.heading("Data", "What this run's model reads: pages kept and left out, and why.")
     if changed := loaders.data_changed(chosen.run):
         shell.error_box(f"{changed}. Numbers of other views are of the data as it is now.", "The data has changed")
-    _numbers(report)
+    data_report.numbers(report)
     _source(report)
-    _charts(report)
+    data_report.charts_of(report)
     bodies = {
         "Left out": lambda: _left_out(chosen, config, data),
         "Any page": lambda: _any_page(chosen, config, data),
-        "Anomalies": lambda: _anomalies(report),
+        "Anomalies": lambda: data_report.anomalies(report),
         "Split by book": lambda: _splits(data),
         "How files were found": lambda: _found(report),
     }
@@ -73,28 +72,12 @@ def _recorded(chosen: shell.Chosen, error: Stage3Error) -> None:
         report = DataReport.from_dict(chosen.run.read_json("data_report"))
     except (Stage3Error, KeyError, TypeError, AttributeError):
         return
-    _numbers(report)
-    _charts(report)
-    _anomalies(report)
+    data_report.numbers(report)
+    data_report.charts_of(report)
+    data_report.anomalies(report)
 
 
-# --- numbers
-
-
-def _numbers(report: DataReport) -> None:
-    facts, out = report.facts, sum(report.skipped.values())
-    values = {
-        "Pages listed": f"{report.pages_listed:,}",
-        "Pages kept": f"{report.pages_kept:,}",
-        "Pages left out": f"{out:,}",
-        "Panels": f"{facts.get('panels', 0):,}",
-        "Books": f"{facts.get('books', 0):,}",
-        "Textless panels": percent(facts.get("textless_share")),
-        "Equal images": f"{facts.get('duplicate_images', {}).get('pictures', 0):,}",
-    }
-    for column, (name, value) in zip(st.columns(len(values)), values.items(), strict=True):
-        with column:
-            st.metric(name, value)
+# --- where it is from
 
 
 def _source(report: DataReport) -> None:
@@ -104,16 +87,6 @@ def _source(report: DataReport) -> None:
         with st.container(key="quiet-data-source"):
             manifest = Path(source["manifest"]).name
             shell.line(f"{source['name']} · {source['format']} panel files · manifest {manifest}{labels}")
-
-
-def _charts(report: DataReport) -> None:
-    left, right = st.columns(2, gap="medium")
-    with left, st.container(border=True, key="card-data-histogram"):
-        st.subheader("Panels per page", anchor=False)
-        charts.show_panels_per_page(report.facts.get("panels_per_page", {}))
-    with right, st.container(border=True, key="card-data-coverage"):
-        st.subheader("Coverage", anchor=False)
-        charts.show_coverage(report.facts)
 
 
 # --- left out, down to the page
@@ -231,36 +204,6 @@ def _why(reason: str, detail: str) -> str:
 
 
 # --- the rest of the report
-
-
-def _anomalies(report: DataReport) -> None:
-    rows = [
-        (code, n, ANOMALIES.get(code, "images that cannot be used" if code.startswith("image:") else ""))
-        for code, n in report.counts.most_common()
-        if n and not code.startswith("page:")
-    ]
-    if not rows:
-        shell.line("Nothing unusual was found: every box, text and image could be used as it is.")
-        return
-    table = pd.DataFrame(
-        [(code, n, meaning, (report.examples.get(code) or [""])[0]) for code, n, meaning in rows],
-        columns=["code", "count", "meaning", "first"],
-    )
-    event = st.dataframe(
-        table,
-        hide_index=True,
-        key="data_anomalies",
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={"meaning": st.column_config.TextColumn(width="large")},
-    )
-    picked = event["selection"]["rows"] if event else []
-    code = rows[picked[0] if picked and picked[0] < len(rows) else 0][0]
-    examples = report.examples.get(code, [])
-    if examples:
-        with st.container(key="quiet-data-examples"):
-            shell.line(f"{code}: the first {len(examples)} of {report.counts[code]:,}. Choose a row for another code.")
-        st.code("\n".join(re.sub(r"[^\S ]+", " ", e) for e in examples), language=None, wrap_lines=True)
 
 
 def _splits(data: Dataset) -> None:

@@ -162,5 +162,8 @@ def generator(*parts: int | str) -> torch.Generator:
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's global generators seeded inside (dropout reads them), and put back as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        if device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace per absent accelerator
+        else:
+            torch.manual_seed(seed)
         yield

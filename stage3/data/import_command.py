@@ -63,11 +63,28 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--right_to_left", action="store_true", help="read all pages from right to left, as manga")
     parser.add_argument("--left_to_right", action="store_true", help="read all pages from left to right")
     parser.add_argument("--box_size", metavar="WxH", help="size in pixels of the images that boxes were made on")
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="panels|texts",
+        help="what annotations say of panels or of texts is not used; repeatable",
+    )
+    parser.add_argument(
+        "--sample",
+        type=int,
+        default=0,
+        metavar="N",
+        help="import about N pages alone, spread over all sources, into a folder of their own: to look at before all",
+    )
     parser.add_settings(("cache_dir",))
     parser.add_json()
     args = parser.parse(argv)
     direction = _direction(args)
     box_size = _size(args.box_size)
+    if args.sample < 0:
+        raise ConfigError(f"sample: {args.sample} is out of range: must be 0 (all pages) or more")
+    lines: list[str] = []
 
     from stage3.data.check import check
     from stage3.data.importers import import_comics
@@ -85,12 +102,21 @@ def main(argv: Sequence[str]) -> int:
             **({} if args.min_confidence is None else {"min_confidence": args.min_confidence}),
             right_to_left=direction,
             box_size=box_size,
-            tell=(lambda _: None) if args.json else say,
+            ignore=args.ignore,
+            sample=args.sample,
+            tell=lines.append if args.json else say,
             stop=stop,
         )
     report = check(config)
     if args.json:
-        made = {**summary.to_dict(), "new": summary.new, "kept": summary.kept, "next": next_command(config, report)}
+        made = {
+            **summary.to_dict(),
+            "recognized": lines,
+            "new": summary.new,
+            "kept": summary.kept,
+            "lines": summary.lines(),
+            "next": next_command(config, report),
+        }
         say(to_json({"import": made, "check": report.to_dict()}))
     else:
         _print(summary, report, config)

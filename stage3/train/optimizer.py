@@ -75,16 +75,15 @@ def clip(model: nn.Module, config: Config) -> float:
     `clip_scope` other than "all" are ablations: "encoder" misses the reconstruction head and the temperatures,
     "separate" clips the two parts by norms of their own, "none" clips nothing.
     """
-    everything = list(model.parameters())
-    encoder = [p for name, p in model.named_parameters() if name.startswith("encoder.")]
-    rest = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
-    norm = nn.utils.get_total_norm([p.grad for p in everything if p.grad is not None])
-    parts = {"all": [everything], "encoder": [encoder], "separate": [encoder, rest], "none": []}[config.clip_scope]
-    for part in parts:
-        if part is everything:
-            nn.utils.clip_grads_with_norm_(part, config.grad_clip, norm)
-        else:
-            nn.utils.clip_grad_norm_(part, config.grad_clip)
+    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    if config.clip_scope == "all":
+        nn.utils.clip_grads_with_norm_(model.parameters(), config.grad_clip, norm)
+    elif config.clip_scope != "none":
+        encoder = [p for name, p in model.named_parameters() if name.startswith("encoder.")]
+        nn.utils.clip_grad_norm_(encoder, config.grad_clip)
+        if config.clip_scope == "separate":
+            rest = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
+            nn.utils.clip_grad_norm_(rest, config.grad_clip)
     return float(norm)
 
 

@@ -141,7 +141,8 @@ class Trainer:
 
         A batch without any signal changes no weight and no optimizer state.
         """
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         mask = None if self.config.leave_one_out else generator(self.config.seed, "mask", step)
         with seeded(derived_seed(self.config.seed, "dropout", step), self.device):
             with torch.autocast(self.device.type, self._dtype(), enabled=self.config.precision != "float32"):

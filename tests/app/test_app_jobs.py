@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.parts import forms
-from app.store import jobs, loaders
+from app.store import children, jobs, loaders
 from stage3.config import FIELDS, Config, spec_of
 from stage3.errors import ConfigError
 
@@ -55,8 +55,8 @@ def test_a_job_trains_the_asked_settings_and_remembers_its_parent(parent):
 def test_a_job_is_found_again_from_disk_alone_and_canceled(parent):
     run = jobs.start(parent.config.replace(epochs=5000), "long", "samples/first")
     wait(run, lambda j: j.state == "running" and run.status.step > 3)
-    children = dict(jobs._children)
-    jobs._children.clear()  # as after a restart of the server
+    started = dict(children.STARTED)
+    children.STARTED.clear()  # as after a restart of the server
     again = next(job for job in jobs.jobs() if job.run.name == "long")
     assert again.is_live
     assert os.getpgid(again.pid) != os.getpgid(0) if hasattr(os, "getpgid") else True
@@ -64,7 +64,7 @@ def test_a_job_is_found_again_from_disk_alone_and_canceled(parent):
     job = wait(run, lambda j: not j.is_live)
     assert job.state == "stopped"
     assert run.checkpoints(), "a canceled run keeps what it learned"
-    jobs._children.update(children)
+    children.STARTED.update(started)
 
 
 def test_two_jobs_at_once_do_not_mix_and_a_third_is_refused(parent):

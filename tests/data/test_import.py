@@ -565,3 +565,49 @@ def test_from_python(tmp_path: Path, out: Path) -> None:
     assert told == [f"{tmp_path / 'in'}: COCO JSON, 1 annotation file, 2 images"]
     assert labels(out) == {"Book A/page10": "story", "Book A/page2": "story"}
     assert [boxes(out, "Book A/page10"), RIGHT in boxes(out, "Book A/page2")] == [[WEST, EAST], True]
+
+
+# --- parts of the annotations, and a look before
+
+
+def test_boxes_or_texts_of_annotations_can_be_ignored(tmp_path: Path, out: Path, halves: TwoHalves) -> None:
+    source = BUILDERS["coco"](tmp_path / "in")
+    for name, ignore in (("all", ()), ("found", ("panels",)), ("silent", ("texts",)), ("none", ("panels", "texts"))):
+        import_comics(source, tmp_path / name, ignore=ignore, min_confidence=0.1)
+    two = "Book A/page2"
+    assert len(boxes(tmp_path / "all", two)) == 3
+    assert boxes(tmp_path / "silent", two) == boxes(tmp_path / "all", two)
+    assert boxes(tmp_path / "found", two) == [(0.0, 0.0, 100.0, 300.0), (100.0, 0.0, 100.0, 300.0)]
+    assert boxes(tmp_path / "none", two) == boxes(tmp_path / "found", two)
+    said = {name: page(tmp_path / name, two)["full_page_text"] for name in ("all", "found", "silent", "none")}
+    assert said["all"]
+    assert sorted(said["found"].split()) == sorted(said["all"].split())
+    assert (said["silent"], said["none"]) == ("", "")
+    with pytest.raises(ConfigError, match="ignore: 'boxes' is not one of panels, texts"):
+        import_comics(source, out, ignore=("boxes",))
+    assert not out.exists()
+
+
+def test_a_sample_takes_pages_from_the_middle_of_as_many_books_as_it_can(tmp_path: Path, out: Path) -> None:
+    for book, pages in (("a", 9), ("b", 4), ("c", 20)):
+        cbz(tmp_path / "in" / f"{book}.cbz", {f"{k:02d}.png": png() for k in range(pages)})
+    import_comics(tmp_path / "in", out, sample=3, panels="none")
+    assert list(manifest(out)) == ["a/04", "b/02", "c/10"]
+    import_comics(tmp_path / "in", tmp_path / "six", sample=6, panels="none")
+    assert list(manifest(tmp_path / "six")) == ["a/02", "a/06", "b/01", "b/03", "c/05", "c/15"]
+    import_comics(tmp_path / "in", tmp_path / "two", sample=2, panels="none")
+    assert list(manifest(tmp_path / "two")) == ["a/04", "c/10"]
+    import_comics(tmp_path / "in", tmp_path / "many", sample=500, panels="none")
+    assert len(manifest(tmp_path / "many")) == 33
+    with pytest.raises(ConfigError, match="sample: -1 is out of range"):
+        command(tmp_path / "in", "--out", out, "--sample", -1)
+
+
+def test_a_watched_import_writes_how_far_it_is(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cbz(tmp_path / "a.cbz", {f"{k:02d}.png": png() for k in range(7)})
+    monkeypatch.setenv("STAGE3_PROGRESS", str(tmp_path / "progress.json"))
+    import_comics(tmp_path / "a.cbz", out, panels="none")
+    assert json.loads((tmp_path / "progress.json").read_text()) == {"what": "importing pages", "done": 7, "total": 7}
+    monkeypatch.setenv("STAGE3_PROGRESS", str(tmp_path / "missing" / "progress.json"))
+    import_comics(tmp_path / "a.cbz", tmp_path / "again", panels="none")
+    assert len(manifest(tmp_path / "again")) == 7

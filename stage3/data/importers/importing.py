@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from stage3.cli import Stop, counted, progress
-from stage3.config import read_yaml
+from stage3.config import nearest, read_yaml
 from stage3.data.detect import OWN, WHOLE_PAGE, Detector, load_detector
 from stage3.data.images import ImageProblem
 from stage3.data.importers import naming
@@ -39,9 +40,11 @@ from stage3.storage import (
     to_json,
 )
 
+T = TypeVar("T")
 VERSION = 1  # of what becomes of a page; a change makes all pages anew
 LOCK = "import.lock"
 FIND, NONE = "find", "none"  # how panels come about on pages without; anything else names a learned detector
+PARTS = ("panels", "texts")  # of annotations, that may be ignored
 Tell = Callable[[str], None]
 
 
@@ -60,6 +63,7 @@ class Work:
         detector: the one of that name.
         options: what the user said of the sources.
         min_confidence: mean confidence below which a page stays one panel.
+        ignore: which of `PARTS` are not used.
         new: ids of the pages that this import made.
         kept: how many were there already.
     """
@@ -70,6 +74,7 @@ class Work:
     detector: Detector | None
     options: Options
     min_confidence: float
+    ignore: tuple[str, ...] = ()
     new: list[str] = field(default_factory=list)
     kept: int = 0
     ids: dict[str, str] = field(default_factory=dict)  # of each image, by its key
@@ -119,6 +124,8 @@ def import_comics(
     min_confidence: float = WHOLE_PAGE,
     right_to_left: bool | None = None,
     box_size: tuple[int, int] | None = None,
+    ignore: Sequence[str] = (),
+    sample: int = 0,
     tell: Tell = _quiet,
     stop: Stop | None = None,
 ) -> Summary:
@@ -141,6 +148,8 @@ def import_comics(
             one panel, 0 to 1.
         right_to_left: direction of reading; None leaves it to the source, and to left to right where it does not say.
         box_size: (width, height) of the images that boxes were made on, where the source does not say.
+        ignore: "panels", "texts" or both: what annotations say of these is not used.
+        sample: import about so many pages alone, spread over all sources, to look at; 0 imports all.
         tell: takes each line about what is recognized.
         stop: asked between pages whether to stop.
 
@@ -154,6 +163,9 @@ def import_comics(
     named = [Path(os.path.abspath(source)) for source in given]  # noqa: PTH100 - links stay as they are named
     options = Options(tuple(panel_classes), min_score, right_to_left, box_size)
     _check_numbers(options, min_confidence)
+    for part in ignore:
+        if part not in PARTS:
+            raise ConfigError(f"ignore: {part!r} is not one of {', '.join(PARTS)}.{nearest(part, PARTS)}")
     detector = None if panels == NONE else load_detector(OWN if panels == FIND else panels, panel_classes)
     folder = Path(out)
     _check_folders(folder, named)
@@ -166,16 +178,17 @@ def import_comics(
         jobs += found
         for line in _recognized(str(shown), found):
             tell(line)
+    quotas = sampled(jobs, sample) if sample else dict.fromkeys(range(len(jobs)), 0)
     fresh = not folder.is_dir() or not any(folder.iterdir())
     make_folder(folder)
     lock = Lock(folder / LOCK)
     lock.acquire()
     try:
         clear_scratch(folder)
-        work = Work(folder, Journal(folder), panels, detector, options, min_confidence)
-        with progress("importing pages", sum(job.pages for job in jobs)) as bar:
-            for job in jobs:
-                _job(work, job, reports[str(job.source)], bar.advance, stop or Stop())
+        work = Work(folder, Journal(folder), panels, detector, options, min_confidence, tuple(ignore))
+        with progress("importing pages", sum(most or jobs[at].pages for at, most in quotas.items())) as bar:
+            for at, most in quotas.items():
+                _job(work, jobs[at], reports[str(jobs[at].source)], bar.advance, stop or Stop(), most)
         summary = _finish(work, reports)
     finally:
         os.truncate(lock.path, 0)  # who held it is nobody's business any more, and equal imports give equal bytes
@@ -185,6 +198,24 @@ def import_comics(
             remove(folder)
         raise DataError(summary.nothing())
     return summary
+
+
+def sampled(jobs: Sequence[Job], pages: int) -> dict[int, int]:
+    """How many pages to take of which source, by its place, so that about so many come from as many as possible."""
+    places = [at for at, job in enumerate(jobs) if job.pages]
+    chosen = evenly(places, pages)
+    return {at: -(-pages // len(chosen)) for at in chosen}
+
+
+def evenly(values: Sequence[T], most: int) -> list[T]:
+    """So many of the values, each from the middle of its part of them: of a book's pages not the cover.
+
+    Example:
+        >>> evenly(range(20), 4), evenly("ab", 4)
+        ([2, 7, 12, 17], ['a', 'b'])
+    """
+    n = min(most, len(values))
+    return [values[(2 * i + 1) * len(values) // (2 * n)] for i in range(n)]
 
 
 def _recognized(source: str, jobs: Sequence[Job]) -> list[str]:
@@ -230,13 +261,16 @@ def _check_folders(out: Path, sources: Sequence[Path]) -> None:
             )
 
 
-def _job(work: Work, job: Job, report: SourceReport, advance: Callable[[int], None], stop: Stop) -> None:
-    """Import one source; what cannot be read is named, and others go on."""
+def _job(work: Work, job: Job, report: SourceReport, advance: Callable[[int], None], stop: Stop, most: int = 0) -> None:
+    """Import one source, or at most so many of its pages; what cannot be read is named, and others go on."""
     advanced = 0
     try:
         with ExitStack() as stack:
             reading = stack.enter_context(job.opened(report.note, work.options))
             pages = _pages(reading, job)
+            for page in pages:
+                _ignore(page, work.ignore)
+            pages = evenly(pages, most) if most else pages
             rank = work.rank(str(job.where))
             for index, page in enumerate(pages):
                 if stop():
@@ -246,7 +280,17 @@ def _job(work: Work, job: Job, report: SourceReport, advance: Callable[[int], No
                 advanced += 1
     except SourceProblem as problem:
         report.unread.append((problem.code, problem.detail))
-    advance(max(job.pages - advanced, 0))
+    advance(max((most or job.pages) - advanced, 0))
+
+
+def _ignore(page: Page, parts: Sequence[str]) -> None:
+    """Forget what a page's annotation says of panels or of texts."""
+    if "panels" in parts:
+        page.panels = None
+    if "texts" in parts:
+        page.texts = []
+        for panel in page.panels or []:
+            panel.text = ""
 
 
 def _pages(reading: Reading, job: Job) -> list[Page]:
