@@ -5,6 +5,7 @@ Everything takes the frame of `Run.metrics()` (one row per logged step or valida
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -140,6 +141,17 @@ def band(curves: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(values).reset_index(drop=True)
 
 
+def seed_key(config: Config) -> tuple[object, ...]:
+    """Equal for settings that differ in nothing but `seed` and what never reaches the weights."""
+    values = config.to_dict()
+    return (config.data, config.manifest, *(str(v) for k, v in values.items() if k != "seed" and not _is_free(k)))
+
+
+@functools.cache
+def _is_free(name: str) -> bool:
+    return spec_of(name).resume_free
+
+
 def seed_groups(configs: Mapping[str, Config]) -> list[list[str]]:
     """Runs that differ in nothing but `seed` (and what never reaches the weights), two or more together.
 
@@ -151,9 +163,7 @@ def seed_groups(configs: Mapping[str, Config]) -> list[list[str]]:
     """
     groups: dict[tuple[object, ...], dict[int, str]] = {}
     for name, config in configs.items():
-        values = config.to_dict()
-        key = tuple(str(v) for k, v in values.items() if k != "seed" and not spec_of(k).resume_free)
-        groups.setdefault((config.data, config.manifest, *key), {}).setdefault(config.seed, name)
+        groups.setdefault(seed_key(config), {}).setdefault(config.seed, name)
     return [[by_seed[s] for s in sorted(by_seed)] for by_seed in groups.values() if len(by_seed) > 1]
 
 
