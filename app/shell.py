@@ -183,6 +183,12 @@ STATE_LOOK = {
 }
 
 
+JOB_LOOK = STATE_LOOK | {
+    "starting": ("starting", "blue", ":material/hourglass:"),
+    "queued": ("queued", "gray", ":material/schedule:"),
+}
+
+
 def run_state(run: RunFolder) -> str:
     """`running` only where a process really trains it; a run that says so and is not live is `lost`."""
     state = run.status.state
@@ -312,6 +318,7 @@ def main() -> None:
     st.session_state["_chosen"] = now
     if now is not None and page.url_path not in WITHOUT_RUN_BAR:
         _run_bar(found, now)
+    importlib.import_module("app.parts.strip").show()  # parts stand on this module
     if notice := st.session_state.pop("_notice", None):
         with st.container(border=True):
             st.text(notice)

@@ -55,6 +55,12 @@ def shortcuts() -> None:
     _component("keys", js=_asset("keys.js"))(key="keys", data={"views": views}, height=1)
 
 
+def into_view(container_key: str, token: str) -> None:
+    """Scroll a container into view, once per token; nothing for an empty one."""
+    data = {"target": f".st-key-{container_key}", "token": token}
+    _component("into-view", js=_asset("into_view.js"))(key="hover-into-view", data=data, height=1)
+
+
 def hover(chart_key: str, image_url: Callable[[int], str], side: int = 220) -> None:
     """Show a panel's image beside the pointer over a Plotly chart whose `customdata[0]` is the panel's row.
 

@@ -6,15 +6,16 @@ a restarted server finds every job again. Two sessions never mix, because every 
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.store import children, loaders
+from app.store.waiter import PLACES as PLACES
 from app.store.waiter import QUEUED
 from stage3.cli import train_command
 from stage3.config import Config
@@ -26,7 +27,9 @@ MEMORY_BYTES = 24 * 2**30  # of address space; torch alone reserves several
 WALL_MINUTES = 240.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 MODULE = "app.store.waiter"
+MOST_REMEMBERED = 4000
 _starting = threading.Lock()
+_ended: dict[tuple[object, ...], Job] = {}  # jobs that have ended, by the files that say so
 
 
 @dataclass(frozen=True)
@@ -143,12 +146,49 @@ def _spawn(run: RunFolder, record: dict[str, Any]) -> None:
 
 def jobs() -> list[Job]:
     """All jobs of this folder, newest first."""
+    return sorted(_jobs(), key=lambda job: job.run.status.started or job.run.status.updated, reverse=True)
+
+
+def live() -> list[Job]:
+    """Jobs that train or wait to, in the order in which they were started."""
+    return [job for job in _jobs() if job.is_live]
+
+
+def stopped(since: float) -> list[Job]:
+    """Jobs that can go on and have stopped, or died with a checkpoint, after a time (seconds since 1970)."""
+    found = [job for job in _jobs() if _can_go_on(job) and _written(job.run) >= since]
+    return sorted(found, key=lambda job: job.run.status.updated, reverse=True)
+
+
+def _can_go_on(job: Job) -> bool:
+    return job.state == "stopped" or (job.state == "failed" and bool(job.run.checkpoints()))
+
+
+def _written(run: RunFolder) -> float:
+    stamp = loaders.stamp_of(run.path / "status.json")
+    return stamp[1] / 1e9 if stamp else 0.0
+
+
+def _jobs() -> Iterator[Job]:
+    """All jobs in the order in which they were started; those that have ended are read again only when they change."""
     found = []
-    for entry in loaders.entries():
-        if entry.id.startswith("runs/") and (entry.run.path / "job.json").exists():
-            with contextlib.suppress(Stage3Error):
-                found.append(read(entry.run))
-    return sorted(found, key=lambda job: job.run.status.started or job.run.status.updated, reverse=True)
+    root = folder()
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        key = (str(path), loaders.stamp_of(path / "job.json"), loaders.stamp_of(path / "status.json"))
+        if path.name.startswith(".") or key[1] is None:
+            continue
+        job = _ended.get(key)
+        if job is None:
+            try:
+                job = read(RunFolder.load(path))
+            except Stage3Error:
+                continue
+            if not job.is_live:
+                _ended[key] = job
+                while len(_ended) > MOST_REMEMBERED:
+                    _ended.pop(next(iter(_ended)), None)
+        found.append((key[1][1], job))
+    yield from (job for _, job in sorted(found, key=lambda f: f[0]))
 
 
 def read(run: RunFolder) -> Job:

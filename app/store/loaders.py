@@ -103,6 +103,17 @@ def broken() -> list[tuple[str, str]]:
     return found
 
 
+def known_data() -> dict[str, str]:
+    """Data sets that a run may be trained on, and what each is called: those of listed runs, and folders of `data/`."""
+    found = {e.run.config.data: e.run.config.data for e in entries() if e.run.config.data}
+    root = base() / "data"
+    for about in sorted(root.glob("*/dataset.yaml")) if root.is_dir() else []:
+        path = about.parent.relative_to(base()).as_posix()
+        if not any((base() / known).resolve() == about.parent.resolve() for known in found):
+            found[path] = path
+    return dict(sorted(found.items()))
+
+
 def default_entry(found: list[Entry]) -> Entry | None:
     """The shipped run, or else the run that was active last."""
     return next((e for e in found if e.is_sample), found[0] if found else None)

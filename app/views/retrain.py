@@ -9,28 +9,20 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import shell
+from app import components, shell
 from app.charts import names, theme
 from app.charts.curves import How, Source, chart
-from app.parts import compared, forms, results, tiles
+from app.parts import compared, embedding, results, retrain_form, tiles
 from app.parts.results import I2T, SAME_PAGE, T2I
 from app.store import jobs, loaders
 from stage3.cli import percent
-from stage3.config import FIELDS, GROUPS, Config, changes, differences
+from stage3.config import changes
 from stage3.errors import Stage3Error
 from stage3.evaluate.between import why_not
 from stage3.objectives import OBJECTIVES
-from stage3.runs import RunFolder, curves
+from stage3.runs import RunFolder
 
-START_UP = 3.0  # rough number of seconds until the first step: imports, data, features from the store
-SHOWN = (*forms.WEIGHTS, "epochs", "seed", "lr")
-HIDDEN = (
-    "temperature",
-    *forms.TEMPERATURES,
-    "recompute_features",
-    "threads",
-    "max_minutes",
-)
+MORE_SEEDS = 4
 TILES = (SAME_PAGE, I2T, T2I, "loss/total")
 
 
@@ -40,7 +32,7 @@ def render() -> None:
     shell.heading("Retrain", "Change the settings of a run, train it again, and compare it with the original.")
     page = st.container(horizontal=True, wrap=False, gap="medium")
     with page.container(border=True, key="card-form", width=340):
-        _form(chosen)
+        retrain_form.show(chosen)
     with page.container(key="retrain-right"):
         watched = _watched()
         if watched is None:
@@ -51,103 +43,9 @@ def render() -> None:
             )
         else:
             _watch(watched)
+        embedding.show()
         _list(watched)
-
-
-# --- the form
-
-
-def _form(chosen: shell.Chosen) -> None:
-    base, prefix = chosen.run.config, f"retrain-{chosen.id}"
-    typed: dict[str, Any] = {}
-    st.subheader("Weights", anchor=False)
-    for name, label in forms.WEIGHTS.items():
-        typed[name] = forms.slider(name, getattr(base, name), prefix, label)
-    typed |= _temperatures(base, prefix)
-    st.subheader("Training", anchor=False)
-    columns = st.columns(3, gap="small")
-    for column, name in zip(columns, ("epochs", "seed", "lr"), strict=True):
-        with column:
-            typed[name] = forms.field(name, getattr(base, name), prefix)
-    what = st.segmented_control(
-        "Compute",
-        ["Heads only", "Everything"],
-        default="Heads only",
-        required=True,
-        key=f"{prefix}-what",
-        help="Heads only: train on stored features. Everything: run the frozen backbones again, too.",
-    )
-    typed["recompute_features"] = what == "Everything"
-    with st.expander("Ablations", icon=":material/science:"):
-        shell.line("Faults of the original trainer, on purpose.")
-        for name in forms.group(of="ablations"):
-            typed[name] = forms.field(name, getattr(base, name), prefix)
-    with st.expander("All other settings", icon=":material/tune:"):
-        for group in ("objectives", "training", "model", "run"):
-            st.caption(GROUPS[group].capitalize())
-            for name in forms.group(of=group):
-                if name not in (*SHOWN, *HIDDEN):
-                    typed[name] = forms.field(name, getattr(base, name), prefix)
-    config, problem = forms.checked(base, typed)
-    _launch(chosen, config, problem)
-
-
-def _temperatures(base: Config, prefix: str) -> dict[str, float]:
-    st.subheader("Temperatures", anchor=False)
-    same = len(set(base.temperatures.values())) == 1
-    linked = st.toggle("Linked", value=same, key=f"{prefix}-linked", help="One temperature for all losses")
-    if linked:
-        first = next(iter(forms.TEMPERATURES))
-        return dict.fromkeys(forms.TEMPERATURES, forms.slider(first, getattr(base, first), f"{prefix}-both", "Both, τ"))
-    return {
-        name: forms.slider(name, getattr(base, name), prefix, f"{label}, τ")
-        for name, label in forms.TEMPERATURES.items()
-    }
-
-
-def _launch(chosen: shell.Chosen, config: Config | None, problem: str) -> None:
-    if config is None:
-        shell.error_box(problem, "Invalid setting")
-        return
-    changed = {n: v for n, v in differences(chosen.run.config, config).items() if n not in HIDDEN or "temperature" in n}
-    with st.container(key="quiet-changes", gap="xsmall"):
-        if changed:
-            for name, (old, new) in changed.items():
-                st.text(f"{name}: {_short(old)} → {_short(new)}")
-        else:
-            st.text("Nothing has changed: the same seed gives the same run again.")
-        st.text(_estimate(chosen, config))
-    started = st.session_state.get("_retrain_started", 0)
-    name = st.text_input("Name", value=jobs.free_name(), max_chars=60, key=f"retrain-name-{started}")
-    if st.button("Train", type="primary", icon=":material/play_arrow:", width="stretch", key="retrain-start",
-                 shortcut="Ctrl+Enter"):  # fmt: skip
-        try:
-            run = jobs.start(config, name.strip(), chosen.id)
-        except Stage3Error as error:
-            shell.error_box(error, "The run was not started")
-        else:
-            st.session_state["_retrain_started"] = started + 1  # a new key: the field starts from a free name
-            shell.set_params(job=f"runs/{run.name}")
-            st.rerun()
-    with st.expander("As a command or a YAML file", icon=":material/terminal:"):
-        st.code(jobs.command(config, name), language="bash", wrap_lines=True)
-        lines = {n: v for n, v in config.to_dict().items() if v != forms.plain(FIELDS[n].default)}
-        st.code("\n".join(f"{n}: {_short(v)}" for n, v in lines.items()), language="yaml")
-        st.download_button("All settings as YAML", data=config.to_yaml, file_name="config.yaml", on_click="ignore",
-                           icon=":material/download:", type="tertiary")  # fmt: skip
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _estimate(chosen: shell.Chosen, config: Config) -> str:
-    seconds = curves.expected_seconds(loaders.metrics(chosen.run), config.epochs, config.validate_every)
-    if not math.isfinite(seconds):
-        return "Duration unknown: the run above has no timings."
-    total = START_UP + seconds
-    duration = f"{total:.0f} s" if total < 90 else f"{total / 60:.0f} min"
-    return f"About {duration}{' and the time to compute features' if config.recompute_features else ''}."
+    components.into_view("card-job", st.session_state.pop("_retrain_into_view", ""))
 
 
 # --- the run that is watched
@@ -191,9 +89,7 @@ def _head(entry: loaders.Entry, job: jobs.Job) -> None:
     with st.container(border=True, key="card-job", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.text(entry.id, width="content")
-            word, color, icon = {**shell.STATE_LOOK, "starting": ("starting", "blue", ":material/hourglass:")}[
-                job.state
-            ]
+            word, color, icon = shell.JOB_LOOK[job.state]
             st.badge(word, color=color, icon=icon)  # type: ignore[arg-type]
             st.text(_progress_words(job), width="stretch")
             if job.is_live:
@@ -211,6 +107,15 @@ def _head(entry: loaders.Entry, job: jobs.Job) -> None:
                 ):
                     if st.button(label, icon=icon_, key=f"job-{view}"):
                         _open(view, entry, job)
+                if job.state == "finished":
+                    st.button(
+                        f"Train {MORE_SEEDS} more seeds",
+                        icon=":material/casino:",
+                        key="job-seeds",
+                        help="The same settings under other seeds: together a group whose mean and spread Losses shows",
+                        on_click=_more_seeds,
+                        args=(entry, job),
+                    )
         if job.is_live:
             st.progress(status.step / status.total_steps if status.total_steps else 0.0)
         elif job.state == "failed":
@@ -226,10 +131,17 @@ def _open(view: str, entry: loaders.Entry, job: jobs.Job) -> None:
         shell.go(view, run=entry.id)
 
 
+def _more_seeds(entry: loaders.Entry, job: jobs.Job) -> None:
+    try:
+        jobs.start_seeds(job.run, MORE_SEEDS, job.parent or entry.id)
+    except Stage3Error as error:
+        st.session_state["_notice"] = str(error)
+
+
 def _progress_words(job: jobs.Job) -> str:
     status = job.run.status
-    if job.state == "starting":
-        return "starting"
+    if job.state in ("starting", "queued"):
+        return "" if job.state == "starting" else f"waits until fewer than {jobs.PLACES} runs train"
     parts = [f"step {status.step:,} of {status.total_steps:,}"] if status.total_steps else [status.message]
     took = _seconds_between(status.started, status.updated if not job.is_live else "")
     if math.isfinite(took):
@@ -313,7 +225,7 @@ def _changed(run: RunFolder, parent: loaders.Entry) -> None:
     with st.container(border=True, key="card-changed"):
         st.subheader("Changed settings", anchor=False)
         rows = [
-            {"setting": n, "before": _short(a), "now": _short(b)}
+            {"setting": n, "before": retrain_form.short(a), "now": retrain_form.short(b)}
             for n, (a, b) in changes(parent.run.config, run.config).items()
         ]
         if rows:
