@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ _frames: Memory[pd.DataFrame] = Memory(6)
 _metrics: Memory[pd.DataFrame] = Memory(64)
 _results: Memory[dict[str, float]] = Memory(2000)  # small: one row per run
 _other: Memory[Any] = Memory(128)
+_folders: Memory[tuple[Entry | None, str, tuple[str, str]]] = Memory(5000)
+_rows: Memory[dict[str, Any]] = Memory(5000)
 
 
 # --- which runs there are
@@ -87,20 +89,37 @@ def base() -> Path:
 
 def entries() -> list[Entry]:
     """All runs of all roots, the one that was active last first."""
-    found = []
-    for label, root in roots().items():
-        for run in list_runs([root]) if root.is_dir() else []:
-            found.append(Entry(f"{label}/{run.name}", run, label == "samples"))
-    return sorted(found, key=lambda e: e.run.status.updated, reverse=True)
+    found = [(updated, entry) for entry, updated, _ in _scan() if entry is not None]
+    return [entry for _, entry in sorted(found, key=lambda f: f[0], reverse=True)]
 
 
 def broken() -> list[tuple[str, str]]:
     """Folders that look like runs and cannot be opened: their id and the reason."""
-    found = []
+    return [reason for entry, _, reason in _scan() if entry is None and reason[1]]
+
+
+def _scan() -> Iterator[tuple[Entry | None, str, tuple[str, str]]]:
+    """Each folder that may be a run: the run or None, when it was last active, and (its id, why it does not open).
+
+    A folder is opened again only when its settings or its status have changed.
+    """
     for label, root in roots().items():
-        for path, reason in list_broken([root]) if root.is_dir() else []:
-            found.append((f"{label}/{path.name}", reason))
-    return found
+        if not root.is_dir():
+            continue
+        own = RunFolder.exists(root)
+        for path in [root] if own else sorted(p for p in root.iterdir() if not p.name.startswith(".") and p.is_dir()):
+            key = (label, str(path.resolve()), stamp_of(path / "config.yaml"), stamp_of(path / "status.json"))
+            yield _folders.get(key, functools.partial(_opened, label, path))
+
+
+def _opened(label: str, path: Path) -> tuple[Entry | None, str, tuple[str, str]]:
+    name = f"{label}/{path.resolve().name}"
+    runs = list_runs([path]) if RunFolder.exists(path) else []
+    if runs:
+        return Entry(name, runs[0], label == "samples"), runs[0].status.updated, (name, "")
+    wrong = list_broken([path]) if RunFolder.exists(path) else list_broken([path.parent])
+    reason = next((why for at, why in wrong if at == path), "")
+    return None, "", (name, reason)
 
 
 def known_data() -> dict[str, str]:
@@ -443,6 +462,11 @@ def warm_up() -> None:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def remember_row(key: tuple[Any, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Keep a small row about a run by key, of as many runs as there may be."""
+    return _rows.get(key, make)
 
 
 def remember(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:

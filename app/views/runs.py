@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,7 @@ LAMP_LOOK = {  # color and sign: a lamp is read without color, too
     "bad": ("red", ":material/cancel:"),
     "cannot tell": ("gray", ":material/help:"),
 }
+MANY = 12  # runs from which the table has a filter and is grouped by data set
 TILES = (I2T, T2I, SAME_PAGE, SKILL, RANK)
 SHORT = {I2T: "R@5 i → t", T2I: "R@5 t → i", SAME_PAGE: "Same page"}  # in narrow columns
 COLUMNS = {"i2t": I2T, "t2i": T2I, "same_page": SAME_PAGE}
@@ -35,7 +37,7 @@ def render() -> None:
     shell.heading("Runs", "Every training run is a folder. Pick one to see its details, two to compare them.")
     found = loaders.entries()
     if found:
-        picked = _table(found)
+        picked = _table(_filtered(found))
         if len(picked) == 2:
             _pair(*picked)
         else:
@@ -49,11 +51,44 @@ def render() -> None:
     _broken()
 
 
+def _filtered(found: list[loaders.Entry]) -> list[loaders.Entry]:
+    """The runs that are listed: by words of name, data and state, and by data set; all where nothing fits."""
+    if len(found) < MANY:
+        return found
+    places = list(dict.fromkeys(e.run.config.data or e.run.config.manifest for e in found))
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="runs-filter"):
+        words = st.text_input(
+            "Filter", key="runs-words", placeholder="name, state or data", max_chars=200, width=260
+        ).lower()
+        data = st.selectbox("Data set", ["", *places], format_func=lambda p: p or "all", key="runs-data", width=260)
+        kept = [
+            e
+            for e in found
+            if data in ("", e.run.config.data or e.run.config.manifest)
+            and all(w in f"{e.id} {e.run.config.data} {shell.run_state(e.run)}".lower() for w in words.split())
+        ]
+        st.text(f"{len(kept):,} of {len(found):,} runs" if kept else "No run fits: all are shown")
+    return kept or found
+
+
+def _in_order(found: list[loaders.Entry], wanted: list[str | None]) -> list[loaders.Entry]:
+    """The picked runs first, so that they are in view, then by data set, the latest first."""
+    order = {place: i for i, place in enumerate(dict.fromkeys(e.run.config.data for e in found))}
+    return sorted(
+        found, key=lambda e: (wanted.index(e.id) if e.id in wanted else len(wanted), order[e.run.config.data])
+    )
+
+
 def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
     """All runs; returns the one or two that are picked."""
+    asked = [shell.param("pick") or st.session_state.get("_run"), shell.param("with")]
+    key = f"runs-table-{abs(hash(tuple(e.id for e in found))) % 10**8}"
+    if key not in st.session_state:  # rows keep their places while they are picked
+        st.session_state["_runs_first"] = asked
+    if len(found) >= MANY:
+        found = _in_order(found, st.session_state.get("_runs_first", asked))
     rows = [_row(entry) for entry in found]
-    wanted = [shell.param("pick") or st.session_state.get("_run"), shell.param("with")]
-    start = [i for w in wanted for i, e in enumerate(found) if e.id == w]
+    start = [i for w in asked for i, e in enumerate(found) if e.id == w]
     percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 104}
     event = st.dataframe(
         pd.DataFrame(rows),
@@ -61,15 +96,14 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
         on_select="rerun",
         selection_mode="multi-row",
         selection_default={"selection": {"rows": start, "columns": [], "cells": []}},
-        key="runs-table",
+        key=key,
         height=min(38 + 35 * len(rows), 360),
         alt="One row per run with its state, metrics and settings",
         column_config={
             "run": st.column_config.TextColumn("Run", width="medium", pinned=True),
-            "state": st.column_config.TextColumn("State", width="small"),
-            "progress": st.column_config.ProgressColumn(
-                "Steps", format="percent", min_value=0, max_value=1, width="small"
-            ),
+            "state": st.column_config.TextColumn("State", width=76),
+            "data": st.column_config.TextColumn("Data", width=110),
+            "progress": st.column_config.ProgressColumn("Steps", format="percent", min_value=0, max_value=1, width=84),
             **{
                 column: st.column_config.ProgressColumn(
                     SHORT[metric], help=f"{names.metric_name(metric)}. {AT_BEST}", **percent
@@ -85,16 +119,18 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
             "rank": st.column_config.NumberColumn(
                 "Eff. rank", format="%.1f", width=72, help=f"Effective rank. {AT_BEST}"
             ),
-            "curve": st.column_config.LineChartColumn("Validation loss", width="small"),
+            "curve": st.column_config.LineChartColumn(
+                "Val loss", width=84, help="Total loss on validation pages by step"
+            ),
             "weights": st.column_config.TextColumn(
                 f"Weights {' / '.join(o.name[0] for o in OBJECTIVES)}",
-                width="small",
+                width=120,
                 help=", ".join(o.label.lower() for o in OBJECTIVES),
             ),
-            "tau": st.column_config.TextColumn("τ", width="small"),
-            "seed": st.column_config.NumberColumn("Seed", format="%d", width="small"),
-            "epochs": st.column_config.NumberColumn("Epochs", format="%d", width="small"),
-            "updated": st.column_config.DatetimeColumn("Updated", format="distance", width="small"),
+            "tau": st.column_config.TextColumn("τ", width=60),
+            "seed": st.column_config.NumberColumn("Seed", format="%d", width=52),
+            "epochs": st.column_config.NumberColumn("Epochs", format="%d", width=62),
+            "updated": st.column_config.DatetimeColumn("Updated", format="distance", width=110),
         },
     )
     chosen = list(event["selection"]["rows"])[:2] if event["selection"]["rows"] else start[:1] or [0]
@@ -106,6 +142,14 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
 
 
 def _row(entry: loaders.Entry) -> dict[str, Any]:
+    """A run's row; read again only when one of its files has changed, or while it trains."""
+    run = entry.run
+    files = ("config.yaml", "status.json", "metrics.jsonl", "best.json")
+    key = (entry.id, str(run.path), *(loaders.stamp_of(run.path / name) for name in files), shell.run_state(run))
+    return loaders.remember_row(key, lambda: _made_row(entry))
+
+
+def _made_row(entry: loaders.Entry) -> dict[str, Any]:
     run, status, c = entry.run, entry.run.status, entry.run.config
     best, val_loss = {}, []
     try:
@@ -116,6 +160,7 @@ def _row(entry: loaders.Entry) -> dict[str, Any]:
     return {
         "run": entry.id,
         "state": shell.STATE_LOOK[shell.run_state(run)][0],
+        "data": PurePath(c.data or c.manifest).name,
         "progress": status.step / status.total_steps if status.total_steps else 0.0,
         **{column: _in_percent(best.get(metric)) for column, metric in COLUMNS.items()},
         "gallery": best.get("retrieval/gallery"),

@@ -199,6 +199,8 @@ def test_a_stopped_job_can_be_put_away(training):
     assert f"strip-resume-{waiting.name}" not in {b.key for b in app.button}
 
 
-def test_a_taken_name_is_refused_in_one_line():
+def test_a_taken_name_is_refused_in_one_line(workspace):
+    if not (workspace / "runs" / "faulty").exists():
+        RunFolder.create(workspace / "runs" / "faulty", loaders.entry("samples/first").run.config)
     with pytest.raises(ConfigError, match="is already a run"):
         jobs.start(Config(data="data/samples"), "faulty")

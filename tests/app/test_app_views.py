@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.addresses import VIEWS
+from app.charts import curves
 from app.store import loaders
 from stage3.runs import RunFolder
 from stage3.train.trainer import Outcome, Trainer
@@ -164,7 +165,9 @@ def test_losses_draw_every_term_and_both_directions_of_the_run(small, monkeypatc
     assert "text → image · val" in names
     assert {"contrastive", "reconstruction", "alignment"} <= set(names)  # gradient by term
     gap = next(d.value for d in app.dataframe if "gap" in d.value.columns).set_index("loss")
-    assert gap["gap"]["total"] == pytest.approx(gap["val_last"]["total"] - gap["train_last"]["total"])
+    assert {"Alignment, image → text", "Alignment, text → image"} <= set(gap.index)
+    total = gap.loc["Total loss"]
+    assert total["gap"] == pytest.approx(total["val_last"] - total["train_last"])
 
 
 def test_weighted_losses_add_up_to_the_total_on_screen(small, monkeypatch):
@@ -192,10 +195,29 @@ def test_several_runs_become_one_mean_with_a_band(small, monkeypatch):
     monkeypatch.chdir(small)
     app = opened("losses", **{"with": "runs/second"})
     assert app.multiselect(key="losses-with").value == ["runs/second"]
-    app.toggle(key="losses-band").set_value(True).run()
-    assert not app.exception
+    assert app.toggle(key="losses-band-True").value is True  # they differ only in the seed
     names = [t.get("name", "") for t in figures(app)[0]["data"]]
     assert "total · train · mean of 2 seeds" in names
+    assert not any("samples/first" in name for name in names)
+    app = opened("losses", **{"with": "runs/aligned"})
+    assert app.toggle(key="losses-band-False").value is False
+    assert "samples/first · train" in [t.get("name", "") for t in figures(app)[0]["data"]]
+
+
+def test_a_legend_of_many_runs_stands_below_the_plot_in_room_of_its_own(small, monkeypatch):
+    monkeypatch.chdir(small)
+    frame = loaders.metrics(loaders.entry("samples/first").run)
+    how = curves.How(by="epoch", splits=("train", "val"))
+    few = curves.chart([curves.Source("a", frame)], {"loss/total": "total"}, how, height=220)
+    many = [curves.Source(f"runs/a-long-name-{i}", frame) for i in range(5)]
+    figure = curves.chart(many, {"loss/total": "total"}, how, height=220)
+    assert (few.layout.height, few.layout.legend.yanchor) == (220, "bottom")
+    assert few.layout.legend.yref != "container"
+    plot = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    assert plot >= 150
+    assert (figure.layout.legend.yref, figure.layout.legend.y) == ("container", 0)
+    rate = curves.chart([curves.Source("a", frame)], {"lr": "learning rate"}, how, log=True)
+    assert rate.layout.yaxis.tickformat == "~g"  # 0.0001, not 100μ
 
 
 @pytest.fixture(scope="module")
