@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 ROW = 58  # pixels a comparison takes
 DOT_BELOW = 0.16  # share of a row by which the interval lies below its middle
 POINTS = "points of percent"
+FAR = 4.0
 TOOLS = ("zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "resetScale")
 PAIR_COLORS = (3, 4, 6)  # of the palette: none that a term has
 CAUSE_NAMES = {"none": "neither", "dropout": "dropout", "mask": "random mask", "both": "both"}
@@ -64,8 +66,7 @@ def forest(rows: Sequence[Row], chosen: str, unit: str) -> go.Figure:
     """
     figure, look = go.Figure(), theme.look()
     at = list(range(len(rows), 0, -1))
-    bounds = [abs(gain(r, v)) for r in rows for v in (r.difference, r.low, r.high) if math.isfinite(v)]
-    reach = 1.08 * max([*bounds, 1e-12])
+    reach = scale_of(rows)
     fills = [_faint(look.accent, 0.14) if key_of(r) == chosen else "rgba(128,128,128,0.004)" for r in rows]
     figure.add_bar(
         x=[2 * reach] * len(rows), y=at, base=-reach, orientation="h", width=0.96,
@@ -75,24 +76,46 @@ def forest(rows: Sequence[Row], chosen: str, unit: str) -> go.Figure:
     for verdict in (HELPS, NONE, HURTS, "not judged"):
         part = [(y, r) for y, r in zip(at, rows, strict=True) if r.verdict == verdict]
         if part:
-            _dots(figure, verdict, part)
+            _dots(figure, verdict, part, reach)
     theme.style(figure, height=84 + ROW * len(rows))
     # all at once: adding one checks all that are there again
     figure.update_layout(annotations=[note for y, r in zip(at, rows, strict=True) for note in _words(y, r)])
     figure.add_vline(x=0, line={"color": look.quiet, "width": 1, "dash": "dot"}, layer="below")
     figure.update_xaxes(
         range=[-reach, reach], domain=[0.0, 0.5], zeroline=False, nticks=5, tickformat="~g",
-        title_text=f"{unit}, right of 0 is better",
+        title_text=f"{unit}, right of 0 is better" + ("; triangles: off the scale" if _is_off(rows, reach) else ""),
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=[0.4, len(rows) + 0.6])
     figure.update_layout(margin={"l": 6, "r": 6, "t": 26, "b": 44}, clickmode="event+select", barmode="overlay")
     return figure.update_layout(legend={"x": 0, "xanchor": "left"}, dragmode=False, modebar={"remove": list(TOOLS)})
 
 
-def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]]) -> None:
+def scale_of(rows: Sequence[Row]) -> float:
+    """Half the width of the axis: the largest bound, but of those far beyond the usual one (`FAR` medians)."""
+    largest = [max(abs(gain(r, v)) for v in (r.difference, r.low, r.high) if math.isfinite(v)) for r in rows]
+    usual = [b for b in largest if b <= FAR * statistics.median(largest)]
+    return 1.08 * max([*usual, 1e-12])
+
+
+def _is_off(rows: Sequence[Row], reach: float) -> bool:
+    return any(abs(gain(r, r.difference)) > reach for r in rows)
+
+
+def _symbol(row: Row, reach: float) -> str:
+    x = gain(row, row.difference)
+    shape = "circle" if abs(x) <= reach else "triangle-right" if x > 0 else "triangle-left"
+    return shape if row.verdict in (HELPS, HURTS) else f"{shape}-open"
+
+
+def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]], reach: float) -> None:
     hue = hue_of(verdict)
-    ends = [sorted((gain(r, r.low), gain(r, r.high))) for _, r in part]
-    at = [gain(r, r.difference) for _, r in part]
+
+    def within(value: float) -> float:
+        """On the axis; what lies beyond it at its end. NaN stays."""
+        return value if math.isnan(value) else min(max(value, -0.97 * reach), 0.97 * reach)
+
+    ends = [sorted((within(gain(r, r.low)), within(gain(r, r.high)))) for _, r in part]
+    at = [within(gain(r, r.difference)) for _, r in part]
     above = [high - x for (_, high), x in zip(ends, at, strict=True)]
     below = [x - low for (low, _), x in zip(ends, at, strict=True)]
     figure.add_scatter(
@@ -100,7 +123,7 @@ def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]]) -> None:
         y=[y - DOT_BELOW for y, _ in part],
         mode="markers",
         name=verdict,
-        marker={"color": hue, "size": 10, "symbol": "circle" if verdict in (HELPS, HURTS) else "circle-open"},
+        marker={"color": hue, "size": 10, "symbol": [_symbol(r, reach) for _, r in part]},
         error_x={
             "type": "data", "symmetric": False, "color": hue, "thickness": 2, "width": 4,
             "array": [0.0 if math.isnan(v) else v for v in above],

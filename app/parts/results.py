@@ -25,7 +25,7 @@ SPLITS = {"test": "Test pages", "val": "Validation pages", "train": "Training pa
 HELP = {
     "interval": "95 % interval: whole pages are resampled, since panels of a page resemble each other",
     "chance": "What random embeddings would reach in the same gallery",
-    "frozen": "The features that the model reads, centered on the training panels. A model below them has lost "
+    "frozen": "Frozen features: what the model reads, centered on the training panels. A model below them has lost "
     "something in training. Image and text can be compared only where one model made both",
     "untrained": "The model before its first step",
 }
@@ -56,11 +56,11 @@ def table(report: Mapping[str, Any], metrics: Sequence[str] = SHOWN, *, key: str
         key=key,
         alt=f"{SPLITS[report['split']]}: each metric with its interval, chance, and baselines",
         column_config={
-            "metric": column("Metric", width=150),
+            "metric": column("Metric", width=146),
             "value": column("Trained", width=60),
             "interval": column("95 % interval", width=104, help=HELP["interval"]),
             "chance": column("Chance", width=56, help=HELP["chance"]),
-            "frozen": column("Frozen features", width=104, help=HELP["frozen"]),
+            "frozen": column("Frozen", width=62, help=HELP["frozen"]),
             "untrained": column("Untrained", width=68, help=HELP["untrained"]),
         },
     )

@@ -17,7 +17,9 @@ STOPPED_FOR = 24 * 3600.0  # seconds for which a stopped job is offered to go on
 
 def show() -> None:
     """Draw it; nothing where no job is live or has stopped lately."""
-    live, stopped = jobs.live(), _offered()
+    live, stopped = jobs.live_and_stopped(time.time() - STOPPED_FOR)
+    hidden = st.session_state.get("_strip_hidden", set())
+    stopped = [j for j in stopped if (j.run.name, j.run.status.updated) not in hidden]
     if not live and not stopped:
         return
     names = {job.run.name for job in live}
@@ -36,12 +38,6 @@ def show() -> None:
                 _stopped(job)
 
     watch()
-
-
-def _offered() -> list[jobs.Job]:
-    """Stopped jobs that were not put away, of the last day."""
-    hidden = st.session_state.get("_strip_hidden", set())
-    return [j for j in jobs.stopped(time.time() - STOPPED_FOR) if (j.run.name, j.run.status.updated) not in hidden]
 
 
 def _live(job: jobs.Job) -> None:

@@ -154,10 +154,12 @@ def live() -> list[Job]:
     return [job for job in _jobs() if job.is_live]
 
 
-def stopped(since: float) -> list[Job]:
-    """Jobs that can go on and have stopped, or died with a checkpoint, after a time (seconds since 1970)."""
-    found = [job for job in _jobs() if _can_go_on(job) and _written(job.run) >= since]
-    return sorted(found, key=lambda job: job.run.status.updated, reverse=True)
+def live_and_stopped(since: float) -> tuple[list[Job], list[Job]]:
+    """`live`, and jobs that can go on: stopped, or dead with a checkpoint, after a time (seconds since 1970)."""
+    found = list(_jobs())
+    stopped = [job for job in found if _written(job.run) >= since and _can_go_on(job)]
+    latest = sorted(stopped, key=lambda job: job.run.status.updated, reverse=True)
+    return [job for job in found if job.is_live], latest
 
 
 def _can_go_on(job: Job) -> bool:
@@ -173,10 +175,12 @@ def _jobs() -> Iterator[Job]:
     """All jobs in the order in which they were started; those that have ended are read again only when they change."""
     found = []
     root = folder()
-    for path in sorted(root.iterdir()) if root.is_dir() else []:
-        key = (str(path), loaders.stamp_of(path / "job.json"), loaders.stamp_of(path / "status.json"))
-        if path.name.startswith(".") or key[1] is None:
+    for name in sorted(entry.name for entry in root.iterdir()) if root.is_dir() else []:
+        record = loaders.stamp_of(f"{root}/{name}/job.json")
+        if record is None or name.startswith("."):
             continue
+        path = root / name
+        key = (str(path), record, loaders.stamp_of(f"{path}/status.json"))
         job = _ended.get(key)
         if job is None:
             try:
@@ -187,7 +191,7 @@ def _jobs() -> Iterator[Job]:
                 _ended[key] = job
                 while len(_ended) > MOST_REMEMBERED:
                     _ended.pop(next(iter(_ended)), None)
-        found.append((key[1][1], job))
+        found.append((record[1], job))
     yield from (job for _, job in sorted(found, key=lambda f: f[0]))
 
 

@@ -106,9 +106,15 @@ def _scan() -> Iterator[tuple[Entry | None, str, tuple[str, str]]]:
     for label, root in roots().items():
         if not root.is_dir():
             continue
-        own = RunFolder.exists(root)
-        for path in [root] if own else sorted(p for p in root.iterdir() if not p.name.startswith(".") and p.is_dir()):
-            key = (label, str(path.resolve()), stamp_of(path / "config.yaml"), stamp_of(path / "status.json"))
+        if RunFolder.exists(root):
+            folders = [(str(root.resolve()), root)]
+        else:
+            at = str(root.resolve())
+            with os.scandir(root) as found:
+                names = sorted(e.name for e in found if not e.name.startswith(".") and e.is_dir())
+            folders = [(f"{at}/{name}", root / name) for name in names]
+        for place, path in folders:
+            key = (label, place, stamp_of(f"{place}/config.yaml"), stamp_of(f"{place}/status.json"))
             yield _folders.get(key, functools.partial(_opened, label, path))
 
 
@@ -405,10 +411,10 @@ def stored_evaluation(run: RunFolder) -> dict[str, Any] | None:
     return found
 
 
-def stamp_of(path: Path) -> tuple[int, int] | None:
+def stamp_of(path: Path | str) -> tuple[int, int] | None:
     """Size and time of a file, which change when it does; None where there is none."""
     try:
-        info = path.stat()
+        info = os.stat(path)  # noqa: PTH116 - a thousand are asked for at a time
     except OSError:
         return None
     return info.st_size, info.st_mtime_ns

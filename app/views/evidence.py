@@ -141,10 +141,10 @@ def _filtered(heads: list[Row]) -> list[Row]:
 
 def _counts(shown: list[Row]) -> None:
     for verdict in VERDICTS:
-        st.metric(verdict.capitalize(), str(sum(r.verdict == verdict for r in shown)), width=125)
+        st.metric(verdict.capitalize(), str(sum(r.verdict == verdict for r in shown)), width=104)
     seeds = sorted({r.seeds for r in shown})
     if seeds:
-        st.metric("Seeds per variant", "–".join(str(s) for s in dict.fromkeys((seeds[0], seeds[-1]))), width=140)
+        st.metric("Seeds per variant", "–".join(str(s) for s in dict.fromkeys((seeds[0], seeds[-1]))), width=126)
 
 
 def _keep_choice(options: dict[str, Row], shown: list[Row]) -> None:

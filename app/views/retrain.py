@@ -30,7 +30,7 @@ def render() -> None:
     """The form on the left; on the right the run that is watched, beside the run it was started from."""
     chosen = shell.chosen(needs_checkpoint=False)
     shell.heading("Retrain", "Change the settings of a run, train it again, and compare it with the original.")
-    page = st.container(horizontal=True, wrap=False, gap="medium")
+    page = st.container(horizontal=True, wrap=False, gap="medium", key="retrain-page")
     with page.container(border=True, key="card-form", width=340):
         retrain_form.show(chosen)
     with page.container(key="retrain-right"):

@@ -145,7 +145,7 @@ def _row(entry: loaders.Entry) -> dict[str, Any]:
     """A run's row; read again only when one of its files has changed, or while it trains."""
     run = entry.run
     files = ("config.yaml", "status.json", "metrics.jsonl", "best.json")
-    key = (entry.id, str(run.path), *(loaders.stamp_of(run.path / name) for name in files), shell.run_state(run))
+    key = (entry.id, str(run.path), *(loaders.stamp_of(f"{run.path}/{name}") for name in files), shell.run_state(run))
     return loaders.remember_row(key, lambda: _made_row(entry))
 
 

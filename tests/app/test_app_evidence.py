@@ -181,6 +181,22 @@ def test_where_less_is_better_the_drawing_is_turned_and_the_words_are_not():
     assert difference(less).startswith("-0.3")
 
 
+def test_a_row_far_beyond_the_others_does_not_squeeze_them_and_is_marked():
+    near = [
+        row(comparison=i, difference=d, low=d - 0.02, high=d + 0.02) for i, d in enumerate((0.05, 0.06, 0.07, 0.08))
+    ]
+    far = row(comparison=9, difference=1.0, low=0.9, high=1.0)
+    figure = charts.forest([*near, far], "", charts.POINTS)
+    dots = figure.data[1]
+    assert figure.layout.xaxis.range[1] == pytest.approx(10.8)
+    assert list(dots.x[:4]) == pytest.approx([5.0, 6.0, 7.0, 8.0])
+    assert dots.x[4] < 10.8
+    assert list(dots.marker.symbol) == ["circle"] * 4 + ["triangle-right"]
+    assert "+100.0 points" in dots.text[4]
+    assert "off the scale" in figure.layout.xaxis.title.text
+    assert "off the scale" not in charts.forest(near, "", charts.POINTS).layout.xaxis.title.text
+
+
 def test_rows_are_grouped_by_unit_and_every_row_is_in_one_group():
     rows = [row(), row(metric="noise/spread", comparison=4), row(metric=PAGE, comparison=5)]
     found = charts.by_unit(rows)
