@@ -194,3 +194,21 @@ def test_a_deep_link_restores_view_run_and_panel(tab):
         tab.evaluate("history.go(-2)")
     page.wait_for()
     assert "run=samples%2Ffirst" in tab.url or "run=samples/first" in tab.url
+
+
+def test_tables_have_no_csv_download_of_their_own(tab):
+    """It would write texts from data as they are, formulas included; the export guards them."""
+    open_view(tab, "/page?page=0")
+    tab.locator('[data-testid="stDataFrame"]').first.hover()
+    toolbar = tab.locator('[data-testid="stElementToolbarButton"]')
+    toolbar.filter(has=tab.locator('[aria-label^="Search"]')).first.wait_for()
+    assert tab.locator('[aria-label^="Download as CSV"]:visible').count() == 0
+
+
+def test_a_click_in_the_page_image_chooses_the_panel(tab):
+    open_view(tab, "/page?page=1")
+    tab.get_by_label("Panel 3", exact=True).click()  # the frames lie in order of size
+    tab.wait_for_function("location.href.includes('panel=6')")
+    settled(tab)
+    tab.get_by_role("heading", name="Panel 3", exact=True).wait_for()
+    assert tab.locator(".s3p-focus").get_attribute("aria-label") == "Panel 3"
