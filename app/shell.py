@@ -36,9 +36,8 @@ import streamlit as st
 
 from app import addresses, components
 from app.addresses import START, VIEWS
-from app.charts.names import is_share, metric_name
+from app.charts import worth
 from app.store import loaders, thumbs
-from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.data.images import ImageProblem
 from stage3.errors import Stage3Error, StorageError
@@ -170,12 +169,8 @@ def temperatures_of(config: Config) -> str:
 
 def _run_facts(run: RunFolder) -> str:
     c = run.config
-    parts = [f"weights {weights_of(c)}", f"τ {temperatures_of(c)}"]
-    best = run.best()
-    if best and best.metric:
-        shown = percent(best.value) if is_share(best.metric) else number(best.value)
-        parts.append(f"{metric_name(best.metric)} {shown}")
-    return "  ·  ".join(parts)
+    parts = [f"weights {weights_of(c)}", f"τ {temperatures_of(c)}", worth.headline(run)]
+    return "  ·  ".join(filter(None, parts))
 
 
 STATE_LOOK = {
@@ -185,6 +180,12 @@ STATE_LOOK = {
     "failed": ("failed", "red", ":material/error:"),
     "created": ("not started", "gray", ":material/radio_button_unchecked:"),
     "lost": ("process died", "red", ":material/help:"),
+}
+
+
+JOB_LOOK = STATE_LOOK | {
+    "starting": ("starting", "blue", ":material/hourglass:"),
+    "queued": ("queued", "gray", ":material/schedule:"),
 }
 
 
@@ -319,6 +320,7 @@ def main() -> None:
         _run_bar(found, now)
         if page.url_path in OF_DATA:
             importlib.import_module("app.parts.moved").notice(now.run)
+    importlib.import_module("app.parts.strip").show()  # parts stand on this module
     if notice := st.session_state.pop("_notice", None):
         with st.container(border=True):
             st.text(notice)

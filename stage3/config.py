@@ -473,6 +473,21 @@ def differences(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
     return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
 
 
+def changes(ours: Config, theirs: Config) -> dict[str, tuple[Any, Any]]:
+    """`differences` without what no person chose for its result: how often to save and log, where and how long to run.
+
+    >>> list(changes(Config(), Config(seed=1, checkpoint_every=5, max_minutes=9.0)))
+    ['seed']
+    """
+    found = differences(ours, theirs)
+    places = ("data", "manifest", "panels", "labels", "patience")
+    return {
+        n: v
+        for n, v in found.items()
+        if n not in ("threads", "log_every") and (n in places or not spec_of(n).resume_free)
+    }
+
+
 def _meant_vlm_alone(name: str, values: Mapping[str, Any]) -> bool:
     """Whether this is the `box_order` of a whole record that is older than `box_unit`: only vlm boxes had an order."""
     older = "box_unit" not in values and len(values) > len(FIELDS) // 2

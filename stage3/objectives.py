@@ -45,6 +45,7 @@ class Objective:
         temperature: default of the setting NAME_temperature; None for a term without one.
         temperature_of: what has this temperature, for the help.
         halves: parts that are logged by themselves.
+        defined_by: settings besides the temperature under which its values mean something else.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Objective:
     temperature: float | None = None
     temperature_of: str = ""
     halves: tuple[Half, ...] = ()
+    defined_by: tuple[str, ...] = ()
 
     @property
     def short(self) -> str:
@@ -92,6 +94,7 @@ OBJECTIVES = (
         color=0,
         temperature=0.07,
         temperature_of="supcon",
+        defined_by=("log_epsilon", "singleton_anchors"),
     ),
     Objective(
         name="reconstruction",
@@ -102,6 +105,7 @@ OBJECTIVES = (
         counted="reconstructed",
         counted_label="reconstructed panels",
         color=1,
+        defined_by=("normalize_target", "panel_norm", "dim"),
     ),
     Objective(
         name="alignment",
@@ -118,6 +122,7 @@ OBJECTIVES = (
             Half("alignment_i2t", "Image → text", "Align i → t", color=4),
             Half("alignment_t2i", "Text → image", "Align t → i", color=3),
         ),
+        defined_by=("symmetric_alignment", "asymmetric_form", "identical_text_negatives"),
     ),
 )
 

@@ -75,7 +75,9 @@ def sample_run() -> None:
     from stage3.api import Run
     from stage3.batches.dataset import Dataset
     from stage3.config import Config
+    from stage3.evaluate import kept_report
     from stage3.features import export
+    from stage3.runs import RunFolder
 
     for old in (SAMPLES / "features", RUN):
         if old.is_dir():
@@ -91,6 +93,7 @@ def sample_run() -> None:
         run = Run.train(RUN, SAMPLES.as_posix(), log_every=4, tell=say)
         slim(RUN)
         run.project()
+        kept_report(RunFolder.load(RUN), again=True)
         for lock in RUN.rglob("*lock"):
             lock.unlink()
     size = sum(p.stat().st_size for p in SAMPLES.rglob("*") if p.is_file())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ import plotly.graph_objects as go
 from app.charts import theme
 from stage3.objectives import PARTS
 from stage3.runs import curves
+
+LEGEND_WIDTH, LEGEND_LINE = 430, 21  # pixels: a chart in the narrower of two columns, and a line of its legend
+KEY_WIDTH, LETTER_WIDTH = 50, 7
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,23 @@ def chart(
                     _add_line(figure, source, metric, shown, split, hue, dash, how)
     theme.style(figure, height=height, legend=len(figure.data) > 1)
     figure.update_xaxes(title_text=how.by)
-    figure.update_yaxes(title_text=y_title or None, type="log" if log else None, tickformat=".0%" if percent else None)
+    form = ".0%" if percent else "~g" if log else None  # "~g": 0.0001, where Plotly would write 100μ
+    figure.update_yaxes(title_text=y_title or None, type="log" if log else None, tickformat=form, automargin=True)
+    _place_legend(figure, height)
     return figure.update_layout(hovermode="x unified")
+
+
+def _place_legend(figure: go.Figure, height: int) -> None:
+    """A legend of one line stands above the plot; a longer one below it, in room of its own."""
+    shown = [t.name for t in figure.data if t.name and t.showlegend is not False]
+    lines = math.ceil(sum(KEY_WIDTH + LETTER_WIDTH * len(name) for name in shown) / LEGEND_WIDTH)
+    if lines > 1:
+        below = 40 + LEGEND_LINE * lines
+        figure.update_layout(
+            height=height + LEGEND_LINE * lines,
+            margin={"b": below},
+            legend={"y": 0, "yref": "container", "yanchor": "bottom", "x": 0},
+        )
 
 
 def _label(*parts: str) -> str:

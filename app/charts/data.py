@@ -14,6 +14,7 @@ from stage3.cli import percent
 from stage3.data import images
 from stage3.data.page_check import PageCheck
 
+OUTSIDE = 0.6  # share of a number that lies outside of its frame
 LEAST_SIDE = 800  # pixels of a page's long side that frames and numbers are drawn on
 KEPT, DROPPED = "#0072B2", "#D55E00"
 COVERAGE = {
@@ -133,18 +134,28 @@ def overlay(check: PageCheck, side: int = 1200, max_megapixels: float = images.M
         mark = str(panel.order + 1) if panel.order is not None else f"file #{panel.index}"
         left, top, right, bottom = draw.textbbox((0, 0), mark, font=font)
         pad = width + 3
-        draw.rectangle((x0, y0, x0 + right - left + 2 * pad, y0 + bottom - top + 2 * pad), fill=color)
-        draw.text((x0 + pad - left, y0 + pad - top), mark, fill="white", font=font)
+        tag_w, tag_h = right - left + 2 * pad, bottom - top + 2 * pad
+        # on the corner and mostly outside: inside it would cover the first balloon
+        tag_x, tag_y = max(0.0, x0 - OUTSIDE * tag_w), max(0.0, y0 - OUTSIDE * tag_h)
+        draw.rectangle((tag_x, tag_y, tag_x + tag_w, tag_y + tag_h), fill=color)
+        draw.text((tag_x + pad - left, tag_y + pad - top), mark, fill="white", font=font)
     return images.encode(page, "WEBP", 86)
 
 
-def entries(check: PageCheck) -> pd.DataFrame:
-    """The entries of a page's file as a table: place in reading order, whether it was kept, why, text."""
+def entries(check: PageCheck, *, left_out: bool = False) -> pd.DataFrame:
+    """The entries of a page's file as a table: place in reading order, whether it was kept, why, text.
+
+    Args:
+        check: of the page.
+        left_out: the whole page is not used, so that none of its panels is.
+    """
     rows = []
     for panel in check.panels:
         kept = panel.order is not None
         notes = "; ".join(f"{code}: {detail}" for code, detail in panel.notes)
         place = str(panel.order + 1) if panel.order is not None else "–"
         outcome = ("kept" if panel.box else "kept, text only") if kept else "dropped"
+        if left_out and kept:
+            outcome = "usable, page left out"
         rows.append((place, panel.index, outcome, notes, panel.text))
     return pd.DataFrame(rows, columns=["order", "entry", "outcome", "notes", "text"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ from stage3.objectives import TERMS
 if TYPE_CHECKING:
     from stage3.ablate.evidence import Row
 
-ROW = 40  # pixels a comparison takes
+ROW = 58  # pixels a comparison takes
+DOT_BELOW = 0.16  # share of a row by which the interval lies below its middle
+POINTS = "points of percent"
+FAR = 4.0
 TOOLS = ("zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "resetScale")
 PAIR_COLORS = (3, 4, 6)  # of the palette: none that a term has
 CAUSE_NAMES = {"none": "neither", "dropout": "dropout", "mask": "random mask", "both": "both"}
@@ -35,55 +39,91 @@ def hue_of(verdict: str) -> str:
     return {HELPS: theme.categorical()[2], HURTS: theme.categorical()[5]}.get(verdict, theme.look().quiet)
 
 
-def forest(rows: Sequence[Row], chosen: str) -> go.Figure:
-    """A line for each comparison: its two variants, the difference as dot and interval, and the verdict.
+def by_unit(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The comparisons whose differences have one unit together, shares first: they share a scale."""
+    found: dict[str, list[Row]] = {POINTS: []}
+    for row in rows:
+        found.setdefault(POINTS if METRICS[row.metric].percent else METRICS[row.metric].label, []).append(row)
+    return {unit: part for unit, part in found.items() if part}
 
-    Metrics have different units, so each is drawn on its own scale (its widest bound among these rows); the numbers
-    stand at the right. A nearly invisible bar behind each line takes the click.
+
+def gain(row: Row, value: float) -> float:
+    """A difference of a row in its unit, turned so that more is better."""
+    metric = METRICS[row.metric]
+    return value * (100 if metric.percent else 1) * (metric.better or 1)
+
+
+def forest(rows: Sequence[Row], chosen: str, unit: str) -> go.Figure:
+    """Two lines for each comparison: its variants, and below them the difference as dot and interval with the numbers.
+
+    All rows have one unit and one scale, and right of 0 is better in every one: the difference of a metric of which
+    less is better is drawn with its sign turned. A nearly invisible bar behind each row takes the click.
 
     Args:
         rows: one per comparison, top first.
         chosen: `key_of` the row that is marked.
+        unit: what the axis counts.
     """
-    scale: dict[str, float] = {}
-    for r in rows:
-        bounds = [abs(v) for v in (r.difference, r.low, r.high) if math.isfinite(v)]
-        scale[r.metric] = max(scale.get(r.metric, 0.0), *bounds, 0.0)
     figure, look = go.Figure(), theme.look()
     at = list(range(len(rows), 0, -1))
+    reach = scale_of(rows)
     fills = [_faint(look.accent, 0.14) if key_of(r) == chosen else "rgba(128,128,128,0.004)" for r in rows]
     figure.add_bar(
-        x=[2.2] * len(rows), y=at, base=-1.1, orientation="h", width=0.96, marker={"color": fills, "line_width": 0},
-        customdata=[[key_of(r)] for r in rows], hoverinfo="skip", showlegend=False,
-        selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},
+        x=[2 * reach] * len(rows), y=at, base=-reach, orientation="h", width=0.96,
+        marker={"color": fills, "line_width": 0}, customdata=[[key_of(r)] for r in rows], hoverinfo="skip",
+        showlegend=False, selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},
     )  # fmt: skip
     for verdict in (HELPS, NONE, HURTS, "not judged"):
         part = [(y, r) for y, r in zip(at, rows, strict=True) if r.verdict == verdict]
         if part:
-            _dots(figure, verdict, part, scale)
-    theme.style(figure, height=70 + ROW * len(rows))
+            _dots(figure, verdict, part, reach)
+    theme.style(figure, height=84 + ROW * len(rows))
     # all at once: adding one checks all that are there again
     figure.update_layout(annotations=[note for y, r in zip(at, rows, strict=True) for note in _words(y, r)])
     figure.add_vline(x=0, line={"color": look.quiet, "width": 1, "dash": "dot"}, layer="below")
     figure.update_xaxes(
-        range=[-1.1, 1.1], tickvals=[0], ticktext=["no difference"], showgrid=False, domain=[0.41, 0.67], zeroline=False
-    )
+        range=[-reach, reach], domain=[0.0, 0.5], zeroline=False, nticks=5, tickformat="~g",
+        title_text=f"{unit}, right of 0 is better" + ("; triangles: off the scale" if _is_off(rows, reach) else ""),
+    )  # fmt: skip
     figure.update_yaxes(visible=False, range=[0.4, len(rows) + 0.6])
-    figure.update_layout(margin={"l": 6, "r": 6, "t": 26, "b": 24}, clickmode="event+select", barmode="overlay")
-    return figure.update_layout(legend={"x": 0.055, "xanchor": "left"}, dragmode=False, modebar={"remove": list(TOOLS)})
+    figure.update_layout(margin={"l": 6, "r": 6, "t": 26, "b": 44}, clickmode="event+select", barmode="overlay")
+    return figure.update_layout(legend={"x": 0, "xanchor": "left"}, dragmode=False, modebar={"remove": list(TOOLS)})
 
 
-def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]], scale: Mapping[str, float]) -> None:
+def scale_of(rows: Sequence[Row]) -> float:
+    """Half the width of the axis: the largest bound, but of those far beyond the usual one (`FAR` medians)."""
+    largest = [max(abs(gain(r, v)) for v in (r.difference, r.low, r.high) if math.isfinite(v)) for r in rows]
+    usual = [b for b in largest if b <= FAR * statistics.median(largest)]
+    return 1.08 * max([*usual, 1e-12])
+
+
+def _is_off(rows: Sequence[Row], reach: float) -> bool:
+    return any(abs(gain(r, r.difference)) > reach for r in rows)
+
+
+def _symbol(row: Row, reach: float) -> str:
+    x = gain(row, row.difference)
+    shape = "circle" if abs(x) <= reach else "triangle-right" if x > 0 else "triangle-left"
+    return shape if row.verdict in (HELPS, HURTS) else f"{shape}-open"
+
+
+def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]], reach: float) -> None:
     hue = hue_of(verdict)
-    units = [scale[r.metric] or 1.0 for _, r in part]
-    above = [(r.high - r.difference) / u for (_, r), u in zip(part, units, strict=True)]
-    below = [(r.difference - r.low) / u for (_, r), u in zip(part, units, strict=True)]
+
+    def within(value: float) -> float:
+        """On the axis; what lies beyond it at its end. NaN stays."""
+        return value if math.isnan(value) else min(max(value, -0.97 * reach), 0.97 * reach)
+
+    ends = [sorted((within(gain(r, r.low)), within(gain(r, r.high)))) for _, r in part]
+    at = [within(gain(r, r.difference)) for _, r in part]
+    above = [high - x for (_, high), x in zip(ends, at, strict=True)]
+    below = [x - low for (low, _), x in zip(ends, at, strict=True)]
     figure.add_scatter(
-        x=[r.difference / u for (_, r), u in zip(part, units, strict=True)],
-        y=[y for y, _ in part],
+        x=at,
+        y=[y - DOT_BELOW for y, _ in part],
         mode="markers",
         name=verdict,
-        marker={"color": hue, "size": 10, "symbol": "circle" if verdict in (HELPS, HURTS) else "circle-open"},
+        marker={"color": hue, "size": 10, "symbol": [_symbol(r, reach) for _, r in part]},
         error_x={
             "type": "data", "symmetric": False, "color": hue, "thickness": 2, "width": 4,
             "array": [0.0 if math.isnan(v) else v for v in above],
@@ -98,26 +138,24 @@ def _dots(figure: go.Figure, verdict: str, part: list[tuple[int, Row]], scale: M
 
 
 def _words(y: int, r: Row) -> list[dict[str, Any]]:
-    """The text to the left (the finding and its two variants) and right (the numbers, the metric) of a line."""
+    """The text of a row: its two variants above, the numbers and the metric to the right of the interval."""
     look = theme.look()
     where: dict[str, Any] = {
-        "y": y,
         "yref": "y",
         "xref": "paper",
+        "xanchor": "left",
         "showarrow": False,
         "align": "left",
         "captureevents": False,
     }
     small = f"<span style='color:{look.quiet};font-size:11px'>"
-    names = f"{theme.safe(r.fixed, 44)}<br>{small}against {theme.safe(r.reviewed, 40)}</span>"
-    told = f"{theme.safe(difference(r))}<br>{small}{theme.safe(r.verdict)} · {theme.safe(r.label, 38)}</span>"
+    names = (
+        f"<b>{theme.safe(r.finding)}</b>  {theme.safe(r.fixed, 36)}{small}  against {theme.safe(r.reviewed, 32)}</span>"
+    )
+    told = f"{theme.safe(difference(r))}<br>{small}{theme.safe(r.verdict)} · {theme.safe(r.label, 34)}</span>"
     return [
-        {"x": x, "xanchor": "left", "text": text, "font": {"size": size, "color": color}, **where}
-        for x, text, size, color in (
-            (0, f"<b>{theme.safe(r.finding)}</b>", 12, look.text),
-            (0.055, names, 12.5, look.text),
-            (0.685, told, 12.5, hue_or_text(r)),
-        )
+        {"x": 0, "y": y + 0.3, "text": names, "font": {"size": 12.5, "color": look.text}, **where},
+        {"x": 0.52, "y": y - DOT_BELOW, "text": told, "font": {"size": 12.5, "color": hue_or_text(r)}, **where},
     ]
 
 

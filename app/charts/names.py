@@ -12,7 +12,9 @@ PAIR_NAMES = {f"{a.name}_{b.name}": f"{a.label.lower()} · {b.label.lower()}" fo
 BOTH = "both ways"
 _SHORT = {"mrr": "MRR", "median_rank": "Median rank"}
 _NAMES = {
-    "loss/total": "Validation loss",
+    "loss/total": "Total loss",
+    **{f"loss/{o.name}": o.label for o in OBJECTIVES},
+    **{f"loss/{half.name}": f"{o.label}, {half.label.lower()}" for o in OBJECTIVES for half in o.halves},
     "reconstruction/skill": "R² of reconstruction",
     "retrieval/same_page_r_precision": "Same-page precision",
     **{f"retrieval/within_page_{way}": f"Within page, {name}" for way, name in WAYS.items()},
@@ -24,6 +26,8 @@ def metric_name(name: str) -> str:
 
     >>> metric_name("retrieval/i2t_r5"), metric_name("retrieval/mean_mrr"), metric_name("collapse/effective_rank")
     ('R@5 image → text', 'MRR, both ways', 'Effective rank')
+    >>> metric_name("loss/alignment_t2i")
+    'Alignment, text → image'
     """
     if name in _NAMES:
         return _NAMES[name]
@@ -33,12 +37,3 @@ def metric_name(name: str) -> str:
         short = _SHORT.get(what, what.replace("r", "R@", 1))
         return f"{short} {WAYS[way]}" if way in WAYS else f"{short}, {BOTH}"
     return (rest or name).replace("_", " ").capitalize()
-
-
-def is_share(name: str) -> bool:
-    """Whether a metric is a share, which is shown in percent.
-
-    >>> is_share("retrieval/i2t_r5"), is_share("retrieval/i2t_mrr"), is_share("loss/total")
-    (True, False, False)
-    """
-    return name.startswith("retrieval/") and not name.endswith(("mrr", "rank", "gallery"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,43 @@ def shortcuts() -> None:
     """Keys: `g` and a letter opens a view, `?` lists them."""
     views = [[KEYS[name], title] for name, (title, _) in VIEWS.items()]
     _component("keys", js=_asset("keys.js"))(key="keys", data={"views": views}, height=1)
+
+
+def framed_page(
+    image: str,
+    boxes: Sequence[Sequence[float] | None],
+    focus: int | None,
+    *,
+    ratio: float,
+    alt: str,
+    key: str,
+    on_pick: Callable[[int], None],
+) -> None:
+    """A page's image with a numbered frame around each panel; a click on one chooses it.
+
+    Args:
+        image: address of the image.
+        boxes: x, y, w, h of each panel in reading order, shares of the page; None for panels without a box.
+        focus: place of the panel that stands out.
+        ratio: width over height of the page.
+        alt: what the image shows.
+        key: of the component.
+        on_pick: called with the place of the panel that was clicked, if there is one.
+    """
+
+    def picked() -> None:
+        place = st.session_state[key].get("pick")
+        if type(place) is int and 0 <= place < len(boxes):  # it comes from the browser
+            on_pick(place)
+
+    data = {"image": image, "boxes": list(boxes), "focus": -1 if focus is None else focus, "ratio": ratio, "alt": alt}
+    _component("page", js=_asset("page.js"))(key=key, data=data, on_pick_change=picked)
+
+
+def into_view(container_key: str, token: str) -> None:
+    """Scroll a container into view, once per token; nothing for an empty one."""
+    data = {"target": f".st-key-{container_key}", "token": token}
+    _component("into-view", js=_asset("into_view.js"))(key="hover-into-view", data=data, height=1)
 
 
 def hover(chart_key: str, image_url: Callable[[int], str], side: int = 220) -> None:

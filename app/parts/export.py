@@ -1,4 +1,7 @@
-"""Download a selection of panels: Parquet, CSV, COCO and the images. Files are made when they are requested."""
+"""Download a selection of panels: Parquet, CSV, COCO and the images. Files are made when they are requested.
+
+Panels are numbered as on screen, from 1 within their page; page images have one name in the COCO file and in the zip.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import json
 import os
 import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import streamlit as st
@@ -18,6 +23,22 @@ from app.store import thumbs
 from stage3.data.images import ImageProblem
 
 MAX_IMAGES = 500
+MAX_PAGES = 40  # whole pages in a zip: each is decoded and encoded at its own size
+COLUMNS = {  # what a column is called in a file
+    "order": "panel_number",
+    "x": "box_x",
+    "y": "box_y",
+    "w": "box_w",
+    "h": "box_h",
+    "page": "page_row",
+}
+FORMATS: dict[str, Literal["PNG", "JPEG", "WEBP"]] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+}
+PLAIN = re.compile(r"(?!.*(^|/)\.\.?(/|$))(?!/)[\w ().,&+#/-]{1,200}")  # what may stand in a zip, and on any system
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -32,8 +53,18 @@ def buttons(chosen: shell.Chosen, frame: pd.DataFrame, name: str = "panels") -> 
             "text/csv",
             "all columns; formulas are made text by a leading '",
         ),
-        "COCO": (lambda: coco(chosen, frame), "coco.json", "application/json", "boxes in pixels, category panel"),
-        "Images": (lambda: crops(chosen, frame), "zip", "application/zip", f"panel crops, at most {MAX_IMAGES}"),
+        "COCO": (
+            lambda: coco(chosen, frame),
+            "coco.json",
+            "application/json",
+            "boxes in pixels, category panel; images are named as in the zip",
+        ),
+        "Images": (
+            lambda: crops(chosen, frame),
+            "zip",
+            "application/zip",
+            f"at most {MAX_IMAGES} panel crops and {MAX_PAGES} pages",
+        ),
     }
     with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"export-{stem}"):
         st.text(f"Export {len(frame):,} panels")
@@ -63,16 +94,25 @@ def file_stem(name: str) -> str:
     return f"{stem[:70]}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The panels as a file has them: boxes as box_x …, shares of the page; panel_number from 1."""
+    renamed = {old: new for old, new in COLUMNS.items() if old in frame}
+    out = frame.rename_axis("row").reset_index().rename(columns=renamed)
+    if "panel_number" in out:
+        out["panel_number"] += 1
+    return out
+
+
 def parquet(frame: pd.DataFrame) -> bytes:
     """All columns and the panel row."""
     buffer = io.BytesIO()
-    frame.rename_axis("row").reset_index().to_parquet(buffer, index=False)
+    table(frame).to_parquet(buffer, index=False)
     return buffer.getvalue()
 
 
 def csv(frame: pd.DataFrame) -> bytes:
     """UTF-8 with a byte order mark for spreadsheets; text that would run as a formula there starts with '."""
-    guarded = frame.rename_axis("row").reset_index()
+    guarded = table(frame)
     for column in guarded.columns:
         if not pd.api.types.is_numeric_dtype(guarded[column]):
             guarded[column] = [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in guarded[column]]
@@ -83,12 +123,12 @@ def coco(chosen: shell.Chosen, frame: pd.DataFrame) -> bytes:
     """COCO JSON: the pages as images, the panels with a box as annotations of category `panel`.
 
     Ids start at 1, for pycocotools takes a match with annotation 0 for none: an image's is its page row + 1, an
-    annotation's its panel row + 1. File names are relative to the folder that holds all images of the data set.
+    annotation's its panel row + 1. A file name is that of `page_names`, as in the zip of images.
     """
     from app.store import loaders
 
     pages = loaders.open_dataset(chosen.run).table.pages
-    names = file_names(pages)
+    names = page_names(pages)
     images, annotations = [], []
     for page in sorted(set(frame["page"].tolist())):
         record = pages.iloc[page]
@@ -107,6 +147,7 @@ def coco(chosen: shell.Chosen, frame: pd.DataFrame) -> bytes:
                 "area": round(box[2] * box[3], 2),
                 "iscrowd": 0,
                 "panel_id": str(panel["panel_id"]),
+                "panel_number": int(panel["order"]) + 1,
                 "text": str(panel["text"]),
             }
         )
@@ -136,21 +177,56 @@ def file_names(pages: pd.DataFrame) -> list[str]:
     return names
 
 
+def page_names(pages: pd.DataFrame) -> list[str]:
+    """(P,) what each page's image is called in a COCO file and in the zip: as its file, with the extension.
+
+    A name that is no plain path, or of another format than PNG, JPEG and WEBP, is replaced by the page's row.
+    """
+    names = file_names(pages)
+    return [
+        name if PLAIN.fullmatch(name) and Path(name).suffix.lower() in FORMATS else f"page-{row:07d}.png"
+        for row, name in enumerate(names)
+    ]
+
+
+def crop_name(row: int, order: int) -> str:
+    """What a panel's crop is called: its row, which is unique, and its number on the page as on screen.
+
+    >>> crop_name(17, 2)
+    'panels/row-0000017-panel-3.webp'
+    """
+    return f"panels/row-{row:07d}-panel-{order + 1}.webp"
+
+
 def crops(chosen: shell.Chosen, frame: pd.DataFrame) -> bytes:
-    """A zip of panel crops, named by row; a list says which panel is which and which had no image."""
+    """A zip of panel crops and of their pages, with the COCO file of these pages and a list of the panels."""
+    from app.store import loaders
+
     buffer = io.BytesIO()
-    listed = ["file\tpanel_id"]
+    listed = ["file\tpanel_id\tpage_image"]
+    pages = loaders.open_dataset(chosen.run).table.pages
+    names = page_names(pages)
+    part = frame.head(MAX_IMAGES)
+    whole = list(dict.fromkeys(part["page"].tolist()))[:MAX_PAGES]
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for row, panel_id in frame["panel_id"].head(MAX_IMAGES).items():
-            name = f"panel-{int(row):07d}.webp"  # type: ignore[call-overload]
+        for row, panel_id, order, page in zip(part.index, part["panel_id"], part["order"], part["page"], strict=True):
+            name = crop_name(int(row), int(order))
             try:
-                archive.writestr(name, thumbs.image(chosen.id, "panel", int(row), 640))  # type: ignore[call-overload]
+                archive.writestr(name, thumbs.image(chosen.id, "panel", int(row), 640))
             except ImageProblem as problem:
                 name = f"({problem.code})"
-            listed.append(f"{name}\t{' '.join(str(panel_id).split())}")
-        if len(frame) > MAX_IMAGES:
-            listed.append(
-                f"({len(frame) - MAX_IMAGES} more panels left out: an export has at most {MAX_IMAGES} images)"
-            )
+            listed.append(f"{name}\t{' '.join(str(panel_id).split())}\t{names[page] if page in whole else ''}")
+        for page in whole:
+            with suppress(ImageProblem):  # a page without an image has no file
+                archive.writestr(
+                    names[page], thumbs.whole_page(chosen.id, int(page), FORMATS[Path(names[page]).suffix.lower()])
+                )
+        archive.writestr("coco.json", coco(chosen, part[part["page"].isin(whole)]))
+        for what, left, most in (
+            ("panels", len(frame) - len(part), MAX_IMAGES),
+            ("pages", part["page"].nunique() - len(whole), MAX_PAGES),
+        ):
+            if left > 0:
+                listed.append(f"({left} more {what} left out: an export has at most {most})")
         archive.writestr("panels.tsv", "\n".join(listed) + "\n")
     return buffer.getvalue()

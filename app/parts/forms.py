@@ -19,9 +19,33 @@ WEIGHT_STOPS = (0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.
 TEMPERATURE_STOPS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 
 
+TITLES = {"lr": "Learning rate", "lr_panels": "Full-rate panels", "dim": "Dimension"}
+DEVIATIONS = {  # what a switch turns on: each leaves the corrected variant
+    "detach_target": "Gradient through the target",
+    "detach_context": "No gradient through the context",
+    "symmetric_alignment": "Align in one direction",
+    "validation_dropout": "Dropout in validation",
+    "validation_random_mask": "Random mask in validation",
+    "singleton_anchors": "Singletons count as zeros",
+    "identical_text_negatives": "Equal texts as negatives",
+    "residual_leak": "Absent modalities leak in",
+    "batch_means": "Average over batches",
+}
+
+
 def title(name: str) -> str:
     """A setting's name for people."""
-    return "LR" if name == "lr" else name.replace("_", " ").capitalize()
+    return TITLES.get(name, name.replace("_", " ").capitalize())
+
+
+def ablation(name: str, value: Any, prefix: str) -> Any:
+    """An ablation setting; of a yes-or-no one a switch that is on where it deviates from the corrected variant."""
+    if not isinstance(value, bool):
+        return field(name, value, prefix)
+    corrected = bool(FIELDS[name].default)
+    label = DEVIATIONS.get(name, title(name))
+    about = f"{spec_of(name).help} ({name}: {str(corrected).lower()} is the corrected variant)"
+    return st.toggle(label, value=value != corrected, key=f"{prefix}-{name}", help=about) != corrected
 
 
 def stops(name: str, value: float) -> list[float]:

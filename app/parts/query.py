@@ -75,6 +75,14 @@ def use_panel(row: int) -> None:
     shell.set_params(panel=int(row), q=None)
 
 
+def use_panel_within(row: int, split: str) -> None:
+    """Search with a panel among the panels of a split that have a text, as the ranks of missed panels are made."""
+    use_panel(row)
+    for column, value in (("book", []), ("page_type", []), ("split", [split])):
+        st.session_state[f"search_filter_{column}"] = value
+    st.session_state["search_filter_text"] = "with"
+
+
 def follow_address() -> None:
     """Take the query that a new address names; `?panel=` wins over `?q=`."""
     asked = (shell.int_param("panel"), shell.param("q"))

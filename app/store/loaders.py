@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
     from stage3.batches.dataset import Dataset
     from stage3.diagnose import Diagnosis
+    from stage3.evaluate import Comparison
     from stage3.model.baselines import Added
-    from stage3.model.chance import AgainstChance
     from stage3.model.embedding import Embedded
     from stage3.model.objectives import Stage3
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = Path("data") / "samples"
+MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evaluate` takes more
 
 _reading = threading.Lock()
 _datasets: Memory[Dataset] = Memory(3)
@@ -46,7 +47,10 @@ _models: Memory[Stage3] = Memory(6)
 _embedded: Memory[Embedded] = Memory(6)
 _frames: Memory[pd.DataFrame] = Memory(6)
 _metrics: Memory[pd.DataFrame] = Memory(64)
+_results: Memory[dict[str, float]] = Memory(2000)  # small: one row per run
 _other: Memory[Any] = Memory(128)
+_folders: Memory[tuple[Entry | None, str, tuple[str, str]]] = Memory(5000)
+_rows: Memory[dict[str, Any]] = Memory(5000)
 
 
 # --- which runs there are
@@ -85,20 +89,54 @@ def base() -> Path:
 
 def entries() -> list[Entry]:
     """All runs of all roots, the one that was active last first."""
-    found = []
-    for label, root in roots().items():
-        for run in list_runs([root]) if root.is_dir() else []:
-            found.append(Entry(f"{label}/{run.name}", run, label == "samples"))
-    return sorted(found, key=lambda e: e.run.status.updated, reverse=True)
+    found = [(updated, entry) for entry, updated, _ in _scan() if entry is not None]
+    return [entry for _, entry in sorted(found, key=lambda f: f[0], reverse=True)]
 
 
 def broken() -> list[tuple[str, str]]:
     """Folders that look like runs and cannot be opened: their id and the reason."""
-    found = []
+    return [reason for entry, _, reason in _scan() if entry is None and reason[1]]
+
+
+def _scan() -> Iterator[tuple[Entry | None, str, tuple[str, str]]]:
+    """Each folder that may be a run: the run or None, when it was last active, and (its id, why it does not open).
+
+    A folder is opened again only when its settings or its status have changed.
+    """
     for label, root in roots().items():
-        for path, reason in list_broken([root]) if root.is_dir() else []:
-            found.append((f"{label}/{path.name}", reason))
-    return found
+        if not root.is_dir():
+            continue
+        if RunFolder.exists(root):
+            folders = [(str(root.resolve()), root)]
+        else:
+            at = str(root.resolve())
+            with os.scandir(root) as found:
+                names = sorted(e.name for e in found if not e.name.startswith(".") and e.is_dir())
+            folders = [(f"{at}/{name}", root / name) for name in names]
+        for place, path in folders:
+            key = (label, place, stamp_of(f"{place}/config.yaml"), stamp_of(f"{place}/status.json"))
+            yield _folders.get(key, functools.partial(_opened, label, path))
+
+
+def _opened(label: str, path: Path) -> tuple[Entry | None, str, tuple[str, str]]:
+    name = f"{label}/{path.resolve().name}"
+    runs = list_runs([path]) if RunFolder.exists(path) else []
+    if runs:
+        return Entry(name, runs[0], label == "samples"), runs[0].status.updated, (name, "")
+    wrong = list_broken([path]) if RunFolder.exists(path) else list_broken([path.parent])
+    reason = next((why for at, why in wrong if at == path), "")
+    return None, "", (name, reason)
+
+
+def known_data() -> dict[str, str]:
+    """Data sets that a run may be trained on, and what each is called: those of listed runs, and folders of `data/`."""
+    found = {e.run.config.data: e.run.config.data for e in entries() if e.run.config.data}
+    root = base() / "data"
+    for about in sorted(root.glob("*/dataset.yaml")) if root.is_dir() else []:
+        path = about.parent.relative_to(base()).as_posix()
+        if not any((base() / known).resolve() == about.parent.resolve() for known in found):
+            found[path] = path
+    return dict(sorted(found.items()))
 
 
 def default_entry(found: list[Entry]) -> Entry | None:
@@ -325,7 +363,7 @@ def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
 
 
 def _held_out(run: RunFolder, step: int | None) -> Embedded:
-    """Embeddings of books that a checkpoint was not trained on: val, else test, else all."""
+    """Embeddings of books that a checkpoint was not trained on: test, else val, which chose it, else all."""
     import torch
 
     from stage3.config import SPLITS
@@ -333,7 +371,7 @@ def _held_out(run: RunFolder, step: int | None) -> Embedded:
 
     data, everything = open_dataset(run), embedded(run, step)
     split_of = torch.from_numpy(data.split)[everything.page_ids]
-    for name in ("val", "test"):
+    for name in ("test", "val"):
         chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
         if len(chosen):
             return inspection.take(everything, inspection.gallery_sample(chosen, everything))
@@ -352,22 +390,73 @@ def added(run: RunFolder, step: int | None = None) -> Added:
     return found
 
 
-def against_chance(run: RunFolder, step: int | None = None) -> list[AgainstChance]:
-    """Whether retrieval is above chance in each direction, on the panels that `diagnosis` judges."""
+def evaluation(run: RunFolder, step: int | None = None, split: str | None = None) -> dict[str, Any]:
+    """`stage3.evaluate.kept_report` of a checkpoint, on at most `MAX_EVALUATED` pages: test pages unless one is named.
 
-    def make() -> list[AgainstChance]:
-        from stage3.model import chance
-        from stage3.model.baselines import books_of
+    Raises:
+        Stage3Error: the data or the checkpoint is not there.
+    """
 
-        held_out = _held_out(run, step)
-        return chance.against_chance(held_out, books_of(open_dataset(run), held_out))
+    def make() -> dict[str, Any]:
+        from stage3.evaluate import kept_report
 
-    found: list[AgainstChance] = _other.get(("against chance", *checkpoint_key(run, step)), make)
+        at = resolve_step(run, step)
+        report = kept_report(run, split=split, data=open_dataset(run), checkpoint=at, max_pages=MAX_EVALUATED)
+        give_back()
+        return report
+
+    found: dict[str, Any] = _other.get(("evaluation", *checkpoint_key(run, step), split), make)
     return found
 
 
+def comparison(first: RunFolder, second: RunFolder) -> Comparison:
+    """`stage3.evaluate.compare` of two runs' best checkpoints.
+
+    Raises:
+        Stage3Error: they are of different data, share no held-out page, or one does not load.
+    """
+
+    def make() -> Comparison:
+        from stage3.evaluate import Side, compare
+
+        sides = [Side(load_model(run), open_dataset(run), embedded(run)) for run in (first, second)]
+        found = compare(*sides, max_pages=MAX_EVALUATED)
+        give_back()
+        return found
+
+    found: Comparison = _other.get(("comparison", checkpoint_key(first), checkpoint_key(second)), make)
+    return found
+
+
+def stored_evaluation(run: RunFolder) -> dict[str, Any] | None:
+    """`stage3.evaluate.stored_report`: what the run is known to be worth, without reading its data."""
+    from stage3.evaluate.kept import FILE, HELD_OUT
+
+    stamps: list[object] = [stamp_of(run.path / f"{FILE.format(split)}.json") for split in HELD_OUT]
+    if not any(stamps):
+        return None
+    key = ("stored", str(run.path), *stamps, stamp_of(run.path / "best.json"), stamp_of(run.path / "checkpoints"))
+
+    def make() -> dict[str, Any] | None:
+        from stage3.evaluate import stored_report
+
+        return stored_report(run)
+
+    found: dict[str, Any] | None = _other.get(key, make)
+    return found
+
+
+def stamp_of(path: Path | str) -> tuple[int, int] | None:
+    """Size and time of a file, which change when it does; None where there is none."""
+    try:
+        info = os.stat(path)  # noqa: PTH116 - a thousand are asked for at a time
+    except OSError:
+        return None
+    return info.st_size, info.st_mtime_ns
+
+
 def diagnosis(run: RunFolder, step: int | None = None) -> Diagnosis:
-    """`stage3.diagnose.diagnose` of a checkpoint on books it was not trained on: val, else test, else all."""
+    """`stage3.diagnose.diagnose` of a checkpoint on books it was not trained on: test, else val, else all."""
 
     def make() -> Diagnosis:
         from stage3.diagnose import diagnose
@@ -385,10 +474,18 @@ def diagnosis(run: RunFolder, step: int | None = None) -> Diagnosis:
 
 def result(run: RunFolder) -> dict[str, float]:
     """The validation row of the best checkpoint (`stage3.train.result`), undefined metrics left out."""
-    from stage3 import train
 
-    values = train.result(run)["validation"]
-    return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and v == v}
+    def make() -> dict[str, float]:
+        from stage3.runs import curves
+
+        values = curves.best_validation(metrics(run), run.best())
+        return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and v == v}
+
+    logged = metrics_key(run)
+    if logged is None:
+        return {}
+    found: dict[str, float] = _results.get((*logged, stamp_of(run.path / "best.json")), make)
+    return found
 
 
 def warm_up() -> None:
@@ -406,6 +503,11 @@ def warm_up() -> None:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def remember_row(key: tuple[Any, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Keep a small row about a run by key, of as many runs as there may be."""
+    return _rows.get(key, make)
 
 
 def remember(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:

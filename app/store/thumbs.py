@@ -9,7 +9,7 @@ answered with a small gray one that says so in its alt text's place: a broken fi
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -67,6 +67,22 @@ def image(run_id: str, kind: str, row: int, side: int) -> bytes:
         return images.encode(small, "WEBP", 82)
 
     return _encoded.get(key, make)
+
+
+def whole_page(run_id: str, page: int, form: Literal["PNG", "JPEG", "WEBP"]) -> bytes:
+    """A page's image at its own size, decoded by the guarded reader and written again in a format.
+
+    Raises:
+        Stage3Error: no such run, or its data set cannot be read.
+        ImageProblem: the page has no readable image.
+    """
+    from stage3.data import images
+
+    run = loaders.entry(run_id).run
+    path = loaders.open_dataset(run).table.pages["image_path"].iloc[page]
+    if not path:
+        raise images.ImageProblem("missing", "the page has no image")
+    return images.encode(images.open_page(path, max_megapixels=run.config.max_megapixels), form, 92)
 
 
 def placeholder(side: int) -> bytes:

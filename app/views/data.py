@@ -198,12 +198,12 @@ def _page(config: Config, data: Dataset, page_id: str, image: str, reason: str) 
         shell.line("Its image is missing; the boxes are drawn on an empty page.")
     if len(check.panels):
         st.dataframe(
-            charts.entries(check),
+            charts.entries(check, left_out=bool(reason)),
             hide_index=True,
             column_config={
                 "order": st.column_config.TextColumn(width="small", help="Place in reading order"),
                 "entry": st.column_config.NumberColumn(width="small", help="Position in the panel file"),
-                "outcome": st.column_config.TextColumn(width="small"),
+                "outcome": st.column_config.TextColumn(width="medium"),
             },
         )
     for code, detail in check.notes:

@@ -115,8 +115,8 @@ def _findings(where: Path) -> None:
             "Difference: corrected − original",
             anchor=False,
             help="Corrected: the variant that should be better. Original: the one with the fault, a partial "
-            "correction or another value. Paired over seeds and books; dot: mean, bar: 95 % interval. Each metric has "
-            "its own scale. Click a line for details",
+            "correction or another value. Paired over seeds and books; dot: mean, bar: 95 % interval. Right of 0 is "
+            "better in every row: where less is better, the sign is turned in the drawing. Click a row for details",
         )
         _forest(shown, where)
     with right, st.container(border=True, key="card-finding", gap="small"):
@@ -141,10 +141,10 @@ def _filtered(heads: list[Row]) -> list[Row]:
 
 def _counts(shown: list[Row]) -> None:
     for verdict in VERDICTS:
-        st.metric(verdict.capitalize(), str(sum(r.verdict == verdict for r in shown)), width=125)
+        st.metric(verdict.capitalize(), str(sum(r.verdict == verdict for r in shown)), width=104)
     seeds = sorted({r.seeds for r in shown})
     if seeds:
-        st.metric("Seeds per variant", "–".join(str(s) for s in dict.fromkeys((seeds[0], seeds[-1]))), width=140)
+        st.metric("Seeds per variant", "–".join(str(s) for s in dict.fromkeys((seeds[0], seeds[-1]))), width=126)
 
 
 def _keep_choice(options: dict[str, Row], shown: list[Row]) -> None:
@@ -162,21 +162,26 @@ def _forest(shown: list[Row], where: Path) -> None:
         shell.line("No comparison has this verdict.")
         return
     chosen = str(st.session_state["evidence-row"])
-    key = ("forest", chosen, *map(key_of, shown), *files.stamp(where / "evidence.parquet"))
-    with st.container(height=min(760, 96 + charts.ROW * len(shown)), border=False, key="evidence-scroll"):
-        theme.show(
-            theme.kept(key, lambda: charts.forest(shown, chosen)),
-            key="evidence-forest",
-            alt=f"Difference and interval of {len(shown)} comparisons: "
-            + "; ".join(f"{r.finding} {r.label} {difference(r)} {r.verdict}" for r in shown[:8]),
-            on_select=_clicked,
-            selection_mode=("points",),
-        )
+    for i, (unit, part) in enumerate(charts.by_unit(shown).items()):
+        _unit(part, unit, chosen, f"evidence-forest-{i}", where)
 
 
-def _clicked() -> None:
+def _unit(part: list[Row], unit: str, chosen: str, name: str, where: Path) -> None:
+    """The comparisons of one unit."""
+    key = ("forest", chosen, unit, *map(key_of, part), *files.stamp(where / "evidence.parquet"))
+    theme.show(
+        theme.kept(key, lambda: charts.forest(part, chosen, unit)),
+        key=name,
+        alt=f"Difference and interval of {len(part)} comparisons, {unit}: "
+        + "; ".join(f"{r.finding} {r.label} {difference(r)} {r.verdict}" for r in part[:8]),
+        on_select=lambda: _clicked(name),
+        selection_mode=("points",),
+    )
+
+
+def _clicked(name: str) -> None:
     """Take the clicked line as the choice (the chart itself forgets it when it is drawn again)."""
-    points = st.session_state["evidence-forest"]["selection"]["points"]
+    points = st.session_state[name]["selection"]["points"]
     if points:
         st.session_state["evidence-row"] = points[0]["customdata"][0]
 

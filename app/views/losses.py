@@ -96,11 +96,20 @@ def _controls(entries: list[loaders.Entry]) -> tuple[str, How]:
     )
     as_band = False
     if len(entries) > 1:
+        seeds = is_seed_group(entries)
         as_band = st.toggle(
-            "Mean and band", key="losses-band", help="Mean of the runs, with a band of one standard deviation (n − 1)"
+            "Mean and band",
+            value=seeds,
+            key=f"losses-band-{seeds}",
+            help="Mean of the runs, with a band of one standard deviation (n − 1); on where only the seed differs",
         )
     chosen_splits = tuple(splits) if splits else ("train", "val")
     return str(kind), How(str(by), chosen_splits, float(smoothing), bool(as_band))
+
+
+def is_seed_group(entries: list[loaders.Entry]) -> bool:
+    """Whether all runs have the same settings but the seed."""
+    return len({curves.seed_key(e.run.config) for e in entries}) == 1
 
 
 def _card(title: str, key: str, about: str = "") -> st.delta_generator.DeltaGenerator:
@@ -198,6 +207,7 @@ def _tables(entries: list[loaders.Entry], sources: list[Source]) -> None:
                 best = None
             frames.append(_gap_table(source, best.step if best else None).assign(run=source.name))
         joined = pd.concat(frames, ignore_index=True)
+        joined["loss"] = [names.metric_name(f"loss/{name}") for name in joined["loss"]]
         named = [] if len(entries) == 1 else ["run"]
         joined = joined[[*named, *(c for c in joined.columns if c != "run")]]
         number = st.column_config.NumberColumn
@@ -205,6 +215,7 @@ def _tables(entries: list[loaders.Entry], sources: list[Source]) -> None:
             joined,
             hide_index=True,
             column_config={
+                "loss": st.column_config.TextColumn("Loss", width="medium"),
                 "train_first": number("First training", format="%.4f", help="Mean over the first epoch"),
                 "train_last": number("Last training", format="%.4f", help="Mean over the last epoch"),
                 "val_best": number("Best validation", format="%.4f", help="At the best checkpoint"),

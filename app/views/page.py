@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import shell
+from app import components, shell
 from app.charts import names, pages, theme
 from app.parts import boxes, panel
 from app.store import loaders
+from stage3.cli import number
 from stage3.metrics import neighbors
 
 PULL = 8  # nearest panels looked at for each panel
@@ -28,14 +29,13 @@ def render() -> None:
     page = _page(len(table.pages), frame)
     focus = _focus(chosen, page)
     _head(chosen, frame, table.pages, page)
-    left, right = st.columns([1, 1.15], gap="large")
+    left, right = st.columns([1, 1.35], gap="large")
     with left:
-        _image(chosen, page, focus)
+        _image(chosen, frame, page, focus)
         boxes.button(chosen, page)
     with right:
-        focus = _panels(chosen, frame, page, focus)
-        if focus is not None:
-            _chosen_panel(chosen, frame, focus)
+        _panels(chosen, frame, page)
+        _chosen_panel(chosen, frame, panel.page_rows(chosen, page)[0] if focus is None else focus)
     _similarity(chosen, frame, page)
     _pull(chosen, frame, page)
 
@@ -134,17 +134,32 @@ def _book_chosen(listed: pd.DataFrame) -> None:
 # --- image and panels
 
 
-def _image(chosen: shell.Chosen, page: int, focus: int | None) -> None:
-    rows = panel.page_rows(chosen, page)
+def _image(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | None) -> None:
+    rows = list(panel.page_rows(chosen, page))
     at = None if focus is None else rows.index(focus)
-    image, real = panel.page_image(chosen, page, at, 1200)
-    st.image(image, width="stretch", alt=f"The page with its {len(rows)} panels framed and numbered in reading order")
-    if not real:
-        with st.container(key="quiet-page-missing"):
-            st.text("The image of this page is missing or unreadable. This is its layout, from the panels' boxes.")
+    drawn, real = panel.page_image(chosen, page, at, 1200)
+    alt = f"The page with its {len(rows)} panels framed and numbered in reading order"
+    if real:
+        part = frame.loc[rows]
+        boxes = [[float(part[c][r]) for c in "xywh"] if part["has_box"][r] else None for r in rows]
+        record = loaders.open_dataset(chosen.run).table.pages.iloc[page]
+        ratio = int(record["width"]) / int(record["height"]) if record["height"] else 0.7
+        components.framed_page(
+            shell.thumb_url(chosen, page, 1200, "page"),
+            boxes,
+            at,
+            ratio=ratio,
+            alt=alt,
+            key=f"page-framed-{chosen.id}-{page}",
+            on_pick=lambda place: panel.focus_on(rows[place]),
+        )
+        return
+    st.image(drawn, width="stretch", alt=alt)
+    with st.container(key="quiet-page-missing"):
+        st.text("The image of this page is missing or unreadable. This is its layout, from the panels' boxes.")
 
 
-def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | None) -> int | None:
+def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
     """The table of the page's panels; a click on a row makes it the chosen one."""
     rows = list(panel.page_rows(chosen, page))
     part = frame.loc[rows]
@@ -154,17 +169,17 @@ def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | N
     columns: dict[str, object] = {
         "n": st.column_config.NumberColumn("#", width=36),
         "image": st.column_config.ImageColumn("Panel", width=70),
-        "text": st.column_config.TextColumn("Text", width=120),
+        "text": st.column_config.TextColumn("Text", width=300),
     }
     for name, label in COLUMNS.items():
         if name in part and part[name].notna().any():
-            shown[name] = part[name]
-            form, width = "%.0f" if "rank" in name else "%.3f", 16 + 7 * len(label)
-            columns[name] = st.column_config.NumberColumn(label, format=form, width=width)
+            form = ".0f" if "rank" in name else ".3f"
+            shown[name] = [number(v, form) for v in part[name]]  # text: an empty number is shown as None
+            columns[name] = st.column_config.TextColumn(label, width=22 + 7 * len(label))
     st.subheader("Panels in reading order", anchor=False)
     key = f"page-panels-{chosen.id}-{page}"
     st.dataframe(
-        shown[["n", "image", "text", *[c for c in COLUMNS if c in shown]]],
+        shown[["n", "image", *[c for c in COLUMNS if c in shown], "text"]],
         key=key,
         hide_index=True,
         row_height=64,
@@ -172,8 +187,8 @@ def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | N
         column_config=columns,  # type: ignore[arg-type]
         on_select=lambda: _row_chosen(key, rows),
         selection_mode="single-row",
+        alt="The page's panels with their texts, losses and ranks",
     )
-    return focus
 
 
 def _row_chosen(key: str, rows: list[int]) -> None:

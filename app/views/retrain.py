@@ -9,34 +9,30 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import shell
+from app import components, shell
 from app.charts import names, theme
 from app.charts.curves import How, Source, chart
-from app.parts import baseline, forms, tiles
+from app.parts import compared, embedding, results, retrain_form, tiles
+from app.parts.results import I2T, SAME_PAGE, T2I
 from app.store import jobs, loaders
-from stage3.config import FIELDS, GROUPS, Config, differences, spec_of
+from stage3.cli import percent
+from stage3.config import changes
 from stage3.errors import Stage3Error
-from stage3.runs import RunFolder, curves
+from stage3.evaluate.between import why_not
+from stage3.objectives import OBJECTIVES
+from stage3.runs import RunFolder
 
-START_UP = 3.0  # rough number of seconds until the first step: imports, data, features from the store
-SHOWN = (*forms.WEIGHTS, "epochs", "seed", "lr")
-HIDDEN = (
-    "temperature",
-    *forms.TEMPERATURES,
-    "recompute_features",
-    "threads",
-    "max_minutes",
-)
-TILES = ("retrieval/i2t_r5", "retrieval/t2i_r5", "retrieval/same_page_r_precision", "loss/total")
+MORE_SEEDS = 4
+TILES = (SAME_PAGE, I2T, T2I, "loss/total")
 
 
 def render() -> None:
     """The form on the left; on the right the run that is watched, beside the run it was started from."""
     chosen = shell.chosen(needs_checkpoint=False)
     shell.heading("Retrain", "Change the settings of a run, train it again, and compare it with the original.")
-    page = st.container(horizontal=True, wrap=False, gap="medium")
+    page = st.container(horizontal=True, wrap=False, gap="medium", key="retrain-page")
     with page.container(border=True, key="card-form", width=340):
-        _form(chosen)
+        retrain_form.show(chosen)
     with page.container(key="retrain-right"):
         watched = _watched()
         if watched is None:
@@ -47,103 +43,9 @@ def render() -> None:
             )
         else:
             _watch(watched)
+        embedding.show()
         _list(watched)
-
-
-# --- the form
-
-
-def _form(chosen: shell.Chosen) -> None:
-    base, prefix = chosen.run.config, f"retrain-{chosen.id}"
-    typed: dict[str, Any] = {}
-    st.subheader("Weights", anchor=False)
-    for name, label in forms.WEIGHTS.items():
-        typed[name] = forms.slider(name, getattr(base, name), prefix, label)
-    typed |= _temperatures(base, prefix)
-    st.subheader("Training", anchor=False)
-    columns = st.columns(3, gap="small")
-    for column, name in zip(columns, ("epochs", "seed", "lr"), strict=True):
-        with column:
-            typed[name] = forms.field(name, getattr(base, name), prefix)
-    what = st.segmented_control(
-        "Compute",
-        ["Heads only", "Everything"],
-        default="Heads only",
-        required=True,
-        key=f"{prefix}-what",
-        help="Heads only: train on stored features. Everything: run the frozen backbones again, too.",
-    )
-    typed["recompute_features"] = what == "Everything"
-    with st.expander("Ablations", icon=":material/science:"):
-        shell.line("Faults of the original trainer, on purpose.")
-        for name in forms.group(of="ablations"):
-            typed[name] = forms.field(name, getattr(base, name), prefix)
-    with st.expander("All other settings", icon=":material/tune:"):
-        for group in ("objectives", "training", "model", "run"):
-            st.caption(GROUPS[group].capitalize())
-            for name in forms.group(of=group):
-                if name not in (*SHOWN, *HIDDEN):
-                    typed[name] = forms.field(name, getattr(base, name), prefix)
-    config, problem = forms.checked(base, typed)
-    _launch(chosen, config, problem)
-
-
-def _temperatures(base: Config, prefix: str) -> dict[str, float]:
-    st.subheader("Temperatures", anchor=False)
-    same = len(set(base.temperatures.values())) == 1
-    linked = st.toggle("Linked", value=same, key=f"{prefix}-linked", help="One temperature for all losses")
-    if linked:
-        first = next(iter(forms.TEMPERATURES))
-        return dict.fromkeys(forms.TEMPERATURES, forms.slider(first, getattr(base, first), f"{prefix}-both", "Both, τ"))
-    return {
-        name: forms.slider(name, getattr(base, name), prefix, f"{label}, τ")
-        for name, label in forms.TEMPERATURES.items()
-    }
-
-
-def _launch(chosen: shell.Chosen, config: Config | None, problem: str) -> None:
-    if config is None:
-        shell.error_box(problem, "Invalid setting")
-        return
-    changed = {n: v for n, v in differences(chosen.run.config, config).items() if n not in HIDDEN or "temperature" in n}
-    with st.container(key="quiet-changes", gap="xsmall"):
-        if changed:
-            for name, (old, new) in changed.items():
-                st.text(f"{name}: {_short(old)} → {_short(new)}")
-        else:
-            st.text("Nothing has changed: the same seed gives the same run again.")
-        st.text(_estimate(chosen, config))
-    started = st.session_state.get("_retrain_started", 0)
-    name = st.text_input("Name", value=jobs.free_name(), max_chars=60, key=f"retrain-name-{started}")
-    if st.button("Train", type="primary", icon=":material/play_arrow:", width="stretch", key="retrain-start",
-                 shortcut="Ctrl+Enter"):  # fmt: skip
-        try:
-            run = jobs.start(config, name.strip(), chosen.id)
-        except Stage3Error as error:
-            shell.error_box(error, "The run was not started")
-        else:
-            st.session_state["_retrain_started"] = started + 1  # a new key: the field starts from a free name
-            shell.set_params(job=f"runs/{run.name}")
-            st.rerun()
-    with st.expander("As a command or a YAML file", icon=":material/terminal:"):
-        st.code(jobs.command(config, name), language="bash", wrap_lines=True)
-        lines = {n: v for n, v in config.to_dict().items() if v != forms.plain(FIELDS[n].default)}
-        st.code("\n".join(f"{n}: {_short(v)}" for n, v in lines.items()), language="yaml")
-        st.download_button("All settings as YAML", data=config.to_yaml, file_name="config.yaml", on_click="ignore",
-                           icon=":material/download:", type="tertiary")  # fmt: skip
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _estimate(chosen: shell.Chosen, config: Config) -> str:
-    seconds = curves.expected_seconds(loaders.metrics(chosen.run), config.epochs, config.validate_every)
-    if not math.isfinite(seconds):
-        return "Duration unknown: the run above has no timings."
-    total = START_UP + seconds
-    duration = f"{total:.0f} s" if total < 90 else f"{total / 60:.0f} min"
-    return f"About {duration}{' and the time to compute features' if config.recompute_features else ''}."
+    components.into_view("card-job", st.session_state.pop("_retrain_into_view", ""))
 
 
 # --- the run that is watched
@@ -187,9 +89,7 @@ def _head(entry: loaders.Entry, job: jobs.Job) -> None:
     with st.container(border=True, key="card-job", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.text(entry.id, width="content")
-            word, color, icon = {**shell.STATE_LOOK, "starting": ("starting", "blue", ":material/hourglass:")}[
-                job.state
-            ]
+            word, color, icon = shell.JOB_LOOK[job.state]
             st.badge(word, color=color, icon=icon)  # type: ignore[arg-type]
             st.text(_progress_words(job), width="stretch")
             if job.is_live:
@@ -207,6 +107,15 @@ def _head(entry: loaders.Entry, job: jobs.Job) -> None:
                 ):
                     if st.button(label, icon=icon_, key=f"job-{view}"):
                         _open(view, entry, job)
+                if job.state == "finished":
+                    st.button(
+                        f"Train {MORE_SEEDS} more seeds",
+                        icon=":material/casino:",
+                        key="job-seeds",
+                        help="The same settings under other seeds: together a group whose mean and spread Losses shows",
+                        on_click=_more_seeds,
+                        args=(entry, job),
+                    )
         if job.is_live:
             st.progress(status.step / status.total_steps if status.total_steps else 0.0)
         elif job.state == "failed":
@@ -222,10 +131,17 @@ def _open(view: str, entry: loaders.Entry, job: jobs.Job) -> None:
         shell.go(view, run=entry.id)
 
 
+def _more_seeds(entry: loaders.Entry, job: jobs.Job) -> None:
+    try:
+        jobs.start_seeds(job.run, MORE_SEEDS, job.parent or entry.id)
+    except Stage3Error as error:
+        st.session_state["_notice"] = str(error)
+
+
 def _progress_words(job: jobs.Job) -> str:
     status = job.run.status
-    if job.state == "starting":
-        return "starting"
+    if job.state in ("starting", "queued"):
+        return "" if job.state == "starting" else f"waits until fewer than {jobs.PLACES} runs train"
     parts = [f"step {status.step:,} of {status.total_steps:,}"] if status.total_steps else [status.message]
     took = _seconds_between(status.started, status.updated if not job.is_live else "")
     if math.isfinite(took):
@@ -250,7 +166,7 @@ def _parent(job: jobs.Job) -> loaders.Entry | None:
 
 
 def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
-    """Curves and metrics of the run beside its parent's, as they come."""
+    """Curves and metrics of the run beside its parent's, as they come; when it has ended, what differs for sure."""
     parent = _parent(job)
     sources = [Source(entry.id, loaders.metrics(job.run))]
     if parent is not None:
@@ -259,46 +175,92 @@ def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
         with st.container(border=True, key="card-waiting"):
             shell.line("The first numbers come after the first step." if job.is_live else "No step was logged.")
         return
-    values = loaders.result(job.run)
-    added = None if job.is_live else baseline.measured(job.run)
+    if job.is_live or not loaders.steps(job.run):
+        _validation(job.run)
+    else:
+        _ended(job.run, parent)
+    _live_curves(sources, job.run, parent)
+
+
+def _validation(run: RunFolder) -> None:
+    """The best validation so far; it is compared with the run before when both can be measured on the same panels."""
+    values = loaders.result(run)
     with st.container(horizontal=True, gap="small", key="card-tiles"):
-        before = loaders.result(parent.run) if parent else {}
-        tiles.show(TILES, values, before, beside={baseline.PRECISION: lambda: baseline.tile(added)})
-    baseline.sentence(added, baseline.retrieval(job.run, added))
-    how = How(by="epoch", splits=("val",))
-    cells: tuple[tuple[str, dict[str, str], How, dict[str, Any]], ...] = (
-        ("Validation loss", {"loss/total": "total"}, how, {}),
-        (names.metric_name("retrieval/mean_r5"), {"retrieval/mean_r5": "R@5"}, how, {"percent": True}),
-        ("Training loss", {"loss/total": "total"}, How(by="step", splits=("train",), smoothing=0.8), {}),
-        ("Effective rank", {"collapse/effective_rank": "rank"}, how, {}),
-    )
-    columns = st.columns(2, gap="small")
-    for i, (title, metrics, chosen, more) in enumerate(cells):
-        with columns[i % 2], st.container(border=True, key=f"card-live-{i}", gap="xxsmall"):
-            st.subheader(title, anchor=False)
-            figure = chart(sources, metrics, chosen, height=200, **more)
-            theme.show(figure, key=f"retrain-live-{i}", alt=f"{title} of the new run and the run that it started from")
-    if not job.is_live and parent is not None:
-        _compare(entry, job.run, parent)
+        tiles.show(TILES, values)
+    gallery = values.get("retrieval/gallery")
+    if gallery is not None:
+        with st.container(key="quiet-live-basis"):
+            shell.line(
+                f"Validation so far, at the best epoch: R@5 among {gallery:,.0f} panels with image and text "
+                f"(chance {percent(min(1.0, 5 / gallery))}). Compared with the run before on test pages when it ends."
+            )
 
 
-def _compare(entry: loaders.Entry, run: RunFolder, parent: loaders.Entry) -> None:
-    left, right = st.columns([2, 3], gap="small")
-    with left, st.container(border=True, key="card-changed"):
+def _ended(run: RunFolder, parent: loaders.Entry | None) -> None:
+    found = compared.of_runs(parent.run, run) if parent is not None else None
+    if found is None:
+        report = results.of_run(run)
+        if report is None:
+            _validation(run)
+        else:
+            with st.container(border=True, key="card-results"):
+                results.table(report, key="retrain-results")
+    else:
+        with st.container(horizontal=True, gap="small", key="card-tiles"):
+            for metric in TILES:
+                known = found.table.loc[found.table["metric"] == metric, "second"]
+                if len(known):
+                    shown = compared.value(metric, float(known.iloc[0]))
+                    st.metric(names.metric_name(metric), shown, width=178, **compared.delta(found, metric))
+        with st.container(border=True, key="card-metrics"):
+            st.subheader("Before and now, at each run's best checkpoint", anchor=False)
+            compared.table(found, ("before", "now"), key="retrain-compared")
+            if (report := results.of_run(run)) is not None:
+                results.sentence(report)
+    if parent is not None:
+        _changed(run, parent)
+
+
+def _changed(run: RunFolder, parent: loaders.Entry) -> None:
+    with st.container(border=True, key="card-changed"):
         st.subheader("Changed settings", anchor=False)
-        changed = differences(parent.run.config, run.config)
         rows = [
-            {"setting": n, "before": _short(a), "now": _short(b)}
-            for n, (a, b) in changed.items()
-            if not spec_of(n).resume_free  # those never reach the weights
+            {"setting": n, "before": retrain_form.short(a), "now": retrain_form.short(b)}
+            for n, (a, b) in changes(parent.run.config, run.config).items()
         ]
         if rows:
             st.dataframe(pd.DataFrame(rows), hide_index=True)
         else:
             shell.line("None: all settings are the same.")
-    with right, st.container(border=True, key="card-metrics"):
-        st.subheader("Metrics at each run's best checkpoint", anchor=False)
-        tiles.differences(loaders.result(parent.run), loaders.result(run), ("before", "now"), height=260)
+
+
+def _live_curves(sources: list[Source], run: RunFolder, parent: loaders.Entry | None) -> None:
+    """Curves by epoch; a loss that measures something else than the parent's is drawn alone, and it is said why."""
+    how = How(by="epoch", splits=("val",))
+    train = How(by="step", splits=("train",), smoothing=0.8)
+    cells: list[tuple[str, str, How, dict[str, Any]]] = [
+        (names.metric_name(SAME_PAGE), SAME_PAGE, how, {"percent": True}),
+        (names.metric_name("retrieval/mean_r5"), "retrieval/mean_r5", how, {"percent": True}),
+        ("Training loss", "loss/total", train, {}),
+        *((f"{o.label}, validation", f"loss/{o.name}", how, {}) for o in OBJECTIVES),
+        ("Effective rank", "collapse/effective_rank", how, {}),
+    ]
+    columns = st.columns(2, gap="small")
+    for i, (title, metric, chosen, more) in enumerate(cells):
+        loss = metric.removeprefix("loss/")
+        why = ""
+        if parent is not None and loss != metric:
+            why = why_not(loss, parent.run.config, run.config)
+        with columns[i % 2], st.container(border=True, key=f"card-live-{i}", gap="xxsmall"):
+            st.subheader(title, anchor=False)
+            figure = chart(sources[:1] if why else sources, {metric: title}, chosen, height=200, **more)
+            if not figure.data:
+                shell.line("Not measured in this run.")
+                continue
+            theme.show(figure, key=f"retrain-live-{i}", alt=f"{title} of the new run and the run that it started from")
+            if why:
+                with st.container(key=f"quiet-alone-{i}"):
+                    shell.line(f"The run before is not comparable: {why}.")
 
 
 # --- what was started here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -10,17 +11,25 @@ import streamlit as st
 from app import shell
 from app.charts import curves as curve_charts
 from app.charts import names, theme
-from app.parts import baseline, forms, tiles
+from app.parts import compared, forms, results, tiles
+from app.parts.results import I2T, RANK, SAME_PAGE, SKILL, T2I
 from app.store import loaders
-from stage3.config import FIELDS, differences, spec_of
+from stage3.config import FIELDS, changes, spec_of
 from stage3.errors import Stage3Error
+from stage3.evaluate.between import why_not
 from stage3.objectives import OBJECTIVES
 from stage3.runs import curves
 
-GOOD, OPEN = "healthy", ("partial signal", "no signal", "cannot tell")  # verdicts; the others are red
-ANSWERS = {"yes": "green", "no": "red", "cannot tell": "gray"}
-I2T, T2I, RANK = "retrieval/i2t_r5", "retrieval/t2i_r5", "collapse/effective_rank"
-TILES = (I2T, T2I, "retrieval/same_page_r_precision", "reconstruction/skill", RANK)
+LAMP_LOOK = {  # color and sign: a lamp is read without color, too
+    "good": ("green", ":material/check_circle:"),
+    "bad": ("red", ":material/cancel:"),
+    "cannot tell": ("gray", ":material/help:"),
+}
+MANY = 12  # runs from which the table has a filter and is grouped by data set
+TILES = (I2T, T2I, SAME_PAGE, SKILL, RANK)
+SHORT = {I2T: "R@5 i → t", T2I: "R@5 t → i", SAME_PAGE: "Same page"}  # in narrow columns
+COLUMNS = {"i2t": I2T, "t2i": T2I, "same_page": SAME_PAGE}
+AT_BEST = "On validation pages, at each run's best checkpoint. What test pages give stands below, for the picked run."
 
 
 def render() -> None:
@@ -28,7 +37,7 @@ def render() -> None:
     shell.heading("Runs", "Every training run is a folder. Pick one to see its details, two to compare them.")
     found = loaders.entries()
     if found:
-        picked = _table(found)
+        picked = _table(_filtered(found))
         if len(picked) == 2:
             _pair(*picked)
         else:
@@ -42,40 +51,86 @@ def render() -> None:
     _broken()
 
 
+def _filtered(found: list[loaders.Entry]) -> list[loaders.Entry]:
+    """The runs that are listed: by words of name, data and state, and by data set; all where nothing fits."""
+    if len(found) < MANY:
+        return found
+    places = list(dict.fromkeys(e.run.config.data or e.run.config.manifest for e in found))
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="runs-filter"):
+        words = st.text_input(
+            "Filter", key="runs-words", placeholder="name, state or data", max_chars=200, width=260
+        ).lower()
+        data = st.selectbox("Data set", ["", *places], format_func=lambda p: p or "all", key="runs-data", width=260)
+        kept = [
+            e
+            for e in found
+            if data in ("", e.run.config.data or e.run.config.manifest)
+            and all(w in f"{e.id} {e.run.config.data} {shell.run_state(e.run)}".lower() for w in words.split())
+        ]
+        st.text(f"{len(kept):,} of {len(found):,} runs" if kept else "No run fits: all are shown")
+    return kept or found
+
+
+def _in_order(found: list[loaders.Entry], wanted: list[str | None]) -> list[loaders.Entry]:
+    """The picked runs first, so that they are in view, then by data set, the latest first."""
+    order = {place: i for i, place in enumerate(dict.fromkeys(e.run.config.data for e in found))}
+    return sorted(
+        found, key=lambda e: (wanted.index(e.id) if e.id in wanted else len(wanted), order[e.run.config.data])
+    )
+
+
 def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
     """All runs; returns the one or two that are picked."""
+    asked = [shell.param("pick") or st.session_state.get("_run"), shell.param("with")]
+    key = f"runs-table-{abs(hash(tuple(e.id for e in found))) % 10**8}"
+    if key not in st.session_state:  # rows keep their places while they are picked
+        st.session_state["_runs_first"] = asked
+    if len(found) >= MANY:
+        found = _in_order(found, st.session_state.get("_runs_first", asked))
     rows = [_row(entry) for entry in found]
-    wanted = [shell.param("pick") or st.session_state.get("_run"), shell.param("with")]
-    start = [i for w in wanted for i, e in enumerate(found) if e.id == w]
-    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 120}
+    start = [i for w in asked for i, e in enumerate(found) if e.id == w]
+    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 104}
     event = st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
         selection_default={"selection": {"rows": start, "columns": [], "cells": []}},
-        key="runs-table",
+        key=key,
         height=min(38 + 35 * len(rows), 360),
         alt="One row per run with its state, metrics and settings",
         column_config={
             "run": st.column_config.TextColumn("Run", width="medium", pinned=True),
-            "state": st.column_config.TextColumn("State", width="small"),
-            "progress": st.column_config.ProgressColumn(
-                "Steps", format="percent", min_value=0, max_value=1, width="small"
+            "state": st.column_config.TextColumn("State", width=76),
+            "data": st.column_config.TextColumn("Data", width=110),
+            "progress": st.column_config.ProgressColumn("Steps", format="percent", min_value=0, max_value=1, width=84),
+            **{
+                column: st.column_config.ProgressColumn(
+                    SHORT[metric], help=f"{names.metric_name(metric)}. {AT_BEST}", **percent
+                )
+                for column, metric in COLUMNS.items()
+            },
+            "gallery": st.column_config.NumberColumn(
+                "Gallery",
+                format="%d",
+                width=64,
+                help="Validation panels with image and text: chance of R@5 is 5 in so many",
             ),
-            "i2t": st.column_config.ProgressColumn(names.metric_name(I2T), **percent),
-            "t2i": st.column_config.ProgressColumn(names.metric_name(T2I), **percent),
-            "rank": st.column_config.NumberColumn(names.metric_name(RANK), format="%.1f", width="small"),
-            "curve": st.column_config.LineChartColumn("Validation loss", width="small"),
+            "rank": st.column_config.NumberColumn(
+                "Eff. rank", format="%.1f", width=72, help=f"Effective rank. {AT_BEST}"
+            ),
+            "curve": st.column_config.LineChartColumn(
+                "Val loss", width=84, help="Total loss on validation pages by step"
+            ),
             "weights": st.column_config.TextColumn(
                 f"Weights {' / '.join(o.name[0] for o in OBJECTIVES)}",
-                width="small",
+                width=120,
                 help=", ".join(o.label.lower() for o in OBJECTIVES),
             ),
-            "tau": st.column_config.TextColumn("τ", width="small"),
-            "seed": st.column_config.NumberColumn("Seed", format="%d", width="small"),
-            "epochs": st.column_config.NumberColumn("Epochs", format="%d", width="small"),
-            "updated": st.column_config.DatetimeColumn("Updated", format="distance", width="small"),
+            "tau": st.column_config.TextColumn("τ", width=60),
+            "seed": st.column_config.NumberColumn("Seed", format="%d", width=52),
+            "epochs": st.column_config.NumberColumn("Epochs", format="%d", width=62),
+            "updated": st.column_config.DatetimeColumn("Updated", format="distance", width=110),
         },
     )
     chosen = list(event["selection"]["rows"])[:2] if event["selection"]["rows"] else start[:1] or [0]
@@ -87,6 +142,14 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
 
 
 def _row(entry: loaders.Entry) -> dict[str, Any]:
+    """A run's row; read again only when one of its files has changed, or while it trains."""
+    run = entry.run
+    files = ("config.yaml", "status.json", "metrics.jsonl", "best.json")
+    key = (entry.id, str(run.path), *(loaders.stamp_of(f"{run.path}/{name}") for name in files), shell.run_state(run))
+    return loaders.remember_row(key, lambda: _made_row(entry))
+
+
+def _made_row(entry: loaders.Entry) -> dict[str, Any]:
     run, status, c = entry.run, entry.run.status, entry.run.config
     best, val_loss = {}, []
     try:
@@ -97,9 +160,10 @@ def _row(entry: loaders.Entry) -> dict[str, Any]:
     return {
         "run": entry.id,
         "state": shell.STATE_LOOK[shell.run_state(run)][0],
+        "data": PurePath(c.data or c.manifest).name,
         "progress": status.step / status.total_steps if status.total_steps else 0.0,
-        "i2t": _in_percent(best.get(I2T)),
-        "t2i": _in_percent(best.get(T2I)),
+        **{column: _in_percent(best.get(metric)) for column, metric in COLUMNS.items()},
+        "gallery": best.get("retrieval/gallery"),
         "rank": best.get(RANK),
         "curve": val_loss,
         "weights": shell.weights_of(c),
@@ -121,7 +185,7 @@ def _one(entry: loaders.Entry) -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left, st.container(border=True, key="card-run"):
         _title(entry)
-        _tiles(entry, loaders.result(entry.run))
+        _worth(entry)
         _actions(entry)
     with right, st.container(border=True, key="card-health"):
         _health(entry)
@@ -145,11 +209,22 @@ def _title(entry: loaders.Entry) -> None:
         st.code(status.message, language=None, wrap_lines=True)
 
 
-def _tiles(entry: loaders.Entry, values: dict[str, float], against: dict[str, float] | None = None) -> None:
-    added = baseline.measured(entry.run)
+def _worth(entry: loaders.Entry) -> None:
+    """The evaluation on held-out pages, else what the last validation said."""
+    known = loaders.stored_evaluation(entry.run) is not None
+    report = results.of_run(entry.run)
+    if report is not None:
+        if not known and loaders.stored_evaluation(entry.run) is not None:
+            st.rerun()  # the bar above was drawn before it was known
+        results.table(report, key=f"results-{entry.id}")
+        return
+    values = loaders.result(entry.run)
     with st.container(horizontal=True, gap="small"):
-        tiles.show(TILES, values, against, beside={baseline.PRECISION: lambda: baseline.tile(added)})
-    baseline.sentence(added, baseline.retrieval(entry.run, added))
+        tiles.show(TILES, values)
+    with st.container(key="quiet-no-evaluation"):
+        gallery = values.get("retrieval/gallery")
+        of = f", {gallery:,.0f} panels with image and text" if gallery is not None else ""
+        shell.line(f"Validation pages{of}; without intervals, for the run has no checkpoint or its data is not here.")
 
 
 def _actions(entry: loaders.Entry) -> None:
@@ -169,25 +244,33 @@ def _health(entry: loaders.Entry) -> None:
     if not loaders.steps(entry.run):
         shell.line("No checkpoint yet, so there is nothing to diagnose.")
         return
-    from stage3.diagnose import VERDICTS
+    from stage3.diagnose import FEATURES, LAMPS, VERDICTS
 
     try:
         found = shell.working("Diagnosing the embeddings", loaders.diagnosis, entry.run)
     except Stage3Error as error:
         shell.error_box(error, "The embeddings could not be diagnosed")
         return
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.badge(
-            found.verdict, color="green" if found.verdict == GOOD else "orange" if found.verdict in OPEN else "red"
-        )
-        st.text(VERDICTS[found.verdict], width="stretch")
-    for question, answer in found.answers.items():
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.text(f"{question}?", width="content")
-            st.badge(answer, color=ANSWERS[answer])  # type: ignore[arg-type]
+    with st.container(key="lamps", gap="xsmall"):
+        for question, lamp in found.lamps.items():
+            _lamp(question, lamp)
+        if FEATURES in found.answers:
+            _lamp(FEATURES, LAMPS[found.answers[FEATURES]])
+    st.text(f"{_capital(found.verdict)}: {VERDICTS[found.verdict]}.")
     with st.container(key="quiet-reasons", gap="xsmall"):
         for reason in found.reasons:
             st.text(f"–  {reason}")
+
+
+def _lamp(question: str, lamp: str) -> None:
+    color, icon = LAMP_LOOK[lamp]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.text(_capital(question), width=190)
+        st.badge(lamp, color=color, icon=icon)  # type: ignore[arg-type]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _settings(entry: loaders.Entry) -> None:
@@ -232,31 +315,34 @@ def _shown(value: Any) -> str:
 
 
 def _pair(first: loaders.Entry, second: loaders.Entry) -> None:
-    ours, theirs = loaders.result(first.run), loaders.result(second.run)
-    for entry, column, values, against in zip(
-        (first, second), st.columns(2, gap="medium"), (ours, theirs), (None, ours), strict=True
-    ):
-        with column, st.container(border=True, key=f"card-{entry.id}"):
+    with st.container(border=True, key="card-pair"):
+        for entry in (first, second):
             _title(entry)
-            _tiles(entry, values, against)
+        found = compared.of_runs(first.run, second.run)
+        if found is not None:
+            compared.table(found, ("first", "second"), key="pair-compared")
     left, right = st.columns([2, 3], gap="medium")
     with left, st.container(border=True, key="card-differences"):
         st.subheader("Settings that differ", anchor=False)
-        changed = differences(first.run.config, second.run.config)
+        changed = changes(first.run.config, second.run.config)
         if changed:
             rows = [{"setting": n, "first": _shown(a), "second": _shown(b)} for n, (a, b) in changed.items()]
             st.dataframe(pd.DataFrame(rows), hide_index=True)
         else:
             shell.line("None: all settings are the same, including the seed.")
-        st.subheader("Validation metrics at the best checkpoint", anchor=False)
-        tiles.differences(ours, theirs, ("first", "second"), height=330)
+        with st.expander("Last validation of both", key="pair-validation", on_change="rerun") as box:
+            if box.open:
+                tiles.differences(
+                    loaders.result(first.run), loaders.result(second.run), ("first", "second"), height=330
+                )
     with right, st.container(border=True, key="card-curves"):
         sources = [curve_charts.Source(e.id, loaders.metrics(e.run)) for e in (first, second)]
         how = curve_charts.How(by="epoch", splits=("val",))
-        for metric, percent in (
-            ("loss/total", False),
-            ("retrieval/mean_r5", True),
-        ):
+        why = why_not("total", first.run.config, second.run.config)
+        totals = () if why else (("loss/total", False),)
+        if why:
+            shell.line(f"The total losses are not comparable: {why}.")
+        for metric, percent in (*totals, (SAME_PAGE, True), ("retrieval/mean_r5", True)):
             label = names.metric_name(metric)
             st.subheader(label, anchor=False)
             figure = curve_charts.chart(sources, {metric: label}, how, height=230, percent=percent)

@@ -10,19 +10,19 @@ import streamlit as st
 
 from app import shell
 from app.charts import search as charts
-from app.parts import cards, export, query
+from app.parts import cards, doubt, export, query
 from app.parts import failures as failures_table
 from app.parts.query import Way
 from app.store import loaders
 from stage3.cli import counted, percent
 from stage3.errors import DataError, Stage3Error
-from stage3.evaluate import evaluation_report
-from stage3.search.failures import I2T, REASONS, T2I, failures
+from stage3.search.failures import I2T, NEITHER, T2I, failures
 from stage3.search.fusion import BEST
+from stage3.search.rivals import ALL_REASONS, with_rivals
 from stage3.search.searcher import TEXT_FILTERS, Filters, Results, Searcher
 
 TOPS = (10, 20, 50)
-MAX_EVALUATED = 1000  # pages that the metrics are measured on here; `stage3.evaluate` takes more
+MISSED = "Missed panels"
 TEXT_NAMES = {"any": "With or without text", "with": "Only with text", "without": "Only without text"}
 
 
@@ -91,6 +91,8 @@ def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, 
         shell.line(_standing(found, way))
         for note in found.notes:
             shell.line(f"Note: {note}.")
+        if side == 0 and kind in ("words", "both") and (doubtful := doubt.of_words(chosen.run)):
+            shell.line(f"Note: {doubtful}.")
     items = _items(searcher, found, way)
     mode: cards.Mode = "text" if way.target in ("text", "words") else "image"
     cards.cards(
@@ -164,7 +166,7 @@ def _items(searcher: Searcher, found: Results, way: Way) -> list[dict[str, Any]]
 @st.fragment
 def _quality(chosen: shell.Chosen, searcher: Searcher) -> None:
     st.subheader("Retrieval quality", anchor=False)
-    good, missed = st.tabs(["Metrics", "Found in one direction only"], key="search_tabs", on_change="rerun")
+    good, missed = st.tabs(["Metrics", MISSED], key="search_tabs", on_change="rerun")
     if good.open:
         with good:
             _metrics(chosen, searcher)
@@ -180,9 +182,8 @@ def _split_choice(searcher: Searcher, key: str) -> str:
 
 def _metrics(chosen: shell.Chosen, searcher: Searcher) -> None:
     split = _split_choice(searcher, "search_metrics_split")
-    key = ("search-metrics", *loaders.checkpoint_key(chosen.run, chosen.step), split)
     try:
-        report = shell.working("Measuring both directions", loaders.remember, key, lambda: _report(chosen, split))
+        report = shell.working("Measuring both directions", loaders.evaluation, chosen.run, chosen.step, split)
     except Stage3Error as error:
         shell.error_box(error)
         return
@@ -203,17 +204,8 @@ def _metrics(chosen: shell.Chosen, searcher: Searcher) -> None:
             shell.line(_capital(str(note)) + ".")
 
 
-def _report(chosen: shell.Chosen, split: str) -> dict[str, Any]:
-    data = loaders.open_dataset(chosen.run)
-    report = evaluation_report(
-        chosen.run, split=split, data=data, checkpoint=chosen.step, max_pages=MAX_EVALUATED, intervals="page"
-    )
-    loaders.give_back()
-    return report
-
-
 def _failures(chosen: shell.Chosen, searcher: Searcher) -> None:
-    """Panels that one direction finds and the other misses; a click searches with one."""
+    """Panels that a direction misses, and what beat them; a click searches with one."""
     with st.container(horizontal=True, gap="medium"):
         split = _split_choice(searcher, "search_failures_split")
         k = int(
@@ -228,19 +220,29 @@ def _failures(chosen: shell.Chosen, searcher: Searcher) -> None:
         )
     panels = shell.working("Ranking all panels", loaders.panel_frame, chosen.run, chosen.step)
     key = ("search-failures", *loaders.checkpoint_key(chosen.run, chosen.step), split, k)
-    found = loaders.remember(key, lambda: _failed(searcher, panels, split, k))
+    found = shell.working(
+        "Looking at what was missed", loaders.remember, key, lambda: _failed(searcher, panels, split, k)
+    )
     counts = found["reason"].value_counts()
+    textless = found["reason"] == "no text"
     with st.container(horizontal=True, gap="medium"):
-        st.metric("Only image → text", f"{(found['works'] == I2T).sum():,}")
-        st.metric("Only text → image", f"{(found['works'] == T2I).sum():,}")
-        st.metric("Textless panels", f"{counts.get('no text', 0):,}")
-    reasons = [r for r in REASONS if counts.get(r, 0)]
+        st.metric("Only image → text", f"{(found['works'] == I2T).sum():,}", width=150)
+        st.metric("Only text → image", f"{(found['works'] == T2I).sum():,}", width=150)
+        st.metric("Missed both ways", f"{((found['works'] == NEITHER) & ~textless).sum():,}", width=150)
+        st.metric("Textless panels", f"{textless.sum():,}", width=150)
+    gallery = panels.loc[panels["split"] == split, "gallery"].max()
+    with st.container(key="quiet-search-gallery"):
+        shell.line(
+            f"Ranks are among {gallery:,.0f} panels with image and text, the {split} split alone. The lists above "
+            "search all panels that pass the filters; the button below a chosen row sets these to the same gallery."
+        )
+    reasons = [r for r in ALL_REASONS if counts.get(r, 0)]
     if not reasons:
-        shell.line("Every panel of this split that one direction finds, the other finds too.")
+        shell.line("Every panel of this split is found in both directions.")
         return
-    default = next((r for r in reasons if r != "no text"), reasons[0])
+    default = max((r for r in reasons if r != "no text"), key=lambda r: counts[r], default=reasons[0])
     reason = st.segmented_control(
-        "Reason",
+        "What beat the true match",
         reasons,
         format_func=lambda r: f"{r} ({counts.get(r, 0):,})",
         default=default,
@@ -248,13 +250,13 @@ def _failures(chosen: shell.Chosen, searcher: Searcher) -> None:
         required=True,
     )
     with st.container(key="quiet-search-reason"):
-        shell.line(REASONS[str(reason)])
+        shell.line(ALL_REASONS[str(reason)])
     part = found[found["reason"] == reason].reset_index(drop=True)
-    failures_table.table(chosen, searcher, part, key=f"search_failed_{split}_{k}_{reason}")
-    export.buttons(chosen, searcher.frame.loc[part["panel"]].join(part.set_index("panel")), f"one-direction-{split}")
+    failures_table.table(chosen, searcher, part, split, key=f"search_failed_{split}_{k}_{reason}")
+    export.buttons(chosen, searcher.frame.loc[part["panel"]].join(part.set_index("panel")), f"missed-{split}")
 
 
 def _failed(searcher: Searcher, panels: pd.DataFrame, split: str, k: int) -> pd.DataFrame:
     rows = np.flatnonzero((panels["split"] == split).to_numpy())
     i2t, t2i = panels["rank_i2t"].to_numpy(), panels["rank_t2i"].to_numpy()
-    return failures(searcher.embedded, i2t, t2i, rows, k=k)
+    return with_rivals(searcher, failures(searcher.embedded, i2t, t2i, rows, k=k), rows)

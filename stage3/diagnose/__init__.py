@@ -47,6 +47,9 @@ DIFFER, PAGES, PAIRS, FEATURES = (
     "not below frozen features",
 )
 
+LAMPS = {YES: "good", NO: "bad", UNKNOWN: "cannot tell"}
+SHOWN = (DIFFER, PAGES, PAIRS)  # the questions about the embeddings alone, each a lamp
+
 # 1 - mean cosine of identical panels stored in float16 or computed in another order stays below 1e-6; at 1e-4 the mean
 # angle between two panels is below one degree.
 SAME = 1e-4
@@ -82,6 +85,19 @@ class Diagnosis:
     reasons: list[str]
     numbers: dict[str, float]
     answers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def lamps(self) -> dict[str, str]:
+        """One of "good", "bad", "cannot tell" for each of "panels differ", "page mates show", "image and text match".
+
+        Numbers that are not finite make the first one bad and leave the others open.
+
+        Example:
+            >>> Diagnosis("not finite", [], {}).lamps["panels differ"]
+            'bad'
+        """
+        answers = self.answers or {DIFFER: NO}
+        return {question: LAMPS[answers.get(question, UNKNOWN)] for question in SHOWN}
 
     @property
     def exit_code(self) -> int:

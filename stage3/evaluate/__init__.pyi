@@ -1,3 +1,12 @@
+from .between import Comparison as Comparison
+from .between import Side as Side
+from .between import compare as compare
+from .between import compare_runs as compare_runs
 from .items import item_values as item_values
+from .kept import Measured as Measured
+from .kept import above_chance as above_chance
+from .kept import kept_report as kept_report
+from .kept import measured as measured
+from .kept import stored_report as stored_report
 from .report import evaluation_report as evaluation_report
 from .words import report_lines as report_lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from stage3.cli import Parser, given, run, say
 from stage3.evaluate.words import report_lines
@@ -41,17 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse(argv)
     folder = RunFolder.load(args.run)
 
-    from stage3.evaluate import evaluation_report
+    from stage3.evaluate import evaluation_report, kept_report
 
-    report = evaluation_report(
-        folder,
-        split=args.split,
-        data=load_data(folder, given(args, DATA_SETTINGS)),
-        checkpoint=args.checkpoint,
-        intervals=args.intervals,
-        max_pages=args.max_pages,
-        device=args.device,
-    )
+    flags = given(args, DATA_SETTINGS)
+    what: dict[str, Any] = {
+        "split": args.split,
+        "data": load_data(folder, flags),
+        "checkpoint": args.checkpoint,
+        "max_pages": args.max_pages,
+    }
+    if not flags and (args.intervals, args.device) == ("page", "cpu"):  # what the explorer shows of the run
+        report = kept_report(folder, **what, again=True)
+    else:
+        report = evaluation_report(folder, **what, intervals=args.intervals, device=args.device)
     for line in [to_json(report)] if args.json else report_lines(report):
         say(line)
     return 0

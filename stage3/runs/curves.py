@@ -5,6 +5,7 @@ Everything takes the frame of `Run.metrics()` (one row per logged step or valida
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 
 from stage3.config import Config, spec_of
 from stage3.objectives import LOSSES, OBJECTIVES
+from stage3.runs.folder import Best
 
 # A mean over an epoch weighs each row by the items its own mean was taken over.
 COUNT_OF = {part.name: f"active/{o.counted}" for o in OBJECTIVES for part in o.parts}
@@ -139,6 +141,17 @@ def band(curves: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(values).reset_index(drop=True)
 
 
+def seed_key(config: Config) -> tuple[object, ...]:
+    """Equal for settings that differ in nothing but `seed` and what never reaches the weights."""
+    values = config.to_dict()
+    return (config.data, config.manifest, *(str(v) for k, v in values.items() if k != "seed" and not _is_free(k)))
+
+
+@functools.cache
+def _is_free(name: str) -> bool:
+    return spec_of(name).resume_free
+
+
 def seed_groups(configs: Mapping[str, Config]) -> list[list[str]]:
     """Runs that differ in nothing but `seed` (and what never reaches the weights), two or more together.
 
@@ -150,10 +163,31 @@ def seed_groups(configs: Mapping[str, Config]) -> list[list[str]]:
     """
     groups: dict[tuple[object, ...], dict[int, str]] = {}
     for name, config in configs.items():
-        values = config.to_dict()
-        key = tuple(str(v) for k, v in values.items() if k != "seed" and not spec_of(k).resume_free)
-        groups.setdefault((config.data, config.manifest, *key), {}).setdefault(config.seed, name)
+        groups.setdefault(seed_key(config), {}).setdefault(config.seed, name)
     return [[by_seed[s] for s in sorted(by_seed)] for by_seed in groups.values() if len(by_seed) > 1]
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share, which people read in percent.
+
+    >>> is_share("retrieval/i2t_r5"), is_share("retrieval/i2t_mrr"), is_share("loss/total")
+    (True, False, False)
+    """
+    if metric == "reconstruction/rank_r1":
+        return True
+    return metric.startswith("retrieval/") and not metric.endswith(("mrr", "rank", "gallery"))
+
+
+def best_validation(frame: pd.DataFrame, best: Best | None) -> dict[str, float]:
+    """The metrics of the validation that chose the best checkpoint, or of the last one; empty without any.
+
+    Args:
+        frame: `Run.metrics()`.
+        best: `Run.best()`.
+    """
+    val = frame[frame["split"] == "val"]
+    rows = val[val["step"] == best.step] if best else val.tail(1)
+    return {} if rows.empty else {str(k): v for k, v in rows.iloc[0].items() if "/" in str(k)}
 
 
 def metric_differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -> pd.DataFrame:

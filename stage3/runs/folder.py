@@ -142,6 +142,8 @@ class RunFolder:
             except OSError:
                 with suppress(OSError):
                     remove(scratch)
+                if cls.exists(path):  # another process was faster
+                    raise ConfigError(f"{path} is already a run. Choose another name, or resume it.") from None
                 raise
             sync_folder(path.parent)
         return cls(path, config)

@@ -11,7 +11,7 @@ Of a large data set the measured columns are kept with the run, for ranking is q
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -155,20 +155,29 @@ def _seal(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def panel_losses(data: Dataset, model: Stage3) -> dict[str, np.ndarray]:
     """(V,) float32 loss of every panel by name, in the fixed batches that a validation of its split would use."""
+    config = model.config
+    batches = [b for s in SPLITS for b in fixed_batches(data.pages(s), config.batch_pages, config.seed)]
+    return losses_in(data, model, batches)
+
+
+def losses_in(data: Dataset, model: Stage3, batches: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """(V,) float32 loss of every panel by name, where these batches of pages define it; NaN elsewhere.
+
+    `total` is the weighted sum of the terms that are defined for the panel.
+    """
     found = {name: np.full(len(data.table), np.nan, np.float32) for name in (*LOSSES, "total")}
     with frozen(model):
-        for split in SPLITS:
-            for pages in fixed_batches(data.pages(split), model.config.batch_pages, model.config.seed):
-                batch = data.panel_set.batch(pages)
-                step = model(batch)
-                total = np.full(len(batch), np.nan, np.float32)
-                for name, loss in step.losses.items():
-                    values = np.where(loss.valid.numpy(), loss.value.float().numpy(), np.nan)
-                    found[name][batch.rows.numpy()] = values
-                    if name in step.weights:
-                        weighted = step.weights[name] * values
-                        total = np.where(np.isnan(total), weighted, total + np.nan_to_num(weighted))
-                found["total"][batch.rows.numpy()] = total
+        for pages in batches:
+            batch = data.panel_set.batch(pages)
+            step = model(batch)
+            total = np.full(len(batch), np.nan, np.float32)
+            for name, loss in step.losses.items():
+                values = np.where(loss.valid.numpy(), loss.value.float().numpy(), np.nan)
+                found[name][batch.rows.numpy()] = values
+                if name in step.weights:
+                    weighted = step.weights[name] * values
+                    total = np.where(np.isnan(total), weighted, total + np.nan_to_num(weighted))
+            found["total"][batch.rows.numpy()] = total
     return found
 
 

@@ -3,6 +3,7 @@ from .answers import answer_lines as answer_lines
 from .answers import answers as answers
 from .failures import failures as failures
 from .fusion import search_words as search_words
+from .rivals import with_rivals as with_rivals
 from .searcher import Filters as Filters
 from .searcher import Query as Query
 from .searcher import Results as Results

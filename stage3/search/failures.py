@@ -1,4 +1,4 @@
-"""Panels that are found in one direction and missed in the other, and what about them explains it.
+"""Panels whose true match is missed in one direction or both, and what about them explains it.
 
 M panels of a gallery: those with image and text.
 """
@@ -18,14 +18,14 @@ from stage3.search.index import Index
 
 GENERIC = 0.9  # share of the gallery's texts whose nearest other texts lie further away than a generic one's
 NEAREST = 5
-REASONS = {
+REASONS: dict[str, str] = {
     "no text": "The panel has no text to search with, and none to find.",
     "same text": "Other panels have the same text, so it cannot tell them apart.",
     "generic": f"Its {NEAREST} nearest other texts are closer to it than those of {GENERIC:.0%} of all texts are to "
     "theirs: it says little of its own.",
     "other": "None of these; see the panels ranked above it.",
 }
-I2T, T2I = "image → text", "text → image"
+I2T, T2I, NEITHER = "image → text", "text → image", "neither"
 
 
 def failures(
@@ -36,7 +36,7 @@ def failures(
     *,
     k: int = 5,
 ) -> pd.DataFrame:
-    """The panels whose true match is among the first k in one direction only, worst first, then those without text.
+    """The panels whose true match is not among the first k in both directions, worst first, then those without text.
 
     Reasons are tested in the order of `REASONS`: no text; a text that another panel of the gallery has too; a text
     among the tenth whose nearest other texts are closest; other. Panels without text can be asked in
@@ -50,8 +50,8 @@ def failures(
         k: a rank of at most k is a success.
 
     Returns:
-        Columns panel, works (`I2T`, `T2I` or "neither"), rank_i2t, rank_t2i, reason, same_text (other panels with
-        that text), nearest_texts (mean cosine to the nearest other texts).
+        Columns panel, works (`I2T`, `T2I` or `NEITHER`: the direction that finds it), rank_i2t, rank_t2i, reason,
+        same_text (other panels with that text), nearest_texts (mean cosine to the nearest other texts).
     """
     wanted = torch.isin(embedded.rows, torch.from_numpy(np.asarray(rows, np.int64)))
     part = take(embedded, gallery_sample(wanted.nonzero()[:, 0], embedded))
@@ -60,6 +60,7 @@ def failures(
     i2t, t2i = ranks_i2t[panel].astype(np.float64), ranks_t2i[panel].astype(np.float64)
     asked = ~np.isnan(i2t) & ~np.isnan(t2i)
     only_i2t, only_t2i = asked & (i2t <= k) & (t2i > k), asked & (t2i <= k) & (i2t > k)
+    missed = asked & (i2t > k) & (t2i > k)
     textless = part.text_ids.numpy() < 0
     reason = np.full(len(panel), "other", dtype=object)
     reason[near >= crowded(near, part.text_ids.numpy())] = "generic"
@@ -68,7 +69,7 @@ def failures(
     frame = pd.DataFrame(
         {
             "panel": panel,
-            "works": np.select([only_i2t, only_t2i], [I2T, T2I], "neither"),
+            "works": np.select([only_i2t, only_t2i], [I2T, T2I], NEITHER),
             "rank_i2t": i2t,
             "rank_t2i": t2i,
             "reason": reason,
@@ -78,7 +79,7 @@ def failures(
     )
     worst = np.fmax(i2t, t2i)
     order = np.lexsort((panel, -np.nan_to_num(worst, nan=-1.0)))
-    listed = only_i2t | only_t2i | textless
+    listed = only_i2t | only_t2i | missed | textless
     found: pd.DataFrame = frame.iloc[order[listed[order]]].reset_index(drop=True)
     return found
 

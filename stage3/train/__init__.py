@@ -394,11 +394,10 @@ def check_images(config: Config, data: Dataset) -> None:
 
 def result(the_run: RunFolder) -> dict[str, Any]:
     """Where the run is and what its best validation says."""
+    from stage3.runs import curves
+
     best = the_run.best()
-    frame = the_run.metrics()
-    val = frame[frame["split"] == "val"]
-    rows = val[val["step"] == best.step] if best else val.tail(1)
-    metrics = {} if rows.empty else {k: v for k, v in rows.iloc[0].items() if "/" in str(k)}
+    metrics = curves.best_validation(the_run.metrics(), best)
     status = the_run.status
     # not of a run without validation books, nor of one that ended before this version
     added = the_run.read_json("baselines") if (the_run.path / "baselines.json").exists() else None

@@ -53,6 +53,12 @@ def open_view(tab, path):
     settled(tab)
 
 
+def in_view(locator, height):
+    """Whether the top of an element lies on the screen, and its button whole."""
+    box = locator.bounding_box()
+    return box is not None and box["y"] >= 0 and box["y"] + min(box["height"], 60) <= height
+
+
 def test_open_then_lasso_then_gallery_then_page(tab):
     open_view(tab, "/")
     tab.get_by_text("Lasso", exact=True).first.click()
@@ -125,12 +131,25 @@ def test_retrain_watch_cancel_retrain_compare(tab):
     epochs.fill("3000")
     epochs.press("Enter")
     tab.get_by_text("epochs: 4 → 3000").wait_for()
-    tab.get_by_role("button", name="Train").click()
-    tab.get_by_text(re.compile(r"step [\d,]+ of 9,000")).wait_for()
-    tab.get_by_role("heading", name="Validation loss").wait_for()
+    tab.set_viewport_size({"width": 1440, "height": 900})
+    tab.get_by_text("Ablations", exact=True).click()
+    settled(tab)
+    train = tab.locator(".st-key-retrain-start button")
+    assert in_view(train, 900)  # also with a form longer than the screen
+    tab.mouse.move(200, 500)
+    tab.mouse.wheel(0, 600)
+    tab.wait_for_timeout(500)
+    assert in_view(train, 900)
+    train.click()
+    tab.locator(".st-key-card-job").get_by_text(re.compile(r"step [\d,]+ of 9,000")).wait_for()
+    tab.wait_for_timeout(1500)
+    assert in_view(tab.locator(".st-key-card-job"), 900)
+    strip = tab.locator(".st-key-jobs-strip")
+    strip.get_by_text(re.compile(r"step [\d,]+ of 9,000")).wait_for()
+    tab.get_by_role("heading", name="Training loss").wait_for()
     job = re.search(r"job=([^&]+)", tab.url).group(1)
     tab.reload()  # nothing is lost: the run goes on and is found again
-    cancel = tab.get_by_role("button", name="Cancel")
+    cancel = tab.locator(".st-key-job-cancel button")
     cancel.wait_for()
     assert job in tab.url
     cancel.click()
@@ -139,10 +158,10 @@ def test_retrain_watch_cancel_retrain_compare(tab):
     epochs.fill("3")
     epochs.press("Enter")
     tab.get_by_text("epochs: 4 → 3", exact=True).wait_for()
-    tab.get_by_role("button", name="Train").click()
+    tab.locator(".st-key-retrain-start button").click()
     tab.wait_for_function("job => !location.href.includes(job)", arg=job)
     tab.locator(".st-key-card-job").get_by_text(re.compile("finished")).first.wait_for()
-    tab.get_by_role("heading", name="Metrics at each run's best checkpoint").wait_for()
+    tab.get_by_role("heading", name="Before and now, at each run's best checkpoint").wait_for()
     settled(tab)
     tab.get_by_role("button", name="Side by side").click()
     tab.get_by_role("heading", name="Settings that differ").wait_for()
@@ -175,3 +194,21 @@ def test_a_deep_link_restores_view_run_and_panel(tab):
         tab.evaluate("history.go(-2)")
     page.wait_for()
     assert "run=samples%2Ffirst" in tab.url or "run=samples/first" in tab.url
+
+
+def test_tables_have_no_csv_download_of_their_own(tab):
+    """It would write texts from data as they are, formulas included; the export guards them."""
+    open_view(tab, "/page?page=0")
+    tab.locator('[data-testid="stDataFrame"]').first.hover()
+    toolbar = tab.locator('[data-testid="stElementToolbarButton"]')
+    toolbar.filter(has=tab.locator('[aria-label^="Search"]')).first.wait_for()
+    assert tab.locator('[aria-label^="Download as CSV"]:visible').count() == 0
+
+
+def test_a_click_in_the_page_image_chooses_the_panel(tab):
+    open_view(tab, "/page?page=1")
+    tab.get_by_label("Panel 3", exact=True).click()  # the frames lie in order of size
+    tab.wait_for_function("location.href.includes('panel=6')")
+    settled(tab)
+    tab.get_by_role("heading", name="Panel 3", exact=True).wait_for()
+    assert tab.locator(".s3p-focus").get_attribute("aria-label") == "Panel 3"

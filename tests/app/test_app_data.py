@@ -228,6 +228,24 @@ def test_the_overlay_frames_kept_panels_and_crosses_dropped_ones_out(config):
     assert np.abs(middle - (213, 94, 0)).max() < 60  # the cross
 
 
+def test_no_panel_of_a_page_that_is_left_out_is_kept():
+    panels = [page_check.PanelCheck(0, 0, (0.2, 0.2, 0.6, 0.6), "", []), page_check.PanelCheck(1, None, None, "", [])]
+    check = page_check.PageCheck("x", "", "", None, panels, [])
+    assert charts.entries(check)["outcome"].tolist() == ["kept", "dropped"]
+    assert charts.entries(check, left_out=True)["outcome"].tolist() == ["usable, page left out", "dropped"]
+
+
+def test_a_number_stands_mostly_outside_of_its_frame_where_no_balloon_is():
+    panel = page_check.PanelCheck(0, 0, (0.3, 0.3, 0.5, 0.5), "", [])
+    with Image.open(io.BytesIO(charts.overlay(page_check.PageCheck("x", "", "", None, [panel], []), 1000))) as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    blue = np.abs(pixels - (0, 114, 178)).max(axis=2) < 60
+    x0, y0 = round(0.3 * pixels.shape[1]), round(0.3 * pixels.shape[0])
+    inside = blue[y0 + 8 : y0 + 80, x0 + 8 : x0 + 80].sum()
+    outside = blue[y0 - 60 : y0 - 2, x0 - 60 : x0 - 2].sum()
+    assert outside > inside > 0
+
+
 @pytest.mark.slow
 def test_five_thousand_panels(tmp_path_factory, monkeypatch):
     folder = app_support.workspace(tmp_path_factory.mktemp("large"), books=50, pages=25, panels=4, epochs=1, dim=16)

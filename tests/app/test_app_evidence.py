@@ -158,16 +158,50 @@ def test_curves_are_those_of_both_variants_even_under_another_name(made):
     assert [list(low), list(high)] == [pytest.approx([0.09, 0.59]), pytest.approx([0.12, 0.62])]
 
 
-def test_the_dots_lie_at_their_differences_on_their_metrics_scale():
-    rows = [row(), row(comparison=3, difference=-0.34, low=-0.34, high=-0.34, verdict="hurts")]
-    helps, hurts = (t for t in charts.forest(rows, "F4:2").data if t.type == "scatter")
-    assert helps.x[0] == pytest.approx(0.13 / 0.34)
-    assert hurts.x[0] == pytest.approx(-1.0)
-    assert helps.error_x.array[0] == pytest.approx(0.04 / 0.34)
-    assert helps.error_x.arrayminus[0] == pytest.approx(0.05 / 0.34)
+def test_the_dots_lie_at_their_differences_in_points_with_both_ends():
+    rows = [row(), row(comparison=3, difference=-0.34, low=-0.4, high=-0.3, verdict="hurts")]
+    figure = charts.forest(rows, "F4:2", charts.POINTS)
+    helps, hurts = (t for t in figure.data if t.type == "scatter")
+    assert helps.x[0] == pytest.approx(13.0)
+    assert helps.error_x.array[0] == pytest.approx(4.0)
+    assert helps.error_x.arrayminus[0] == pytest.approx(5.0)
+    assert (hurts.x[0], hurts.error_x.array[0], hurts.error_x.arrayminus[0]) == pytest.approx((-34.0, 4.0, 6.0))
+    assert "right of 0 is better" in figure.layout.xaxis.title.text
     lone = row(low=math.nan, high=math.nan, verdict="not judged", seeds=2)
-    dots = charts.forest([lone], "").data[1]
+    dots = charts.forest([lone], "", charts.POINTS).data[1]
     assert (dots.name, dots.error_x.array[0]) == ("not judged", 0.0)
+
+
+def test_where_less_is_better_the_drawing_is_turned_and_the_words_are_not():
+    less = row(metric="noise/spread", label="spread of the validation loss", difference=-0.3, low=-0.5, high=-0.2)
+    figure = charts.forest([less], "", "spread of the validation loss")
+    dots = figure.data[1]
+    assert (dots.x[0], dots.error_x.array[0], dots.error_x.arrayminus[0]) == pytest.approx((0.3, 0.2, 0.1))
+    assert difference(less) in dots.text[0]
+    assert difference(less).startswith("-0.3")
+
+
+def test_a_row_far_beyond_the_others_does_not_squeeze_them_and_is_marked():
+    near = [
+        row(comparison=i, difference=d, low=d - 0.02, high=d + 0.02) for i, d in enumerate((0.05, 0.06, 0.07, 0.08))
+    ]
+    far = row(comparison=9, difference=1.0, low=0.9, high=1.0)
+    figure = charts.forest([*near, far], "", charts.POINTS)
+    dots = figure.data[1]
+    assert figure.layout.xaxis.range[1] == pytest.approx(10.8)
+    assert list(dots.x[:4]) == pytest.approx([5.0, 6.0, 7.0, 8.0])
+    assert dots.x[4] < 10.8
+    assert list(dots.marker.symbol) == ["circle"] * 4 + ["triangle-right"]
+    assert "+100.0 points" in dots.text[4]
+    assert "off the scale" in figure.layout.xaxis.title.text
+    assert "off the scale" not in charts.forest(near, "", charts.POINTS).layout.xaxis.title.text
+
+
+def test_rows_are_grouped_by_unit_and_every_row_is_in_one_group():
+    rows = [row(), row(metric="noise/spread", comparison=4), row(metric=PAGE, comparison=5)]
+    found = charts.by_unit(rows)
+    assert list(found) == [charts.POINTS, "spread of the validation loss"]
+    assert [[charts.key_of(r) for r in part] for part in found.values()] == [["F4:2", "F4:5"], ["F4:4"]]
 
 
 def test_the_noise_meter_tells_spread_changes_and_chosen_epochs(made):

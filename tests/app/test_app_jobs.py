@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import app_support
@@ -12,9 +13,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.parts import forms
-from app.store import children, jobs, loaders
+from app.store import children, jobs, loaders, waiter
 from stage3.config import FIELDS, Config, spec_of
 from stage3.errors import ConfigError
+from stage3.runs import curves
 
 pytestmark = pytest.mark.slow
 
@@ -67,20 +69,111 @@ def test_a_job_is_found_again_from_disk_alone_and_canceled(parent):
     children.STARTED.update(started)
 
 
-def test_two_jobs_at_once_do_not_mix_and_a_third_is_refused(parent):
+def end(runs):
+    for run in runs:
+        if jobs.read(run).is_live:
+            jobs.cancel(run)
+    for run in runs:
+        wait(run, lambda j: not j.is_live)
+
+
+def test_two_jobs_at_once_do_not_mix_and_a_third_waits_and_starts_by_itself(parent):
     long = parent.config.replace(epochs=5000)
     first, second = jobs.start(long.replace(seed=5), "one"), jobs.start(long.replace(seed=6), "two")
+    started = [first, second]
     try:
         for run in (first, second):
             wait(run, lambda j: j.state == "running" and j.run.status.step > 2)
-        with pytest.raises(ConfigError, match=r"training already \((one, two|two, one)\)"):
-            jobs.start(long, "three")
-        assert not (jobs.folder() / "three").exists()
+        third = jobs.start(parent.config.replace(epochs=2), "three", "samples/first")
+        fourth = jobs.start(long, "four")
+        started += [third, fourth]
+        for run in (third, fourth):
+            wait(run, lambda j: j.state == "queued")
         assert first.metrics()["loss/total"][0] != second.metrics()["loss/total"][0]
+        time.sleep(1.0)
+        assert [jobs.read(r).state for r in (third, fourth)] == ["queued", "queued"]  # not merely slow to start
+        jobs.cancel(fourth)
+        job = wait(fourth, lambda j: not j.is_live)
+        assert (job.state, job.message) == ("stopped", "canceled before it started")
+        assert not fourth.checkpoints()
+        jobs.cancel(first)
+        assert wait(third, lambda j: not j.is_live).state == "finished"
+        assert jobs.read(second).state == "running"
     finally:
-        for run in (first, second):
-            jobs.cancel(run)
-            wait(run, lambda j: not j.is_live)
+        end(started)
+    left = [p.name for p in waiter.queue_of(jobs.folder()).iterdir() if not p.name.startswith("place-")]
+    assert left == []
+
+
+def test_of_six_started_in_one_instant_two_train_at_a_time_in_their_order(parent):
+    names = [f"burst-{i}" for i in range(6)]
+    config = parent.config.replace(epochs=3)
+    with ThreadPoolExecutor(6) as pool:
+        runs = list(pool.map(lambda n: jobs.start(config, n), names))
+    most, end_by = 0, time.monotonic() + 90
+    while any(jobs.read(r).is_live for r in runs):
+        most = max(most, sum(r.is_live for r in runs))
+        assert time.monotonic() < end_by
+        time.sleep(0.05)
+    assert {jobs.read(r).state for r in runs} == {"finished"}
+    assert 1 <= most <= 2
+
+
+def test_a_dead_waiter_does_not_hold_up_the_others(parent):
+    queue = waiter.queue_of(jobs.folder())
+    queue.mkdir(parents=True, exist_ok=True)
+    (queue / f"{1:020d}-gone").write_bytes(b"{}")  # an older ticket that no process holds
+    run = jobs.start(parent.config.replace(epochs=1), "after-the-dead")
+    assert wait(run, lambda j: not j.is_live).state == "finished"
+
+
+def test_one_name_asked_for_six_times_at_once_starts_once_and_five_are_told(parent):
+    def ask(_):
+        try:
+            return jobs.start(parent.config.replace(epochs=1), "same")
+        except ConfigError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(ask, range(6)))
+    runs = [a for a in answers if not isinstance(a, str)]
+    assert len(runs) == 1
+    assert all("is already a run" in a for a in answers if isinstance(a, str))
+    assert wait(runs[0], lambda j: not j.is_live).state == "finished"
+
+
+def test_a_stopped_job_goes_on_from_its_checkpoint(parent):
+    run = jobs.start(parent.config.replace(epochs=400), "pause", "samples/first")
+    wait(run, lambda j: j.state == "running" and run.status.step > 3)
+    jobs.cancel(run)
+    wait(run, lambda j: j.state == "stopped")
+    before = run.checkpoints()[-1].step
+    jobs.resume(run)
+    with pytest.raises(ConfigError, match="already"):
+        jobs.resume(run)
+    try:
+        wait(run, lambda j: j.state == "running" and run.status.step > before)
+        assert jobs.read(run).parent == "samples/first"
+    finally:
+        end([run])
+    finished = loaders.entry("runs/after-the-dead").run
+    with pytest.raises(ConfigError, match="has finished"):
+        jobs.resume(finished)
+
+
+def test_more_seeds_are_the_same_settings_under_seeds_that_are_free(parent):
+    first = jobs.start(parent.config.replace(epochs=1, seed=1, alignment_weight=0.3), "base", "samples/first")
+    wait(first, lambda j: not j.is_live)
+    made = jobs.start_seeds(first, 2, "samples/first")
+    for run in made:
+        wait(run, lambda j: not j.is_live)
+    assert [r.config.seed for r in made] == [0, 2]
+    assert [r.name for r in made] == ["base-seed0", "base-seed2"]
+    more = jobs.start_seeds(made[1], 1)
+    wait(more[0], lambda j: not j.is_live)
+    assert (more[0].config.seed, more[0].name) == (3, "base-seed3")
+    groups = curves.seed_groups({r.name: r.config for r in (first, *made, *more, parent)})
+    assert groups == [["base-seed0", "base", "base-seed2", "base-seed3"]]
 
 
 def test_a_trainer_that_ignores_the_request_is_ended(parent, monkeypatch):
@@ -187,14 +280,8 @@ def test_press_train_watch_it_and_see_the_difference(parent):
     run = loaders.entry(job[0] if isinstance(job, list) else job).run
     wait(run, lambda j: not j.is_live)
     app = opened(job=f"runs/{run.name}")
-    assert "Metrics at each run's best checkpoint" in said(app)
     changed = next(d.value for d in app.dataframe if list(d.value.columns) == ["setting", "before", "now"])
     assert changed.to_dict("records") == [{"setting": "epochs", "before": "4", "now": "3"}]
-    kept = run.read_json("baselines")
-    labels = [m.label for m in app.metric]
-    assert labels.index("Frozen features") == labels.index("Same-page precision") + 1
-    assert app.metric[labels.index("Frozen features")].value == f"{100 * kept['frozen']:.1f} %"
-    assert kept["sentence"][1:] in said(app)
     assert json.loads((run.path / "job.json").read_text(encoding="utf-8"))["parent"] == "samples/first"
 
 

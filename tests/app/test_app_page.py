@@ -57,7 +57,10 @@ def test_the_address_names_the_page_and_its_panels_are_listed_in_reading_order(r
     assert "page 8 of 32" in said(app)
     table = app.dataframe[0].value
     assert table["n"].tolist() == [1, 2, 3, 4]
-    np.testing.assert_allclose(table["loss_contrastive"], part["loss_contrastive"])
+    for name in ("loss_contrastive", "loss_alignment", "rank_i2t", "rank_t2i"):
+        form = ".0f" if "rank" in name else ".3f"
+        assert table[name].tolist() == ["–" if np.isnan(v) else f"{v:{form}}" for v in part[name]], name
+    assert not table.isna().any().any()  # an empty number would read "None"
     assert table["text"].tolist() == [t or "(no text)" for t in part["text"]]
     assert [int(u.split("/")[5]) for u in table["image"]] == part.index.tolist()
 
@@ -67,6 +70,17 @@ def test_a_panel_alone_in_the_address_opens_its_page_with_that_panel_chosen(run)
     assert "page 6 of 32" in said(app)
     assert "Panel 3" in [s.value for s in app.subheader]
     assert "Gate: image" in said(app)
+
+
+def test_before_a_choice_the_first_panel_is_shown_and_a_click_in_the_image_chooses_one(run):
+    app = opened(page=7)
+    assert "Panel 1" in [s.value for s in app.subheader]
+    assert "panel" not in app.query_params
+    framed = next(c for c in app.get("bidi_component") if "page-framed" in str(c.proto))
+    assert json.loads(framed.proto.json)["focus"] == -1
+    rows = loaders.panel_frame(run).query("page == 7")
+    shown = json.loads(framed.proto.json)["boxes"]
+    np.testing.assert_allclose(shown, rows[list("xywh")].to_numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("page", [32, 10**9])

@@ -341,22 +341,56 @@ def test_metrics_of_both_directions_come_with_intervals_and_chance(here):
     assert "resampling whole pages" in words(app)
 
 
-def test_one_direction_failures_are_listed_with_their_reason(here):
+def test_missed_panels_are_listed_with_what_beat_them(here):
     app = AppTest.from_file(str(UI), default_timeout=60)
     app.query_params["view"] = "search"
-    app.session_state["search_tabs"] = "Found in one direction only"
+    app.session_state["search_tabs"] = "Missed panels"
     checked(app.run())
     searcher = the_searcher()
     frame = searcher.frame
     textless = int((~frame["has_text"] & (frame["split"] == "test")).sum())
     metric = {m.label: m.value for m in app.metric}
     assert metric["Textless panels"] == f"{textless:,}"
+    panels = loaders.panel_frame(loaders.entry("samples/first").run)
+    test = panels[panels["split"] == "test"]
+    i2t, t2i = test["rank_i2t"] <= 5, test["rank_t2i"] <= 5
+    asked = test["rank_i2t"].notna()
+    assert metric["Only image → text"] == str((i2t & ~t2i & asked).sum())
+    assert metric["Only text → image"] == str((~i2t & t2i & asked).sum())
+    assert metric["Missed both ways"] == str((~i2t & ~t2i & asked).sum()) != "0"
+    assert f"Ranks are among {test['gallery'].max():.0f} panels" in words(app)
     reason = app.segmented_control(key="search_reason_test_5")
     checked(reason.set_value("no text").run())
     table = next(d.value for d in app.dataframe if "works" in d.value.columns)
     assert len(table) == textless
     assert (table["text"] == "").all()
     assert "The panel has no text to search with" in words(app)
+
+
+def test_a_missed_panel_becomes_the_query_in_the_gallery_of_its_rank(here):
+    app = AppTest.from_file(str(UI), default_timeout=60)
+    app.query_params["view"] = "search"
+    panels = loaders.panel_frame(loaders.entry("samples/first").run)
+    test = panels[panels["split"] == "test"]
+    row = int(test["rank_i2t"].idxmax())
+    app.run()
+
+    def use() -> None:
+        from app.parts import query
+
+        query.use_panel_within(int(__import__("streamlit").session_state["wanted"]), "test")
+
+    checker = AppTest.from_function(use)
+    checker.session_state["wanted"] = row
+    checker.run()
+    for name in ("search_kind", "search_panel", "search_filter_split", "search_filter_text"):
+        app.session_state[name] = checker.session_state[name]
+    app.query_params["panel"] = str(row)
+    checked(app.run())
+    ranks = {"Image → texts": test["rank_i2t"][row], "Text → images": test["rank_t2i"][row]}
+    gallery = int(test["gallery"].max())
+    shown = [t.value for t in app.text if t.value.startswith("True match at rank")]
+    assert shown == [f"True match at rank {rank:g} of {gallery}." for rank in ranks.values()]
 
 
 # --- size

@@ -183,7 +183,7 @@ def test_no_cell_of_a_csv_is_a_formula(chosen):
     frame["text"] = ["=1+1", "+x", "-x", "@x", "\tx", "ok"] + ["plain"] * (len(frame) - 6)
     rows = list(csv.DictReader(io.StringIO(export.csv(frame).decode("utf-8-sig"))))
     assert [r["text"] for r in rows[:6]] == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "ok"]
-    assert float(rows[0]["x"]) == pytest.approx(float(frame["x"][0]))
+    assert float(rows[0]["box_x"]) == pytest.approx(float(frame["x"][0]))
     assert len(rows) == len(frame)
 
 
@@ -222,10 +222,47 @@ def test_file_names_are_unique_also_where_images_are_shared_missing_or_named_ali
     assert all(len(stem) <= 80 and stem.isascii() for stem in stems)
 
 
-def test_a_zip_of_images_has_no_name_from_the_data(chosen):
-    archive = zipfile.ZipFile(io.BytesIO(export.crops(chosen, loaders.panel_frame(chosen.run).head(3))))
-    assert archive.namelist() == ["panel-0000000.webp", "panel-0000001.webp", "panel-0000002.webp", "panels.tsv"]
-    assert Image.open(archive.open("panel-0000001.webp")).size[0] > 20
+def test_a_zip_has_the_crops_by_row_and_number_and_the_pages_by_their_names_in_the_coco_file(chosen):
+    frame = loaders.panel_frame(chosen.run).iloc[[6, 1, 5]]
+    archive = zipfile.ZipFile(io.BytesIO(export.crops(chosen, frame)))
+    crops = [f"panels/row-000000{r}-panel-{o + 1}.webp" for r, o in zip((6, 1, 5), frame["order"], strict=True)]
+    found = json.loads(archive.read("coco.json"))
+    pages = [i["file_name"] for i in found["images"]]
+    assert sorted(archive.namelist()) == sorted([*crops, *pages, "coco.json", "panels.tsv"])
+    assert all(name.endswith(".png") for name in pages)
+    for row, name in zip((6, 1, 5), crops, strict=True):
+        whole = Image.open(io.BytesIO(thumbs.image(chosen.id, "panel", row, 640)))
+        assert Image.open(archive.open(name)).tobytes() == whole.tobytes()
+    by_id = {i["id"]: i for i in found["images"]}
+    for one in found["annotations"]:
+        page = by_id[one["image_id"]]
+        image = Image.open(archive.open(page["file_name"]))
+        assert image.size == (page["width"], page["height"])
+        assert one["bbox"][0] + one["bbox"][2] <= page["width"]
+        row = one["id"] - 1
+        assert one["panel_number"] == frame.loc[row, "order"] + 1
+    assert json.loads(export.coco(chosen, frame))["images"] == found["images"]
+
+
+def test_names_that_are_no_plain_paths_or_of_other_formats_are_replaced():
+    paths = ["/a/one/1.png", "/a/b/2.PNG", "", "/a/b/x.tif", "/a/b/..png", "/a/b/e\nvil.png", "/a/b/c:d.png"]
+    pages = pd.DataFrame({"image_path": paths, "page_id": list("pqrstuv")})
+    numbered = [f"page-000000{i}.png" for i in range(7)]
+    assert export.page_names(pages) == ["one/1.png", "b/2.PNG", *numbered[2:4], "b/..png", *numbered[5:]]
+
+
+def test_files_have_box_and_map_coordinates_and_panel_numbers_as_on_screen(chosen):
+    frame = loaders.panel_frame(chosen.run).iloc[[7, 2]]
+    frame = frame.assign(umap_x=[0.25, -3.0], umap_y=[1.5, 2.0])
+    for back in (
+        pd.read_parquet(io.BytesIO(export.parquet(frame))),
+        pd.read_csv(io.BytesIO(export.csv(frame)), encoding="utf-8-sig"),
+    ):
+        assert back["panel_number"].tolist() == (frame["order"] + 1).tolist()
+        assert back["umap_x"].tolist() == [0.25, -3.0]
+        assert back["umap_y"].tolist() == [1.5, 2.0]
+        for new, old in zip(("box_x", "box_y", "box_w", "box_h"), "xywh", strict=True):
+            assert back[new].to_numpy() == pytest.approx(frame[old].to_numpy())
 
 
 def test_parquet_holds_the_row_and_every_column(chosen):

@@ -1,0 +1,159 @@
+"""Two runs side by side: signs, verdicts and what may not be compared, against differences by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from stage3 import train
+from stage3.batches import fixed_batches
+from stage3.config import Config
+from stage3.errors import DataError
+from stage3.evaluate import Side, compare, evaluation_report
+from stage3.evaluate.between import BETTER, NOISE, NOT, UNKNOWN, WORSE, judged, why_not
+from stage3.model import embedding
+from stage3.train.trainer import Trainer
+from tests import synthetic
+
+pytestmark = pytest.mark.slow
+TIGHT = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def side(folder, data=None, **settings):
+    run = synthetic.run(folder / "run", **{"epochs": 4, **settings})
+    data = data or synthetic.dataset(run.config, books=16)
+    train.check_identity(run, data)
+    with run.lock():
+        Trainer(run, data).fit(lambda: False)
+    model = run.model()
+    return run, Side(model, data, embedding.embed(model, data.panel_set, data.pages("all")))
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory):
+    """A run that learned little, one that learned more, and the same weights under another temperature."""
+    little = side(tmp_path_factory.mktemp("little"), epochs=1, lr=1e-5)
+    more = side(tmp_path_factory.mktemp("more"), little[1].data, epochs=12)
+    warm = side(tmp_path_factory.mktemp("warm"), little[1].data, epochs=12, contrastive_temperature=0.3)
+    heavy = side(tmp_path_factory.mktemp("heavy"), little[1].data, epochs=12, alignment_weight=3.0)
+    return {"little": little, "more": more, "warm": warm, "heavy": heavy}
+
+
+def compared(sides, a, b):
+    return compare(sides[a][1], sides[b][1])
+
+
+def test_values_are_those_of_each_runs_evaluation_and_the_difference_is_second_minus_first(sides):
+    found = compared(sides, "little", "more")
+    table = found.table.set_index("metric")
+    reports = [evaluation_report(sides[n][0], data=sides[n][1].data, split="test") for n in ("little", "more")]
+    assert found.split == "test"
+    assert (found.panels, found.gallery) == (reports[0]["panels"], reports[0]["gallery"])
+    for name in ("retrieval/i2t_r5", "retrieval/t2i_r5", "retrieval/t2i_mrr", "retrieval/same_page_r_precision"):
+        assert table.loc[name, "first"] == pytest.approx(reports[0][name])
+        assert table.loc[name, "second"] == pytest.approx(reports[1][name])
+        assert table.loc[name, "difference"] == pytest.approx(reports[1][name] - reports[0][name])
+    assert table.loc["retrieval/i2t_r5", "second"] != table.loc["retrieval/t2i_r5", "second"]
+
+
+def test_losses_are_means_over_the_panels_that_define_them(sides):
+    found = compared(sides, "little", "more")
+    table = found.table.set_index("metric")
+    data, model = sides["more"][1].data, sides["more"][1].model
+    pages = data.pages("test")
+    by_hand = []
+    for batch in fixed_batches(pages, model.config.batch_pages, model.config.seed):
+        with torch.inference_mode():
+            loss = model.eval()(data.panel_set.batch(batch)).losses["contrastive"]
+        by_hand += loss.value[loss.valid].tolist()
+    assert table.loc["loss/contrastive", "second"] == pytest.approx(np.mean(by_hand), rel=1e-5)
+
+
+def test_the_better_run_is_better_in_either_order_and_lower_losses_are_better(sides):
+    forth, back = compared(sides, "little", "more"), compared(sides, "more", "little")
+    for name in ("retrieval/mean_r5", "loss/alignment_i2t", "loss/total"):
+        assert forth.verdict(name) == BETTER
+        assert back.verdict(name) == WORSE
+    a, b = (f.table.set_index("metric")["difference"] for f in (forth, back))
+    np.testing.assert_allclose(a, -b, **TIGHT)
+    assert a["loss/alignment_i2t"] < 0 < a["retrieval/mean_r5"]
+
+
+def test_a_run_beside_itself_is_within_noise_everywhere(sides):
+    assert set(compared(sides, "more", "more").table["verdict"]) == {NOISE}
+
+
+def test_a_term_with_another_temperature_and_the_total_are_not_subtracted(sides):
+    table = compared(sides, "more", "warm").table.set_index("metric")
+    for name in ("loss/contrastive", "loss/total"):
+        assert table.loc[name, "verdict"] == NOT
+        assert table.loc[name, "why"] == "τ changed"
+        assert np.isnan(table.loc[name, "difference"])
+    assert table.loc["loss/alignment", "verdict"] != NOT  # its temperature is the same
+    assert table.loc["loss/reconstruction", "verdict"] != NOT  # it has none
+
+
+def test_totals_of_other_weights_are_not_subtracted_but_the_terms_are(sides):
+    table = compared(sides, "more", "heavy").table.set_index("metric")
+    assert (table.loc["loss/total", "verdict"], table.loc["loss/total", "why"]) == (NOT, "weights changed")
+    assert not (table.drop(index="loss/total")["verdict"] == NOT).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "loss", "why"),
+    [
+        ({"batch_pages": 8}, "contrastive", "batch_pages changed"),
+        ({"log_epsilon": 0.1}, "contrastive", "log_epsilon changed"),
+        ({"log_epsilon": 0.1}, "alignment", ""),
+        ({"symmetric_alignment": False}, "alignment", "symmetric_alignment changed"),
+        ({"normalize_target": True}, "reconstruction", "normalize_target changed"),
+        ({"alignment_weight": 0.0, "alignment_temperature": 0.2}, "reconstruction", ""),
+    ],
+)
+def test_what_a_loss_measures_follows_from_the_settings(settings, loss, why):
+    assert why_not(loss, Config(), Config().replace(**settings)) == why
+    assert why_not("total", Config(), Config()) == ""
+
+
+def test_a_learned_temperature_counts_as_it_ended():
+    learned = Config(learn_temperature=True)
+    assert why_not("contrastive", Config(), learned) == "τ is learned"  # not known while it trains
+    before, after = {"contrastive": 0.07, "alignment": 0.07}, {"contrastive": 0.07, "alignment": 0.05}
+    assert why_not("contrastive", Config(), learned, (before, after)) == ""
+    assert why_not("alignment", Config(), learned, (before, after)) == "τ changed"
+    assert why_not("alignment_i2t", Config(), learned, (before, after)) == "τ changed"
+
+
+def test_only_pages_that_neither_run_was_trained_on_are_compared(sides):
+    first, second = sides["little"][1], sides["more"][1]
+    moved = second.data.split.copy()
+    test = second.data.pages("test")
+    moved[test[: len(test) // 2]] = 0
+    other = Side(second.model, second.data.with_split(moved), second.embedded)
+    found = compare(first, other)
+    assert found.pages == len(test) - len(test) // 2
+    moved = np.zeros_like(moved)
+    with pytest.raises(DataError, match="share no held-out page"):
+        compare(first, Side(second.model, second.data.with_split(moved), second.embedded))
+
+
+def test_other_data_is_refused(sides, tmp_path):
+    other = side(tmp_path, epochs=1, data=synthetic.dataset(sides["more"][0].config, books=12, seed=3))
+    with pytest.raises(DataError, match="different data"):
+        compare(sides["more"][1], other[1])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "pages", "larger", "said"),
+    [
+        (0.1, 0.2, 40, True, BETTER),
+        (0.1, 0.2, 40, False, WORSE),
+        (-0.2, -0.1, 40, True, WORSE),
+        (-0.2, -0.1, 40, False, BETTER),
+        (-0.1, 0.1, 40, True, NOISE),
+        (0.0, 0.1, 40, True, NOISE),
+        (0.1, 0.2, 5, True, UNKNOWN),
+        (float("nan"), float("nan"), 40, True, UNKNOWN),
+    ],
+)
+def test_a_verdict_needs_an_interval_without_zero_and_enough_pages(low, high, pages, larger, said):
+    assert judged(low, high, pages, larger_is_better=larger) == said
