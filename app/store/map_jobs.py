@@ -54,9 +54,11 @@ def umap_map(run: RunFolder, step: int | None) -> pd.DataFrame | None:
         if frame.attrs["about"].get("table") != loaders.open_dataset(run).table.fingerprint():
             return None  # the data set changed since; rows of the map name other panels now
         found: pd.DataFrame = frame.set_index("row").reindex(rows)
+        found.attrs["key"] = key
         return None if found["umap_dim1"].isna().any() else found
 
-    return _kept.get(("map", path, path.stat().st_mtime_ns, *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
+    key = ("map", path, path.stat().st_mtime_ns, *loaders.checkpoint_key(run, step))
+    return _kept.get(key, make)  # type: ignore[no-any-return]
 
 
 def map_path(run: RunFolder, step: int | None) -> Path:
