@@ -49,7 +49,7 @@ COLORINGS: dict[str, Coloring] = {
         "Page",
         "page",
         "page",
-        about="A large dot is the mean of a page's panels; its color is how far they are spread.",
+        about="large dots are means of pages",
     ),
     "book": Coloring("Book", "book", "group", about="Panels of one book share a color."),
     "type": Coloring("Page type", "page_type", "group"),

@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 import plotly.io
 import streamlit as st
 
+from app.guard import callback
 from app.store.cache import Memory
 from stage3.objectives import PARTS
 
@@ -164,7 +165,7 @@ def show(
         alt=alt,
         theme=None,
         config={**config, "doubleClick": "autosize"} if tools else config,
-        on_select=on_select,
+        on_select=callback(on_select) if callable(on_select) else on_select,
         selection_mode=tuple(selection_mode),
         height="stretch" if fill else "content",
     )

@@ -12,6 +12,7 @@ import streamlit as st
 from PIL import Image, ImageDraw
 
 from app.addresses import VIEWS
+from app.guard import callback
 
 HERE = Path(__file__).parent
 KEYS = {
@@ -82,7 +83,7 @@ def chips(
             on_pick(given)
 
     data = {"items": list(items), "hint": hint, "close": close, "list": column}
-    _component("chips", js=_asset("chips.js"))(key=key, data=data, on_pick_change=picked)
+    _component("chips", js=_asset("chips.js"))(key=key, data=data, on_pick_change=callback(picked))
 
 
 def zoom(charts: Sequence[str], *, key: str, on_zoom: Callable[[int, list[float] | None, int], None]) -> None:
@@ -107,7 +108,9 @@ def zoom(charts: Sequence[str], *, key: str, on_zoom: Callable[[int, list[float]
         if part is None or (finite and all(math.isfinite(v) for v in part)):
             on_zoom(int(given["chart"]), part, round(high))
 
-    _component("map", js=_asset("map.js"))(key=key, data={"charts": list(charts)}, on_zoom_change=moved, height=1)
+    _component("map", js=_asset("map.js"))(
+        key=key, data={"charts": list(charts)}, on_zoom_change=callback(moved), height=1
+    )
 
 
 def hover(

@@ -82,6 +82,6 @@ def cards(
         if isinstance(row, int):  # it comes from the browser: whoever uses it checks that there is such a panel
             on_query(row)
 
-    result = draw(data=data, key=key, on_query_change=asked, on_open_change=lambda: None)
+    result = draw(data=data, key=key, on_query_change=shell.callback(asked), on_open_change=lambda: None)
     if isinstance(result.open, int):
         shell.go("page", panel=result.open)

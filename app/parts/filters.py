@@ -153,7 +153,7 @@ def chips(found: list[Filter]) -> None:
         write([one for j, one in enumerate(found) if j != i])
 
     if items:
-        components.chips(items, key="map-chips", on_pick=shell.callback(removed), hint="Remove this filter", close=True)
+        components.chips(items, key="map-chips", on_pick=removed, hint="Remove this filter", close=True)
 
 
 # --- choosing them

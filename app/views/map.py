@@ -148,10 +148,10 @@ def _chart(chosen: shell.Chosen, asked: Asked) -> None:
 
     alt = f"{LAYOUTS[shown.layout]} map of {len(at):,} panels colored by {coloring.label.lower()}"
     with st.container(key=CHART, border=True):
-        theme.show(figure, key="map-plot", alt=alt, on_select=shell.callback(selected), tools=True, fill=True)
+        theme.show(figure, key="map-plot", alt=alt, on_select=selected, tools=True, fill=True)
     components.hover(CHART, lambda row: shell.thumb_url(chosen, row, 240), 240,
                      lambda page: shell.thumb_url(chosen, page, 360, "page"))  # fmt: skip
-    components.zoom([CHART], key="hover-map-zoom", on_zoom=shell.callback(map_controls.zoomed))
+    components.zoom([CHART], key="hover-map-zoom", on_zoom=map_controls.zoomed)
     facts = [f"showing {len(at):,} of {len(shown.rows):,} panels", shown.about]
     if "trust" in shown.frame and shown.layout == "umap":
         kept, cluster = shown.frame["trust"].to_numpy()[shown.kept], shown.frame["cluster_id"].to_numpy()[shown.kept]

@@ -224,7 +224,7 @@ def _group(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring, legend: 
     components.chips(
         items,
         key="map-legend",
-        on_pick=shell.callback(lambda name: shell.set_params(group=f"{column}:{name}", tab="group")),
+        on_pick=lambda name: shell.set_params(group=f"{column}:{name}", tab="group"),
         hint="Show what sets it apart",
         column=True,
     )

@@ -155,7 +155,7 @@ def _body(
                 st.text("  ·  ".join(_facts(coloring, about)))
         with st.container(border=True, key="card-map-column"):
             map_column.render(chosen, left, coloring, legend, lambda: _start(chosen, left, kept))
-    components.zoom(["map-side-0", "map-side-1"], key="hover-map-zoom", on_zoom=shell.callback(map_controls.zoomed))
+    components.zoom(["map-side-0", "map-side-1"], key="hover-map-zoom", on_zoom=map_controls.zoomed)
 
 
 def _facts(coloring: maps.Coloring, about: str) -> list[str]:
@@ -241,7 +241,7 @@ def _side(
                 figure,
                 key=f"{chart}-plot",
                 alt=f"{shown.about} map of {len(at):,} panels of run {side.id}",
-                on_select=shell.callback(selected),
+                on_select=selected,
                 tools=True,
                 fill=True,
             )

@@ -152,10 +152,11 @@ def test_the_stored_map_is_shown_with_neighbors_kept_and_clusters(run, started):
     np.testing.assert_allclose([at[r] for r in frame["row"]], frame[["umap_dim1", "umap_dim2"]], atol=1e-5)
 
 
-def test_a_map_of_other_data_is_not_shown(run):
+def test_a_map_of_other_data_is_not_shown_but_made_again(run, started):
     frame = store_map(run)
     files.save(files.projection_path(run, loaders.resolve_step(run, None)), frame, {"table": "other"})
     assert "principal components" in said(opened())
+    assert [arguments[-1] for arguments in started] == ["--again"]
 
 
 def test_a_failed_map_says_why_and_can_be_tried_again(run, started):
