@@ -43,7 +43,7 @@ def pca_positions(run: RunFolder, step: int | None) -> np.ndarray:
     def make() -> np.ndarray:
         embedded = loaders.embedded(run, step)
         rows, flat = embedded.rows.numpy(), layouts.pca(embedded.panel.numpy())
-        onto = reference.reference_of(run, loaders.open_dataset(run).table.fingerprint(), len(rows))
+        onto = reference.reference_of(run, loaders.open_dataset(run).table.fingerprint(), len(rows), _roots())
         return flat if onto is None else layouts.oriented(flat, onto.positions(rows, PCA))
 
     return _kept.get(("pca", *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
@@ -103,10 +103,18 @@ def ensure(run: RunFolder, step: int | None, *, drift: bool = False, again: bool
             return state(path)
         if len(alive) >= MOST_AT_ONCE:
             return Job("running", "waiting for another map")
-        what = ["--drift"] if drift else ["--checkpoint", str(loaders.resolve_step(run, step))]
+        what = ["--drift"]
+        if not drift:
+            what = ["--checkpoint", str(loaders.resolve_step(run, step))]
+            what += [part for root in _roots() for part in ("--beside", str(root))]
         what += ["--again"] if stale else []
         _children[path] = _spawn(["--run", str(run.path.resolve()), *what])
     return Job("running", "starting")
+
+
+def _roots() -> list[Path]:
+    """Where older maps of the same comics may be: a run that was started here lies elsewhere than the one before it."""
+    return [root.resolve() for root in loaders.roots().values() if root.is_dir()]
 
 
 def _made_again(path: Path) -> Job:

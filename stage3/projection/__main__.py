@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from stage3.cli import Parser, counted, percent, progress, run, say
 from stage3.projection.files import STAGES, Parameters, load, summary_of
@@ -50,6 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--alone", action="store_true", help="do not start from an older map of the same panels, nor align with it"
     )
+    parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="another folder of runs in which to look for an older map of the same panels; repeatable",
+    )
     parser.add_json()
     args = parser.parse(argv)
     parameters = Parameters(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Parameters)})
@@ -65,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             drift=args.drift,
             parameters=parameters,
             align=not args.alone,
+            roots=[Path(folder) for folder in args.beside],
             again=args.again,
             advance=bar.advance,
             say=notes.append,

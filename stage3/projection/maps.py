@@ -187,7 +187,13 @@ def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, te
 
 
 def _map_work(
-    the_run: RunFolder, step: int, parameters: Parameters, say: Callable[[str], None], *, align: bool
+    the_run: RunFolder,
+    step: int,
+    parameters: Parameters,
+    say: Callable[[str], None],
+    *,
+    align: bool,
+    roots: Sequence[Path],
 ) -> Callable[[Tell], Any]:
     def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
         from stage3.model.embedding import embed
@@ -203,11 +209,14 @@ def _map_work(
         if not len(embedded.panel):
             raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
         rows = embedded.rows.numpy()
-        onto = reference_of(the_run, data.table.fingerprint(), len(rows)) if align else None
+        onto = reference_of(the_run, data.table.fingerprint(), len(rows), roots) if align else None
         described = describe_panels(data, the_run.config.text_parts).loc[rows]
         frame = project(embedded.panel.numpy(), rows, data.table, parameters, tell, described=described, onto=onto)
+        aligned_to = frame.attrs["aligned_to"]
+        if onto is not None and onto.path == projection_path(the_run, step, parameters):
+            aligned_to = onto.about.get("aligned_to")  # a map that is made again stays where it was put
         about = {"checkpoint": the_run.fingerprint(step), "step": step, "table": data.table.fingerprint()}
-        return frame, about | dataclasses.asdict(parameters) | {"aligned_to": frame.attrs["aligned_to"]}
+        return frame, about | dataclasses.asdict(parameters) | {"aligned_to": aligned_to}
 
     return work
 
@@ -236,6 +245,7 @@ def project_run(
     drift: bool = False,
     parameters: Parameters | None = None,
     align: bool = True,
+    roots: Sequence[Path] = (),
     again: bool = False,
     advance: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
@@ -248,6 +258,7 @@ def project_run(
         drift: lay out the saved epochs instead of one checkpoint.
         parameters: of the layout.
         align: start from an older map of the same panels, in this run or one beside it, and lie on it.
+        roots: folders of runs to look for it in, besides the run's own.
         again: make the map even if it is there: after the data set has changed, or without `align` to begin anew.
         advance: called with the number of stages, of `STAGES`, that were finished.
         say: takes a note on how the data differs from what the run was trained on, where a map is made.
@@ -265,7 +276,10 @@ def project_run(
         path, work = drift_path(run, parameters), _drift_work(run, parameters)
     else:
         step = run.checkpoint(checkpoint).step
-        path, work = projection_path(run, step, parameters), _map_work(run, step, parameters, say, align=align)
+        path, work = (
+            projection_path(run, step, parameters),
+            _map_work(run, step, parameters, say, align=align, roots=roots),
+        )
     there = path.is_file() and not again
     if not there:  # a map that is there is only read: a shipped run's folder stays as it is
         check_installed()

@@ -7,6 +7,7 @@ positions and is turned onto them as a whole, so that a person finds everything 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,15 +52,17 @@ class Reference:
         return result
 
 
-def reference_of(run: RunFolder, table: str, panels: int) -> Reference | None:
+def reference_of(run: RunFolder, table: str, panels: int, roots: Sequence[Path] = ()) -> Reference | None:
     """The map that others of these panels are aligned with: the oldest of the run itself, else of the runs beside it.
 
     Args:
         run: the run.
         table: fingerprint of its panel table; rows of a map of another table name other panels.
         panels: of the new map; an older one must hold half as many at least.
+        roots: more folders of runs to look in, after the one that the run is in.
     """
-    folders = [run.path, *sorted(p for p in run.path.parent.iterdir() if p != run.path)]
+    around = [folder for folder in (run.path.parent, *roots) if folder.is_dir()]
+    folders = [run.path, *dict.fromkeys(p for folder in around for p in sorted(folder.iterdir()) if p != run.path)]
     looked = 0
     for folder in folders:
         paths = [p for p in (folder / "projections").glob("*.parquet") if not p.name.startswith("drift-")]

@@ -127,6 +127,10 @@ def test_the_oldest_map_of_the_run_itself_comes_first_then_those_beside_it(world
     save(tmp_path, "b", "first", frame)
     assert reference.reference_of(run, "t0", 240).path.name == "first.parquet"
     assert reference.reference_of(run, "other data", 240) is None
+    elsewhere = Run(tmp_path / "elsewhere" / "c")
+    elsewhere.path.mkdir(parents=True)
+    assert reference.reference_of(elsewhere, "t0", 240) is None
+    assert reference.reference_of(elsewhere, "t0", 240, [tmp_path, tmp_path / "none"]).path.parts[-3] == "a"
     assert reference.reference_of(run, "t0", 1000) is None  # it holds less than half of them
 
 
