@@ -37,10 +37,14 @@ import streamlit as st
 from app import addresses, components
 from app.addresses import START, VIEWS
 from app.charts import worth
+from app.guard import boxed, show_pending
+from app.guard import callback as callback
+from app.guard import error_box as error_box
+from app.guard import fragment as fragment
 from app.store import loaders, thumbs
 from stage3.config import Config
 from stage3.data.images import ImageProblem
-from stage3.errors import Stage3Error, StorageError
+from stage3.errors import StorageError
 from stage3.runs import RunFolder
 
 T = TypeVar("T")
@@ -115,8 +119,8 @@ def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
         there = loaders.steps(entry.run)
         step, st.session_state["_step"] = (there[-1] if there else None), None
     st.session_state["_run"] = entry.id
-    if st.query_params.get("run") != entry.id:
-        st.query_params["run"] = entry.id
+    if st.query_params.get("run", entry.id) != entry.id:
+        st.query_params["run"] = entry.id  # an address without a run is completed in the browser: see keys.js
     return Chosen(entry.id, entry.run, step, entry.is_sample)
 
 
@@ -131,7 +135,7 @@ def _run_bar(found: list[loaders.Entry], now: Chosen) -> None:
             ids,
             format_func=lambda i: names.get(i, i),
             key="_run_choice",
-            on_change=lambda: choose(st.session_state["_run_choice"]),
+            on_change=callback(lambda: choose(st.session_state["_run_choice"])),
             label_visibility="collapsed",
             width=330,
         )
@@ -145,7 +149,7 @@ def _run_bar(found: list[loaders.Entry], now: Chosen) -> None:
                 there,
                 format_func=lambda s: labels.get(s, str(s)),
                 key="_step_choice",
-                on_change=lambda: choose(now.id, st.session_state["_step_choice"]),
+                on_change=callback(lambda: choose(now.id, st.session_state["_step_choice"])),
                 label_visibility="collapsed",
                 width=170,
             )
@@ -217,7 +221,7 @@ def param(name: str) -> str | None:
 
 def set_params(**values: Any) -> None:
     """Write parameters into the address without a rerun; None removes one."""
-    for name, value in values.items():
+    for name, value in {"view": None, **values}.items():
         if value is None:
             st.query_params.pop(name, None)
         elif st.query_params.get(name) != str(value):
@@ -279,13 +283,6 @@ def facts(values: dict[str, Any]) -> None:
     st.dataframe(rows, hide_index=True, column_config={"": st.column_config.TextColumn(width="small")})
 
 
-def error_box(error: BaseException | str, title: str = "This did not work") -> None:
-    """One plain box: what happened and what to do, in the error's own words."""
-    with st.container(border=True, key=f"error-{abs(hash(str(error))) % 10**8}"):
-        st.badge(title, icon=":material/error:", color="red")
-        st.code(str(error), language=None, wrap_lines=True)
-
-
 def empty(title: str, about: str, command: str = "") -> None:
     """An empty state that says what to do."""
     with st.container(border=True, key="empty-state", gap="small"):
@@ -324,8 +321,8 @@ def main() -> None:
     if notice := st.session_state.pop("_notice", None):
         with st.container(border=True):
             st.text(notice)
+    components.shortcuts(now.id if now else None)
     page.run()
-    components.shortcuts()
 
 
 def _page(name: str) -> Any:
@@ -338,10 +335,9 @@ def _runner(name: str) -> Callable[[], None]:
         if importlib.util.find_spec(f"app.views.{name}") is None:
             empty(f"{VIEWS[name][0]} is not installed", "This installation lacks that view.")
             return
-        try:
+        show_pending()
+        with boxed():
             importlib.import_module(f"app.views.{name}").render()
-        except (Stage3Error, ImageProblem) as error:
-            importlib.import_module("app.parts.moved").box(error)
 
     view.__name__ = name
     return view
@@ -354,6 +350,8 @@ def _follow(pages: dict[str, Any], current: str) -> None:
         if "run" not in params and st.session_state.get("_run"):
             params = {"run": st.session_state["_run"], **params}
         st.switch_page(pages[view], query_params=params)
-    asked = st.query_params.pop("view", None)
-    if asked in pages and asked != current:
-        st.switch_page(pages[asked], query_params=st.query_params.to_dict())
+    asked = st.query_params.get("view")
+    if asked in pages and asked != current and not st.session_state.get("_followed"):
+        st.session_state["_followed"] = True  # once: the browser drops it from the address, see keys.js
+        given = {name: st.query_params.get_all(name) for name in st.query_params if name != "view"}
+        st.switch_page(pages[asked], query_params=given)

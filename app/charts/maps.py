@@ -1,4 +1,4 @@
-"""Maps of panels: how a dot is colored, and the figures that draw dots, hulls, reading order, and drift."""
+"""Maps of panels: how a dot is colored, and the figure of dots."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Coloring:
     Attributes:
         label: what a person chooses.
         column: of the panel frame, or of the map.
-        kind: "cycle" (many groups; neighbors in reading order differ), "group" (few, with a legend) or "number".
+        kind: "page" (means of pages), "group" or "number".
         log: numbers on a logarithmic scale.
         about: one sentence for the legend's help.
     """
@@ -42,10 +42,17 @@ class Coloring:
 
 
 COLORINGS: dict[str, Coloring] = {
-    "page": Coloring("Page", "page", "cycle", about="Panels of one page share a color and a shape."),
+    "cluster": Coloring(
+        "Cluster", "cluster_name", "group", about="Dense places of the map, named by what sets their panels apart."
+    ),
+    "page": Coloring(
+        "Page",
+        "page",
+        "page",
+        about="large dots are means of pages",
+    ),
     "book": Coloring("Book", "book", "group", about="Panels of one book share a color."),
     "type": Coloring("Page type", "page_type", "group"),
-    "cluster": Coloring("Cluster", "cluster_id", "group", about="HDBSCAN on the map; gray belongs to no cluster."),
     "modality": Coloring("Modality present", "modality", "group"),
     "split": Coloring("Split", "split", "group"),
     **{
@@ -67,17 +74,65 @@ OVERLAP = Coloring(
 )
 
 
-def groups(values: pd.Series[Any]) -> tuple[np.ndarray, list[str]]:
-    """(N,) int16 group of each value and the groups' names, largest first; what is missing is -1."""
-    if values.name == "cluster_id":
-        names = [f"cluster {i}" for i in range(int(values.max(skipna=True)) + 1)] if len(values) else []
-        return values.fillna(-1).to_numpy(dtype=np.int32), names
-    codes, uniques = pd.factorize(values)
-    counts = np.bincount(codes[codes >= 0], minlength=len(uniques))
-    order = np.argsort(-counts, kind="stable")
-    place = np.empty(len(uniques) + 1, np.int32)
-    place[order], place[-1] = np.arange(len(uniques)), -1
-    return place[codes], [str(uniques[i]) or "(none)" for i in order]
+@dataclass(frozen=True)
+class Legend:
+    """The groups of a coloring, largest first.
+
+    Attributes:
+        names: as in the column.
+        colors: of each.
+        counts: panels of each.
+        missing: panels that belong to none.
+    """
+
+    names: list[str]
+    colors: list[str]
+    counts: list[int]
+    missing: int
+
+
+def legend_of(values: pd.Series[Any], xy: np.ndarray) -> Legend:
+    """Groups and their colors. More groups than colors share them, near ones as seldom as possible.
+
+    Args:
+        values: (N,) group of each panel; "" in the column `cluster_name` is none.
+        xy: (N, 2) positions.
+    """
+    codes, found = pd.factorize(values)
+    names = [str(v) for v in found]
+    counts = np.bincount(codes[codes >= 0], minlength=len(names))
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if values.name != "cluster_name" or names[i]]
+    colors = theme.categorical()
+    if len(order) > len(colors):
+        centers = np.array([np.median(xy[codes == i], axis=0) for i in order])
+        palette = cycle()
+        picked = [palette[i] for i in _far_apart(centers, len(palette))]
+    else:
+        picked = colors[: len(order)]
+    held = [int(counts[i]) for i in order]
+    return Legend([names[i] for i in order], picked, held, len(values) - sum(held))
+
+
+def _far_apart(centers: np.ndarray, colors: int) -> list[int]:
+    """A color number for each center in turn: the one whose nearest use so far is farthest away."""
+    nearest = np.full((len(centers), colors), np.inf)
+    chosen: list[int] = []
+    for i, center in enumerate(centers):
+        c = int(np.argmax(np.where(np.isinf(nearest[i]), 1e9 - np.arange(colors), nearest[i])))
+        chosen.append(c)
+        nearest[:, c] = np.minimum(nearest[:, c], np.hypot(*(centers - center).T))
+    return chosen
+
+
+Window = tuple[float, float, float, float]  # x0, x1, y0, y1
+
+
+def whole(xy: np.ndarray) -> Window:
+    """The part of the plane that holds all dots, with a margin."""
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    margin = np.maximum(0.04 * (high - low), 1e-3)
+    (x0, y0), (x1, y1) = (low - margin).tolist(), (high + margin).tolist()
+    return x0, x1, y0, y1
 
 
 def scatter(
@@ -85,7 +140,9 @@ def scatter(
     xy: np.ndarray,
     values: pd.Series[Any],
     coloring: Coloring,
+    window: Window,
     *,
+    legend: Legend | None = None,
     hover: Sequence[str] | None = None,
     picked: np.ndarray | None = None,
     dim: float = 0.14,
@@ -100,7 +157,9 @@ def scatter(
         xy: (N, 2) positions.
         values: (N,) what colors them.
         coloring: how.
-        hover: (N,) escaped text of each dot, or None.
+        window: the part of the map that is shown.
+        legend: of the groups, for a coloring by groups.
+        hover: (N,) text of each dot for the image that follows the pointer, or None.
         picked: (N,) bool, dots that stand out; None when there is no selection.
         dim: opacity of the dots that do not stand out.
         webgl: draw with WebGL, for many dots.
@@ -108,19 +167,30 @@ def scatter(
         height: of the figure in pixels.
     """
     figure = go.Figure()
-    base = _Dots(rows, xy, hover, picked, dim, go.Scattergl if webgl else go.Scatter)
+    base = Dots(rows, xy, hover, picked, dim, go.Scattergl if webgl else go.Scatter)
     if coloring.kind == "number":
         _numbers(figure, base, values, coloring)
+    elif coloring.kind == "page":
+        base.add(figure, np.arange(len(rows)), "", {"color": theme.look().quiet, "size": 4}, legend=False)
     else:
-        _groups(figure, base, values, coloring)
+        _groups(figure, base, values, legend or legend_of(values, xy))
     theme.bare(theme.style(figure, height=height, legend=True))
-    legend = {"y": 0.0, "yanchor": "bottom", "bgcolor": _glass(), "itemsizing": "constant"}
+    place = {"y": 0.0, "yanchor": "bottom", "bgcolor": glass(), "itemsizing": "constant"}
     behavior = {"dragmode": tool, "clickmode": "event+select", "hovermode": "closest"}
-    return figure.update_layout(legend=legend, modebar=_tools(), **behavior)
+    show(figure, window)
+    return figure.update_layout(legend=place, modebar=tools(), **behavior)
+
+
+def show(figure: go.Figure, window: Window) -> None:
+    """Set the part of the map that a figure shows."""
+    x0, x1, y0, y1 = window
+    figure.update_xaxes(range=[x0, x1]).update_yaxes(range=[y0, y1])
 
 
 @dataclass(frozen=True)
-class _Dots:
+class Dots:
+    """Dots that traces are made of: see `scatter`; `make` is the class of the traces."""
+
     rows: np.ndarray
     xy: np.ndarray
     hover: Sequence[str] | None
@@ -133,7 +203,7 @@ class _Dots:
         if self.picked is not None:
             marker["opacity"] = np.where(self.picked[at], 1.0, self.dim).astype(np.float32)
         else:
-            marker["opacity"] = 0.88
+            marker["opacity"] = 1.0 if "colorbar" in marker else 0.88  # a number's color must not pale
         marker.setdefault("size", _size(len(self.rows)))
         marker["line"] = {"width": 0}
         text = None if self.hover is None else [self.hover[i] for i in at]
@@ -146,7 +216,7 @@ class _Dots:
                 marker=marker,
                 customdata=self.rows[at].astype(np.int32),
                 text=text,
-                hoverinfo="none" if text is None else "text",
+                hoverinfo="none",  # the label stands below the image that follows the pointer
                 showlegend=legend,
                 # a click or lasso must not fade dots by itself: what is picked is drawn by us, and stays
                 selected={"marker": {"opacity": 1.0}},
@@ -159,60 +229,75 @@ def _size(n: int) -> int:
     return 10 if n <= 300 else 8 if n <= 1000 else 6 if n <= 5000 else 4
 
 
-def _tools() -> dict[str, Any]:
+def tools() -> dict[str, Any]:
     """Of Plotly's own tools only reset and full screen: what the mouse does is chosen above the map."""
     look = theme.look()
     return {
         "bgcolor": "rgba(0,0,0,0)",
         "color": look.quiet,
         "activecolor": look.accent,
-        "remove": ["toImage", "zoomIn", "zoomOut", "autoScale", "zoom", "pan", "lasso", "select"],
+        "remove": ["toImage", "zoomIn", "zoomOut", "resetScale", "zoom", "pan", "lasso", "select"],
     }
 
 
-def _glass() -> str:
+def glass() -> str:
+    """The page's color, through which dots show: behind texts on a map."""
     return "rgba(18,21,26,.72)" if theme.is_dark() else "rgba(255,255,255,.78)"
 
 
-def _cycle() -> tuple[str, ...]:
+def cycle() -> tuple[str, ...]:
+    """Eight colors; those that follow each other differ most."""
     return CYCLE_DARK if theme.is_dark() else CYCLE_LIGHT
 
 
-def _groups(figure: go.Figure, dots: _Dots, values: pd.Series[Any], coloring: Coloring) -> None:
-    code, names = (values.to_numpy(), []) if coloring.kind == "cycle" else groups(values)
-    if coloring.kind == "cycle" or len(names) > LEGEND_MOST:
-        known = np.flatnonzero(code >= 0)
-        _cycled(figure, dots, known, code[known])
+def _groups(figure: go.Figure, dots: Dots, values: pd.Series[Any], legend: Legend) -> None:
+    """One trace per group where the legend has room for them, else one for all; what belongs to none is open."""
+    code = pd.Index(legend.names).get_indexer(pd.Index(values.astype(str)))
+    if len(legend.names) > LEGEND_MOST:
+        at = np.flatnonzero(code >= 0)
+        colors = sorted(set(legend.colors))
+        number = np.array([colors.index(c) for c in legend.colors])
+        dots.add(figure, at, "", {**stepped(colors), "color": number[code[at]].astype(np.uint8)}, legend=False)
     else:
-        colors = theme.categorical()
-        for i, name in enumerate(names):
+        for i, (name, color) in enumerate(zip(legend.names, legend.colors, strict=True)):
             at = np.flatnonzero(code == i)
-            label = theme.safe(name, 36) + f" · {len(at):,}"
-            dots.add(figure, at, label, {"color": colors[i % len(colors)]}, legend=True)
+            label = theme.safe(name or "(none)", 36) + f" · {len(at):,}"
+            dots.add(figure, at, label, {"color": color}, legend=True)
     missing = np.flatnonzero(code < 0)
     if len(missing):
-        none = "no cluster" if values.name == "cluster_id" else "not known"
+        none = "no cluster" if values.name == "cluster_name" else "not known"
         marker = {"color": theme.look().quiet, "symbol": "circle-open", "size": 5}
         dots.add(figure, missing, f"{none} · {len(missing):,}", marker, legend=True)
 
 
-def _cycled(figure: go.Figure, dots: _Dots, at: np.ndarray, code: np.ndarray) -> None:
+def stepped(colors: Sequence[str]) -> dict[str, Any]:
+    """A marker's color scale that gives numbers 0, 1, 2 … one color each."""
+    n = len(colors)
+    scale = [[(i + side) / n, c] for i, c in enumerate(colors) for side in (0, 1)]
+    return {"cmin": -0.5, "cmax": n - 0.5, "colorscale": scale, "showscale": False}
+
+
+def cycled(figure: go.Figure, dots: Dots, at: np.ndarray, code: np.ndarray) -> None:
     """Many groups as one trace: colors in turn, and another shape each time the colors start again."""
-    colors = _cycle()
+    colors = cycle()
     n = len(colors)
     symbols = np.asarray(SYMBOLS, np.uint8)
     marker = {
+        **stepped(colors),
         "color": (code % n).astype(np.uint8),
-        "cmin": -0.5,
-        "cmax": n - 0.5,
-        "colorscale": [[(i + side) / n, c] for i, c in enumerate(colors) for side in (0, 1)],
         "symbol": symbols[(code // n) % len(symbols)] if len(at) <= SVG_MOST else "circle",  # too small to tell
-        "showscale": False,
     }
     dots.add(figure, at, "", marker, legend=False)
 
 
-def _numbers(figure: go.Figure, dots: _Dots, values: pd.Series[Any], coloring: Coloring) -> None:
+def bar_of(label: str) -> dict[str, Any]:
+    """A color bar at the right edge."""
+    title = {"text": label, "side": "right", "font": {"size": 12}}
+    look = {"thickness": 10, "len": 0.6, "outlinewidth": 0, "tickfont": {"size": 11}}
+    return {"title": title, "x": 1.0, "xanchor": "right", "xpad": 8, **look}
+
+
+def _numbers(figure: go.Figure, dots: Dots, values: pd.Series[Any], coloring: Coloring) -> None:
     value = values.to_numpy(dtype=np.float32)
     defined, missing = np.flatnonzero(~np.isnan(value)), np.flatnonzero(np.isnan(value))
     if len(missing):
@@ -222,15 +307,7 @@ def _numbers(figure: go.Figure, dots: _Dots, values: pd.Series[Any], coloring: C
         return
     shown = np.log10(np.maximum(value[defined], 1)) if coloring.log else value[defined]
     low, high = (float(v) for v in np.quantile(shown, (0.02, 0.98)))
-    bar: dict[str, Any] = {
-        "title": {"text": coloring.label, "side": "right", "font": {"size": 12}},
-        "thickness": 10,
-        "len": 0.6,
-        "x": 1.0,
-        "xpad": 4,
-        "outlinewidth": 0,
-        "tickfont": {"size": 11},
-    }
+    bar = bar_of(coloring.label)
     if coloring.log:
         high = max(high, 1.0)
         ticks = [k * 10**e for e in range(int(np.ceil(high)) + 1) for k in (1, 3) if np.log10(k * 10**e) <= high + 0.01]
@@ -238,114 +315,10 @@ def _numbers(figure: go.Figure, dots: _Dots, values: pd.Series[Any], coloring: C
         low = 0.0
     marker = {
         "color": shown.astype(np.float32),
-        "colorscale": theme.ORDERED,
+        "colorscale": theme.ordered(),
         "cmin": low,
         "cmax": high if high > low else low + 1,
         "showscale": True,
         "colorbar": bar,
     }
     dots.add(figure, defined, coloring.label, marker, legend=False)
-
-
-def add_page(figure: go.Figure, xy: np.ndarray, hull: np.ndarray, focus: int | None, *, webgl: bool) -> None:
-    """The chosen page over the dots: its hull, the path through its panels in reading order, and their numbers.
-
-    Args:
-        figure: of `scatter`.
-        xy: (n, 2) positions of the page's panels in reading order.
-        hull: (h, 2) corners of their hull.
-        focus: position in reading order of the chosen panel, or None.
-        webgl: as in `scatter`.
-    """
-    ink = theme.look().text
-    if len(hull) > 2:
-        closed = np.vstack([hull, hull[:1]])
-        figure.add_trace(
-            go.Scatter(
-                x=closed[:, 0],
-                y=closed[:, 1],
-                mode="lines",
-                fill="toself",
-                fillcolor=_soft(theme.look().accent),
-                line={"color": theme.look().accent, "width": 1, "dash": "dot"},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
-    line = {"color": ink, "width": 1.6}
-    make = go.Scattergl if webgl else go.Scatter
-    figure.add_trace(
-        make(x=xy[:, 0], y=xy[:, 1], mode="lines", line=line, hoverinfo="skip", showlegend=False, opacity=0.75)
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=xy[:, 0],
-            y=xy[:, 1],
-            mode="markers+text",
-            text=[str(i + 1) for i in range(len(xy))],
-            textfont={"size": 11, "color": theme.look().paper},
-            marker={
-                "size": [24 if i == focus else 18 for i in range(len(xy))],
-                "color": [theme.look().accent if i == focus else ink for i in range(len(xy))],
-                "line": {"color": theme.look().paper, "width": 1.5},
-            },
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
-
-
-def _soft(color: str) -> str:
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},.10)"
-
-
-def drift(frame: pd.DataFrame, groups_of: np.ndarray, *, height: int = 620) -> go.Figure:
-    """The saved epochs as an animation with a slider; a dot stands for the same panel in every epoch.
-
-    Args:
-        frame: of `stage3.projection.drift`, the same panels in the same order in each epoch.
-        groups_of: (N,) what colors them, such as the page.
-        height: of the figure in pixels.
-    """
-    epochs = [int(e) for e in pd.unique(frame["epoch"])]
-    parts = dict(iter(frame.groupby("epoch", sort=False)))
-    first = parts[epochs[0]]
-    figure = go.Figure()
-    dots = _Dots(first["row"].to_numpy(), first[["umap_dim1", "umap_dim2"]].to_numpy(), None, None, 0.1, go.Scatter)
-    _cycled(figure, dots, np.arange(len(first)), groups_of)
-    figure.data[0].ids = first["row"].astype(str).tolist()
-    figure.frames = [
-        go.Frame(
-            name=str(e),
-            data=[
-                {
-                    "type": "scatter",
-                    "x": parts[e]["umap_dim1"].to_numpy(np.float32),
-                    "y": parts[e]["umap_dim2"].to_numpy(np.float32),
-                }
-            ],
-            traces=[0],
-        )
-        for e in epochs
-    ]
-    theme.bare(theme.style(figure, height=height, legend=False))
-    spans = [(float(frame[c].min()), float(frame[c].max())) for c in ("umap_dim1", "umap_dim2")]
-    (x0, x1), (y0, y1) = [(lo - 0.04 * (hi - lo), hi + 0.04 * (hi - lo)) for lo, hi in spans]
-    figure.update_xaxes(range=[x0, x1]).update_yaxes(range=[y0, y1])
-    move: dict[str, Any] = {"frame": {"duration": 700, "redraw": False}, "transition": {"duration": 600}}
-    play = {"label": "Play", "method": "animate", "args": [None, {**move, "fromcurrent": True}]}
-    stop = {"label": "Pause", "method": "animate", "args": [[None], {"mode": "immediate", "frame": {"duration": 0}}]}
-    look = theme.look()
-    menu = {"type": "buttons", "direction": "right", "x": 0, "y": -0.04, "xanchor": "left", "yanchor": "top"}
-    menu |= {"buttons": [play, stop], "bgcolor": look.panel, "bordercolor": look.grid, "font": {"color": look.text}}
-    steps = [{"label": str(e), "method": "animate", "args": [[str(e)], {"mode": "immediate", **move}]} for e in epochs]
-    slider = {"steps": steps, "x": 0.16, "len": 0.82, "y": -0.02, "currentvalue": {"prefix": "epoch "}}
-    figure.update_layout(
-        modebar=_tools(),
-        dragmode="pan",
-        updatemenus=[{**menu, "showactive": False}],
-        sliders=[{**slider, "bgcolor": look.panel, "bordercolor": look.grid}],
-        margin={"l": 0, "r": 0, "t": 0, "b": 70},
-    )
-    return figure

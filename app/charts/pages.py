@@ -103,7 +103,7 @@ def _similarities(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str
         y=list(rows),
         text=text,
         texttemplate="%{text}" if text else None,
-        colorscale=theme.ORDERED,
+        colorscale=theme.ordered(),
         zmin=float(np.nanmin(matrix)),
         zmax=float(np.nanmax(matrix)),
         hovertemplate=f"{axes[0]} %{{y}}, {axes[1]} %{{x}}: %{{z:.3f}}<extra></extra>",

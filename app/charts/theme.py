@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 import plotly.io
 import streamlit as st
 
+from app.guard import callback
 from app.store.cache import Memory
 from stage3.objectives import PARTS
 
@@ -26,7 +27,10 @@ MANY = (
     "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#EE7733", "#009988", "#882255", "#999933",
     "#33BBEE", "#CC3311", "#117733", "#DDCC77", "#332288", "#AA4499", "#44AA99", "#BBBBBB",
 )  # fmt: skip
-ORDERED = "cividis"  # from low to high; safe for color-blind readers and in gray
+# From low to high, safe for color-blind readers and in gray: parts of plasma and viridis (van der Walt & Smith 2015) in
+# which every color has a contrast of 3:1 and more to the page.
+ORDERED_LIGHT = ("#0D0887", "#40039D", "#6901A6", "#8F10A1", "#B02A90", "#CB4778", "#DC5E66")
+ORDERED_DARK = ("#26838E", "#22908C", "#28A883", "#46BE6F", "#7CD14F", "#BCDF2A", "#FDE725")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 TRACES = ("bar", "heatmap", "scatter", "scattergl")  # what our charts draw
 FONT = '"Source Sans", "Source Sans Pro", "Segoe UI", sans-serif'
@@ -64,6 +68,12 @@ def categorical(n: int | None = None) -> list[str]:
     if n is None or n <= len(base):
         return base[:n]
     return [MANY[i % len(MANY)] for i in range(n)]
+
+
+def ordered() -> list[list[Any]]:
+    """The color scale of numbers, from low to high."""
+    colors = ORDERED_DARK if is_dark() else ORDERED_LIGHT
+    return [[i / (len(colors) - 1), c] for i, c in enumerate(colors)]
 
 
 def color(term: str) -> str:
@@ -145,9 +155,17 @@ def show(
     on_select: Any = "ignore",
     selection_mode: Sequence[Literal["points", "box", "lasso"]] = ("points", "box", "lasso"),
     tools: bool = False,
+    fill: bool = False,
 ) -> Any:
-    """Draw a figure that `style` prepared; `alt` says in words what it shows."""
+    """Draw a figure that `style` prepared; `alt` says in words what it shows; `fill` takes the container's height."""
     config = {"displaylogo": False, "displayModeBar": tools or on_select != "ignore", "scrollZoom": tools}
     return st.plotly_chart(
-        figure, key=key, alt=alt, theme=None, config=config, on_select=on_select, selection_mode=tuple(selection_mode)
+        figure,
+        key=key,
+        alt=alt,
+        theme=None,
+        config={**config, "doubleClick": "autosize"} if tools else config,
+        on_select=callback(on_select) if callable(on_select) else on_select,
+        selection_mode=tuple(selection_mode),
+        height="stretch" if fill else "content",
     )

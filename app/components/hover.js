@@ -1,6 +1,7 @@
 // Images beside the pointer over a chart, without a rerun. Plotly itself cannot show images on hover.
-// data: { chart: key of the chart's container, prefix, suffix: parts of the image's address, side: px }
-// The point's customdata (or its first item) is the panel's row, a number; nothing else reaches the address.
+// data: { chart: key of the chart's container, panel, page: [before, after] of an image's address, side: px }
+// The point's customdata (or its first item) is the panel's row, or -1 - page: a number; nothing else reaches the
+// address. The point's text stands below the image, set as text, so that neither covers the other.
 export default function (component) {
   const { data } = component;
   let box = document.getElementById("stage3-hover");
@@ -13,10 +14,11 @@ export default function (component) {
       borderRadius: "8px", boxShadow: "0 6px 24px rgba(0,0,0,.28)", background: "var(--s3-paper, #fff)",
       border: "1px solid var(--s3-border, #ccc)",
     });
-    box.appendChild(document.createElement("img"));
+    box.append(document.createElement("img"), document.createElement("div"));
+    Object.assign(box.lastChild.style, { fontSize: "12.5px", lineHeight: "1.35", whiteSpace: "pre-line", maxWidth: "260px" });
     (document.querySelector(".stApp") || document.body).appendChild(box);
   }
-  const img = box.firstChild;
+  const img = box.firstChild, label = box.lastChild;
   img.alt = "";
   const side = data.side || 220;
   let plot = null, mouse = { x: 0, y: 0 };
@@ -31,13 +33,16 @@ export default function (component) {
     let row = point && point.customdata;
     if (Array.isArray(row) || ArrayBuffer.isView(row)) row = row[0];
     row = Number(row);
-    if (!Number.isInteger(row) || row < 0) return;
+    if (!Number.isInteger(row)) return;
+    const address = row < 0 ? data.page : data.panel;
+    if (!address) return;
+    label.textContent = typeof point.text === "string" ? point.text : "";
     img.onload = () => { place(); };
-    img.onerror = hide;
+    img.onerror = () => { img.style.display = "none"; if (!label.textContent) hide(); };
     img.style.maxWidth = img.style.maxHeight = side + "px";
     img.style.display = "block";
-    const address = data.prefix + row + data.suffix;
-    if (img.getAttribute("src") !== address) img.setAttribute("src", address);
+    const source = address[0] + (row < 0 ? -1 - row : row) + address[1];
+    if (img.getAttribute("src") !== source) img.setAttribute("src", source);
     box.style.display = "block";
     place();
   };

@@ -1,6 +1,31 @@
 // "g" then a letter opens a view; "?" lists the keys. Nothing happens while a person types.
-// data: { views: [[letter, title]] }
+// The back button leads from view to view: what a view writes into its own address (Streamlit pushes an entry for every
+// parameter) replaces the entry that is there.
+// data: { views: [[letter, title]], run: the chosen run, which belongs into the address }
+const ownAddress = () => {
+  if (window.stage3History) return;
+  const push = history.pushState.bind(history), replace = history.replaceState.bind(history);
+  window.stage3History = true;
+  history.pushState = (state, title, url) => {
+    const next = new URL(url, location.href);
+    const inView = next.pathname === location.pathname || new URLSearchParams(location.search).has("view");
+    (inView ? replace : push)(state, title, url);
+  };
+  // an old entry of the form /?view=page was only the way to /page: go on to the one before it
+  addEventListener("popstate", () => { if (new URLSearchParams(location.search).has("view")) history.back(); });
+};
+
+const complete = (run) => {
+  const query = new URLSearchParams(location.search);
+  if (query.get("run") === run && !query.has("view")) return;
+  query.delete("view");
+  query.set("run", run);
+  history.replaceState(history.state, "", location.pathname + "?" + query + location.hash);
+};
+
 export default function (component) {
+  ownAddress();
+  if (component.data.run) complete(component.data.run);
   const views = component.data.views;
   let armed = 0;
   const typing = (e) => e.target.closest && e.target.closest("input, textarea, select, [contenteditable=true], [role=combobox]");

@@ -1,8 +1,8 @@
 // Ranked panels as cards: lists of texts or tiles of images. Every text is set as text, never as HTML.
 // This part is sent once per page; a list itself is drawn by a stub that calls it, so that an action stays small.
-// data: { mode: "text" | "image" | "strip", empty, hint, open: label, prefix, suffix: parts of an image's address,
+// data: { mode: "text" | "image" | "strip" | "compact", empty, hint, open: label, prefix, suffix: parts of an image's address,
 //   items: [{ row, rank, score, text, where, tag, tone, bare: no image, gap,
-//     ways: what found it, as short texts, bar: share of the bar, else the score }] }
+//     note: a quiet last line, ways: what found it, as short texts, bar: share of the bar, else the score }] }
 // Triggers: query (a panel's row, to search with it), open (a panel's row, to open its page).
 export default function () {
   window.stage3Results = draw;
@@ -60,6 +60,7 @@ function draw(component) {
       }
     }
     body.append(make("span", item.text ? "s3r-words" : "s3r-words s3r-textless", item.text || "no text"));
+    if (item.note) body.append(make("span", "s3r-where", item.note));
     main.append(frame, body);
     box.append(main);
     if (data.open) {

@@ -14,8 +14,8 @@ from app import components, shell
 NOTHING = "No panel passes these filters."
 MAX_TEXT = 240  # characters of a text on a card
 TONES = {"true match": "match", "same text": "same"}
-Mode = Literal["text", "image", "strip"]
-SIDES = {"text": 240, "image": 360, "strip": 240}
+Mode = Literal["text", "image", "strip", "compact"]
+SIDES = {"text": 240, "image": 360, "strip": 240, "compact": 240}
 # Waits for `prepare`, whose script may arrive after the list.
 STUB = """export default function (c) {
   const go = () => (window.stage3Results ? window.stage3Results(c) : setTimeout(go, 30));
@@ -58,7 +58,8 @@ def cards(
     Args:
         chosen: the run.
         items: from `item`, with rank, score, tag, tone, ways and bar where the cards are ranked.
-        mode: "text" where texts are what is compared, "image" where images are, "strip" for small choices.
+        mode: "text" where texts are what is compared, "image" where images are, "strip" for small choices,
+            "compact" for many small ones with a note.
         key: of the list.
         on_query: runs before the next drawing.
         hint: what a click on a card does.
@@ -71,7 +72,7 @@ def cards(
         "items": list(items),
         "hint": hint,
         "empty": empty,
-        "open": "" if mode == "strip" else "Open page",
+        "open": "" if mode in ("strip", "compact") else "Open page",
         "prefix": prefix,
         "suffix": suffix,
     }
@@ -81,6 +82,6 @@ def cards(
         if isinstance(row, int):  # it comes from the browser: whoever uses it checks that there is such a panel
             on_query(row)
 
-    result = draw(data=data, key=key, on_query_change=asked, on_open_change=lambda: None)
+    result = draw(data=data, key=key, on_query_change=shell.callback(asked), on_open_change=lambda: None)
     if isinstance(result.open, int):
         shell.go("page", panel=result.open)

@@ -75,4 +75,6 @@ def _tile(
             if open_it:  # not a callback: a gallery may stand in a fragment, and only `go` leaves one
                 shell.go("page", page=int(panel["page"]), panel=row)
             for icon, act in actions.items():
-                st.button("", icon=icon, key=f"{key}-{icon}-{row}", type="tertiary", on_click=act, args=(row,))
+                st.button(
+                    "", icon=icon, key=f"{key}-{icon}-{row}", type="tertiary", on_click=shell.callback(act), args=(row,)
+                )

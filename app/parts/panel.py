@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -144,9 +145,16 @@ def title_of(frame: pd.DataFrame, row: int) -> str:
 
 
 def show_neighbors(
-    chosen: shell.Chosen, frame: pd.DataFrame, row: int, *, key: str, k: int = 8, width: int = 72
+    chosen: shell.Chosen,
+    frame: pd.DataFrame,
+    row: int,
+    *,
+    key: str,
+    k: int = 8,
+    width: int = 72,
+    on_choose: Callable[[int], None] | None = None,
 ) -> None:
-    """The nearest panels as small images; a click on one's button makes it the chosen panel."""
+    """The nearest panels as small images; a click on one's button makes it the chosen panel (or calls `on_choose`)."""
     if positions_of(chosen, np.array([row]))[0] < 0:
         shell.line("This panel was not embedded.")
         return
@@ -162,7 +170,7 @@ def show_neighbors(
                     help=f"Cosine; {relation}. Click to choose this panel",
                     icon=":material/check:" if relation == "same page" else None,
                     type="tertiary",
-                    on_click=focus_on,
+                    on_click=shell.callback(on_choose or focus_on),
                     args=(other,),
                 )
 

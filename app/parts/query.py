@@ -160,7 +160,9 @@ def _ask_panel(chosen: shell.Chosen, searcher: Searcher) -> list[Way]:
         shell.line(str(panel["text"])[:600] or "(no text)")
         shell.line(f"{panel['page_id']} · panel {int(panel['order']) + 1} · {panel['split']}")
     with st.container(horizontal=True, gap="small"):
-        st.button("Random", icon=":material/casino:", key="search_random", on_click=_random, args=(searcher,))
+        st.button(
+            "Random", icon=":material/casino:", key="search_random", on_click=shell.callback(_random), args=(searcher,)
+        )
         if st.button("Open page", icon=":material/auto_stories:", key="search_open"):
             shell.go("page", page=int(panel["page"]), panel=row)
     choice = st.popover(

@@ -1,6 +1,7 @@
-"""What was selected on a map: a click names one panel, a lasso or box all panels inside it, drawn or not.
+"""What was selected on a map: a click names one panel or page, a lasso or box all panels inside it, drawn or not.
 
-A chart loses its selection whenever it is drawn again and then reports none. So the rows are copied to the session.
+A chart loses its selection whenever it is drawn again and then reports none. So what was drawn goes into the address,
+and the panels follow from it.
 """
 
 from __future__ import annotations
@@ -8,56 +9,68 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import streamlit as st
 
 from app import shell
-from app.parts import panel
-from app.store import loaders
+from app.parts import map_address
 from stage3.projection.layouts import inside
 
 
 def clicked(event: Any) -> int | None:
-    """The panel row of the first dot that a chart's event names."""
+    """The `customdata` of the first dot that a chart's event names: a panel's row, or −1 − page for a page's mean."""
     for point in ((event or {}).get("selection") or {}).get("points") or []:
-        row = point.get("customdata")
-        row = row[0] if isinstance(row, list | tuple) else row
-        if row is not None:
-            return int(row)
+        value = point.get("customdata")
+        value = value[0] if isinstance(value, list | tuple) else value
+        if value is not None:
+            return int(value)
     return None
 
 
-def offer(rows: np.ndarray, xy: np.ndarray) -> None:
-    """Say which panels a lasso may take: (N,) panel rows and their (N, 2) positions."""
-    st.session_state["_map_all"] = (rows, xy)
-
-
-def take(event: Any) -> None:
-    """Copy what the chart selected; an event without a selection changes nothing."""
+def shapes_of(event: Any) -> list[np.ndarray]:
+    """(C, 2) corners of each lasso and box of a chart's event."""
     selection = (event or {}).get("selection") or {}
     shapes = [np.column_stack([s["x"], s["y"]]) for s in selection.get("lasso") or []]
     for box in selection.get("box") or []:
         (x0, x1), (y0, y1) = (sorted(box[a])[:: len(box[a]) - 1] for a in "xy")
         shapes.append(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]))
-    rows, xy = st.session_state.get("_map_all", (np.zeros(0, int), np.zeros((0, 2))))
+    return shapes
+
+
+def take(event: Any, on: str, rows: np.ndarray, width: float) -> None:
+    """Put what a chart selected into the address; an event without a selection changes nothing.
+
+    Args:
+        event: of the chart.
+        on: which map it is: see `map_address.Drawn`.
+        rows: (N,) panel rows that a click may name.
+        width: of the map in its own unit.
+    """
+    shapes = [shape for shape in shapes_of(event) if len(shape) > 2]
     if shapes:
-        caught = np.zeros(len(rows), bool)
-        for shape in shapes:
-            caught |= inside(xy, shape)
-        st.session_state["_map_picked"] = (st.session_state.get("_map_data"), rows[caught])
-        st.session_state.pop("map-selection-page", None)
+        map_address.set_drawn(on, shapes, width)
+        shell.set_params(tab="selection")
         return
     row = clicked(event)
-    if row is not None and (rows == row).any():
-        panel.focus_on(row)
+    if row is None:
+        return
+    if row < 0:
+        shell.set_params(group=f"page:{-1 - row}", tab="group")
+    elif (rows == row).any():
+        choose(row)
 
 
-def picked(chosen: shell.Chosen) -> np.ndarray | None:
-    """Rows in the last lasso; None without one, or once another data set is shown."""
-    st.session_state["_map_data"] = key = loaders.data_key(chosen.run.config)
-    of, rows = st.session_state.get("_map_picked", (None, None))
-    return rows if of == key and rows is not None and len(rows) else None
+def choose(row: int | None) -> None:
+    """Make a panel the chosen one and show it; None closes it."""
+    shell.set_params(panel=row, tab=None)
+
+
+def caught(drawn: map_address.Drawn | None, xy: np.ndarray) -> np.ndarray:
+    """(N,) bool, panels inside of what was drawn."""
+    found = np.zeros(len(xy), bool)
+    for shape in drawn.shapes if drawn else ():
+        found |= inside(xy, shape)
+    return found
 
 
 def clear() -> None:
-    """Forget the last lasso."""
-    st.session_state.pop("_map_picked", None)
+    """Forget what was drawn."""
+    shell.set_params(lasso=None)

@@ -20,7 +20,7 @@ def show(path: Path, job: Job, chosen: shell.Chosen, *, drift: bool = False) -> 
             st.rerun()
         return
 
-    @st.fragment(run_every="1s")
+    @shell.fragment(run_every="1s")
     def watch() -> None:
         now = map_jobs.ensure(chosen.run, chosen.step, drift=drift)
         if now.state != "running":

@@ -17,7 +17,7 @@ from app.store import loaders
 from app.store.cache import Memory
 from app.store.children import spawn
 from stage3.errors import StorageError
-from stage3.projection import files, layouts
+from stage3.projection import files, layouts, reference
 from stage3.projection.files import Job
 from stage3.runs import RunFolder
 
@@ -25,16 +25,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_AT_ONCE = 2
+PCA = ("pca_1", "pca_2")
 _kept: Memory[Any] = Memory(16)
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 _guard = threading.Lock()
 
 
 def pca_positions(run: RunFolder, step: int | None) -> np.ndarray:
-    """(N, 2) principal components, one row for each of `loaders.embedded(run, step).rows`."""
+    """(N, 2) principal components, one row for each of `loaders.embedded(run, step).rows`.
+
+    They are those of the stored map; while there is none, their axes lie as on the map that it will be aligned with.
+    """
+    stored = umap_map(run, step)
+    if stored is not None:
+        return stored[list(PCA)].to_numpy(np.float32)
 
     def make() -> np.ndarray:
-        return layouts.pca(loaders.embedded(run, step).panel.numpy())
+        embedded = loaders.embedded(run, step)
+        rows, flat = embedded.rows.numpy(), layouts.pca(embedded.panel.numpy())
+        onto = reference.reference_of(run, loaders.open_dataset(run).table.fingerprint(), len(rows), _roots())
+        return flat if onto is None else layouts.oriented(flat, onto.positions(rows, PCA))
 
     return _kept.get(("pca", *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
 
@@ -54,9 +64,11 @@ def umap_map(run: RunFolder, step: int | None) -> pd.DataFrame | None:
         if frame.attrs["about"].get("table") != loaders.open_dataset(run).table.fingerprint():
             return None  # the data set changed since; rows of the map name other panels now
         found: pd.DataFrame = frame.set_index("row").reindex(rows)
+        found.attrs["key"] = key
         return None if found["umap_dim1"].isna().any() else found
 
-    return _kept.get(("map", path, path.stat().st_mtime_ns, *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
+    key = ("map", path, path.stat().st_mtime_ns, *loaders.checkpoint_key(run, step))
+    return _kept.get(key, make)  # type: ignore[no-any-return]
 
 
 def map_path(run: RunFolder, step: int | None) -> Path:
@@ -76,9 +88,13 @@ def state(path: Path) -> Job:
 
 
 def ensure(run: RunFolder, step: int | None, *, drift: bool = False, again: bool = False) -> Job:
-    """The state of a map, after starting a child for it where it is missing (or failed, and `again` is asked)."""
+    """The state of a map, after starting a child for it where it is missing (or failed, and `again` is asked).
+
+    A map of other data than the run's data set holds now, or one that cannot be read, is made again.
+    """
     path = files.drift_path(run) if drift else map_path(run, step)
-    job = state(path)
+    stale = not drift and path.is_file() and umap_map(run, step) is None
+    job = _made_again(path) if stale else state(path)
     if job.state in ("ready", "running") or (job.state == "failed" and not again):
         return job
     with _guard:
@@ -87,9 +103,28 @@ def ensure(run: RunFolder, step: int | None, *, drift: bool = False, again: bool
             return state(path)
         if len(alive) >= MOST_AT_ONCE:
             return Job("running", "waiting for another map")
-        what = ["--drift"] if drift else ["--checkpoint", str(loaders.resolve_step(run, step))]
+        what = ["--drift"]
+        if not drift:
+            what = ["--checkpoint", str(loaders.resolve_step(run, step))]
+            what += [part for root in _roots() for part in ("--beside", str(root))]
+        what += ["--again"] if stale else []
         _children[path] = _spawn(["--run", str(run.path.resolve()), *what])
     return Job("running", "starting")
+
+
+def _roots() -> list[Path]:
+    """Where older maps of the same comics may be: a run that was started here lies elsewhere than the one before it."""
+    return [root.resolve() for root in loaders.roots().values() if root.is_dir()]
+
+
+def _made_again(path: Path) -> Job:
+    """How far the child is that makes a map again; the old file says nothing of it."""
+    child = _children.get(path)
+    if child is None:
+        return Job("missing")
+    if child.poll() is None:
+        return Job("running", "the data set has changed")
+    return Job("failed", message="the map does not fit the data set, and could not be made again")
 
 
 def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:

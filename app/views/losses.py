@@ -32,7 +32,7 @@ def render() -> None:
         kind, how = _controls(entries)
     live = any(e.run.is_live for e in entries)
 
-    @st.fragment(run_every="1s" if live else None)
+    @shell.fragment(run_every="1s" if live else None)
     def watch() -> None:
         if live and not any(e.run.is_live for e in entries):
             st.rerun()
@@ -69,7 +69,7 @@ def _runs(chosen: shell.Chosen) -> list[loaders.Entry]:
             f"Add {counted(len(seeds), 'other seed')}",
             icon=":material/casino:",
             help="Runs that differ only in the seed",
-            on_click=lambda: st.session_state.update({"losses-with": seeds[: MAX_RUNS - 1]}),
+            on_click=shell.callback(lambda: st.session_state.update({"losses-with": seeds[: MAX_RUNS - 1]})),
         )
     shell.set_params(**{"with": ",".join(added) or None})
     return [everything[chosen.id], *(everything[i] for i in added)]

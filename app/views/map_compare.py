@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import streamlit as st
 
 from app import components, shell
 from app.charts import maps, theme
-from app.parts import gallery, panel, selection, waiting
+from app.parts import cards, filters, map_address, selection, waiting
 from app.store import loaders, map_jobs
+from app.views import map_column, map_controls, map_parts
 from stage3.cli import percent
 from stage3.metrics import neighbors
 from stage3.projection import layouts
@@ -108,7 +110,7 @@ def _pair(chosen: shell.Chosen, frame: pd.DataFrame, other: shell.Chosen) -> Non
     _body(chosen, frame, other, here, there, kept)
 
 
-@st.fragment
+@shell.fragment()
 def _body(
     chosen: shell.Chosen,
     frame: pd.DataFrame,
@@ -117,108 +119,131 @@ def _body(
     there: np.ndarray,
     kept: np.ndarray,
 ) -> None:
-    names = [n for n, c in maps.COLORINGS.items() if c.column not in ("cluster_id", "trust")]
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="map-pair-controls"):
-        name = st.selectbox(
-            "Color by",
-            ["overlap", *names],
-            key="map_pair_color",
-            width=230,
-            format_func=lambda n: "Neighbors in common" if n == "overlap" else maps.COLORINGS[n].label,
-        )
-        chance = min(1.0, NEIGHBORS / max(len(here) - 1, 1))
+    notes: list[str] = []
+    stored = map_jobs.umap_map(chosen.run, chosen.step)
+    joined = map_parts.joined(chosen, frame, stored).iloc[here].assign(overlap=kept)
+    found = filters.asked(joined, notes)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="map-controls"):
+        name = map_controls.color(map_parts.colorings(joined), notes, {"overlap": maps.OVERLAP})
+        map_controls.tool(notes)
+        with st.popover("Filter", icon=":material/filter_alt:", help="Show only some panels"):
+            filters.popover(chosen, joined, found)
+        filters.chips(found)
+    first, second, layout = _positions(chosen, other, here, there)
+    passing, drawn = filters.passing(found, joined), map_address.drawn(notes)
+    picked = np.zeros(len(here), bool)
+    if drawn is not None and drawn.on in (layout, "right"):
+        picked = selection.caught(drawn, second if drawn.on == "right" else first) & passing
+    zoom, both = map_address.zoom(notes), np.vstack([first, second])
+    moved = st.session_state.pop("_moved", None)
+    rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()[here]
+    coloring = maps.OVERLAP if name == "overlap" else maps.COLORINGS[name]
+    about = layout.upper()
+    group = map_parts.group_asked(joined, notes)
+    window = map_parts.window_of("side-0", zoom, both, moved == 0)
+    left = map_parts.Shown(joined, rows, first, passing, layout, about, picked, group, window)
+    right = replace(left, xy=second, window=map_parts.window_of("side-1", zoom, both, moved == 1))
+    map_controls.say(notes)
+    legend = map_parts.legend(chosen, left, coloring)
+    with st.container(key="map-board", horizontal=True, wrap=False, gap="small"):
+        with st.container(key="map-left", gap="xxsmall"):
+            with st.container(key="map-pair", horizontal=True, wrap=False, gap="small"):
+                for i, (side, shown) in enumerate(((chosen, left), (other, right))):
+                    values = joined[coloring.column] if i == 0 else _values(other, there, joined, coloring)
+                    _side(chosen, side, shown, coloring, values, i)
+            with st.container(key="quiet-map-facts"):
+                st.text("  ·  ".join(_facts(coloring, about)))
+        with st.container(border=True, key="card-map-column"):
+            map_column.render(chosen, left, coloring, legend, lambda: _start(chosen, left, kept))
+    components.zoom(["map-side-0", "map-side-1"], key="hover-map-zoom", on_zoom=map_controls.zoomed)
+
+
+def _facts(coloring: maps.Coloring, about: str) -> list[str]:
+    facts = [f"{about}, the right map aligned with the left one"]
+    if coloring.kind == "group":
+        facts.append("groups are those of the left run on both maps")
+    return [*facts, coloring.about.rstrip(".")] if coloring.about else facts
+
+
+def _start(chosen: shell.Chosen, shown: map_parts.Shown, kept: np.ndarray) -> None:
+    """What the comparison says as a whole: neighbors in common, and the panels that changed most."""
+    chance = min(1.0, NEIGHBORS / max(len(kept) - 1, 1))
+    with st.container(horizontal=True, gap="medium"):
         st.metric(
             "Neighbors in common",
             percent(np.nanmean(kept), 0),
             width=180,
             help=f"Mean share of the {NEIGHBORS} nearest panels that both have; {percent(chance)} by chance",
         )
-        st.metric("Panels compared", f"{len(here):,}", width=150, help="Panels that both runs embed, matched by id")
-    rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()[here]
-    rows_there = loaders.embedded(other.run, other.step).rows.numpy()[there]
-    both = _positions(chosen, other, here, there)
-    columns = st.columns(2, gap="medium")
-    sides = ((chosen, rows, both[0], both[2]), (other, rows_there, both[1], both[2]))
-    for i, (side, own, xy, layout) in enumerate(sides):
-        with columns[i]:
-            values = _values(side, frame if i == 0 else None, own, name, kept)
-            _side(chosen, side, rows, own, xy, layout, values, name, i)
-    worst = rows[np.argsort(kept, kind="stable")[:12]]
-    st.subheader("Panels whose neighbors changed most", anchor=False)
-    share = dict(zip(rows.tolist(), kept.tolist(), strict=True))
-    gallery.panels(
-        chosen,
-        frame,
-        worst,
-        key="map-moved",
-        per_page=12,
-        width=130,
-        captions=lambda r: f"{percent(share[r], 0)} in common",
-    )
+        st.metric("Panels compared", f"{len(kept):,}", width=150, help="Panels that both runs embed, matched by id")
+    st.markdown("**Neighbors changed most**", help="Click one to see its page on both maps")
+    worst = shown.frame.iloc[np.argsort(kept, kind="stable")[: map_column.CARDS]]
+    items = [
+        map_column.card(worst, int(row)) | {"note": f"{percent(share, 0)} in common"}
+        for row, share in zip(worst.index, worst["overlap"], strict=True)
+    ]
+    cards.cards(chosen, items, "compact", key="map-moved", on_query=selection.choose, hint="Show this panel")
 
 
 def _positions(
     a: shell.Chosen, b: shell.Chosen, here: np.ndarray, there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Both layouts, the second turned onto the first: UMAP where both have it, else PCA."""
-    maps_of = [map_jobs.umap_map(side.run, side.step) for side in (a, b)]
-    if maps_of[0] is not None and maps_of[1] is not None:
-        columns = ["umap_dim1", "umap_dim2"]
-        first, second = maps_of[0][columns].to_numpy()[here], maps_of[1][columns].to_numpy()[there]
-        return first, layouts.aligned(second, first), "UMAP"
-    first = map_jobs.pca_positions(a.run, a.step)[here]
-    second = map_jobs.pca_positions(b.run, b.step)[there]
-    return first, layouts.aligned(second, first), "PCA"
+    stored = [map_jobs.umap_map(side.run, side.step) for side in (a, b)]
+    layout = "umap" if stored[0] is not None and stored[1] is not None else "pca"
+    made = [None if s is None else s.attrs["key"] for s in stored]
+
+    def make() -> tuple[np.ndarray, np.ndarray]:
+        first, second = (map_parts.positions(side, s, layout)[0] for side, s in zip((a, b), stored, strict=True))
+        return first[here], layouts.aligned(second[there], first[here])
+
+    return (*loaders.remember(("pair", layout, *made, *_keys(a, b)), make), layout)
 
 
-def _values(
-    side: shell.Chosen, frame: pd.DataFrame | None, own: np.ndarray, name: str, kept: np.ndarray
-) -> pd.Series[Any]:
-    if name == "overlap":
-        return pd.Series(kept, name="overlap")
-    frame = loaders.panel_frame(side.run, side.step) if frame is None else frame
-    return frame[maps.COLORINGS[name].column].loc[own].reset_index(drop=True)
+def _values(other: shell.Chosen, there: np.ndarray, joined: pd.DataFrame, coloring: maps.Coloring) -> pd.Series[Any]:
+    """What colors the right map: its own numbers, but the groups of the left run, so that they can be followed."""
+    if coloring.kind != "number" or coloring.column == "overlap":
+        return joined[coloring.column]
+    frame = loaders.panel_frame(other.run, other.step)
+    rows = loaders.embedded(other.run, other.step).rows.numpy()[there]
+    if coloring.column not in frame:  # of the map, such as the neighbors kept
+        stored = map_jobs.umap_map(other.run, other.step)
+        own = np.full(len(rows), np.nan) if stored is None else stored[coloring.column].to_numpy()[there]
+        return pd.Series(own, index=joined.index, name=coloring.column)
+    return pd.Series(frame[coloring.column].loc[rows].to_numpy(), index=joined.index, name=coloring.column)
 
 
 def _side(
     chosen: shell.Chosen,
     side: shell.Chosen,
-    rows: np.ndarray,
-    own: np.ndarray,
-    xy: np.ndarray,
-    layout: str,
+    shown: map_parts.Shown,
+    coloring: maps.Coloring,
     values: pd.Series[Any],
-    name: str,
     place: int,
 ) -> None:
-    coloring = maps.OVERLAP if name == "overlap" else maps.COLORINGS[name]
-    focus = shell.int_param("panel")
-    picked = np.isin(rows, _same_page(chosen, focus)) if focus is not None and (rows == focus).any() else None
-    with st.container(key=f"quiet-map-side-{place}"):
-        st.text(f"{side.id}  ·  step {side.step}  ·  {layout}{'' if place == 0 else ', aligned with the left map'}")
-    figure = maps.scatter(rows, xy, values, coloring, picked=picked, webgl=len(rows) > maps.SVG_MOST, height=480)
-    chart = f"map-side-{place}"
-    with st.container(key=chart, border=True):
-        theme.show(
-            figure,
-            key=f"{chart}-plot",
-            alt=f"{layout} map of {len(rows):,} panels of run {side.id}",
-            on_select=_click,
-            selection_mode=("points",),
-            tools=True,
-        )
-    components.hover(chart, lambda row: shell.thumb_url(chosen, row, 240), 220)
+    at = map_parts.drawn_rows(shown, "auto")
+    focus = map_column.focus_row(shown) if map_column.tab() == "panel" else None
+    figure = map_parts.figure_of(
+        chosen, shown, coloring, at, values=values, focus=focus, webgl=len(at) > maps.SVG_MOST,
+        rings=shown.picked if shown.picked.any() else None, labels=place == 0,
+    )  # fmt: skip
+    chart, width = f"map-side-{place}", float(np.ptp(shown.xy[:, 0])) or 1.0
 
+    def selected() -> None:
+        on = shown.layout if place == 0 else "right"
+        selection.take(st.session_state.get(f"{chart}-plot"), on, shown.rows, width)
 
-def _same_page(chosen: shell.Chosen, row: int) -> np.ndarray:
-    table = loaders.open_dataset(chosen.run).table
-    return np.fromiter(panel.page_rows(chosen, int(table.page_of_panel[row])), dtype=np.int64)
-
-
-def _click() -> None:
-    """A click on either map marks that panel's page on both."""
-    for place in (0, 1):
-        row = selection.clicked(st.session_state.get(f"map-side-{place}-plot"))
-        if row is not None:
-            panel.focus_on(row)
-            return
+    with st.container(key=f"map-half-{place}", gap="xxsmall"):
+        with st.container(key=f"quiet-map-side-{place}"):
+            st.text(f"{side.id}  ·  step {side.step}")
+        with st.container(key=chart, border=True):
+            theme.show(
+                figure,
+                key=f"{chart}-plot",
+                alt=f"{shown.about} map of {len(at):,} panels of run {side.id}",
+                on_select=selected,
+                tools=True,
+                fill=True,
+            )
+    components.hover(chart, lambda row: shell.thumb_url(chosen, row, 240), 220,
+                     lambda page: shell.thumb_url(chosen, page, 360, "page"))  # fmt: skip

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app import components, shell
-from app.charts import maps, theme
+from app.charts import map_drift, maps, theme
 from app.parts import waiting
 from app.store import loaders, map_jobs
 from stage3.projection.files import drift_path, epoch_files, load
@@ -32,7 +32,7 @@ def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
     _show(chosen, frame, made)
 
 
-@st.fragment
+@shell.fragment()
 def _show(chosen: shell.Chosen, frame: pd.DataFrame, made: pd.DataFrame) -> None:
     left, right = st.columns([2.1, 1], gap="medium")
     epochs = pd.unique(made["epoch"])
@@ -51,7 +51,7 @@ def _show(chosen: shell.Chosen, frame: pd.DataFrame, made: pd.DataFrame) -> None
         shown = made[made["row"].isin(rows)]
         with st.container(key="map-drift", border=True):
             theme.show(
-                maps.drift(shown, codes),
+                map_drift.drift(shown, codes),
                 key="map-drift-plot",
                 tools=True,
                 alt=f"Animation of the map of {len(rows):,} panels over {len(epochs)} epochs",

@@ -78,7 +78,7 @@ def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page:
                 icon=":material/chevron_left:",
                 key="page-previous",
                 disabled=page == 0,
-                on_click=_open,
+                on_click=shell.callback(_open),
                 args=(page - 1,),
                 shortcut="Left",
                 help="Previous page in the data set",
@@ -88,7 +88,7 @@ def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page:
                 icon=":material/chevron_right:",
                 key="page-next",
                 disabled=page == len(listed) - 1,
-                on_click=_open,
+                on_click=shell.callback(_open),
                 args=(page + 1,),
                 shortcut="Right",
                 help="Next page in the data set",
@@ -108,7 +108,7 @@ def _lists(listed: pd.DataFrame, page: int) -> None:
     own = str(listed["book_id"].iloc[page])
     if len(books) <= LONG_LIST:
         st.session_state["page_book"] = own
-        st.selectbox("Book", books, key="page_book", on_change=_book_chosen, args=(listed,), width=230)
+        st.selectbox("Book", books, key="page_book", on_change=shell.callback(_book_chosen), args=(listed,), width=230)
     rows = np.flatnonzero((listed["book_id"] == own).to_numpy())
     if len(rows) <= LONG_LIST:
         ids = listed["page_id"].to_numpy()
@@ -119,7 +119,7 @@ def _lists(listed: pd.DataFrame, page: int) -> None:
             key="page_row",
             format_func=lambda r: _short(str(ids[r]), own),
             width=230,
-            on_change=lambda: _open(st.session_state["page_row"]),
+            on_change=shell.callback(lambda: _open(st.session_state["page_row"])),
         )
 
 
@@ -185,7 +185,7 @@ def _panels(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
         row_height=64,
         height=min(64 * len(rows) + 40, 440),
         column_config=columns,  # type: ignore[arg-type]
-        on_select=lambda: _row_chosen(key, rows),
+        on_select=shell.callback(lambda: _row_chosen(key, rows)),
         selection_mode="single-row",
         alt="The page's panels with their texts, losses and ranks",
     )
@@ -205,7 +205,7 @@ def _chosen_panel(chosen: shell.Chosen, frame: pd.DataFrame, row: int) -> None:
                     "On the map",
                     icon=":material/scatter_plot:",
                     key="page-map",
-                    on_click=shell.go,
+                    on_click=shell.callback(shell.go),
                     args=("map",),
                     kwargs={"panel": row},
                 )
@@ -213,7 +213,7 @@ def _chosen_panel(chosen: shell.Chosen, frame: pd.DataFrame, row: int) -> None:
                     "Search with it",
                     icon=":material/search:",
                     key="page-search",
-                    on_click=shell.go,
+                    on_click=shell.callback(shell.go),
                     args=("search",),
                     kwargs={"panel": row},
                 )
@@ -291,4 +291,6 @@ def _pull(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
                 st.image(shell.thumb(chosen, other, 240, kind="page"), width="stretch", alt=f"Page {page_id}")
                 shell.line(page_id if len(page_id) <= 44 else "…" + page_id[-43:])
                 shell.line(f"{count} of {total}, mean cosine {mean:.2f}")
-                st.button("Open", key=f"page-pull-{other}-go", type="tertiary", on_click=_open, args=(other,))
+                st.button(
+                    "Open", key=f"page-pull-{other}-go", type="tertiary", on_click=shell.callback(_open), args=(other,)
+                )

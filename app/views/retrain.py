@@ -71,7 +71,7 @@ def _watched() -> loaders.Entry | None:
 def _watch(entry: loaders.Entry) -> None:
     live = jobs.read(entry.run).is_live
 
-    @st.fragment(run_every="1s" if live else None)
+    @shell.fragment(run_every="1s" if live else None)
     def progress() -> None:
         job = jobs.read(entry.run)
         if job.is_live:
@@ -103,7 +103,7 @@ def _head(entry: loaders.Entry, job: jobs.Job) -> None:
                 for label, icon_, view in (
                     ("Map", ":material/scatter_plot:", "map"),
                     ("Losses", ":material/show_chart:", "losses"),
-                    ("Side by side", ":material/compare:", "runs"),
+                    ("Side by side", ":material/compare:", "compare"),
                 ):
                     if st.button(label, icon=icon_, key=f"job-{view}"):
                         _open(view, entry, job)
@@ -123,12 +123,12 @@ def _head(entry: loaders.Entry, job: jobs.Job) -> None:
 
 
 def _open(view: str, entry: loaders.Entry, job: jobs.Job) -> None:
-    if view == "runs" and job.parent:
-        shell.go("runs", pick=job.parent, **{"with": entry.id})
+    if view == "compare" and job.parent:
+        shell.go("map", run=entry.id, mode="two", **{"with": job.parent})
     elif view == "losses" and job.parent:
         shell.go("losses", run=entry.id, **{"with": job.parent})
     else:
-        shell.go(view, run=entry.id)
+        shell.go("runs" if view == "compare" else view, run=entry.id)
 
 
 def _more_seeds(entry: loaders.Entry, job: jobs.Job) -> None:

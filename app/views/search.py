@@ -40,7 +40,7 @@ def render() -> None:
     _quality(chosen, searcher)
 
 
-@st.fragment
+@shell.fragment()
 def _search(chosen: shell.Chosen, searcher: Searcher) -> None:
     left, middle, right = st.columns([1, 1.5, 1.5], gap="medium")
     ways: list[Way] = []
@@ -163,7 +163,7 @@ def _items(searcher: Searcher, found: Results, way: Way) -> list[dict[str, Any]]
 # --- how good it is
 
 
-@st.fragment
+@shell.fragment()
 def _quality(chosen: shell.Chosen, searcher: Searcher) -> None:
     st.subheader("Retrieval quality", anchor=False)
     good, missed = st.tabs(["Metrics", MISSED], key="search_tabs", on_change="rerun")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
-from stage3.cli import Parser, counted, progress, run, say
+from stage3.cli import Parser, counted, percent, progress, run, say
 from stage3.projection.files import STAGES, Parameters, load, summary_of
 from stage3.runs import RunFolder
 from stage3.storage import to_json
@@ -46,6 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--limit", type=int, default=defaults.limit, metavar="N", help="panels that UMAP fits; default 20000"
     )
     parser.add_argument("--seed", type=int, default=defaults.seed, metavar="N", help="seed of UMAP; default 0")
+    parser.add_argument("--again", action="store_true", help="make the map again even if there is one")
+    parser.add_argument(
+        "--alone", action="store_true", help="do not start from an older map of the same panels, nor align with it"
+    )
+    parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="another folder of runs in which to look for an older map of the same panels; repeatable",
+    )
     parser.add_json()
     args = parser.parse(argv)
     parameters = Parameters(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Parameters)})
@@ -60,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             checkpoint=args.checkpoint,
             drift=args.drift,
             parameters=parameters,
+            align=not args.alone,
+            roots=[Path(folder) for folder in args.beside],
+            again=args.again,
             advance=bar.advance,
             say=notes.append,
         )
@@ -72,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     what = counted(summary["epochs"], "epoch") if args.drift else counted(summary["clusters"], "cluster")
     say(f"{counted(summary['panels'], 'panel')}, {what}, {'already present' if there else 'written'}: {path}")
     if not args.drift:
+        if aligned := summary["aligned_to"]:
+            how_far = f"half of the panels moved at most {percent(aligned['moved'])} of its width"
+            say(f"aligned with {aligned['file']}: {how_far}")
         say(f"neighbors kept: {summary['trust']:.3f} of a panel's 15 nearest are among its 15 nearest on the map")
     return 0
 

@@ -38,6 +38,7 @@ FORMATS_COLUMNS = (
     "umap_dim2",
 )
 OUR_COLUMNS = ("row", "pca_1", "pca_2", "trust", "fitted")
+NAME = "cluster_name"  # a column that maps of earlier versions lack
 DRIFT_COLUMNS = ("epoch", "row", "umap_dim1", "umap_dim2", "kept")
 MAX_PARQUET = 2 * 2**30  # bytes
 STAGES = 5  # that the making of a map goes through
@@ -143,8 +144,15 @@ def load(path: Path) -> pd.DataFrame:
     missing = [c for c in wanted if c not in frame.columns]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(map(str, frame.columns))}")
+    if "cluster_id" in frame and NAME not in frame:
+        frame[NAME] = numbered(frame["cluster_id"].to_numpy())
     frame.attrs["about"] = about
     return frame
+
+
+def numbered(cluster: np.ndarray) -> list[str]:
+    """(N,) "cluster 0" and so on for panels whose clusters have no better names; "" for panels in none."""
+    return [f"cluster {c}" if c >= 0 else "" for c in cluster.tolist()]
 
 
 # --- the work of a child process, seen from outside
@@ -192,8 +200,13 @@ def _record(path: Path, job: Job) -> None:
     replace_file(path.with_suffix(".json"), to_json(values).encode("utf-8"), durable=False)
 
 
-def make(path: Path, work: Callable[[Tell], tuple[pd.DataFrame, dict[str, Any]]]) -> None:
+def make(path: Path, work: Callable[[Tell], tuple[pd.DataFrame, dict[str, Any]]], *, again: bool = False) -> None:
     """Do some work under the map's own lock, with its progress on the disk, and save the result.
+
+    Args:
+        path: of the map.
+        work: makes it; called with what takes note of its stages.
+        again: replace a map that is there.
 
     Raises:
         StorageError: another process makes it already, or the disk fails.
@@ -202,7 +215,7 @@ def make(path: Path, work: Callable[[Tell], tuple[pd.DataFrame, dict[str, Any]]]
     lock = Lock(path.with_suffix(".lock"))
     lock.acquire()
     try:
-        if not path.is_file():
+        if again or not path.is_file():
             tell = _teller(path)
             tell("reading the data", 0, 5)
             frame, about = work(tell)
@@ -228,4 +241,5 @@ def summary_of(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
         "clusters": int(cluster[cluster >= 0].nunique()),
         "unclustered": int((cluster < 0).sum()),
         "trust": float(frame["trust"].mean()),
+        "aligned_to": frame.attrs["about"].get("aligned_to"),
     }

@@ -183,21 +183,47 @@ def placed(near: Array, cosine: Array, fitted: Array, xy: Array, k: int = 5) -> 
     return result
 
 
-def aligned(xy: Array, onto: Array) -> Array:
+def aligned(xy: Array, onto: Array, shared: Array | None = None) -> Array:
     """Positions turned, mirrored, scaled and moved as a whole to lie best on others (Procrustes); nothing else moves.
 
     Args:
         xy: (N, 2) positions.
-        onto: (N, 2) positions of the same panels.
+        onto: (N, 2) positions of the same panels; where `shared` is False they are not looked at.
+        shared: (N,) bool, panels that decide how the whole is turned; default all.
+    """
+    everything = np.asarray(xy, np.float64)
+    decide = np.ones(len(everything), bool) if shared is None else np.asarray(shared, bool)
+    a, b = everything[decide], np.asarray(onto, np.float64)[decide]
+    if not len(a):
+        return everything.astype(np.float32)
+    middle = a.mean(axis=0)
+    centered, target = a - middle, b - b.mean(axis=0)
+    size = float((centered**2).sum())
+    if size == 0:  # a single panel, or all in one place: only a move is known
+        there: Array = everything - middle + b.mean(axis=0)
+        return there.astype(np.float32)
+    u, s, vt = np.linalg.svd(centered.T @ target)
+    moved: Array = (everything - middle) @ (u @ vt) * (s.sum() / size) + b.mean(axis=0)
+    return moved.astype(np.float32)
+
+
+def oriented(xy: Array, onto: Array) -> Array:
+    """Positions whose axes are swapped and mirrored, and nothing else, so that they lie best on others.
+
+    Principal components keep their meaning by it: each axis is still one of them.
+
+    Args:
+        xy: (N, 2) positions.
+        onto: (N, 2) positions of the same panels; rows with NaN are not looked at.
     """
     a, b = np.asarray(xy, np.float64), np.asarray(onto, np.float64)
-    centered, target = a - a.mean(axis=0), b - b.mean(axis=0)
-    size = float((centered**2).sum())
-    if len(a) < 2 or size == 0:
-        return np.asarray(onto, np.float32).copy() if len(a) < 2 else (centered + b.mean(axis=0)).astype(np.float32)
-    u, s, vt = np.linalg.svd(centered.T @ target)
-    moved: Array = centered @ (u @ vt) * (s.sum() / size) + b.mean(axis=0)
-    return moved.astype(np.float32)
+    known = ~np.isnan(b).any(axis=1)
+    product = (a[known] - a[known].mean(axis=0)).T @ (b[known] - b[known].mean(axis=0)) if known.any() else np.eye(2)
+    straight, crossed = np.abs(np.diag(product)).sum(), np.abs(np.diag(product[::-1])).sum()
+    order = [0, 1] if straight >= crossed else [1, 0]
+    sign = np.where(product[order, [0, 1]] < 0, -1.0, 1.0)
+    result: Array = (a[:, order] * sign).astype(np.float32)
+    return result
 
 
 def hull(xy: Array) -> Array:

@@ -15,7 +15,9 @@ import numpy as np
 from stage3.errors import ConfigError, DataError
 from stage3.metrics.nearest import Array
 from stage3.metrics.neighbors import TRUST_K, exact_neighbors, own_rows, shared, trust
+from stage3.projection import files
 from stage3.projection.files import (
+    NAME,
     STAGES,
     Parameters,
     Tell,
@@ -24,7 +26,9 @@ from stage3.projection.files import (
     make,
     projection_path,
 )
-from stage3.projection.layouts import aligned, clusters, pca, placed, stratified, umap_layout
+from stage3.projection.layouts import aligned, clusters, oriented, pca, placed, stratified, umap_layout
+from stage3.projection.names import named
+from stage3.projection.reference import Reference, moved_share, reference_of, settled
 from stage3.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -41,7 +45,16 @@ DRIFT_RATE = 0.2
 # --- computing
 
 
-def project(x: Array, rows: Array, table: PanelTable, parameters: Parameters, tell: Tell) -> pd.DataFrame:
+def project(
+    x: Array,
+    rows: Array,
+    table: PanelTable,
+    parameters: Parameters,
+    tell: Tell,
+    *,
+    described: pd.DataFrame | None = None,
+    onto: Reference | None = None,
+) -> pd.DataFrame:
     """The map of embedded panels: positions, clusters and neighbors kept (`trust`), one row per panel.
 
     Args:
@@ -50,6 +63,10 @@ def project(x: Array, rows: Array, table: PanelTable, parameters: Parameters, te
         table: the panels.
         parameters: of the layout.
         tell: called with (stage, done, total) as the work goes on.
+        described: one row per embedded panel, as in `stage3.runs.inspection.describe_panels`, to name clusters by;
+            without it they are numbered.
+        onto: an older map of panels of this table, which the new one starts from and is turned onto; the result's
+            `attrs["aligned_to"]` says how.
     """
     import pandas as pd
 
@@ -60,13 +77,28 @@ def project(x: Array, rows: Array, table: PanelTable, parameters: Parameters, te
     tell("nearest neighbors", 1, 5)
     near, cosine = exact_neighbors(x, max(parameters.neighbors - 1, TRUST_K), x[fitted], own)
     tell("layout", 2, 5)
-    layout = umap_layout(
-        x[fitted],
-        (near[fitted], cosine[fitted]),
-        parameters.seed,
-        n_neighbors=parameters.neighbors,
-        min_dist=parameters.min_dist,
-    )
+    own_near, own_cosine = near[fitted], cosine[fitted]
+    aligned_to = None
+    if onto is None:
+        layout = umap_layout(
+            x[fitted],
+            (own_near, own_cosine),
+            parameters.seed,
+            n_neighbors=parameters.neighbors,
+            min_dist=parameters.min_dist,
+        )
+    else:
+        old = onto.positions(rows, ("umap_dim1", "umap_dim2"))
+        flat = oriented(flat, onto.positions(rows, ("pca_1", "pca_2")))
+        before = float(onto.frame["trust"].mean())
+        layout, how = settled(x[fitted], own_near, own_cosine, old[fitted], before, parameters)
+        aligned_to = {
+            "file": f"{onto.path.parent.parent.name}/{onto.path.name}",
+            "checkpoint": onto.about.get("checkpoint"),
+            "shared": int((~np.isnan(old[:, 0])).sum()),
+            "layout": how,
+            "moved": moved_share(layout, old[fitted]),
+        }
     tell("clusters", 3, 5)
     label = clusters(layout, parameters.min_cluster)
     xy = layout if len(fitted) == len(x) else placed(near, cosine, fitted, layout)
@@ -79,6 +111,9 @@ def project(x: Array, rows: Array, table: PanelTable, parameters: Parameters, te
     frame["row"] = rows.astype(np.int64)
     frame["pca_1"], frame["pca_2"] = flat[:, 0], flat[:, 1]
     frame["trust"], frame["fitted"] = kept, own >= 0
+    numbers = frame["cluster_id"].to_numpy()
+    frame[NAME] = files.numbered(numbers) if described is None else named(described, numbers)
+    frame.attrs["aligned_to"] = aligned_to
     tell("done", 5, 5)
     return frame
 
@@ -152,11 +187,18 @@ def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, te
 
 
 def _map_work(
-    the_run: RunFolder, step: int, parameters: Parameters, say: Callable[[str], None]
+    the_run: RunFolder,
+    step: int,
+    parameters: Parameters,
+    say: Callable[[str], None],
+    *,
+    align: bool,
+    roots: Sequence[Path],
 ) -> Callable[[Tell], Any]:
     def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
         from stage3.model.embedding import embed
         from stage3.runs.data import differences, load_data
+        from stage3.runs.inspection import describe_panels
 
         data = load_data(the_run, progress=False)
         for note in differences(the_run, data):
@@ -166,9 +208,15 @@ def _map_work(
             embedded = embed(the_run.model(step), data.panel_set, data.pages("all"))
         if not len(embedded.panel):
             raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
-        frame = project(embedded.panel.numpy(), embedded.rows.numpy(), data.table, parameters, tell)
+        rows = embedded.rows.numpy()
+        onto = reference_of(the_run, data.table.fingerprint(), len(rows), roots) if align else None
+        described = describe_panels(data, the_run.config.text_parts).loc[rows]
+        frame = project(embedded.panel.numpy(), rows, data.table, parameters, tell, described=described, onto=onto)
+        aligned_to = frame.attrs["aligned_to"]
+        if onto is not None and onto.path == projection_path(the_run, step, parameters):
+            aligned_to = onto.about.get("aligned_to")  # a map that is made again stays where it was put
         about = {"checkpoint": the_run.fingerprint(step), "step": step, "table": data.table.fingerprint()}
-        return frame, about | dataclasses.asdict(parameters)
+        return frame, about | dataclasses.asdict(parameters) | {"aligned_to": aligned_to}
 
     return work
 
@@ -196,6 +244,9 @@ def project_run(
     checkpoint: int | None = None,
     drift: bool = False,
     parameters: Parameters | None = None,
+    align: bool = True,
+    roots: Sequence[Path] = (),
+    again: bool = False,
     advance: Callable[[int], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Path, bool]:
@@ -206,6 +257,9 @@ def project_run(
         checkpoint: step; None is the best.
         drift: lay out the saved epochs instead of one checkpoint.
         parameters: of the layout.
+        align: start from an older map of the same panels, in this run or one beside it, and lie on it.
+        roots: folders of runs to look for it in, besides the run's own.
+        again: make the map even if it is there: after the data set has changed, or without `align` to begin anew.
         advance: called with the number of stages, of `STAGES`, that were finished.
         say: takes a note on how the data differs from what the run was trained on, where a map is made.
 
@@ -222,11 +276,14 @@ def project_run(
         path, work = drift_path(run, parameters), _drift_work(run, parameters)
     else:
         step = run.checkpoint(checkpoint).step
-        path, work = projection_path(run, step, parameters), _map_work(run, step, parameters, say)
-    there = path.is_file()
+        path, work = (
+            projection_path(run, step, parameters),
+            _map_work(run, step, parameters, say, align=align, roots=roots),
+        )
+    there = path.is_file() and not again
     if not there:  # a map that is there is only read: a shipped run's folder stays as it is
         check_installed()
-        make(path, _shown(work, advance))
+        make(path, _shown(work, advance), again=again)
     return path, there
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from stage3.data.table import PanelTable
 from stage3.errors import DataError, StorageError
+from stage3.metrics.distinctive import STOP_WORDS
 from stage3.storage import clear_scratch, make_folder, replacing, sha256
 
 VERSION = 2  # of what is written: a change to `folded` or to the tables raises it
@@ -37,15 +38,6 @@ MAX_PARTIAL = 1000  # panels that say only some of the words, best first
 _TOKENS = "unicode61 remove_diacritics 2 categories 'L* M* N* Co'"  # with M*: Indic vowel signs are parts of words
 _TABLES = {"exact": _TOKENS, "stemmed": f"porter {_TOKENS}"}
 
-# Too frequent in any English text to say what is looked for.
-STOP_WORDS = frozenset(
-    {
-        *("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "from", "had", "has", "have", "he", "her"),
-        *("him", "his", "i", "in", "into", "is", "it", "its", "me", "my", "of", "on", "or", "our", "she", "so", "that"),
-        *("the", "their", "them", "then", "there", "these", "they", "this", "to", "us", "was", "we", "were", "with"),
-        *("you", "your"),
-    }
-)
 _ALONE = re.compile(  # characters that are indexed one by one
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7af"
     "\uf900-\ufaff\U00020000-\U0003ffff]"

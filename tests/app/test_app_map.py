@@ -12,18 +12,22 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.charts import maps
-from app.parts import selection
+from app import shell
+from app.charts import map_marks, maps
+from app.parts import export, filters, map_address, selection
 from app.store import loaders, map_jobs
+from app.views import map_parts
+from stage3 import selection as stage3_selection
 from stage3.errors import DataError
 from stage3.metrics.neighbors import neighbor_overlap, trust
 from stage3.projection import __main__ as projection_command
-from stage3.projection import files
+from stage3.projection import files, layouts
 from stage3.projection import maps as projection_maps
 from stage3.projection.layouts import pca
 
 pytestmark = pytest.mark.slow
 
+NAMES = ("red circle", "<b>9</b>-panel pages", "textless")
 UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 
@@ -77,6 +81,7 @@ def store_map(run, *, drift: bool = False) -> pd.DataFrame:
     frame = pd.DataFrame(projection_maps._identity(table, rows))
     xy = 3 * pca(x)
     frame["cluster_id"] = np.where(np.arange(len(rows)) % 5 == 0, -1, np.arange(len(rows)) % 3)
+    frame["cluster_name"] = np.array([*NAMES, ""])[frame["cluster_id"]]
     frame["umap_dim1"], frame["umap_dim2"], frame["row"] = xy[:, 0], xy[:, 1], rows
     frame["pca_1"], frame["pca_2"], frame["trust"], frame["fitted"] = xy[:, 0], xy[:, 1], trust(x, xy), True
     if drift:
@@ -99,6 +104,12 @@ def decoded(value):
     return np.asarray(value)
 
 
+def component(app: AppTest, key: str) -> dict:
+    """The data of a component of ours, by its key."""
+    found = [c for c in app.get("bidi_component") if f"-{key}-" in c.proto.id or c.proto.id.endswith(f"-{key}")]
+    return json.loads(found[0].proto.json)
+
+
 def traces(app: AppTest, index: int = 0) -> list[dict]:
     """The traces of dots of a chart."""
     figure = json.loads(app.get("plotly_chart")[index].proto.spec)
@@ -118,7 +129,9 @@ def drawn(app: AppTest, index: int = 0) -> dict[int, tuple[float, float]]:
 
 def test_principal_components_are_shown_while_the_map_is_made_and_one_child_is_started(run, started):
     app = opened()
-    assert started == [["--run", str(run.path.resolve()), "--checkpoint", str(loaders.resolve_step(run, None))]]
+    roots = [part for root in loaders.roots().values() for part in ("--beside", str(root.resolve()))]
+    asked = ["--run", str(run.path.resolve()), "--checkpoint", str(loaders.resolve_step(run, None)), *roots]
+    assert started == [asked]
     with pytest.raises(DataError, match="nowhere"):  # what the command says of a run, once it understands the rest
         projection_command.main(["--json", "--run", "nowhere", *started[0][2:]])
     app.run()
@@ -141,10 +154,11 @@ def test_the_stored_map_is_shown_with_neighbors_kept_and_clusters(run, started):
     np.testing.assert_allclose([at[r] for r in frame["row"]], frame[["umap_dim1", "umap_dim2"]], atol=1e-5)
 
 
-def test_a_map_of_other_data_is_not_shown(run):
+def test_a_map_of_other_data_is_not_shown_but_made_again(run, started):
     frame = store_map(run)
     files.save(files.projection_path(run, loaders.resolve_step(run, None)), frame, {"table": "other"})
     assert "principal components" in said(opened())
+    assert [arguments[-1] for arguments in started] == ["--again"]
 
 
 def test_a_failed_map_says_why_and_can_be_tried_again(run, started):
@@ -165,6 +179,7 @@ def test_every_coloring_draws_every_panel_once(run, name):
     app = opened(color=name)
     parts = traces(app)
     rows = np.concatenate([decoded(t["customdata"]) for t in parts])
+    rows = rows[rows >= 0]  # below are the means of pages
     assert sorted(rows.tolist()) == sorted(loaders.embedded(run).rows.tolist())
     if name == "total":
         frame = loaders.panel_frame(run)
@@ -175,7 +190,13 @@ def test_every_coloring_draws_every_panel_once(run, name):
             else:
                 np.testing.assert_allclose(decoded(t["marker"]["color"]), expected, rtol=1e-5)
     if name == "cluster":
-        assert [t["name"].split(" · ")[0] for t in parts] == ["cluster 0", "cluster 1", "cluster 2", "no cluster"]
+        counts = {t["name"].rsplit(" · ", 1)[0]: t["name"].rsplit(" · ", 1)[1] for t in parts}
+        assert counts == {
+            "red circle": "34",
+            "&lt;b&gt;9&lt;/b&gt;-panel pages": "35",
+            "textless": "33",
+            "no cluster": "26",
+        }
 
 
 def test_filters_draw_only_what_passes(run):
@@ -183,7 +204,7 @@ def test_filters_draw_only_what_passes(run):
     app.multiselect(key="map_filter_book").set_value(["book001", "book003"]).run()
     assert "showing 32 of 128 panels" in said(app)
     frame = loaders.panel_frame(run)
-    assert set(frame["book"].loc[list(drawn(app))]) == {"book001", "book003"}
+    assert set(frame["book"].loc[[r for r in drawn(app) if r >= 0]]) == {"book001", "book003"}
 
 
 def test_names_from_data_are_escaped_where_plotly_reads_html_and_never_markdown(run):
@@ -197,54 +218,257 @@ def test_names_from_data_are_escaped_where_plotly_reads_html_and_never_markdown(
 # --- selection
 
 
-def select(app: AppTest, event: dict) -> None:
-    """Do what the chart's callback does with an event."""
-    at = {k: app.session_state[k] for k in ("_map_all", "_map_data")}
-    import streamlit as st
+def lasso(*corners: tuple[float, float], on: str = "pca") -> str:
+    """A drawn shape as the address holds it."""
+    return f"{on}:" + ";".join(f"{x},{y}" for x, y in corners)
 
-    original = st.session_state
-    st.session_state = dict(at)  # type: ignore[assignment]
-    try:
-        selection.take({"selection": event})
-        app.session_state["_map_picked"] = st.session_state["_map_picked"]
-    finally:
-        st.session_state = original
+
+EVERYTHING = lasso((-9, -9), (9, -9), (9, 9), (-9, 9))
 
 
 def test_a_lasso_takes_all_panels_inside_it_also_those_that_were_not_drawn(run, monkeypatch):
     monkeypatch.setattr(maps, "DRAWN_MOST", 40)
-    app = opened(color="contrastive")
-    assert "showing 40 of 128 panels" in said(app)
     xy = pca(loaders.embedded(run).panel.numpy())
     middle = float(np.median(xy[:, 0]))
-    left = [float(xy[:, 0].min()) - 1, middle], [-9.0, 9.0]
-    select(app, {"lasso": [], "box": [{"x": left[0], "y": left[1]}], "points": []})
-    app.run()
-    inside = int((xy[:, 0] <= middle).sum())
+    app = opened(color="contrastive", tab="selection", lasso=lasso((-9, -9), (middle, -9), (middle, 9), (-9, 9)))
+    assert "showing 40 of 128 panels" in said(app)
+    inside = int((xy[:, 0] < middle).sum())
     assert f"{inside} panels selected" in [s.value for s in app.subheader]
-    frame = loaders.panel_frame(run).loc[loaders.embedded(run).rows.numpy()[xy[:, 0] < middle]]
-    worst = frame.sort_values("loss_contrastive", ascending=False, kind="stable").index[0]
-    tiles = [b.key for b in app.button if b.key and b.key.startswith("map-selection-open-")]
-    assert tiles[0] == f"map-selection-open-{worst}"
-    bright = {
-        r
+    chosen = set(loaders.embedded(run).rows.numpy()[xy[:, 0] < middle].tolist())
+    opacity = {
+        int(r): o
         for t in traces(app)
         for r, o in zip(decoded(t["customdata"]), decoded(t["marker"]["opacity"]), strict=True)
-        if o == 1
     }
-    assert bright <= set(frame.index)
+    assert {r for r, o in opacity.items() if o == 1} == chosen & set(opacity)
     app.button(key="map-clear").click().run()
-    assert not any("selected" in s.value for s in app.subheader)
+    assert not any("panels selected" in s.value for s in app.subheader)
+    assert "lasso" not in app.query_params
 
 
-def test_a_chart_that_forgets_its_selection_does_not_clear_ours(run):
-    app = opened()
-    select(app, {"lasso": [{"x": [-9, 9, 9, -9], "y": [-9, -9, 9, 9]}], "box": [], "points": []})
-    kept = app.session_state["_map_picked"]
-    assert len(kept[1]) == 128
-    app.session_state["_map_picked"] = kept
+def test_a_selection_shows_count_sentence_cards_with_rank_and_loss_and_export_at_once(run):
+    store_map(run)
+    app = opened(tab="selection", lasso=lasso((-99, -99), (99, -99), (0, 99), on="umap"))
+    frame = loaders.panel_frame(run)
+    stored = map_jobs.umap_map(run, None)
+    inside = layouts.inside(stored[["umap_dim1", "umap_dim2"]].to_numpy(), np.array([[-99, -99], [99, -99], [0, 99]]))
+    part = frame[inside]
+    assert f"{len(part)} panels selected" in said(app)
+    expected = stage3_selection.apart(frame, inside).sentence
+    assert expected in said(app)
+    cards = component(app, "map-selection-cards")
+    assert [c["row"] for c in cards["items"]] == part.index[:12].tolist()
+    first = part.iloc[0]
+    assert str(first["page_id"]) in cards["items"][0]["text"]
+    assert f"loss {first['loss_total']:.2f}" in cards["items"][0]["note"]
+    csv = export.csv(map_parts.joined(shell.Chosen("x", run, None, True), frame, stored)[inside]).decode("utf-8-sig")
+    assert "umap_x,umap_y,cluster_id,cluster_name" in csv.splitlines()[0]
+
+
+def test_a_lasso_is_kept_in_the_address_and_gives_the_same_panels_from_there(monkeypatch):
+    """The polygon is simplified and rounded before anything is selected with it."""
+    kept: dict[str, object] = {}
+    monkeypatch.setattr(selection.shell, "set_params", lambda **values: kept.update(values))
+    turn = np.linspace(0, 2 * np.pi, 300)
+    event = {"selection": {"lasso": [{"x": (3 * np.cos(turn)).tolist(), "y": np.sin(turn).tolist()}], "points": []}}
+    selection.take(event, "umap", np.arange(5), 10.0)
+    monkeypatch.setattr(map_address.shell, "param", lambda name: kept.get(name))
+    notes: list[str] = []
+    drawn_shape = map_address.drawn(notes)
+    assert not notes
+    assert drawn_shape.on == "umap"
+    xy = np.random.default_rng(0).uniform(-4, 4, (5000, 2))
+    exact = (xy[:, 0] / 3) ** 2 + xy[:, 1] ** 2 <= 1
+    assert (selection.caught(drawn_shape, xy) != exact).mean() < 0.003
+    assert kept["tab"] == "selection"
+    assert len(str(kept["lasso"])) < 1500
+
+
+def test_a_click_chooses_a_panel_or_a_page_and_an_empty_event_changes_nothing(monkeypatch):
+    kept: dict[str, object] = {}
+    monkeypatch.setattr(selection.shell, "set_params", lambda **values: kept.update(values))
+    rows = np.array([4, 9])
+    selection.take({"selection": {"points": [], "lasso": [], "box": []}}, "pca", rows, 1.0)
+    selection.take({"selection": {"points": [{"customdata": 5}]}}, "pca", rows, 1.0)  # no panel of this map
+    assert kept == {}
+    selection.take({"selection": {"points": [{"customdata": [9]}]}}, "pca", rows, 1.0)
+    assert kept == {"panel": 9, "tab": None}
+    selection.take({"selection": {"points": [{"customdata": -3}]}}, "pca", rows, 1.0)
+    assert kept["group"] == "page:2"
+    assert kept["tab"] == "group"
+
+
+# --- the address
+
+
+def axes(app: AppTest, index: int = 0) -> list[float]:
+    layout = json.loads(app.get("plotly_chart")[index].proto.spec)["layout"]
+    return [*layout["xaxis"]["range"], *layout["yaxis"]["range"]]
+
+
+def test_zoom_stays_through_color_tool_filter_click_and_rerun(run):
+    store_map(run)
+    app = opened(zoom="-1,2,-0.5,1")
+    assert axes(app) == [-1, 2, -0.5, 1]
+    app.selectbox(key="map_color").set_value("contrastive").run()
+    app.segmented_control(key="map_tool_3").set_value("lasso").run()
+    app.multiselect(key="map_filter_book").set_value(["book001"]).run()
+    app.query_params["panel"] = "17"
     app.run()
-    assert "128 panels selected" in [s.value for s in app.subheader]
+    app.run()
+    assert axes(app) == [-1, 2, -0.5, 1]
+    assert first(app, "color") == "contrastive"
+    assert first(app, "filter") == "book:book001"
+
+
+def first(app: AppTest, name: str) -> str:
+    value = app.query_params[name]
+    return value[0] if isinstance(value, list) else value
+
+
+def test_a_zoom_alone_draws_nothing_again_until_other_names_are_due(run):
+    store_map(run)
+    app = opened()
+    whole = axes(app)
+
+    def zoom(text: str) -> list[float]:
+        app.session_state["_moved"] = 0
+        app.query_params["zoom"] = text
+        app.run()
+        return axes(app)
+
+    x0, x1, y0, y1 = whole
+    assert zoom(f"{x0 + 0.05 * (x1 - x0)},{x1},{y0},{y1}") == whole  # the browser shows it already
+    far = [x0, x0 + 0.2 * (x1 - x0), y0, y0 + 0.2 * (y1 - y0)]
+    assert zoom(",".join(map(str, far))) == pytest.approx(far)
+    app.selectbox(key="map_color").set_value("book").run()
+    assert axes(app) == pytest.approx(far)
+
+
+def test_a_fresh_browser_shows_all_that_the_address_says(run):
+    store_map(run)
+    says = {"color": "split", "layout": "pca", "tool": "select", "tab": "group", "zoom": "-1,1,-1,1"}
+    app = opened(**says, group="book:book003", filter="loss_contrastive:0..9")
+    assert app.selectbox(key="map_color").value == "split"
+    assert app.segmented_control(key="map_layout_2").value == "pca"
+    assert app.segmented_control(key="map_tool_3").value == "select"
+    assert app.segmented_control(key="map_tab").value == "group"
+    assert axes(app) == [-1, 1, -1, 1]
+    assert "Book: book003" in said(app)
+    assert [c["text"] for c in component(app, "map-chips")["items"]] == ["Loss: contrastive 0 to 9"]
+    frame = loaders.panel_frame(run)
+    assert f"showing {int((frame['loss_contrastive'] <= 9).sum())} of 128 panels" in said(app)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("color", "rainbow"),
+        ("layout", "tsne"),
+        ("mode", "three"),
+        ("tool", "saw"),
+        ("zoom", "1,2,3"),
+        ("zoom", "5,1,nan,2"),
+        ("lasso", "umap:1,2"),
+        ("lasso", "sky:1,2;3,4;5,6"),
+        ("filter", "book:nobody"),
+        ("filter", "rank_i2t:9..1"),
+        ("filter", "__class__:x"),
+        ("group", "book:nobody"),
+        ("panel", "x"),
+        ("panel", "100000"),
+    ],
+)
+def test_a_bad_value_in_the_address_is_said_and_the_map_is_shown(run, name, value):
+    app = opened(**{name: value})
+    assert f"{name}=" in said(app) or f"{name} in the address" in said(app)
+    assert len([r for r in drawn(app) if r >= 0]) == 128
+
+
+def test_filters_by_rank_loss_cluster_and_text_agree_with_the_frame(run):
+    store_map(run)
+    frame = loaders.panel_frame(run)
+    stored = map_jobs.umap_map(run, None)
+    median = float(frame["loss_total"].median())
+    cases = {
+        "rank_i2t:1..3": frame["rank_i2t"] <= 3,
+        f"loss_total:{median}..": frame["loss_total"] >= np.float32(median),
+        "cluster_name:textless": (stored["cluster_name"] == "textless").to_numpy(),
+        "text:CIRCLE": frame["text"].str.contains("circle"),
+    }
+    for text, passes in cases.items():
+        assert f"showing {int(passes.sum())} of 128 panels" in said(opened(filter=text)), text
+
+
+def test_filters_of_one_column_add_up_and_a_chip_removes_one(run, monkeypatch):
+    frame = loaders.panel_frame(run)
+    monkeypatch.setattr(
+        filters.st, "query_params", QueryParams({"filter": ["book:book001", "book:book003", "text:red"]})
+    )
+    notes: list[str] = []
+    found = filters.asked(frame, notes)
+    assert [one.label() for one in found] == ["Books: book001, book003", "Text: red"]
+    expected = frame["book"].isin(["book001", "book003"]) & frame["text"].str.contains("red")
+    np.testing.assert_array_equal(filters.passing(found, frame), expected)
+    filters.put(found, None, "book")
+    assert filters.st.query_params["filter"] == ["text:red"]
+    filters.put(found, filters.Filter("rank_i2t", low=2, high=5), "rank_i2t")
+    assert filters.st.query_params["filter"][-1] == "rank_i2t:2..5"
+
+
+class QueryParams(dict):
+    def get_all(self, name):
+        return self.get(name, [])
+
+
+# --- names of clusters, pages
+
+
+def test_names_of_clusters_stand_on_the_map_and_in_the_group_tab_and_open_what_sets_them_apart(run):
+    frame = store_map(run)
+    app = opened(tab="group")
+    texts = [a["text"] for a in json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]["annotations"]]
+    assert "red circle" in texts
+    assert not any("<b>" in text for text in texts)
+    items = component(app, "map-legend")["items"]
+    counts = frame["cluster_name"].value_counts()
+    assert {i["text"]: i["note"] for i in items} == {name: str(counts[name]) for name in NAMES}
+    app = opened(tab="group", group="cluster_name:textless")
+    assert "Cluster: textless" in said(app)
+    inside = (frame["cluster_name"] == "textless").to_numpy()
+    assert stage3_selection.apart(loaders.panel_frame(run), inside).sentence in said(app)
+
+
+def test_by_page_draws_the_mean_of_every_page_with_its_spread_and_hulls_where_there_are_few(run):
+    app = opened(color="page")
+    spec = json.loads(app.get("plotly_chart")[0].proto.spec)
+    means = next(t for t in spec["data"] if "customdata" in t and decoded(t["customdata"]).max() < 0)
+    xy, page = pca(loaders.embedded(run).panel.numpy()), loaders.panel_frame(run)["page"].to_numpy()
+    pages = -1 - decoded(means["customdata"])
+    assert pages.tolist() == sorted(set(page.tolist()))
+    np.testing.assert_allclose(decoded(means["x"]), [xy[page == p, 0].mean() for p in pages], atol=1e-5)
+    spread = [np.sqrt(((xy[page == p] - xy[page == p].mean(axis=0)) ** 2).sum(axis=1).mean()) for p in pages]
+    np.testing.assert_allclose(
+        decoded(means["marker"]["color"]), 100 * np.array(spread) / np.ptp(maps_width(xy)), rtol=1e-3
+    )
+    hulls = [t for t in spec["data"] if t.get("fill") == "toself"]
+    assert 20 < len(hulls) <= 32  # a page whose panels lie on a line has none
+    opened_page = opened(color="page", tab="group", group="page:3")
+    assert len(component(opened_page, "map-group-cards")["items"]) == int((page == 3).sum())
+
+
+def maps_width(xy):
+    x0, x1, *_ = maps.whole(xy)
+    return np.array([x0, x1])
+
+
+def test_the_numbers_of_a_compact_page_do_not_cover_each_other():
+    xy = np.random.default_rng(0).normal(scale=0.01, size=(9, 2))  # a heap on a map that is 10 wide
+    window = (-5.0, 5.0, -5.0, 5.0)
+    at = xy / map_marks.pixel(window) + map_marks.offsets(xy, window)
+    gap = np.hypot(*(at[:, None] - at[None]).transpose(2, 0, 1)) + 1e9 * np.eye(9)
+    assert gap.min() >= 0.95 * map_marks.NUMBER
+    assert np.abs(map_marks.offsets(xy, window)).max() < 120  # pixels: they stay beside their dots
 
 
 # --- the chosen panel
@@ -262,7 +486,7 @@ def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_sho
         100 * (defined < frame["loss_contrastive"][13]).mean(), abs=1
     )
     figure = json.loads(app.get("plotly_chart")[0].proto.spec)
-    assert figure["data"][-1]["text"] == ["1", "2", "3", "4"]
+    assert [a["text"] for a in figure["layout"]["annotations"]] == ["1", "2", "3", "4"]
     x = loaders.embedded(run).panel.numpy()
     xy = pca(x)[np.flatnonzero(frame["page"].to_numpy() == frame["page"][13])]
     np.testing.assert_allclose(decoded(figure["data"][-1]["x"]), xy[:, 0], atol=1e-5)
@@ -288,10 +512,48 @@ def test_two_runs_side_by_side_count_the_neighbors_they_share(run):
     shown = {m.label: m.value for m in app.metric}
     assert shown == {"Neighbors in common": f"{100 * expected.mean():.0f} %", "Panels compared": "128"}
     assert drawn(app, 0).keys() == drawn(app, 1).keys()
-    colors = np.concatenate([decoded(t["marker"]["color"]) for t in traces(app, 0)])
-    np.testing.assert_allclose(colors, expected, atol=1e-6)
-    worst = [int(b.key.split("-")[-1]) for b in app.button if b.key and b.key.startswith("map-moved-open-")]
-    assert expected[worst[0]] == expected.min()
+    colors = {
+        int(r): c
+        for t in traces(app, 0)
+        for r, c in zip(decoded(t["customdata"]), decoded(t["marker"]["color"]), strict=True)
+    }
+    np.testing.assert_allclose([colors[r] for r in loaders.embedded(run).rows.tolist()], expected, atol=1e-6)
+    worst = component(app, "map-moved")["items"][0]["row"]
+    assert expected[loaders.embedded(run).rows.tolist().index(worst)] == expected.min()
+
+
+@pytest.mark.parametrize("on", ["pca", "right"])
+def test_a_selection_on_one_of_two_maps_rings_the_same_panels_on_both(run, on):
+    two = {"mode": "two", "with": "runs/second"}
+    app = opened(**two)
+    rows = loaders.embedded(run).rows.tolist()
+    side = drawn(app, 1 if on == "right" else 0)
+    xy = np.array([side[r] for r in rows])
+    middle = float(np.median(xy[:, 0]))
+    corners = ((-9, -9), (middle, -9), (middle, 9), (-9, 9))
+    app = opened(**two, tab="selection", lasso=lasso(*corners, on=on), color="book", zoom="-1,1,-1,1")
+    chosen = [r for r, (x, _) in zip(rows, xy, strict=True) if x < middle]
+    assert f"{len(chosen)} panels selected" in said(app)
+    for i in (0, 1):
+        spec = json.loads(app.get("plotly_chart")[i].proto.spec)
+        ring = next(t for t in spec["data"] if t.get("name") == "selected")
+        here = drawn(app, i)
+        np.testing.assert_allclose(decoded(ring["x"]), [here[r][0] for r in chosen], atol=1e-5)
+        assert axes(app, i) == [-1, 1, -1, 1]
+    app.button(key="map-clear").click().run()
+    assert "lasso" not in app.query_params
+
+
+def test_a_zoom_on_one_of_two_maps_moves_the_other(run):
+    app = opened(mode="two", **{"with": "runs/second"})
+    whole = axes(app, 0)
+    assert axes(app, 1) == whole
+    app.session_state["_moved"] = 0
+    near = [0.9 * v for v in whole]
+    app.query_params["zoom"] = ",".join(map(str, near))
+    app.run()
+    assert axes(app, 0) == whole  # where the person zoomed, the browser shows it already
+    assert axes(app, 1) == pytest.approx(near)
 
 
 def test_drift_moves_every_panel_from_epoch_to_epoch(run, started):

@@ -68,7 +68,7 @@ def test_a_view_opens_on_the_sample_run_by_its_address(view, small, monkeypatch)
     assert len(words(app)) > 100
     if view != "evidence":  # not about one run
         assert app.selectbox(key="_run_choice").value == "samples/first"
-        assert app.query_params["run"] in ("samples/first", ["samples/first"])
+        assert app.session_state["_run"] in ("samples/first", ["samples/first"])
 
 
 @pytest.mark.parametrize("view", ALL)

@@ -226,7 +226,7 @@ def made():
 def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made):
     _, label, (frame, again), told, _ = made
     pd.testing.assert_frame_equal(frame, again)
-    assert tuple(frame.columns) == (*files.FORMATS_COLUMNS, *files.OUR_COLUMNS)
+    assert tuple(frame.columns) == (*files.FORMATS_COLUMNS, *files.OUR_COLUMNS, files.NAME)
     assert told[0] == "principal components"
     assert frame["panel_index"].tolist()[:5] == [0, 1, 2, 3, 0]
     assert frame.loc[5, ["page_name", "comic_name", "panel_count"]].tolist() == ["p001.jpg", "book0", 4]
