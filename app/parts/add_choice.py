@@ -45,7 +45,7 @@ def _choices(made: imports.Import) -> None:
         index=list(imports.DIRECTIONS).index(choice.direction),
         format_func=imports.DIRECTIONS.__getitem__,
         key=f"{key}-direction",
-        on_change=_changed,
+        on_change=shell.callback(_changed),
         args=(made,),
     )
     if made.annotated is not False:
@@ -57,7 +57,7 @@ def _choices(made: imports.Import) -> None:
                 index=known.index(choice.format) if choice.format in known else 0,
                 format_func=lambda name: imports.formats().get(name, AUTO),
                 key=f"{key}-format",
-                on_change=_changed,
+                on_change=shell.callback(_changed),
                 args=(made,),
                 help="Choose one where files of several formats lie together",
             )
@@ -66,7 +66,7 @@ def _choices(made: imports.Import) -> None:
                 value=choice.panel_class,
                 max_chars=80,
                 key=f"{key}-class",
-                on_change=_changed,
+                on_change=shell.callback(_changed),
                 args=(made,),
                 help="Where panels are called neither panel nor frame, such as cell",
             )
@@ -91,7 +91,7 @@ def _radio(label: str, options: dict[str, str], value: str, key: str, made: impo
         format_func=options.__getitem__,
         key=key,
         label_visibility="collapsed",
-        on_change=_changed,
+        on_change=shell.callback(_changed),
         args=(made,),
     )
 
@@ -136,7 +136,7 @@ def _look(made: imports.Import) -> None:
 
 
 def _watch(made: imports.Import) -> None:
-    @st.fragment(run_every="1s")
+    @shell.fragment(run_every="1s")
     def watch() -> None:
         state = made.task("look").state()
         if not state.is_live:

@@ -64,7 +64,7 @@ def _start(made: imports.Import, state: imports.State) -> None:
 
 
 def _watch(made: imports.Import) -> None:
-    @st.fragment(run_every="1s")
+    @shell.fragment(run_every="1s")
     def watch() -> None:
         task = made.task("all")
         state = task.state()

@@ -30,7 +30,7 @@ def show() -> None:
         return
     live = any(e.state == "running" for e in found)
 
-    @st.fragment(run_every="2s" if live else None)
+    @shell.fragment(run_every="2s" if live else None)
     def watch() -> None:
         now = embeds.embeds()[:LISTED]
         if live and not any(e.state == "running" for e in now):
@@ -53,7 +53,7 @@ def _one(embed: embeds.Embed) -> None:
                 key=f"embed-cancel-{embed.out.name}",
                 icon=":material/stop:",
                 type="tertiary",
-                on_click=embeds.cancel,
+                on_click=shell.callback(embeds.cancel),
                 args=(embed,),
             )
     shell.line(str(embed.out))

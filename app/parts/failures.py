@@ -70,7 +70,7 @@ def table(chosen: shell.Chosen, searcher: Searcher, found: pd.DataFrame, split: 
             icon=":material/search:",
             key=f"{key}-use",
             type="primary",
-            on_click=query.use_panel_within,
+            on_click=shell.callback(query.use_panel_within),
             args=(row, split),
             help="In the same gallery: panels of this split that have a text",
         )

@@ -24,7 +24,7 @@ def show() -> None:
         return
     names = {job.run.name for job in live}
 
-    @st.fragment(run_every="2s" if live else None)
+    @shell.fragment(run_every="2s" if live else None)
     def watch() -> None:
         now = jobs.live()
         if {job.run.name for job in now} != names:
@@ -59,7 +59,7 @@ def _live(job: jobs.Job) -> None:
             type="tertiary",
             icon=":material/stop:",
             disabled=asked,
-            on_click=jobs.cancel,
+            on_click=shell.callback(jobs.cancel),
             args=(job.run,),
         )
 
@@ -94,7 +94,7 @@ def _stopped(job: jobs.Job) -> None:
             type="tertiary",
             icon=":material/close:",
             help="Put away: the run stays under Runs",
-            on_click=_hide,
+            on_click=shell.callback(_hide),
             args=(name, status.updated),
         )
 

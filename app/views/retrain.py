@@ -113,7 +113,7 @@ def _head(entry: loaders.Entry, job: jobs.Job) -> None:
                         icon=":material/casino:",
                         key="job-seeds",
                         help="The same settings under other seeds: together a group whose mean and spread Losses shows",
-                        on_click=_more_seeds,
+                        on_click=shell.callback(_more_seeds),
                         args=(entry, job),
                     )
         if job.is_live:

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stage3.batches import IMAGE, TEXT
+from stage3.metrics.distinctive import STOP_WORDS
 from stage3.model.embedding import Embedded
 from stage3.runs.inspection import gallery_sample, take
 from stage3.search.failures import I2T, REASONS, T2I
 from stage3.search.searcher import Searcher
-from stage3.search.words import STOP_WORDS, folded
+from stage3.search.words import folded
 
 SAME_WORDS = 0.6  # share of the words of both texts that they have in common from which they are nearly the same
 RARE = 0.1  # a word that at most this share of the gallery's texts has says something of what is shown
