@@ -69,7 +69,7 @@ class Choice:
             made += [] if self.boxes == "files" else ["--ignore", "panels"]
             made += [] if self.texts == "files" else ["--ignore", "texts"]
         made += ["--panels", "none"] if self.boxes == "page" else []
-        made += ["--texts", "ocr"] if self.texts == "read" else []
+        made += ["--text", "ocr"] if self.texts == "read" else []
         made += [f"--panel_class={self.panel_class}"] if self.panel_class else []
         return made + {"left": ["--left_to_right"], "right": ["--right_to_left"]}.get(self.direction, [])
 

@@ -57,7 +57,10 @@ def test_an_empty_start_says_what_to_run(view, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     app = opened(view)
     assert not app.exception
-    assert "python -m stage3." in words(app)
+    if view == "add":  # it is where one starts
+        assert "comics/" in words(app)
+    else:
+        assert "python -m stage3." in words(app)
 
 
 @pytest.mark.parametrize("view", ALL)
@@ -66,7 +69,7 @@ def test_a_view_opens_on_the_sample_run_by_its_address(view, small, monkeypatch)
     app = opened(view)
     assert not app.exception
     assert len(words(app)) > 100
-    if view != "evidence":  # not about one run
+    if view not in ("evidence", "add"):  # not about one run
         assert app.selectbox(key="_run_choice").value == "samples/first"
         assert app.session_state["_run"] in ("samples/first", ["samples/first"])
 
@@ -127,7 +130,7 @@ def test_a_run_without_a_checkpoint_is_no_error(small, monkeypatch):
         for view in ALL:
             app = opened(view, run="runs/fresh")
             assert not app.exception
-            assert "checkpoint yet" in words(app) or view in ("losses", "retrain", "evidence", "data")
+            assert "checkpoint yet" in words(app) or view in ("losses", "retrain", "evidence", "data", "add")
     finally:
         shutil.rmtree(fresh.path)
 
