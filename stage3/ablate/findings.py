@@ -141,7 +141,7 @@ F2 = Finding(
     "Read same-page precision beside the cosine within a page: page mates that have become one point still "
     "find each other. A model that begins at the frozen features is pulled back to them, so the undetached variant "
     "ends in a narrow cone (cosines of .98) and not in one point, and R² and effective rank show it. A small "
-    "contrastive weight does not save it: at 0.03 and 0.1 same-page precision is 7 to 9 points lower. With a "
+    "contrastive weight does not save it: at 0.03 and 0.1 same-page precision is 7 to 10 points lower. With a "
     "contrastive weight of 1 no harm shows but in effective rank. Detaching is worth it for what it prevents.",
 )
 
