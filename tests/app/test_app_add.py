@@ -297,7 +297,9 @@ def test_from_a_folder_over_a_look_and_a_report_to_a_run(here: Path) -> None:
     app = opened(**{"import": "mine"})
     assert "As it would be imported" in said(app)
     assert app.radio(key="add-mine-boxes").options == ["Find panels", "Whole page as one panel"]
-    assert app.radio(key="add-mine-texts").options == ["None"]
+    reading = ["Read from the images"] if imports.reads_text() else []
+    assert app.radio(key="add-mine-texts").options == [*reading, "None"]
+    app.radio(key="add-mine-texts").set_value("none").run()
     app.radio(key="add-mine-boxes").set_value("page").run()
     assert wait(imports.load("mine").task("look")).word == "finished"
     app = opened(**{"import": "mine"})

@@ -17,7 +17,7 @@ from app import shell
 from app.charts import theme
 from app.store import loaders, map_jobs, thumbs, watch
 from app.store.cache import Memory
-from app.views import map as map_view
+from app.views import map_parts
 from stage3.batches.dataset import Dataset
 from stage3.data import readers
 from stage3.errors import StorageError
@@ -47,7 +47,7 @@ def made(folder, monkeypatch):
         def get(self, key, make):
             return super().get(key, lambda: (drawn.append(key), make())[1])
 
-    for module in (theme, map_view):
+    for module in (theme, map_parts):
         monkeypatch.setattr(module, "_figures", Counting(200))
     monkeypatch.setattr(map_jobs, "ensure", lambda *_, **__: Job("running"))  # no child: principal components are shown
     return drawn

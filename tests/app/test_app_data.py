@@ -105,7 +105,7 @@ def test_a_left_out_page_is_shown_with_its_reason_and_its_image(here):
     assert dict(zip(pages["page_id"], pages["label"], strict=True))["book001/page000"] == "cover"
     assert "Left out under “label”: the page type is not among keep_labels." in words(app)
     entries = table(app, "outcome")
-    assert entries["outcome"].tolist() == ["kept"] * 4  # what its file would have given
+    assert entries["outcome"].tolist() == ["usable, page left out"] * 4  # what its file would have given
     app.pills(key="data_reason").set_value("json_syntax").run()
     assert "Left out under “json_syntax”: the panel file is not JSON; line 1" in words(app)
 

@@ -134,7 +134,8 @@ def test_a_run_whose_data_is_gone_shows_validation_and_says_so(world):
 
     app_support.make_run(world / "runs", "moved", world / "data" / "samples", epochs=1)
     run = loaders.entry("runs/moved").run
-    run.write_config(run.config.replace(data=str(world / "elsewhere")))
+    gone = {"data": str(world / "elsewhere"), "cache_dir": str(world / "no cache")}
+    run.write_config(run.config.replace(**gone))
     try:
         app = opened("runs", pick="runs/moved", run="runs/moved")
         assert not app.exception
@@ -170,7 +171,13 @@ def test_two_runs_show_the_paired_differences_of_test_pages_with_their_signs():
         points = [f"{100 * row[n]:+.1f}".replace("-", "−") for n in ("difference", "low", "high")]
         assert table.loc[label, "difference"] == f"{points[0]} [{points[1]}, {points[2]}]"
         assert row["verdict"] in table.loc[label, "verdict"]
-    assert table.loc["Alignment, image → text", "second"] != table.loc["Alignment, text → image", "second"]
+    for label, metric in (
+        ("Alignment, image → text", "loss/alignment_i2t"),
+        ("Alignment, text → image", "loss/alignment_t2i"),
+    ):
+        points = [f"{found.loc[metric, n]:+.3f}".replace("-", "−") for n in ("difference", "low", "high")]
+        assert table.loc[label, "difference"] == f"{points[0]} [{points[1]}, {points[2]}]"
+    assert table.loc["Alignment, image → text", "difference"] != table.loc["Alignment, text → image", "difference"]
     assert "Test pages that neither run was trained on" in said(app)
 
 

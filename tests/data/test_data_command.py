@@ -88,7 +88,7 @@ def test_nothing_left_to_train_on_ends_with_2(world: World, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["chekc"], r"'chekc' is not one of check, import, export\. Did you mean 'check'\?"),
+        (["chekc"], r"'chekc' is not one of check, import, ocr, export\. Did you mean 'check'\?"),
         (["check", "--manifst", "x"], "Did you mean 'manifest'"),
         (["check", "--panel-format", "vln"], "Did you mean 'vlm'"),
         (["check"], "--data data/samples"),

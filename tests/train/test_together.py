@@ -249,7 +249,7 @@ def test_a_killed_agent_leaves_no_process_and_a_checkpoint(tmp_path):
     wait_for_step(run, 6, agent)
     workers = workers_of(agent)
     agent.kill()
-    agent.wait()
+    agent.communicate(timeout=300)
     wait_for_end(workers)
     assert RunFolder.load(run).status.state == "stopped"
     assert RunFolder.load(run).checkpoints()
