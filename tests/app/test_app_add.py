@@ -179,7 +179,7 @@ def test_reading_texts_is_offered_only_where_the_package_can(monkeypatch: pytest
     there = {"stage3.data.ocr", "rapidocr", "onnxruntime"}
     monkeypatch.setattr(imports.importlib.util, "find_spec", lambda name: name if name in there else None)
     assert imports.reads_text()
-    assert Choice("find", "read").arguments() == ["--format", "comic", "--texts", "ocr"]
+    assert Choice("find", "read").arguments() == ["--format", "comic", "--text", "ocr"]
     there.discard("rapidocr")
     assert not imports.reads_text()
 
