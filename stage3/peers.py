@@ -7,7 +7,7 @@ through `Peers`; with a single process each of its methods gives back what it wa
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -161,14 +161,14 @@ ALONE = Peers()
 
 
 @contextmanager
-def joined(device: str = "cpu") -> Iterator[Peers]:
+def joined(device: Callable[[], str] = lambda: "cpu") -> Iterator[Peers]:
     """The processes that `torchrun` started, connected inside; `ALONE` where nothing started several.
 
     Args:
-        device: where the model is; GPUs talk by NCCL, processors by gloo.
+        device: asked where there are several, gives where the model is; GPUs talk by NCCL, processors by gloo.
 
     Raises:
-        ConfigError: the environment names several processes but not how to reach them.
+        ConfigError: the environment names several processes but not how to reach them, or all are to use one GPU.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -178,12 +178,15 @@ def joined(device: str = "cpu") -> Iterator[Peers]:
     if missing:
         raise ConfigError(f"WORLD_SIZE is {size}, but {missing[0]} is not set. Start several processes with torchrun.")
     peers = Peers(int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"]), os.getppid())
-    if device.startswith("cuda"):
+    where = device()
+    if where.startswith("cuda:"):
+        raise ConfigError(f"device: {where} is one GPU for {size} processes. Give cuda: each takes one of its own.")
+    if where == "cuda":
         torch.cuda.set_device(peers.local_rank)
     store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
     # torchrun may keep its store over a restart: what the processes before left there would be taken for ours
     own = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    backend = "nccl" if device.startswith("cuda") else "gloo"
+    backend = "nccl" if where == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE, store=own, rank=rank, world_size=size)
     try:
         yield peers

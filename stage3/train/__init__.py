@@ -56,10 +56,11 @@ def train_run(
         NumericError: three steps in a row were not finite.
         StorageError: the run cannot be written, or another process trains it.
     """
+    from stage3.features import usable_device
     from stage3.peers import joined
 
     asked = Asked(dict(settings), read_yaml(Path(config)) if config else {}, str(config or ""), source)
-    with joined(asked.device(Path(path))) as peers, stopping() as stop:
+    with joined(lambda: usable_device(asked.device(Path(path)))) as peers, stopping() as stop:
         if not peers.leads:
             return follow(Path(path), peers, stop, data, inexact=allow_inexact_resume)
         leader = Leader(peers)

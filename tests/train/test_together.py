@@ -139,6 +139,14 @@ def test_an_environment_of_several_that_says_not_where_they_are_is_refused(monke
         pass
 
 
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_one_gpu_for_several_processes_is_refused(device, monkeypatch):
+    for name, value in (("WORLD_SIZE", 2), ("RANK", 0), ("LOCAL_RANK", 0), ("MASTER_ADDR", "x"), ("MASTER_PORT", 1)):
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ConfigError, match=f"{device} is one GPU for 2 processes. Give cuda"), joined(lambda: device):
+        pass
+
+
 # --- whole runs
 
 
