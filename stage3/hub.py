@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it is first imported
 
@@ -73,3 +74,74 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
+
+
+class ModelFolder:
+    """A `transformers` model of this machine, and one-line errors that name it.
+
+    No remote code, safetensors only, image processors in their Pillow version.
+
+    Args:
+        kind: what the model is for, as errors name it: "detector".
+        name: a folder or a Hugging Face id, with or without `@revision`.
+
+    Raises:
+        DataError: the model is not here, or has no safetensors weights.
+    """
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind, self.name = kind, name
+        self.folder = local_folder(f"{kind} {name!r}", name)
+        if not list(self.folder.glob("*.safetensors")):
+            raise self.refused("no safetensors weights; save the model again with save_pretrained")
+
+    def model(self, auto: Any) -> Any:
+        """The model in float32 and eval mode, as the class `auto` of `transformers` loads it.
+
+        Raises:
+            DataError: it does not load, or lacks weights.
+        """
+        import torch
+
+        with self.refusing("does not load"), quiet():
+            model, loading = auto.from_pretrained(
+                self.folder,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        if loading["missing_keys"]:
+            absent = sorted(loading["missing_keys"])
+            raise self.refused(f"{len(absent)} weights are missing and would be random numbers: {absent[0]}")
+        return model.requires_grad_(False).eval()
+
+    def image_processor(self) -> Any:
+        """What prepares images for the model; DataError where there is none."""
+        from transformers import AutoImageProcessor
+
+        with self.refusing("no usable image preprocessing (preprocessor_config.json)"):
+            return AutoImageProcessor.from_pretrained(
+                self.folder, backend="pil", trust_remote_code=False, local_files_only=True
+            )
+
+    def tokenizer(self) -> Any:
+        """What makes text of the model's tokens; DataError where there is none."""
+        from transformers import AutoTokenizer
+
+        with self.refusing("no usable tokenizer"):
+            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
+
+    def refused(self, problem: object) -> DataError:
+        """The error that names the model and its folder."""
+        return DataError(f"{self.kind} {self.name!r} ({self.folder}): {' '.join(str(problem).split())}")
+
+    @contextmanager
+    def refusing(self, what: str) -> Iterator[None]:
+        """Any failure of another library becomes one line."""
+        try:
+            yield
+        except FAILURES as error:
+            reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+            raise self.refused(f"{what}: {reason}") from None

@@ -90,13 +90,7 @@ def formats() -> dict[str, str]:
 
 def roots() -> dict[str, Path]:
     """Folders whose comics are offered, by label: `comics/` where the app was started, and those of STAGE3_COMICS."""
-    found = {"comics": loaders.base() / "comics"}
-    for given in filter(None, os.environ.get("STAGE3_COMICS", "").split(os.pathsep)):
-        path = Path(given)
-        label = path.resolve().name or "root"
-        while label in found and found[label].resolve() != path.resolve():
-            label += "-"
-        found[label] = path
+    found = loaders.with_named("STAGE3_COMICS", {"comics": loaders.base() / "comics"})
     return {label: path for label, path in found.items() if path.is_dir()}
 
 

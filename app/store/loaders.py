@@ -71,8 +71,12 @@ def roots() -> dict[str, Path]:
     `runs/` and `data/samples/runs/` of the folder the app was started in, else of the project; and every folder that
     the environment variable STAGE3_RUNS names (separated like PATH).
     """
-    found: dict[str, Path] = {"runs": base() / "runs", "samples": base() / SAMPLES / "runs"}
-    for given in filter(None, os.environ.get("STAGE3_RUNS", "").split(os.pathsep)):
+    return with_named("STAGE3_RUNS", {"runs": base() / "runs", "samples": base() / SAMPLES / "runs"})
+
+
+def with_named(variable: str, found: dict[str, Path]) -> dict[str, Path]:
+    """These folders by label, and those that an environment variable names (separated like PATH)."""
+    for given in filter(None, os.environ.get(variable, "").split(os.pathsep)):
         path = Path(given)
         label = path.resolve().name or "root"
         while label in found and found[label].resolve() != path.resolve():

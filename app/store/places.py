@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from app.store import loaders
@@ -17,14 +16,7 @@ OF_OLD = (*(name for name in (*PATH_KEYS, *HOW) if name in FIELDS), "remap")  # 
 
 def roots() -> dict[str, Path]:
     """Folders whose data sets are offered, by label: `data/` where the app was started, and those of STAGE3_DATA."""
-    found = {"data": loaders.base() / "data"}
-    for given in filter(None, os.environ.get("STAGE3_DATA", "").split(os.pathsep)):
-        path = Path(given)
-        label = path.resolve().name or "root"
-        while label in found and found[label].resolve() != path.resolve():
-            label += "-"
-        found[label] = path
-    return found
+    return loaders.with_named("STAGE3_DATA", {"data": loaders.base() / "data"})
 
 
 def offered() -> dict[str, Path]:

@@ -6,9 +6,7 @@ is 0 (`stage3.hub`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stage3.data.detect.found import NOTHING, Found
-from stage3.errors import DataError
-from stage3.hub import FAILURES, MAX_REASON, local_folder, quiet
+from stage3.hub import MAX_REASON, ModelFolder
 
 PANEL_CLASSES = ("panel", "frame", "comic panel", "manga panel")  # as models name them, in any case, "_" and "-" as " "
 LEAST = 0.3  # a box of less confidence is not a panel; the usual cut of these models for boxes without a second look
@@ -36,41 +33,26 @@ class LearnedDetector:
     """
 
     def __init__(self, name: str, classes: Sequence[str] = PANEL_CLASSES) -> None:
-        from transformers import AutoImageProcessor, AutoModelForObjectDetection
+        from transformers import AutoModelForObjectDetection
 
         self.name = name
-        self.folder = local_folder(f"detector {name!r}", name)
-        if not list(self.folder.glob("*.safetensors")):
-            raise self._refused("no safetensors weights; save the model again with save_pretrained")
-        with self._refusing("does not load"), quiet():
-            model, loading = AutoModelForObjectDetection.from_pretrained(
-                self.folder,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-        if loading["missing_keys"]:
-            absent = sorted(loading["missing_keys"])
-            raise self._refused(f"{len(absent)} weights are missing and would be random numbers: {absent[0]}")
-        with self._refusing("no usable image preprocessing (preprocessor_config.json)"):
-            self.processor: Any = AutoImageProcessor.from_pretrained(
-                self.folder, backend="pil", trust_remote_code=False, local_files_only=True
-            )
-        self.model: Any = model.requires_grad_(False).eval()
-        labels = {int(i): str(label) for i, label in model.config.id2label.items()}
+        self.here = ModelFolder("detector", name)
+        self.model = self.here.model(AutoModelForObjectDetection)
+        self.processor = self.here.image_processor()
+        labels = {int(i): str(label) for i, label in self.model.config.id2label.items()}
         wanted = {_plain(name) for name in classes}
         self.panel_ids = sorted(i for i, label in labels.items() if _plain(label) in wanted)
         if not self.panel_ids:
             known = ", ".join(labels.values())[:MAX_REASON]
-            raise self._refused(f"none of its classes ({known}) is one of {', '.join(classes)}. Name its panel classes")
+            raise self.here.refused(
+                f"none of its classes ({known}) is one of {', '.join(classes)}. Name its panel classes"
+            )
 
     @torch.inference_mode()
     def find(self, image: Image.Image) -> Found:
         """See `Detector`."""
         image = image.convert("RGB")
-        with self._refusing("cannot be used"):
+        with self.here.refusing("cannot be used"):
             inputs = self.processor(images=image, return_tensors="pt")
             outputs = self.model(**inputs)
             (found,) = self.processor.post_process_object_detection(
@@ -82,18 +64,6 @@ class LearnedDetector:
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         keep = _distinct(boxes, confidence)
         return Found(boxes[keep], confidence[keep]) if len(keep) else NOTHING
-
-    def _refused(self, problem: object) -> DataError:
-        return DataError(f"detector {self.name!r} ({self.folder}): {' '.join(str(problem).split())}")
-
-    @contextmanager
-    def _refusing(self, what: str) -> Iterator[None]:
-        """Any failure of another library becomes one line."""
-        try:
-            yield
-        except FAILURES as error:
-            reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
-            raise self._refused(f"{what}: {reason}") from None
 
 
 def _plain(label: str) -> str:

@@ -8,17 +8,14 @@ safetensors only, image processors in their Pillow version. Nothing is downloade
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
 
 from stage3.data.ocr.joining import balloons
 from stage3.data.ocr.lines import Box, Line, within
-from stage3.errors import DataError
-from stage3.hub import FAILURES, MAX_REASON, local_folder, quiet
+from stage3.hub import ModelFolder
 
 LONGEST = 200  # tokens of one balloon
 AIR = 0.1  # of a balloon's shorter side; models are trained on crops with some space around the letters
@@ -39,26 +36,14 @@ class ModelReader:
     """
 
     def __init__(self, name: str, find: Find) -> None:
-        from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+        from transformers import AutoModelForImageTextToText
 
         self.name = name
         self.find = find
-        self.folder = local_folder(f"reader {name!r}", name)
-        if not list(self.folder.glob("*.safetensors")):
-            raise self._refused("no safetensors weights; save the model again with save_pretrained")
-        here: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        with self._refusing("does not load"), quiet():
-            model, loading = AutoModelForImageTextToText.from_pretrained(
-                self.folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **here
-            )
-        if loading["missing_keys"]:
-            absent = sorted(loading["missing_keys"])
-            raise self._refused(f"{len(absent)} weights are missing and would be random numbers: {absent[0]}")
-        with self._refusing("no usable image preprocessing (preprocessor_config.json)"):
-            self.processor: Any = AutoImageProcessor.from_pretrained(self.folder, backend="pil", **here)
-        with self._refusing("no usable tokenizer"):
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(self.folder, **here)
-        self.model: Any = model.requires_grad_(False).eval()
+        self.here = ModelFolder("reader", name)
+        self.model = self.here.model(AutoModelForImageTextToText)
+        self.processor = self.here.image_processor()
+        self.tokenizer = self.here.tokenizer()
 
     def read(self, image: Image.Image) -> list[Line]:
         """See `TextReader`; each line is a balloon."""
@@ -75,7 +60,7 @@ class ModelReader:
     @torch.inference_mode()
     def _texts(self, crops: Sequence[Image.Image]) -> list[tuple[str, float]]:
         """Text and confidence of each crop: the mean probability of its tokens, as a geometric mean."""
-        with self._refusing("cannot be used"):
+        with self.here.refusing("cannot be used"):
             pixels = self.processor(images=list(crops), return_tensors="pt")["pixel_values"]
             made = self.model.generate(
                 pixels,
@@ -99,18 +84,6 @@ class ModelReader:
         """Tokens that end a text."""
         known = self.model.generation_config.eos_token_id
         return [] if known is None else [known] if isinstance(known, int) else list(known)
-
-    def _refused(self, problem: object) -> DataError:
-        return DataError(f"reader {self.name!r} ({self.folder}): {' '.join(str(problem).split())}")
-
-    @contextmanager
-    def _refusing(self, what: str) -> Iterator[None]:
-        """Any failure of another library becomes one line."""
-        try:
-            yield
-        except FAILURES as error:
-            reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
-            raise self._refused(f"{what}: {reason}") from None
 
 
 def _crop(image: Image.Image, box: Box) -> Image.Image:
