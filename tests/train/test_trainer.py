@@ -251,7 +251,7 @@ def test_non_finite_steps_are_skipped_counted_named_and_end_the_run_at_three(tmp
             batch.image[:] = math.nan
         return batch
 
-    monkeypatch.setattr(type(t.data.panel_set), "batch", lambda _, pages, *_: poisoned(pages))
+    monkeypatch.setattr(type(t.data.panel_set), "batch", lambda _set, pages, *_: poisoned(pages))
     weights: dict[int, dict] = {}
     t.on_step = lambda s: weights.__setitem__(s, copy_of(t.model))
     t.model.train()
@@ -474,7 +474,7 @@ def test_a_loss_that_is_not_finite_ends_a_run_in_fp16_too(tmp_path, monkeypatch)
         batch.image[:] = math.nan
         return batch
 
-    monkeypatch.setattr(type(t.data.panel_set), "batch", lambda _, pages, *_: poisoned(pages))
+    monkeypatch.setattr(type(t.data.panel_set), "batch", lambda _set, pages, *_: poisoned(pages))
     with run.lock(), pytest.raises(NumericError, match="3 steps in a row"):
         t.fit(never)
     assert t.step == 3
