@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from app.store import loaders
 from stage3.cli import percent
-from stage3.config import Config, read_yaml
+from stage3.config import Config
 from stage3.errors import Stage3Error
 from stage3.evaluate import above_chance, measured
+from stage3.features.known_comics import is_synthetic
 from stage3.runs import RunFolder
 
 BOTH_WAYS = "retrieval/mean_r5"
@@ -32,8 +31,8 @@ def of_words(run: RunFolder) -> str:
 
 
 def _is_synthetic(config: Config) -> bool:
-    """Whether `stage3.samples` drew the data set, which then names the file with what each panel shows."""
+    """Where the data is not here nothing can be said of it."""
     try:
-        return bool(config.data) and "facts" in read_yaml(Path(config.data) / "dataset.yaml")
+        return is_synthetic(config)
     except Stage3Error:
         return False

@@ -12,13 +12,15 @@ NOTE = (
 
 
 def tiny_note(config: Config) -> str:
-    """What to say once of `tiny` backbones on comics that they were not made for; "" where nothing is to be said.
-
-    Comics of `stage3.samples` come with a file of facts, which the `dataset.yaml` names; no other data set has one.
-    """
+    """What to say once of `tiny` backbones on comics that they were not made for; "" where nothing is to be said."""
     kinds = {"image": config.vision_backbone.split("+"), "text": [config.text_backbone]}
     tiny = [kind for kind, names in kinds.items() if "tiny" in names]
     named = config.data or (config.manifest and config.panels)  # else the panels were made in memory
-    if not tiny or not named or source_of(config).facts is not None:
+    if not tiny or not named or is_synthetic(config):
         return ""
     return NOTE.format(which=f"the tiny {' and '.join(tiny)} backbone{'s' if len(tiny) > 1 else ''}")
+
+
+def is_synthetic(config: Config) -> bool:
+    """Whether `stage3.samples` drew these comics: a file of facts, which only its `dataset.yaml` names, comes with them."""
+    return source_of(config).facts is not None

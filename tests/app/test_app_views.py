@@ -58,7 +58,7 @@ def test_an_empty_start_says_what_to_run(view, tmp_path, monkeypatch):
     app = opened(view)
     assert not app.exception
     if view == "add":  # it is where one starts
-        assert "comics/" in words(app)
+        assert "An archive is a book" in words(app)
     else:
         assert "python -m stage3." in words(app)
 
