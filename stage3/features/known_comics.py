@@ -22,5 +22,5 @@ def tiny_note(config: Config) -> str:
 
 
 def is_synthetic(config: Config) -> bool:
-    """Whether `stage3.samples` drew these comics: a file of facts, which only its `dataset.yaml` names, comes with them."""
+    """Whether `stage3.samples` drew these comics: only its `dataset.yaml` names a file of facts."""
     return source_of(config).facts is not None
