@@ -172,7 +172,12 @@ class PageDigests:
 
     def save(self, every: float = 0.0) -> None:
         """Join what was learned with what other processes learned, unless that was done `every` seconds ago."""
-        if self.gone or not self._changed or time.monotonic() - self._saved < every:
+        if self._changed and time.monotonic() - self._saved >= every:
+            self.join()
+
+    def join(self) -> None:
+        """`save`, also when nothing was learned here: files that several processes wrote become one."""
+        if self.gone or not (self._changed or len(self._files()) > 1):
             return
         changed = dict(self._changed)  # threads go on learning
         parts = {} if self._is_part else {p: t for p, t in self._files().items() if p != self.path}
