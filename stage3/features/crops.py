@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,7 +246,7 @@ class _Crops:
         # Every box of the page is named, needed or not: the resolution that a page is decoded at depends on the
         # smallest, and must not depend on what happens to be stored already.
         found = images.decode_panels(
-            Path(self._paths[page.row]),
+            self._paths[page.row],
             self._boxes[page.panels],
             short_side=self.backbone.short_side,
             max_megapixels=self.config.max_megapixels,

@@ -63,7 +63,7 @@ def build(config: Config, actors: int = 0) -> FeatureReport:
     try:
         import ray
     except ImportError:
-        raise ConfigError("engine: Ray is not installed. Run: pip install 'stage3[ray]'") from None
+        raise ConfigError("engine: Ray is not installed. Run: pip install 'ray[data]'") from None
     if config.recompute_features:
         raise ConfigError("recompute_features: only one process can replace a store. Drop --engine ray.")
     named = {name: getattr(config, name) for name in ("data", "manifest", "panels", "labels", "cache_dir")}
@@ -89,7 +89,7 @@ def build(config: Config, actors: int = 0) -> FeatureReport:
 
 
 def _reports(ray: Any, config: Config, rows: list[dict[str, Any]], device: str, actors: int) -> FeatureReport:
-    import ray.data
+    from ray.data import ActorPoolStrategy, from_items
 
     there, cores = ray.cluster_resources(), 1 + config.workers
     gpus = 1 if device == "cuda" else 0
@@ -99,12 +99,12 @@ def _reports(ray: Any, config: Config, rows: list[dict[str, Any]], device: str, 
     if not rows:
         return FeatureReport()
     found = (
-        ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
+        from_items(rows, override_num_blocks=-(-len(rows) // size))
         .map_batches(
             Encoder,
             fn_constructor_args=(config.to_dict(), device),
             batch_size=size,
-            compute=ray.data.ActorPoolStrategy(size=actors),
+            compute=ActorPoolStrategy(size=actors),
             num_gpus=gpus,
             num_cpus=min(cores, max(int(there.get("CPU", 1)) // actors, 1)),
         )

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stage3.data.remote import redacted
 from stage3.errors import DataError
 from stage3.features.build import EXAMPLES
 from stage3.features.store import Array, VectorStore
@@ -79,7 +80,7 @@ class FeatureReport:
     def note(self, code: str, where: str, n: int = 1) -> None:
         """Count a problem and remember where it was first seen."""
         self.problems[code] += n
-        seen = self.examples.setdefault(code, [])
+        seen, where = self.examples.setdefault(code, []), redacted(where)
         if len(seen) < EXAMPLES and where not in seen:
             seen.append(where)
 
