@@ -41,6 +41,7 @@ class Coloring:
     about: str = ""
 
 
+RANKS = "1 is best, among the panels of the same split with image and text."
 COLORINGS: dict[str, Coloring] = {
     "cluster": Coloring(
         "Cluster", "cluster_name", "group", about="Dense places of the map, named by what sets their panels apart."
@@ -59,8 +60,8 @@ COLORINGS: dict[str, Coloring] = {
         column.removeprefix("loss_"): Coloring(f"Loss: {label.lower()}", column, "number")
         for column, label in names.PANEL_LOSSES.items()
     },
-    "i2t": Coloring(f"Rank: {names.WAYS['i2t']}", "rank_i2t", "number", log=True, about="1 is best."),
-    "t2i": Coloring(f"Rank: {names.WAYS['t2i']}", "rank_t2i", "number", log=True, about="1 is best."),
+    "i2t": Coloring(f"Rank: {names.WAYS['i2t']}", "rank_i2t", "number", log=True, about=RANKS),
+    "t2i": Coloring(f"Rank: {names.WAYS['t2i']}", "rank_t2i", "number", log=True, about=RANKS),
     "image": Coloring("Image weight", "gate_image", "number", about="The fusion gate's share, 0 to 1."),
     "trust": Coloring(
         "Neighbors kept",

@@ -15,7 +15,7 @@ from stage3.projection.files import drift_path, epoch_files, load
 
 
 def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
-    """The animation, and the neighbors that each epoch has in common with the previous one; or a button that trains once more."""
+    """The animation, and the neighbors that epochs have in common; without saved epochs, a button that trains again."""
     files = epoch_files(chosen.run)
     if not files:
         _without(chosen)
@@ -35,7 +35,7 @@ def _without(chosen: shell.Chosen) -> None:
     name = jobs.free_name("epochs")
     shell.empty(
         "This run kept no embeddings of its epochs",
-        "The same training again, from the same seed, keeps them, and then the map can be followed from epoch to epoch.",
+        "The same training again, from the same seed, keeps them. The map can then be followed from epoch to epoch.",
         jobs.command(again, name),
     )
     if st.button("Train again, keeping every epoch", icon=":material/replay:", type="primary", key="drift-train"):
