@@ -150,6 +150,7 @@ def scatter(
     webgl: bool = False,
     tool: str = "pan",
     height: int = 620,
+    zoomed: bool = False,
 ) -> go.Figure:
     """Dots on a map.
 
@@ -166,6 +167,7 @@ def scatter(
         webgl: draw with WebGL, for many dots.
         tool: what dragging does: "pan", "lasso" or "select" (a box). A click chooses a dot only while it pans.
         height: of the figure in pixels.
+        zoomed: whether `window` is to be shown exactly, whatever the shape of the chart.
     """
     figure = go.Figure()
     base = Dots(rows, xy, hover, picked, dim, go.Scattergl if webgl else go.Scatter)
@@ -179,6 +181,8 @@ def scatter(
     place = {"y": 0.0, "yanchor": "bottom", "bgcolor": glass(), "itemsizing": "constant"}
     behavior = {"dragmode": tool, "clickmode": "event+select", "hovermode": "closest"}
     show(figure, window)
+    if zoomed:  # what a person has zoomed to is shown, and no more: the plot gives way, not the part
+        figure.update_xaxes(constrain="domain").update_yaxes(constrain="domain")
     return figure.update_layout(legend=place, modebar=tools(), **behavior)
 
 
