@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from stage3.batches import IMAGE, TEXT
@@ -42,19 +44,17 @@ class Mapped:
     Attributes:
         folder: of the files.
         rows: (N,) int64 rows of the panel table that are embedded, ascending.
-        present: (N, 3) bool: image, text, layout.
+        present: (N, 3) bool: image, text, layout; both as in `Embedded`.
     """
 
     folder: Path
-    rows: np.ndarray
-    present: np.ndarray
+    rows: Tensor
+    present: Tensor
 
     def rows_of(self, space: str) -> np.ndarray:
         """(n,) int64 rows of the panel table behind a file: the panels that have the modality."""
-        has: np.ndarray = (
-            self.rows if space == "panel" else self.rows[self.present[:, IMAGE if space == "image" else TEXT]]
-        )
-        return has
+        chosen = self.rows if space == "panel" else self.rows[self.present[:, IMAGE if space == "image" else TEXT]]
+        return chosen.numpy()
 
     def path(self, space: str) -> Path:
         """The file of "panel", "image" or "text"."""
@@ -97,7 +97,8 @@ def embed_mapped(
     basis = {"format": FORMAT, "checkpoint": fingerprint, "layout": data.layout, "pages": EMBED_PAGES}
     basis |= {name: known[name] for name in ("table", "features", "pictures")}
     rows = np.flatnonzero(data.panel_set.present.any(axis=1))
-    made = Mapped(Path(cache) / "embeddings" / sha256(to_json(basis).encode())[:24], rows, data.panel_set.present[rows])
+    folder = Path(cache) / "embeddings" / sha256(to_json(basis).encode())[:24]
+    made = Mapped(folder, torch.from_numpy(rows), torch.from_numpy(data.panel_set.present[rows]))
     missing = [space for space in spaces if not made.path(space).is_file()]
     if missing:
         make_folder(made.folder)

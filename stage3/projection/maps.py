@@ -233,7 +233,7 @@ def _embeddings(the_run: RunFolder, step: int, data: Dataset) -> tuple[Array | M
         model = the_run.model(step)
         if is_large(data, model.encoder.spec.dim):
             made = embed_mapped(model, the_run.fingerprint(step), data, the_run.config.cache_dir, ("panel",))
-            return made.open("panel"), made.rows
+            return made.open("panel"), made.rows.numpy()
         embedded = embed(model, data.panel_set, data.pages("all"))
     return embedded.panel.numpy(), embedded.rows.numpy()
 
