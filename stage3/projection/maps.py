@@ -199,13 +199,14 @@ def _map_work(
         from stage3.model.embedding import embed
         from stage3.runs.data import differences, load_data
         from stage3.runs.inspection import describe_panels
+        from stage3.runs.tuned import seen_by
 
         data = load_data(the_run, progress=False)
         for note in differences(the_run, data):
             say(note)
         tell("embedding panels", 0, 5)
         with the_run.threads():
-            embedded = embed(the_run.model(step), data.panel_set, data.pages("all"))
+            embedded = embed(the_run.model(step), seen_by(the_run, step, data).panel_set, data.pages("all"))
         if not len(embedded.panel):
             raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
         rows = embedded.rows.numpy()

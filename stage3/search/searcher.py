@@ -30,6 +30,7 @@ from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
 from stage3.runs.data import check_features, load_data
 from stage3.runs.inspection import describe_panels
+from stage3.runs.tuned import backbones_of, seen_by
 from stage3.search.index import Index
 from stage3.search.words import WordIndex
 
@@ -172,11 +173,13 @@ class Searcher:
             StorageError: the checkpoint does not load.
         """
         with run.threads():
-            model = run.model(checkpoint)
+            step = run.checkpoint(checkpoint).step
+            model = run.model(step)
             data = data or load_data(run)
             check_features(run, model.encoder.spec, data)
+            data = seen_by(run, step, data)
             embedded = embedding.embed(model, data.panel_set, data.pages("all"))
-        names = (run.config.vision_backbone, run.config.text_backbone)
+        names = backbones_of(run, step)
         return cls(data, model, embedded, names, run.config.crop_fit, Path(cache or run.config.cache_dir))
 
     # --- what is searched

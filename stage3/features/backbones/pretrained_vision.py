@@ -125,6 +125,10 @@ class PretrainedVision(Pretrained, VisionBackbone):
         """See the base class."""
         return self._checked(self._encode(prepared)) if prepared else torch.zeros(0, *self.sizes)
 
+    def in_graph(self, prepared: Sequence[Any]) -> Tensor:
+        """See `Trainable`."""
+        return self._encode(prepared).float()
+
     def _encode(self, prepared: Sequence[Tensor]) -> Tensor:
         with self._autocast():
             pixels = torch.stack(list(prepared)).to(self.device)
