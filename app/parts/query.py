@@ -26,6 +26,7 @@ from stage3.data import images
 from stage3.data.images import ImageProblem
 from stage3.errors import DataError
 from stage3.runs.data import check_features
+from stage3.runs.tuned import backbones_of
 from stage3.search.approximate import INDICES
 from stage3.search.fusion import Words, WordTarget, search_words
 from stage3.search.searcher import MAX_WORDS, Filters, Query, Results, Searcher, Space, checked_words
@@ -62,10 +63,10 @@ def searcher_of(chosen: shell.Chosen) -> Searcher:
         run = chosen.run
         model, data = loaders.load_model(run, chosen.step), loaders.open_dataset(run)
         check_features(run, model.encoder.spec, data)
-        names = (run.config.vision_backbone, run.config.text_backbone)
+        names = backbones_of(run, loaders.resolve_step(run, chosen.step))
         cache = Path(loaders.config_here(run.config).cache_dir)
-        made = loaders.embedded(run, chosen.step)
-        return Searcher(data, model, made, names, run.config.crop_fit, cache, loaders.fingerprint(run, chosen.step))
+        made, seen = loaders.embedded(run, chosen.step), loaders.seen(run, chosen.step)
+        return Searcher(seen, model, made, names, run.config.crop_fit, cache, loaders.fingerprint(run, chosen.step))
 
     return _searchers.get(loaders.checkpoint_key(chosen.run, chosen.step), make)
 
