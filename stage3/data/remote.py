@@ -31,7 +31,6 @@ PACKAGES = {  # what fsspec needs beside itself for each protocol that is read; 
     "gcs": "gcsfs",
     "az": "adlfs",
     "abfs": "adlfs",
-    "abfss": "adlfs",
     "http": "aiohttp",
     "https": "aiohttp",
     "hf": "",

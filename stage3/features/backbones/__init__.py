@@ -1,7 +1,8 @@
 """Frozen backbones by name: what turns a crop or a text into a feature vector, and nothing that learns.
 
 A backbone brings its own preprocessing (size, mean, std, interpolation), its own pooling and a fingerprint of both
-weights and preprocessing. It always runs in eval mode and without gradients; the feature store keeps what it says.
+weights and preprocessing. It always runs in eval mode, and without gradients but for `in_graph`, by which a run trains
+it (`stage3.model.finetune`); the feature store keeps what it says.
 Beside this file: `tiny`, whose weights ship in `weights/`, and `pretrained`, which reads Hugging Face models with
 `pretrained_vision`, `pretrained_text` and `sentence`.
 
@@ -13,11 +14,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from stage3.config import nearest
 from stage3.errors import ConfigError
@@ -28,7 +29,35 @@ SHORT_NAMES: dict[str, tuple[tuple[str, ...], str]] = {  # name: (kinds, Hugging
     "resnet50": (("vision",), "microsoft/resnet-50"),
     "minilm": (("text",), "sentence-transformers/all-MiniLM-L6-v2"),
 }
+TINY = "tiny.json"  # in a folder of weights of a `tiny` backbone
 MAX_CHARACTERS = 10_000  # of a text; far beyond any backbone's window, and cheap to tokenise
+
+
+class Trainable(Protocol):
+    """What it takes to train a backbone and to keep what was trained; every backbone here but a joined one has it.
+
+    Attributes:
+        net: the network whose weights are trained.
+        weights_file: where in `saved` its weights are.
+    """
+
+    @property
+    def net(self) -> nn.Module:
+        """See above."""
+
+    @property
+    def weights_file(self) -> str:
+        """See above."""
+
+    def in_graph(self, inputs: Sequence[Any]) -> Tensor:
+        """(n, D) float32 features on the backbone's device, on the graph of its weights where these are trained.
+
+        Args:
+            inputs: crops as `prepare` made them, or cleaned texts; at least one.
+        """
+
+    def saved(self) -> dict[str, bytes]:
+        """The files, by their path in it, of a folder that is this backbone with its weights as they are now."""
 
 
 class VisionBackbone(ABC):
@@ -180,10 +209,10 @@ def resolve_vision(
         if len(set(names)) != len(names):
             raise ConfigError(f"vision_backbone: {name!r} names a backbone twice")
         return JoinedVision([resolve_vision(part, device, precision, crop_fit, notes) for part in names])
-    if name == "tiny":
+    if name == "tiny" or (Path(name) / TINY).is_file():
         from stage3.features.backbones import tiny
 
-        return tiny.load_vision(device)
+        return tiny.load_vision(device) if name == "tiny" else tiny.load_vision(device, Path(name))
     where = _model_id(name, "vision")
     from stage3.features.backbones.pretrained_vision import PretrainedVision
 
@@ -195,10 +224,10 @@ def resolve_text(name: str, device: str = "cpu", precision: str = "float32", not
 
     A sentence-transformers folder is read with its pooling, dense layers, window and lower case.
     """
-    if name == "tiny":
+    if name == "tiny" or (Path(name) / TINY).is_file():
         from stage3.features.backbones import tiny
 
-        return tiny.load_text(device)
+        return tiny.load_text(device) if name == "tiny" else tiny.load_text(device, Path(name))
     where = _model_id(name, "text")
     from stage3.features.backbones.pretrained_text import PretrainedText
 

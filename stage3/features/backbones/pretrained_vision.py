@@ -182,6 +182,10 @@ class PretrainedVision(Pretrained, VisionBackbone):
         colors = [self._table[c].index_select(0, pixels[..., c].reshape(-1).int()) for c in range(3)]
         return torch.stack([values.view(n, height, width) for values in colors], dim=1)
 
+    def in_graph(self, prepared: Sequence[Any]) -> Tensor:
+        """See `Trainable`."""
+        return self._encode(prepared).float()
+
     def _encode(self, prepared: Sequence[Tensor]) -> Tensor:
         with self._autocast():
             pixels = self._pixels(prepared)
