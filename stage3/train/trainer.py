@@ -131,6 +131,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
         self.sampler = sampler_of(data.panel_set, train_pages, data.table.book_of_page[train_pages], self.config)
         self.val_pages = data.pages("val")
+        self.ranked_pages = validation.evenly(self.val_pages)
         self.val_batches = fixed_batches(self.val_pages, self.config.batch_pages, self.config.seed)
         self.total_steps = self.config.epochs * self.sampler.n_batches
         self.step = 0
@@ -196,6 +197,9 @@ class Trainer:
         self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
         for line in self.sampler.shortfalls if self.step == 0 else ():
             self.say(f"batches: {line}")
+        if len(self.ranked_pages) < len(self.val_pages):
+            some = f"{len(self.ranked_pages):,} of {len(self.val_pages):,} pages, evenly spaced"
+            self.say(f"validation: losses on all pages; retrieval, collapse and reconstruction on {some}")
         if self.saved_step < 0 and len(self.val_pages):  # what no training at all gives can be the best
             self._validate(0, 0)
             self.checkpoint()
@@ -299,7 +303,7 @@ class Trainer:
             noise = derived_seed(self.config.seed, "validation noise", step)
             about_data = (self.model, self.data.panel_set)
             row |= validation.validate(*about_data, self.val_batches, self.device, noise_seed=noise, peers=self.peers)
-            row |= validation.all_metrics(*about_data, self.val_pages, self.device, self.peers)[0]
+            row |= validation.all_metrics(*about_data, self.ranked_pages, self.device, self.peers)[0]
             if self.peers.leads:
                 row |= validation.gradient_budget(
                     self.model, self.data.panel_set.batch(self.val_batches[0]).to(self.device)
