@@ -424,8 +424,8 @@ def main() -> int:
             results.setdefault(step, {})[str(pages)] = found = measure(step, folder, args.timeout)
             kept.write_text(json.dumps(results, indent=1))
             speed = found["panels"] / max(found["cpu"], 1e-9)
-            line = f"{pages:>9,} {step:<16}{found['seconds']:>9.1f} s {found['cpu']:>9.1f} CPU s {speed:>11,.0f} panels/CPU s"
-            print(f"{line} {found['peak_mb']:>7,.0f} MB  load {found['load']}", flush=True)
+            line = f"{pages:>9,} {step:<16}{found['seconds']:>9.1f} s {found['cpu']:>9.1f} CPU s"
+            print(f"{line} {speed:>11,.0f} panels/CPU s {found['peak_mb']:>7,.0f} MB  load {found['load']}", flush=True)
     lines = table_of(results)
     print("\n".join(lines))
     if args.update:

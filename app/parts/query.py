@@ -25,6 +25,8 @@ from stage3.config import SPLITS
 from stage3.data import images
 from stage3.data.images import ImageProblem
 from stage3.errors import DataError
+from stage3.model.distant import Distant
+from stage3.model.mapped import embed_mapped
 from stage3.runs.data import check_features
 from stage3.search.approximate import INDICES
 from stage3.search.fusion import Words, WordTarget, search_words
@@ -64,8 +66,9 @@ def searcher_of(chosen: shell.Chosen) -> Searcher:
         check_features(run, model.encoder.spec, data)
         names = (run.config.vision_backbone, run.config.text_backbone)
         cache = Path(loaders.config_here(run.config).cache_dir)
-        made = loaders.embedded(run, chosen.step)
-        return Searcher(data, model, made, names, run.config.crop_fit, cache, loaders.fingerprint(run, chosen.step))
+        made, mark = loaders.embedded(run, chosen.step), loaders.fingerprint(run, chosen.step)
+        held = embed_mapped(model, mark, data, cache, ("image", "text")) if isinstance(made, Distant) else made
+        return Searcher(data, model, held, names, run.config.crop_fit, cache, mark)
 
     return _searchers.get(loaders.checkpoint_key(chosen.run, chosen.step), make)
 
