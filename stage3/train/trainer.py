@@ -144,6 +144,7 @@ class Trainer:
                 f"finetune: {VALIDATED_PAGES:,} of {len(self.val_pages):,} validation pages are used, evenly spaced"
             )
             self.val_pages = self.val_pages[every]
+        self.ranked_pages = validation.evenly(self.val_pages)
         self.val_batches = fixed_batches(self.val_pages, self.config.batch_pages, self.config.seed)
         self.total_steps = self.config.epochs * self.sampler.n_batches
         self.step = 0
@@ -218,6 +219,9 @@ class Trainer:
         self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
         for line in self.sampler.shortfalls if self.step == 0 else ():
             self.say(f"batches: {line}")
+        if len(self.ranked_pages) < len(self.val_pages):
+            some = f"{len(self.ranked_pages):,} of {len(self.val_pages):,} pages, evenly spaced"
+            self.say(f"validation: losses on all pages; retrieval, collapse and reconstruction on {some}")
         if self.saved_step < 0 and len(self.val_pages):  # what no training at all gives can be the best
             self._validate(0, 0)
             self.checkpoint()
@@ -336,7 +340,7 @@ class Trainer:
             panel_set = self.panel_set(self.val_pages, self.peers)
             about_data = (self.model, panel_set)
             row |= validation.validate(*about_data, self.val_batches, self.device, noise_seed=noise, peers=self.peers)
-            row |= validation.all_metrics(*about_data, self.val_pages, self.device, self.peers)[0]
+            row |= validation.all_metrics(*about_data, self.ranked_pages, self.device, self.peers)[0]
             if self.peers.leads:
                 row |= validation.gradient_budget(self.model, panel_set.batch(self.val_batches[0]).to(self.device))
             row = self.peers.share(row)  # all judge by the same numbers
