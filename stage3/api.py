@@ -270,6 +270,7 @@ class Run(RunFolder):
         target: Space | WordTarget | None = None,
         top: int = 10,
         filters: Filters | None = None,
+        index: str = "exact",
         checkpoint: int | None = None,
         data: Dataset | None = None,
     ) -> pd.DataFrame:
@@ -284,6 +285,7 @@ class Run(RunFolder):
                 or "all" (words, texts and images fused). None takes "all" for words, else the other modality.
             top: how many panels, 1 to 1000.
             filters: which panels may be found.
+            index: "exact", or "faiss" for an approximate index, whose recall is in `attrs["notes"]`.
             checkpoint: step; None is the best.
             data: other data; None is the run's own.
 
@@ -296,7 +298,7 @@ class Run(RunFolder):
             the result lacks.
 
         Raises:
-            ConfigError: no query, or more than one.
+            ConfigError: no query, or more than one; an index that is not installed.
             DataError: an unknown panel, an unreadable image, or empty words.
 
         Example:
@@ -312,7 +314,15 @@ class Run(RunFolder):
 
         searcher = self.searcher(checkpoint=checkpoint, data=data)
         found = answers(
-            searcher, text=text, image=image, panel=panel, blend=blend, target=target, top=top, filters=filters
+            searcher,
+            text=text,
+            image=image,
+            panel=panel,
+            blend=blend,
+            target=target,
+            top=top,
+            filters=filters,
+            index=index,
         )
         frame = pd.concat([a.frame.assign(target=a.target) for a in found], ignore_index=True)
         frame.attrs["notes"] = [note for a in found for note in a.results.notes]

@@ -164,8 +164,23 @@ def chosen_pages(
 
 
 def recorded(run: RunFolder) -> dict[str, Any]:
-    """What the run wrote down of the data it was trained on (`Dataset.identity`); empty where no training made it."""
-    return run.read_json("data") if (run.path / "data.json").exists() else {}
+    """What the run wrote down of the data it was trained on (`Dataset.identity`); empty where no training made it.
+
+    Raises:
+        StorageError: the record is damaged.
+    """
+    path = run.path / "data.json"
+    if not path.exists():
+        return {}
+    record = run.read_json("data")
+    books = record.get("books", {})
+    lists = books.values() if isinstance(books, dict) else [None]
+    texts = [record.get(name, "") for name in ("table", "features", "pictures", "layout")]
+    if not all(isinstance(names, list) and all(isinstance(b, str) for b in names) for names in lists) or not all(
+        isinstance(text, str) for text in texts
+    ):
+        raise StorageError(f"{path}: damaged, it does not name books and fingerprints. Restore it from a copy.")
+    return record
 
 
 def layout_of(run: RunFolder) -> str:

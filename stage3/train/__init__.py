@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage3.cli import Stop, counted, percent, progress, stopping, typed
-from stage3.config import FIELDS, SPLITS, Config, coerce, differences, read_yaml, spec_of
+from stage3.config import FIELDS, SPLITS, Config, coerce, differences, spec_of
 from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
 from stage3.runs import RunFolder
+from stage3.small_files import read_yaml
 from stage3.train.together import Leader, follow
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from stage3.config import FIELDS, Config, check_value, nearest, read_yaml
+from stage3.config import FIELDS, Config, check_value, nearest
 from stage3.data.readers.units import AUTO, Notation, unit_problem
 from stage3.errors import ConfigError, DataError
+from stage3.small_files import path_problem, read_yaml, shown
 
 YAML_NAME = "dataset.yaml"
 PATH_KEYS = ("manifest", "panels", "labels", "facts", "features")
@@ -127,7 +128,9 @@ def _read_dataset_yaml(folder: Path) -> tuple[dict[str, Any], Path]:
 
 def _text(path: Path, key: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ConfigError(f"{path}: {key}: expected text, got {value!r}")
+        raise ConfigError(f"{path}: {key}: expected text, got {shown(value)}")
+    if problem := path_problem(value):
+        raise ConfigError(f"{path}: {key}: {shown(value)} {problem}")
     return value
 
 

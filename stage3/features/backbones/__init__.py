@@ -12,7 +12,7 @@ Shapes: n crops or texts of one call, D size of a feature.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,20 +69,31 @@ class VisionBackbone(ABC):
         fingerprint: SHA-256 in hex over weights and preprocessing.
         short_side: pixels that the shorter side of a crop must keep for nothing to be lost; readers may decode
             a page at a lower resolution as long as they keep that.
+        in_flight: batches worth having under way with `encode_later` before asking for the first one's vectors.
     """
 
     name: str
     sizes: tuple[int, ...]
     fingerprint: str
     short_side: int
+    in_flight: int = 0
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> Any:
         """One RGB crop, resized and laid out as this backbone wants it; safe to call from several threads."""
 
+    def compact(self, image: Image.Image) -> Any:
+        """As `prepare`, in the smallest form that `encode_prepared` takes, for crops that wait in thousands."""
+        return self.prepare(image)
+
     @abstractmethod
     def encode_prepared(self, prepared: Sequence[Any]) -> Tensor:
         """(n, D) float32 on the CPU, from what `prepare` made."""
+
+    def encode_later(self, prepared: Sequence[Any]) -> Callable[[], Tensor]:
+        """Begin `encode_prepared`; what it returns waits for the result. A GPU works on meanwhile, a CPU is done."""
+        vectors = self.encode_prepared(prepared)
+        return lambda: vectors
 
     @property
     def zero_color(self) -> tuple[int, int, int]:
@@ -133,6 +144,7 @@ class JoinedVision(VisionBackbone):
         self.name = "+".join(p.name for p in parts)
         self.sizes = tuple(size for p in parts for size in p.sizes)
         self.short_side = max(p.short_side for p in parts)
+        self.in_flight = max(p.in_flight for p in parts)
         self.fingerprint = sha256("+".join(p.fingerprint for p in parts).encode())
 
     @property
@@ -143,6 +155,10 @@ class JoinedVision(VisionBackbone):
     def prepare(self, image: Image.Image) -> Any:
         """See the base class."""
         return tuple(part.prepare(image) for part in self._parts)
+
+    def compact(self, image: Image.Image) -> Any:
+        """See the base class."""
+        return tuple(part.compact(image) for part in self._parts)
 
     def encode_prepared(self, prepared: Sequence[Any]) -> Tensor:
         """See the base class."""
