@@ -19,7 +19,7 @@ from PIL import Image
 
 from app import shell
 from app.parts import cards
-from app.store import loaders
+from app.store import loaders, readonly
 from app.store.cache import Memory
 from stage3.config import SPLITS
 from stage3.data import images
@@ -258,6 +258,9 @@ def _ask_words() -> str | None:
 
 def _ask_image(searcher: Searcher) -> Query | None:
     """The uploaded image as a query; None while there is none."""
+    if readonly.on():
+        shell.line("Images cannot be uploaded here: this explorer is for looking only.")
+        return None
     turn = st.session_state.setdefault("search_turn", 0)
     given = st.file_uploader(
         "Your image",

@@ -159,6 +159,7 @@ class Trainer:
         self.began = time.monotonic()
         self.shown = 0.0  # when status.json last said how far the run is
         self.on_step: Callable[[int], None] = lambda _: None
+        self.on_row: Callable[[dict[str, Any]], None] = lambda _: None  # each row of metrics, once it is written
 
     # --- one step
 
@@ -322,11 +323,15 @@ class Trainer:
         row["lr"] = lr = learning_rate(step, self.total_steps, self.config, self.peak)
         if self.tuned:
             row["finetune_lr"] = lr / self.peak * self.config.finetune_lr
-        self.run.append_metrics(row | self._temperatures())
+        self._write(row | self._temperatures())
         self.totals = Totals()
         if time.monotonic() - self.shown > STATUS_SECONDS:
             self.run.set_status(step=step, epoch=epoch)
             self.shown = time.monotonic()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.run.append_metrics(row)
+        self.on_row(row)
 
     def _temperatures(self) -> dict[str, float]:
         return {f"temperature/{o.name}": self.model.temperature_of(o.name).value for o in WITH_TEMPERATURE}
@@ -347,7 +352,7 @@ class Trainer:
         row |= self._temperatures() | {"skipped_steps": self.skipped}
         self.skipped = 0
         row["seconds"] = time.perf_counter() - started
-        self.run.append_metrics(row)
+        self._write(row)
         self.say(validation_line(row, self.config, self.total_steps))
         return self._judge(step, row, 0.0 if about else self.config.select_margin)
 
