@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from app.store import watch
 from app.store.cache import Memory
+from stage3.cli import clean
 from stage3.config import Config
 from stage3.errors import DataError, Stage3Error, StorageError
-from stage3.runs import RunFolder, list_broken, list_runs
+from stage3.runs import RunFolder
+from stage3.runs.listing import SMALL, looks_like_a_run, opened
+from stage3.small_files import encodable
 from stage3.storage import sha256
 
 if TYPE_CHECKING:
@@ -105,7 +108,7 @@ def broken() -> list[tuple[str, str]]:
 def _scan() -> Iterator[tuple[Entry | None, str, tuple[str, str]]]:
     """Each folder that may be a run: the run or None, when it was last active, and (its id, why it does not open).
 
-    A folder is opened again only when its settings or its status have changed.
+    A folder is opened again only when its settings, its status or its records have changed.
     """
     for label, root in roots().items():
         if not root.is_dir():
@@ -118,18 +121,20 @@ def _scan() -> Iterator[tuple[Entry | None, str, tuple[str, str]]]:
                 names = sorted(e.name for e in found if not e.name.startswith(".") and e.is_dir())
             folders = [(f"{at}/{name}", root / name) for name in names]
         for place, path in folders:
-            key = (label, place, stamp_of(f"{place}/config.yaml"), stamp_of(f"{place}/status.json"))
+            if not encodable(place):
+                yield None, "", (f"{label}/{clean(path.name)}", "its name is not UTF-8. Rename the folder.")
+                continue
+            key = (label, place, *(stamp_of(f"{place}/{name}") for name in SMALL))
             yield _folders.get(key, functools.partial(_opened, label, path))
 
 
 def _opened(label: str, path: Path) -> tuple[Entry | None, str, tuple[str, str]]:
     name = f"{label}/{path.resolve().name}"
-    runs = list_runs([path]) if RunFolder.exists(path) else []
-    if runs:
-        return Entry(name, runs[0], label == "samples"), runs[0].status.updated, (name, "")
-    wrong = list_broken([path]) if RunFolder.exists(path) else list_broken([path.parent])
-    reason = next((why for at, why in wrong if at == path), "")
-    return None, "", (name, reason)
+    try:
+        run = opened(path)
+    except Stage3Error as error:
+        return None, "", (name, str(error) if looks_like_a_run(path) else "")
+    return Entry(name, run, label == "samples"), run.status.updated, (name, "")
 
 
 def known_data() -> dict[str, str]:
@@ -155,7 +160,7 @@ def entry(run_id: str) -> Entry:
     if root is None or not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise DataError(f"no run is called {run_id[:100]!r} here")
     own = RunFolder.exists(root) and root.resolve().name == name
-    return Entry(run_id, RunFolder.load(root if own else root / name), label == "samples")
+    return Entry(run_id, opened(root if own else root / name), label == "samples")
 
 
 # --- what a run holds
