@@ -21,6 +21,15 @@ READ = "JPEG, PNG, WEBP, AVIF, TIFF, GIF or BMP"
 MAX_METADATA = 64 * 2**20  # bytes of a PNG's texts and profiles, decompressed; more is an attack
 
 
+class ImageProblem(ValueError):
+    """An image cannot be used; `code` is the reason it is counted under, `detail` says what was found."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
 class Jpeg(JpegImagePlugin.JpegImageFile):
     """JPEG without Pillow's look at EXIF for a resolution, which warns of every damaged EXIF block."""
 
