@@ -90,7 +90,9 @@ def start(config: Config, name: str, parent: str = "") -> RunFolder:
     limit = config.max_minutes or WALL_MINUTES
     # Fewer checkpoints than epochs: each is synced to disk, which is most of the time of a short run.
     every = max(config.checkpoint_every, config.epochs // 4)
-    config = config.replace(max_minutes=min(limit, WALL_MINUTES), threads=1, checkpoint_every=every)
+    config = config.replace(
+        max_minutes=min(limit, WALL_MINUTES), threads=1, checkpoint_every=every, cache_dir=loaders.own_cache(config)
+    )
     with _starting:  # sessions of one server that ask for one name at once
         run = RunFolder.create(folder() / name, config)
     _spawn(run, {"parent": parent})

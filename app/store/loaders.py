@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from app.store import watch
 from app.store.cache import Memory
 from stage3.cli import clean
-from stage3.config import Config
+from stage3.config import FIELDS, Config, spec_of
 from stage3.errors import DataError, Stage3Error, StorageError
 from stage3.runs import RunFolder
 from stage3.runs.listing import SMALL, looks_like_a_run, opened
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = Path("data") / "samples"
+MAX_MEGAPIXELS = 100.0  # of any image that the explorer decodes: 0.8 GB while it does
 MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evaluate` takes more
 
 _reading = threading.Lock()
@@ -219,18 +220,36 @@ def metrics_key(run: RunFolder) -> tuple[Any, ...] | None:
 
 
 def config_here(config: Config) -> Config:
-    """The settings with relative data paths made absolute from `base()`, and the CPU as device."""
+    """The settings as the explorer reads data with them: paths from `base()`, the CPU, and its own limits.
+
+    A run folder may come from anybody. So images are decoded up to `MAX_MEGAPIXELS` whatever a run allows itself, and
+    the cache is never the run's choice, unless that lies where the explorer was started or STAGE3_CACHE names it.
+    """
     return _config_at(config, base())
 
 
 @functools.lru_cache(256)  # checking all settings again takes half a millisecond, and keys of many images need it
 def _config_at(config: Config, base: Path) -> Config:
     changes: dict[str, Any] = {"device": "cpu", "recompute_features": False}
-    for name in ("data", "manifest", "panels", "labels", "cache_dir"):
+    changes["max_megapixels"] = min(config.max_megapixels, MAX_MEGAPIXELS)
+    changes["cache_dir"] = str(base / own_cache(config))
+    for name in ("data", "manifest", "panels", "labels"):
         value = getattr(config, name)
         if value and not Path(value).is_absolute():
             changes[name] = str(base / value)
     return config.replace(**changes)
+
+
+def own_cache(config: Config) -> str:
+    """Where the explorer keeps tables and features: where the run has them, if that is a place of whoever started it.
+
+    Such places are the folder that the explorer was started in and those that STAGE3_CACHE names (separated like PATH).
+    """
+    here = base().resolve()
+    wanted = (here / config.cache_dir).resolve()
+    named = [Path(p).resolve() for p in os.environ.get("STAGE3_CACHE", "").split(os.pathsep) if p]
+    ours = any(wanted.is_relative_to(place) for place in (here, *named))
+    return config.cache_dir if ours else str(FIELDS["cache_dir"].default)
 
 
 def data_key(config: Config) -> tuple[Any, ...]:
@@ -252,8 +271,6 @@ def data_key(config: Config) -> tuple[Any, ...]:
 
 def _key_now(config: Config) -> tuple[Any, ...]:
     """Settings of the groups "data" and "features", and a stamp of the files, "" where they are still to be read."""
-    from stage3.config import FIELDS, spec_of
-
     here = config_here(config)
     settings = tuple(getattr(here, n) for n in FIELDS if spec_of(n).group in ("data", "features"))
     return (*settings, watch.stamp(settings, here))

@@ -93,7 +93,7 @@ def _on_white(image: Image.Image, path: Path | str) -> Image.Image:
     seen = 0
     for top, part in _strips(image):
         layered = part.convert("RGBA")
-        seen = max(seen, layered.getextrema()[3][1])  # type: ignore[index, arg-type]
+        seen = max(seen, int(np.asarray(layered.getchannel("A")).max()))
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         whole.paste(Image.alpha_composite(white, layered).convert("RGB"), (0, top))
     if seen == 0:
