@@ -24,6 +24,7 @@ from stage3.errors import DataError
 from stage3.runs import RunFolder
 from stage3.runs import list_runs as _list_runs
 from stage3.runs.data import MAX_PAGES, as_recorded, check_features, load_data
+from stage3.runs.tuned import seen_by
 from stage3.train import train_run
 
 if TYPE_CHECKING:
@@ -269,6 +270,7 @@ class Run(RunFolder):
         target: Space | WordTarget | None = None,
         top: int = 10,
         filters: Filters | None = None,
+        index: str = "exact",
         checkpoint: int | None = None,
         data: Dataset | None = None,
     ) -> pd.DataFrame:
@@ -283,6 +285,7 @@ class Run(RunFolder):
                 or "all" (words, texts and images fused). None takes "all" for words, else the other modality.
             top: how many panels, 1 to 1000.
             filters: which panels may be found.
+            index: "exact", or "faiss" for an approximate index, whose recall is in `attrs["notes"]`.
             checkpoint: step; None is the best.
             data: other data; None is the run's own.
 
@@ -295,7 +298,7 @@ class Run(RunFolder):
             the result lacks.
 
         Raises:
-            ConfigError: no query, or more than one.
+            ConfigError: no query, or more than one; an index that is not installed.
             DataError: an unknown panel, an unreadable image, or empty words.
 
         Example:
@@ -311,7 +314,15 @@ class Run(RunFolder):
 
         searcher = self.searcher(checkpoint=checkpoint, data=data)
         found = answers(
-            searcher, text=text, image=image, panel=panel, blend=blend, target=target, top=top, filters=filters
+            searcher,
+            text=text,
+            image=image,
+            panel=panel,
+            blend=blend,
+            target=target,
+            top=top,
+            filters=filters,
+            index=index,
         )
         frame = pd.concat([a.frame.assign(target=a.target) for a in found], ignore_index=True)
         frame.attrs["notes"] = [note for a in found for note in a.results.notes]
@@ -380,9 +391,10 @@ class Run(RunFolder):
             raise DataError(f"kind: {kind!r} is not one of panel, image, text")
         where = self._over(data)
         with self.threads():
-            model = self.model(checkpoint)
+            step = self.checkpoint(checkpoint).step
+            model = self.model(step)
             check_features(self, model.encoder.spec, where)
-            embedded = embed(model, where.panel_set, where.pages(split))
+            embedded = embed(model, seen_by(self, step, where).panel_set, where.pages(split))
         values = {"panel": embedded.panel, "image": embedded.image, "text": embedded.text}[kind]
         if kind != "panel":
             there = embedded.present[:, IMAGE if kind == "image" else TEXT]
@@ -418,6 +430,7 @@ class Run(RunFolder):
             step = self.checkpoint(checkpoint).step
             model = self.model(step)
             check_features(self, model.encoder.spec, where)
+            where = seen_by(self, step, where)
             embedded = embed(model, where.panel_set, where.pages("all"))
             return panel_frame(where, model, embedded, kept_columns(self, step, where, model, embedded))
 

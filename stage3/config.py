@@ -257,10 +257,37 @@ class Config(_ObjectiveSettings):
     grad_clip: float = _setting(
         1.0,
         "training",
-        "maximum global norm of the gradient of all learned parameters",
+        "maximum global norm of the gradient of all learned parameters; of trained backbones, a norm of their own",
         low=0.0,
         low_open=True,
         high=1e6,
+    )
+    finetune: str = _setting(
+        "none",
+        "training",
+        "backbones that are trained too, from the images and texts themselves: none, image, text or both",
+        choices=("none", "image", "text", "both"),
+    )
+    finetune_lr: float = _setting(
+        1e-5,
+        "training",
+        "peak learning rate of the backbones that are trained, at their last layers",
+        low=0.0,
+        high=1.0,
+    )
+    finetune_layer_decay: float = _setting(
+        0.8,
+        "training",
+        "each block of a trained backbone has the learning rate of the next one times this",
+        low=0.0,
+        low_open=True,
+        high=1.0,
+    )
+    finetune_checkpointing: bool = _setting(
+        False, "training", "compute a backbone's activations again instead of keeping them: less memory, a third slower"
+    )
+    finetune_augment: bool = _setting(
+        False, "training", "crop, brighten and darken the training images of a trained backbone a little, at random"
     )
     sampler: str = _setting(
         "guaranteed",
@@ -357,6 +384,9 @@ class Config(_ObjectiveSettings):
                 f"{', '.join(most)} and {last} are all 0: nothing would be learned. "
                 "Give at least one a positive weight."
             )
+        for name in ("average_back", "residual_leak") if self.finetune != "none" else ():
+            if getattr(self, name):
+                raise ConfigError(f"{name}: is not possible with finetune {self.finetune}. Leave one of them out.")
         if self.val_fraction + self.test_fraction > 0.8:
             raise ConfigError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave less than a fifth "

@@ -65,6 +65,10 @@ CHANGES = {
     "weight_decay": 1.0,
     "warmup": 0.5,
     "grad_clip": 0.01,
+    "finetune": "text",
+    "finetune_lr": 1e-3,
+    "finetune_layer_decay": 0.1,
+    "finetune_augment": True,
     "sampler": "shuffled",
     "min_multi_pages": 0,
     "min_text_pairs": 40,
@@ -94,6 +98,9 @@ CHANGES = {
 BESIDE = {  # what else has to be set for a change to show
     "asymmetric_form": {"symmetric_alignment": False},
     "clip_scope": {"grad_clip": 0.01},
+    "finetune_lr": {"finetune": "text"},
+    "finetune_layer_decay": {"finetune": "image", "finetune_lr": 1e-3},
+    "finetune_augment": {"finetune": "image", "finetune_lr": 1e-3},
     # a checkpoint that is the best is written all the same
     "checkpoint_every": {"lr": 1e-9, "epochs": 4, "select_margin": 0.0},
     "keep_checkpoints": {"checkpoint_steps": 1},
@@ -114,6 +121,7 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
     "workers": "test_features: vectors do not depend on it",
     "cache_dir": "test_features",
     "recompute_features": "test_features",
+    "finetune_checkpointing": "test_finetune: the gradients are the same, in less memory",
     "select_margin": "test_selection",
     "not_below_start": "test_selection",
     "device": "test_train_command",

@@ -2,8 +2,9 @@
 
 `load_or_build` finds every vector it can in the store and computes the rest; a second run on the same data decodes
 nothing. Vectors are found by content (the page file's bytes and the box; the text itself), so moving or renaming
-files, reordering pages or dropping some costs nothing. Beside this file: `store` keeps vectors by content key, `build`
-computes what it lacks, and `page_digests` remembers which page files have not changed.
+files, reordering pages or dropping some costs nothing. Beside this file: `store` keeps vectors by content key;
+`building` brings in what it lacks, with `crops` and `texts`; `page_digests` remembers which page files have not
+changed; `command` does it ahead of training, in one process or many.
 
 Shapes: V panels, U distinct crops, T distinct texts, Di and Dt sizes of an image's and a text's feature.
 """
@@ -24,7 +25,8 @@ from stage3.config import Config, check_value
 from stage3.data.table import PanelTable
 from stage3.errors import ConfigError, DataError
 from stage3.features.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
-from stage3.features.build import EXAMPLES, extract_crops, extract_texts
+from stage3.features.build import EXAMPLES
+from stage3.features.building import Building, stem
 from stage3.features.store import SUFFIX, Array, VectorStore, write_segment
 from stage3.storage import sha256
 
@@ -247,20 +249,13 @@ def load_or_build(
         StorageError: the store cannot be written.
     """
     start = time.monotonic()
-    device = usable_device(config.device)
-    root = Path(config.cache_dir) / "features"
-    vision = resolve_vision(config.vision_backbone, device, config.precision, config.crop_fit, root)
-    text = resolve_text(config.text_backbone, device, config.precision, root)
     report = FeatureReport()
-    stores = [_store(root, p, p.sizes[0], config, shipped) for p in vision.parts]
-    text_store = _store(root, text, text.size, config, shipped)
-    replaced = [path for s in (*stores, text_store) for path in (s.forget() if config.recompute_features else ())]
-    for store in {id(s): s for s in (*stores, text_store)}.values():
-        for what in store.damaged:
-            report.note("features:damaged_segment", what)
-
-    crops = extract_crops(table, config, vision, stores, root, report, progress, gone=gone)
-    texts = extract_texts(table.texts(config.text_parts), config, text, text_store, report, progress)
+    work = building(table, config, shipped=shipped, gone=gone)
+    replaced = [p for s in {s.folder: s for s in work.all_stores}.values() for p in _forgotten(s, config)]
+    crops = work.images(report, progress)
+    texts = work.words(report, progress)
+    work.settle(report)
+    stores, text_store, vision, text = work.stores, work.text_store, work.vision, work.text
     image_rows, crop_ids, places = _rows(crops.keys, crops.wanted, stores)
     text_rows, text_ids, text_places = _rows(texts.keys, texts.wanted, [text_store])
     flags = text_store.flags(text_places[0])
@@ -277,8 +272,38 @@ def load_or_build(
         report,
         _matrix(stores, places),
         _matrix([text_store], text_places),
-        StoreKeys(crop_ids, text_ids, flags, tuple(_stem(p) for p in vision.parts), _stem(text)),
+        StoreKeys(crop_ids, text_ids, flags, tuple(stem(p) for p in vision.parts), stem(text)),
     )
+
+
+def building(
+    table: PanelTable,
+    config: Config,
+    *,
+    device: str | None = None,
+    shipped: Path | None = None,
+    gone: bool = False,
+    part: str = "",
+    repair: bool = True,
+) -> Building:
+    """What encodes a table, and its stores; see `Building`.
+
+    Args:
+        table: the panels.
+        config: as for `load_or_build`.
+        device: where the backbones run; None takes that of the settings.
+        shipped: as for `load_or_build`.
+        gone: as for `load_or_build`.
+        part: what one of several processes is called.
+        repair: set damaged segments aside.
+
+    Raises:
+        ConfigError, DataError: a backbone is unknown or not on this machine.
+    """
+    where, root = device or usable_device(config.device), Path(config.cache_dir) / "features"
+    vision = resolve_vision(config.vision_backbone, where, config.precision, config.crop_fit, root)
+    text = resolve_text(config.text_backbone, where, config.precision, root)
+    return Building(table, config, vision, text, root, shipped=shipped, gone=gone, part=part, repair=repair)
 
 
 def absent_features(config: Config) -> tuple[torch.Tensor, torch.Tensor]:
@@ -343,15 +368,8 @@ def usable_device(name: str) -> str:
     return name
 
 
-def _store(
-    root: Path, backbone: VisionBackbone | TextBackbone, dim: int, config: Config, shipped: Path | None
-) -> VectorStore:
-    name = f"{_stem(backbone)}-{config.feature_dtype}"
-    return VectorStore(root / name, dim, config.feature_dtype, shipped / name if shipped else None)
-
-
-def _stem(backbone: VisionBackbone | TextBackbone) -> str:
-    return backbone.fingerprint[:16]
+def _forgotten(store: VectorStore, config: Config) -> list[Path]:
+    return store.forget() if config.recompute_features else []
 
 
 def _rows(keys: Array, wanted: Array, stores: Sequence[VectorStore]) -> tuple[Array, Array, list[Array]]:

@@ -67,7 +67,7 @@ def load_data(run: RunFolder, given: Mapping[str, Any] | None = None, *, progres
         split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
     else:
         split = recorded_split(table, books)
-    return Dataset(table, features, split, layout=layout_of(run))
+    return Dataset(table, features, split, layout=layout_of(run), source=config)
 
 
 def load_kept(run: RunFolder, config: Config) -> Dataset | None:
@@ -93,7 +93,7 @@ def load_kept(run: RunFolder, config: Config) -> Dataset | None:
     if not before or table.fingerprint() != before["table"]:
         return None
     features = load_or_build(table, config, progress=False, gone=True)
-    data = Dataset(table, features, recorded_split(table, before["books"]), layout=layout_of(run))
+    data = Dataset(table, features, recorded_split(table, before["books"]), layout=layout_of(run), source=config)
     return data if data.identity() == {**before, "books": data.identity()["books"]} else None
 
 

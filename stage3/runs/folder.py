@@ -272,7 +272,13 @@ class RunFolder:
 
     # --- checkpoints
 
-    def save_checkpoint(self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+    def save_checkpoint(
+        self,
+        step: int,
+        tensors: dict[str, dict[str, Tensor]],
+        state: dict[str, Any],
+        models: Mapping[str, bytes] | None = None,
+    ) -> Path:
         """Write `checkpoints/step-NNNNNNNN`; after a crash anywhere in here it is complete or absent.
 
         The metrics written so far are synced first, so a visible checkpoint never lacks the rows before it.
@@ -281,12 +287,13 @@ class RunFolder:
             step: steps done; names the folder. A checkpoint of the same step is replaced.
             tensors: groups of named tensors, such as "model" and "optimizer"; each becomes one safetensors file.
             state: everything else, as strict JSON (NaN raises ValueError: null in its place would not resume exactly).
+            models: files of the folders of trained backbones, by their path in the checkpoint.
 
         Raises:
             StorageError: the disk is full or fails; checkpoints that were there are untouched.
         """
         self._sync_metrics()
-        return self._folder.save(step, tensors, state)
+        return self._folder.save(step, tensors, state, models)
 
     def _sync_metrics(self) -> None:
         sync_file(self.path / "metrics.jsonl")

@@ -270,8 +270,13 @@ def compare(the_run: RunFolder, trainer: Trainer) -> None:
     if not len(trainer.val_pages):
         return
     _, pages, notes = chosen_pages(the_run, trainer.data, "val")
-    step = the_run.checkpoint().step
-    embedded = embedding.embed(the_run.model(step).to(trainer.device), trainer.data.panel_set, pages, trainer.device)
+    best = the_run.checkpoint()
+    step = best.step
+    if trainer.tuned:
+        pages = trainer.val_pages
+        trainer.tuned.load(best.path)
+    panel_set = trainer.panel_set(pages)
+    embedded = embedding.embed(the_run.model(step).to(trainer.device), panel_set, pages, trainer.device)
     added = baselines.added_to(trainer.data, embedded)
     ways = chance.against_chance(embedded, baselines.books_of(trainer.data, embedded))
     about = {"step": step, "split": "val", "notes": notes, "retrieval": [way.to_dict() for way in ways]}
@@ -345,7 +350,7 @@ def _both(the_run: RunFolder, line: str, tell: Tell) -> None:
 
 def start_line(the_run: RunFolder, data: Dataset, trainer: Trainer) -> str:
     """What is about to be trained, in one line."""
-    parameters = sum(p.numel() for p in trainer.model.parameters())
+    parameters = sum(p.numel() for p in trainer.everything.parameters())
     sizes = {name: len(data.pages(name)) for name in SPLITS}
     steps = counted(trainer.total_steps, "step")
     line = (
