@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import yaml
 
@@ -82,12 +83,13 @@ class _Strict(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         where = f"line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"{where}: aliases (*{event.anchor[:40]}) are not read; write the value itself")
-        if getattr(event, "tag", None) is not None:
-            raise ValueError(f"{where}: tags ({event.tag[:60]}) are not read")
+            raise ValueError(f"{where}: aliases (*{str(event.anchor)[:40]}) are not read; write the value itself")
+        tag: str | None = getattr(event, "tag", None)
+        if tag is not None:
+            raise ValueError(f"{where}: tags ({tag[:60]}) are not read")
         if self._depth >= MAX_DEPTH:
             raise ValueError(f"{where}: nested more than {MAX_DEPTH} deep")
         self._depth += 1
@@ -133,6 +135,10 @@ class Record:
         self.path = path
         self.values = read_json(path, limit=MAX_RECORD) if values is None else values
 
+    @overload
+    def whole(self, name: str, default: int, *, low: int = 0) -> int: ...
+    @overload
+    def whole(self, name: str, default: None = None, *, low: int = 0) -> int | None: ...
     def whole(self, name: str, default: int | None = None, *, low: int = 0) -> int | None:
         """A whole number from `low` to 63 bits, or the default where there is none or null."""
         value = self.values.get(name)
@@ -142,6 +148,10 @@ class Record:
             raise self._wrong(name, value, f"a whole number from {low}")
         return value
 
+    @overload
+    def number(self, name: str, default: float) -> float: ...
+    @overload
+    def number(self, name: str, default: None = None) -> float | None: ...
     def number(self, name: str, default: float | None = None) -> float | None:
         """A finite number, or the default where there is none or null."""
         value = self.values.get(name)
@@ -156,6 +166,17 @@ class Record:
         value = self.values.get(name, default)
         if not isinstance(value, str) or len(value) > most or not encodable(value):
             raise self._wrong(name, value, f"a text of at most {most:,} characters")
+        return value
+
+    def time(self, name: str) -> str:
+        """A time as ISO 8601 with its zone, "" where there is none."""
+        value = self.text(name, most=40)
+        try:
+            known = not value or datetime.fromisoformat(value).tzinfo is not None
+        except ValueError:
+            known = False
+        if not known:
+            raise self._wrong(name, value, "a time as ISO 8601")
         return value
 
     def _wrong(self, name: str, value: Any, expected: str) -> StorageError:

@@ -16,9 +16,12 @@ from pathlib import Path
 from stat import S_ISREG
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stage3.config import Config
 from stage3.data import images, remote
+from stage3.data.seal import KEY, digest_of
 from stage3.errors import ConfigError, StorageError
 from stage3.storage import make_folder, replacing
 
@@ -106,11 +109,13 @@ class PageDigests:
         frames = [pd.DataFrame({k: pd.Series([], dtype=t) for k, t in COLUMNS.items()})]
         for path in self._files():
             try:
-                frame = pd.read_parquet(path)
-            except (OSError, ValueError):  # gone, or damaged: only time is lost, every file is read again
+                table = pq.read_table(path)
+                frame = table.to_pandas()[list(COLUMNS)].astype(COLUMNS)
+                intact = (table.schema.metadata or {}).get(KEY) == digest_of(frame)
+            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):  # gone, or damaged
                 continue
-            if set(COLUMNS) <= set(frame.columns):
-                frames.append(frame[list(COLUMNS)])
+            if intact:  # else only time is lost: every file is read again
+                frames.append(frame)
         return pd.concat(frames, ignore_index=True) if len(frames) > 2 else frames[-1]
 
     def look(self, path: str, sha256: str = "") -> PageFile:
@@ -190,7 +195,9 @@ class PageDigests:
         try:
             make_folder(self.path.parent)
             with replacing(self.path, durable=False) as scratch:
-                frame.to_parquet(scratch, index=False)
+                table = pa.Table.from_pandas(frame, preserve_index=False)
+                sealed = {**(table.schema.metadata or {}), KEY: digest_of(frame)}
+                pq.write_table(table.replace_schema_metadata(sealed), scratch)
         except StorageError as error:
             if isinstance(error.__cause__, PermissionError):  # another process reads it (Windows): only time is lost
                 return

@@ -194,8 +194,10 @@ def change_settings(the_run: RunFolder, asked: Asked, allow_inexact_resume: bool
 
 
 def has_begun(the_run: RunFolder) -> bool:
-    """Whether anything was trained: a checkpoint is there, or one was chosen as the best and has been lost."""
-    return bool(the_run.checkpoints() or the_run.best())
+    """Whether anything was trained: a checkpoint is there, or the run's records tell of one that has been lost."""
+    status = the_run.status
+    saved = status.saved_step is not None or status.best_step is not None
+    return bool(the_run.checkpoints() or the_run.best() or saved)
 
 
 def check_places(path: Path, config: Config) -> None:
@@ -329,10 +331,10 @@ def prepare(
     the_run.write_json("data_report", data.table.report.to_dict() | {"can_show": can_show.to_dict()})
     for line in check_signal(trainer) if trainer.total_steps else ():  # without a step nothing has to be learned
         _both(the_run, line, tell)
-    if resumed and not the_run.checkpoints() and the_run.best():
+    if resumed and not the_run.checkpoints() and has_begun(the_run):
         raise StorageError(
-            f"{the_run.path} recorded a best checkpoint, but its folder checkpoints/ is gone. "
-            "Restore it, or train a new run."
+            f"{the_run.path} recorded checkpoints up to step {the_run.status.step}, but its folder checkpoints/ is "
+            "gone or empty. Restore it, or train a new run."
         )
     if resumed and the_run.checkpoints():
         loaded = the_run.load_checkpoint(check=trainer.check)
