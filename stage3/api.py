@@ -24,6 +24,7 @@ from stage3.errors import DataError
 from stage3.runs import RunFolder
 from stage3.runs import list_runs as _list_runs
 from stage3.runs.data import MAX_PAGES, as_recorded, check_features, load_data
+from stage3.runs.tuned import seen_by
 from stage3.train import train_run
 
 if TYPE_CHECKING:
@@ -390,9 +391,10 @@ class Run(RunFolder):
             raise DataError(f"kind: {kind!r} is not one of panel, image, text")
         where = self._over(data)
         with self.threads():
-            model = self.model(checkpoint)
+            step = self.checkpoint(checkpoint).step
+            model = self.model(step)
             check_features(self, model.encoder.spec, where)
-            embedded = embed(model, where.panel_set, where.pages(split))
+            embedded = embed(model, seen_by(self, step, where).panel_set, where.pages(split))
         values = {"panel": embedded.panel, "image": embedded.image, "text": embedded.text}[kind]
         if kind != "panel":
             there = embedded.present[:, IMAGE if kind == "image" else TEXT]
@@ -428,6 +430,7 @@ class Run(RunFolder):
             step = self.checkpoint(checkpoint).step
             model = self.model(step)
             check_features(self, model.encoder.spec, where)
+            where = seen_by(self, step, where)
             embedded = embed(model, where.panel_set, where.pages("all"))
             return panel_frame(where, model, embedded, kept_columns(self, step, where, model, embedded))
 

@@ -139,6 +139,13 @@ def show_measures(frame: pd.DataFrame, row: int, key: str) -> None:
         },
     )
 
+    gallery = float(frame["gallery"][row]) if "gallery" in frame else float("nan")
+    if not np.isnan(gallery):
+        with st.container(key=f"quiet-{key}"):
+            shell.line(
+                f"Ranks are among the {gallery:,.0f} panels of the {frame['split'][row]} split with image and text."
+            )
+
 
 def show_gate(frame: pd.DataFrame, row: int) -> None:
     """The weights that the fusion gate gave to image, text and box."""

@@ -28,6 +28,7 @@ from stage3.errors import DataError
 from stage3.model.distant import Distant
 from stage3.model.mapped import embed_mapped
 from stage3.runs.data import check_features
+from stage3.runs.tuned import backbones_of
 from stage3.search.approximate import INDICES
 from stage3.search.fusion import Words, WordTarget, search_words
 from stage3.search.searcher import MAX_WORDS, Filters, Query, Results, Searcher, Space, checked_words
@@ -64,11 +65,12 @@ def searcher_of(chosen: shell.Chosen) -> Searcher:
         run = chosen.run
         model, data = loaders.load_model(run, chosen.step), loaders.open_dataset(run)
         check_features(run, model.encoder.spec, data)
-        names = (run.config.vision_backbone, run.config.text_backbone)
+        names = backbones_of(run, loaders.resolve_step(run, chosen.step))
         cache = Path(loaders.config_here(run.config).cache_dir)
         made, mark = loaders.embedded(run, chosen.step), loaders.fingerprint(run, chosen.step)
-        held = embed_mapped(model, mark, data, cache, ("image", "text")) if isinstance(made, Distant) else made
-        return Searcher(data, model, held, names, run.config.crop_fit, cache, mark)
+        seen = loaders.seen(run, chosen.step)
+        held = embed_mapped(model, mark, seen, cache, ("image", "text")) if isinstance(made, Distant) else made
+        return Searcher(seen, model, held, names, run.config.crop_fit, cache, mark)
 
     return _searchers.get(loaders.checkpoint_key(chosen.run, chosen.step), make)
 

@@ -45,6 +45,7 @@ MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evalu
 _reading = threading.Lock()
 _datasets: Memory[Dataset] = Memory(3)
 _splits: Memory[np.ndarray] = Memory(24)
+_seen: Memory[Dataset] = Memory(3)
 _models: Memory[Stage3] = Memory(6)
 _embedded: Memory[Embedded | Distant] = Memory(6)
 _frames: Memory[pd.DataFrame] = Memory(6)
@@ -341,6 +342,24 @@ def load_model(run: RunFolder, step: int | None = None) -> Stage3:
     return _models.get(run.fingerprint(at), make)
 
 
+def seen(run: RunFolder, step: int | None = None) -> Dataset:
+    """`open_dataset` as a checkpoint's model reads it: by its own backbones, where the run trained them.
+
+    Raises:
+        Stage3Error: as `open_dataset`.
+    """
+    if run.config.finetune == "none":
+        return open_dataset(run)
+
+    def make() -> Dataset:
+        from stage3.runs.tuned import seen_by
+
+        _one_thread()
+        return seen_by(run, resolve_step(run, step), open_dataset(run))
+
+    return _seen.get(checkpoint_key(run, step), make)
+
+
 def embedded(run: RunFolder, step: int | None = None) -> Embedded | Distant:
     """Embeddings of all usable panels by a checkpoint, from stored features; of many, those that are asked for."""
 
@@ -349,7 +368,7 @@ def embedded(run: RunFolder, step: int | None = None) -> Embedded | Distant:
         from stage3.model.distant import Distant
         from stage3.model.mapped import is_large
 
-        data, model = open_dataset(run), load_model(run, step)
+        data, model = seen(run, step), load_model(run, step)
         if is_large(data, model.encoder.spec.dim):
             return Distant.of(model, data.panel_set)
         return embedding.embed(model, data.panel_set, data.pages("all"))
@@ -376,7 +395,7 @@ def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         from stage3.runs import inspection
 
-        data, model, made = open_dataset(run), load_model(run, step), embedded(run, step)
+        data, model, made = seen(run, step), load_model(run, step), embedded(run, step)
         measured = inspection.kept_columns(run, resolve_step(run, step), data, model, made)
         frame = inspection.panel_frame(data, model, made, measured)
         give_back()
@@ -443,7 +462,7 @@ def comparison(first: RunFolder, second: RunFolder) -> Comparison:
     def make() -> Comparison:
         from stage3.evaluate import Side, compare
 
-        sides = [Side(load_model(run), open_dataset(run), embedded(run)) for run in (first, second)]
+        sides = [Side(load_model(run), seen(run), embedded(run)) for run in (first, second)]
         found = compare(*sides, max_pages=MAX_EVALUATED)
         give_back()
         return found

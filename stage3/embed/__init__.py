@@ -15,6 +15,7 @@ from stage3.cli import counted, progress, stopping
 from stage3.errors import ConfigError, DataError
 from stage3.runs import RunFolder
 from stage3.runs.data import check_features, differences, load_data
+from stage3.runs.tuned import seen_by
 
 if TYPE_CHECKING:
     from stage3.batches import Dataset
@@ -67,7 +68,7 @@ def export_run(
         model = run.model(step).to(where)
         data = data or load_data(run)
         check_features(run, model.encoder.spec, data)
-        job = Export.of(run, step, model, data, out, split, where)
+        job = Export.of(run, step, model, seen_by(run, step, data), out, split, where)
         shard = page_range(pages, len(job.pages)) if pages else None
         tell(f"exporting {run.path}, step {step}, {counted(len(job.pages), 'page')}, to {job.places.zarr}")
         notes = differences(run, data)

@@ -32,6 +32,7 @@ from stage3.objectives import LOSSES, OBJECTIVES, WITH_TEMPERATURE
 from stage3.runs import RunFolder
 from stage3.runs.data import load_data
 from stage3.runs.inspection import losses_in
+from stage3.runs.tuned import seen_by
 
 BETTER, WORSE, NOISE, UNKNOWN, NOT = "better", "worse", "within noise", "cannot tell", "not comparable"
 MAX_COMPARED = 5000  # pages; ranking is quadratic
@@ -119,7 +120,8 @@ def compare_runs(first: RunFolder, second: RunFolder, *, split: str | None = Non
 
 def _side(run: RunFolder) -> Side:
     with run.threads():
-        model, data = run.model(), load_data(run)
+        step = run.checkpoint().step
+        model, data = run.model(step), seen_by(run, step, load_data(run))
         return Side(model, data, embedding.embed(model, data.panel_set, data.pages("all")))
 
 

@@ -203,12 +203,13 @@ def _map_work(
     def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
         from stage3.runs.data import differences, load_data
         from stage3.runs.inspection import describe_panels
+        from stage3.runs.tuned import seen_by
 
         data = load_data(the_run, progress=False)
         for note in differences(the_run, data):
             say(note)
         tell("embedding panels", 0, 5)
-        x, rows = _embeddings(the_run, step, data)
+        x, rows = _embeddings(the_run, step, seen_by(the_run, step, data))
         if not len(rows):
             raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
         onto = reference_of(the_run, data.table.fingerprint(), len(rows), roots) if align else None

@@ -32,6 +32,7 @@ from stage3.model.mapped import Mapped, embed_mapped, is_large
 from stage3.model.objectives import Stage3
 from stage3.runs.data import check_features, load_data
 from stage3.runs.inspection import describe_panels
+from stage3.runs.tuned import backbones_of, seen_by
 from stage3.search.approximate import INDICES, Approximate
 from stage3.search.index import Index, MappedIndex
 from stage3.search.words import WordIndex
@@ -178,13 +179,14 @@ class Searcher:
             StorageError: the checkpoint does not load.
         """
         with run.threads():
-            model = run.model(checkpoint)
+            step = run.checkpoint(checkpoint).step
+            model = run.model(step)
             data = data or load_data(run)
             check_features(run, model.encoder.spec, data)
-            where, fingerprint = Path(cache or run.config.cache_dir), run.fingerprint(run.checkpoint(checkpoint).step)
+            data, where = seen_by(run, step, data), Path(cache or run.config.cache_dir)
+            fingerprint = run.fingerprint(step)
             embedded = embeddings_of(model, fingerprint, data, where)
-        names = (run.config.vision_backbone, run.config.text_backbone)
-        return cls(data, model, embedded, names, run.config.crop_fit, where, fingerprint)
+        return cls(data, model, embedded, backbones_of(run, step), run.config.crop_fit, where, fingerprint)
 
     # --- what is searched
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage3.cli import Stop, counted, percent, progress, stopping, typed
-from stage3.config import FIELDS, SPLITS, Config, coerce, differences, read_yaml, spec_of
+from stage3.config import FIELDS, SPLITS, Config, coerce, differences, spec_of
 from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
 from stage3.runs import RunFolder
+from stage3.small_files import read_yaml
 from stage3.train.together import Leader, follow
 
 if TYPE_CHECKING:
@@ -269,8 +270,13 @@ def compare(the_run: RunFolder, trainer: Trainer) -> None:
     if not len(trainer.val_pages):
         return
     _, pages, notes = chosen_pages(the_run, trainer.data, "val")
-    step = the_run.checkpoint().step
-    embedded = embedding.embed(the_run.model(step).to(trainer.device), trainer.data.panel_set, pages, trainer.device)
+    best = the_run.checkpoint()
+    step = best.step
+    if trainer.tuned:
+        pages = trainer.val_pages
+        trainer.tuned.load(best.path)
+    panel_set = trainer.panel_set(pages)
+    embedded = embedding.embed(the_run.model(step).to(trainer.device), panel_set, pages, trainer.device)
     added = baselines.added_to(trainer.data, embedded)
     ways = chance.against_chance(embedded, baselines.books_of(trainer.data, embedded))
     about = {"step": step, "split": "val", "notes": notes, "retrieval": [way.to_dict() for way in ways]}
@@ -344,7 +350,7 @@ def _both(the_run: RunFolder, line: str, tell: Tell) -> None:
 
 def start_line(the_run: RunFolder, data: Dataset, trainer: Trainer) -> str:
     """What is about to be trained, in one line."""
-    parameters = sum(p.numel() for p in trainer.model.parameters())
+    parameters = sum(p.numel() for p in trainer.everything.parameters())
     sizes = {name: len(data.pages(name)) for name in SPLITS}
     steps = counted(trainer.total_steps, "step")
     line = (
