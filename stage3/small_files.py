@@ -38,6 +38,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: no such file, no regular file, or not such a mapping.
         StorageError: the disk fails.
     """
+    if problem := path_problem(str(path)):
+        raise ConfigError(f"{shown(str(path))} {problem}")
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; expected a YAML file of settings")
     try:
