@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
     from stage3.diagnose import Diagnosis
     from stage3.evaluate import Comparison
+    from stage3.metrics.mapped import MappedRows
     from stage3.model.baselines import Added
+    from stage3.model.distant import Distant
     from stage3.model.embedding import Embedded
     from stage3.model.objectives import Stage3
 
@@ -49,7 +51,7 @@ _datasets: Memory[Dataset] = Memory(3)
 _splits: Memory[np.ndarray] = Memory(24)
 _seen: Memory[Dataset] = Memory(3)
 _models: Memory[Stage3] = Memory(6)
-_embedded: Memory[Embedded] = Memory(6)
+_embedded: Memory[Embedded | Distant] = Memory(6)
 _frames: Memory[pd.DataFrame] = Memory(6)
 _metrics: Memory[pd.DataFrame] = Memory(64)
 _results: Memory[dict[str, float]] = Memory(2000)  # small: one row per run
@@ -380,16 +382,33 @@ def seen(run: RunFolder, step: int | None = None) -> Dataset:
     return _seen.get(checkpoint_key(run, step), make)
 
 
-def embedded(run: RunFolder, step: int | None = None) -> Embedded:
-    """Embeddings of all usable panels by a checkpoint, from stored features."""
+def embedded(run: RunFolder, step: int | None = None) -> Embedded | Distant:
+    """Embeddings of all usable panels by a checkpoint, from stored features; of many, those that are asked for."""
 
-    def make() -> Embedded:
+    def make() -> Embedded | Distant:
         from stage3.model import embedding
+        from stage3.model.distant import Distant
+        from stage3.model.mapped import is_large
 
-        data = seen(run, step)
-        return embedding.embed(load_model(run, step), data.panel_set, data.pages("all"))
+        data, model = seen(run, step), load_model(run, step)
+        if is_large(data, model.encoder.spec.dim):
+            return Distant.of(model, data.panel_set)
+        return embedding.embed(model, data.panel_set, data.pages("all"))
 
     return _embedded.get(checkpoint_key(run, step), make)
+
+
+def panel_vectors(run: RunFolder, step: int | None = None) -> np.ndarray | MappedRows:
+    """(N, D) panel embeddings in the order of `embedded(run, step).rows`; of many their directions, from a file."""
+    from stage3.model.distant import Distant
+    from stage3.model.mapped import embed_mapped
+
+    made = embedded(run, step)
+    if not isinstance(made, Distant):
+        return made.panel.numpy()
+    data, cache, mark = open_dataset(run), config_here(run.config).cache_dir, fingerprint(run, step)
+    files = embed_mapped(load_model(run, step), mark, data, cache, ("panel",))
+    return remember(("mapped", str(files.path("panel"))), lambda: files.open("panel"))  # type: ignore[no-any-return]
 
 
 def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
@@ -412,6 +431,7 @@ def _held_out(run: RunFolder, step: int | None) -> Embedded:
     import torch
 
     from stage3.config import SPLITS
+    from stage3.model.distant import Distant, take
     from stage3.runs import inspection
 
     data, everything = open_dataset(run), embedded(run, step)
@@ -419,8 +439,8 @@ def _held_out(run: RunFolder, step: int | None) -> Embedded:
     for name in ("test", "val"):
         chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
         if len(chosen):
-            return inspection.take(everything, inspection.gallery_sample(chosen, everything))
-    return everything
+            return take(everything, inspection.gallery_sample(chosen, everything))
+    return take(everything, torch.arange(len(everything.rows))) if isinstance(everything, Distant) else everything
 
 
 def added(run: RunFolder, step: int | None = None) -> Added:

@@ -160,8 +160,10 @@ def check_usable(path: Path, config: Config) -> None:
     """
     from stage3.data import readers
     from stage3.features import usable_device
+    from stage3.train.sinks import check_installed
 
     check_places(path, config)
+    check_installed(config)
     usable_device(config.device)
     readers.load(config)
 
@@ -250,14 +252,20 @@ def train(
     The run's status says how it ended, whatever happens.
     """
     from stage3.train.signal import check_learned
+    from stage3.train.sinks import check_installed, opened
 
+    check_installed(the_run.config)
     the_run.clear_stop()
     the_run.set_status("running", message="reading the data")
     try:
         with stop.at_once():  # features may take hours
             trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell, data=data, leader=leader)
-        with progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar:
+        with (
+            opened(the_run) as sinks,
+            progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar,
+        ):
             trainer.on_step = lambda _: bar.advance(1)
+            trainer.on_row = sinks.write if sinks else trainer.on_row
             trainer.fit(stop)
         check_learned(the_run, trainer.data)
         compare(the_run, trainer)

@@ -149,6 +149,7 @@ class Trainer:
                 f"finetune: {VALIDATED_PAGES:,} of {len(self.val_pages):,} validation pages are used, evenly spaced"
             )
             self.val_pages = self.val_pages[every]
+        self.ranked_pages = validation.evenly(self.val_pages)
         self.val_batches = fixed_batches(self.val_pages, self.config.batch_pages, self.config.seed)
         self.total_steps = self.config.epochs * self.sampler.n_batches
         self.step = 0
@@ -163,6 +164,7 @@ class Trainer:
         self.began = time.monotonic()
         self.shown = 0.0  # when status.json last said how far the run is
         self.on_step: Callable[[int], None] = lambda _: None
+        self.on_row: Callable[[dict[str, Any]], None] = lambda _: None  # each row of metrics, once it is written
 
     # --- one step
 
@@ -223,6 +225,9 @@ class Trainer:
         self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
         for line in self.sampler.shortfalls if self.step == 0 else ():
             self.say(f"batches: {line}")
+        if len(self.ranked_pages) < len(self.val_pages):
+            some = f"{len(self.ranked_pages):,} of {len(self.val_pages):,} pages, evenly spaced"
+            self.say(f"validation: losses on all pages; retrieval, collapse and reconstruction on {some}")
         if self.saved_step < 0 and len(self.val_pages):  # what no training at all gives can be the best
             self._validate(0, 0)
             self.checkpoint()
@@ -323,11 +328,15 @@ class Trainer:
         row["lr"] = lr = learning_rate(step, self.total_steps, self.config, self.peak)
         if self.tuned:
             row["finetune_lr"] = lr / self.peak * self.config.finetune_lr
-        self.run.append_metrics(row | self._temperatures())
+        self._write(row | self._temperatures())
         self.totals = Totals()
         if time.monotonic() - self.shown > STATUS_SECONDS:
             self.run.set_status(step=step, epoch=epoch)
             self.shown = time.monotonic()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.run.append_metrics(row)
+        self.on_row(row)
 
     def _temperatures(self) -> dict[str, float]:
         return {f"temperature/{o.name}": self.model.temperature_of(o.name).value for o in WITH_TEMPERATURE}
@@ -341,14 +350,14 @@ class Trainer:
             panel_set = self.panel_set(self.val_pages, self.peers)
             about_data = (self.model, panel_set)
             row |= validation.validate(*about_data, self.val_batches, self.device, noise_seed=noise, peers=self.peers)
-            row |= validation.all_metrics(*about_data, self.val_pages, self.device, self.peers)[0]
+            row |= validation.all_metrics(*about_data, self.ranked_pages, self.device, self.peers)[0]
             if self.peers.leads:
                 row |= validation.gradient_budget(self.model, panel_set.batch(self.val_batches[0]).to(self.device))
             row = self.peers.share(row)  # all judge by the same numbers
         row |= self._temperatures() | {"skipped_steps": self.skipped}
         self.skipped = 0
         row["seconds"] = time.perf_counter() - started
-        self.run.append_metrics(row)
+        self._write(row)
         self.say(validation_line(row, self.config, self.total_steps))
         return self._judge(step, row, 0.0 if about else self.config.select_margin)
 

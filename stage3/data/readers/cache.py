@@ -121,6 +121,8 @@ def _key(config: Config, source: DataSource, listing: Listing | None) -> str:
         "settings": [list(config.keep_labels), config.max_panels, config.limit_pages, config.max_megapixels],
         "skip_bad_rows": config.skip_bad_rows,
     }
+    if config.allow_remote_images:
+        parts["remote"] = True
     corrections = place_of_corrections(source.panels)
     if corrections.exists():
         parts["corrections"] = _digest(corrections)
