@@ -38,6 +38,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: no such file, no regular file, or not such a mapping.
         StorageError: the disk fails.
     """
+    if problem := path_problem(str(path)):
+        raise ConfigError(f"{shown(str(path))} {problem}")
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; expected a YAML file of settings")
     try:
@@ -224,7 +226,7 @@ class Remembered(Generic[T]):
 
     def __init__(self, read: Callable[[Path], T], most: int = 512) -> None:
         self._read, self._most = read, most
-        self._known: dict[tuple[Path, int, int, int], T | Stage3Error] = {}
+        self._known: dict[tuple[Path, int, int, int, int], T | Stage3Error] = {}
 
     def __call__(self, path: Path) -> T:
         """What the file holds.
@@ -236,7 +238,7 @@ class Remembered(Generic[T]):
             info = os.stat(path)  # noqa: PTH116 - a thousand are asked for at a time
         except (OSError, ValueError):
             return self._read(path)
-        key = (path, info.st_mtime_ns, info.st_size, info.st_ino)
+        key = (path, info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
         known = self._known.get(key)
         if known is None:
             try:

@@ -164,7 +164,7 @@ def entry(run_id: str) -> Entry:
     if root is None or not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise DataError(f"no run is called {run_id[:100]!r} here")
     own = RunFolder.exists(root) and root.resolve().name == name
-    return Entry(run_id, opened(root if own else root / name), label == "samples")
+    return Entry(run_id, RunFolder.load(root if own else root / name), label == "samples")
 
 
 # --- what a run holds

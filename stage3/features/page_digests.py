@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,7 +24,8 @@ from stage3.config import Config
 from stage3.data import images, remote
 from stage3.data.seal import KEY, digest_of
 from stage3.errors import ConfigError, StorageError
-from stage3.storage import make_folder, replacing
+from stage3.processes import pid_alive
+from stage3.storage import TMP, make_folder, replacing
 
 COLUMNS = {
     "path": "str",
@@ -174,6 +176,14 @@ class PageDigests:
         after = self._keep(path, replace(before, problem="", remarks=" ".join(remarks), reading=self._limits))
         return after != before
 
+    def _clear_dead(self) -> None:
+        """Remove what processes that were killed left of such a file."""
+        for left in self.path.parent.glob(f"{TMP}pages*"):
+            pid = left.name.rpartition("-")[2]
+            if pid.isdecimal() and int(pid) != os.getpid() and not pid_alive(int(pid)):
+                with suppress(OSError):
+                    left.unlink()
+
     def _keep(self, path: str, row: _Known) -> _Known:
         self._changed[path] = self._rows[path] = row
         return row
@@ -194,6 +204,7 @@ class PageDigests:
         frame = pd.DataFrame(list(merged.values()), columns=list(COLUMNS)).astype(COLUMNS)
         try:
             make_folder(self.path.parent)
+            self._clear_dead()
             with replacing(self.path, durable=False) as scratch:
                 table = pa.Table.from_pandas(frame, preserve_index=False)
                 sealed = {**(table.schema.metadata or {}), KEY: digest_of(frame)}

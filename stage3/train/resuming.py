@@ -88,11 +88,18 @@ def check_state(state: Mapping[str, Any], loaded: Loaded, scaler: Mapping[str, A
     wrong = [name for name, holds in rules.items() if not holds]
     if wrong:
         raise StorageError(f"{loaded.path / 'state.json'}: {wrong[0]} is not what training writes")
-    _check_moments(state["moments"], loaded)
 
 
-def _check_moments(recorded: int | None, loaded: Loaded) -> None:
-    """Refuse optimizer state that is gone, cut, or of another time: AdamW would start anew without a word."""
+def check_moments(recorded: int | None, loaded: Loaded) -> None:
+    """Refuse optimizer state that is gone, cut, or of another time: AdamW would start anew without a word.
+
+    Args:
+        recorded: how many tensors were saved; None in checkpoints of earlier versions.
+        loaded: the checkpoint.
+
+    Raises:
+        StorageError: what is wrong with it.
+    """
     where = loaded.path / "optimizer.safetensors"
     moments = loaded.tensors.get("optimizer")
     if moments is None:

@@ -42,7 +42,7 @@ from stage3.train.optimizer import (
     restore_optimizer,
     set_learning_rate,
 )
-from stage3.train.resuming import check_settings, check_state, lost_metrics, recorded_settings
+from stage3.train.resuming import check_moments, check_settings, check_state, lost_metrics, recorded_settings
 
 MAX_SKIPPED_IN_A_ROW = 3
 STATUS_SECONDS = 0.2  # replacing a file at every step would cost a tenth of a small run
@@ -486,6 +486,7 @@ class Trainer:
         checkpoint.check_tensors(self.model.state_dict(), loaded.tensors.get("model", {}), loaded.path)
         for module, tensors in self._optimizer_state(loaded):
             check_optimizer(module, tensors)
+        check_moments(state["moments"], loaded)
         if self.tuned:
             self.tuned.check(loaded.path)
 

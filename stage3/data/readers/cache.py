@@ -31,7 +31,7 @@ from stage3.processes import pid_alive
 from stage3.storage import file_sha256, rename, sha256
 
 MOST_BOOKS = 20  # named in the report with their page counts
-VERSION = 4  # of the rules: a change to what a reader makes of the same files raises it
+VERSION = 5  # of the rules: a change to what a reader makes of the same files raises it
 LOOKED_AT = "image_folders.json"
 # Not faults of a page: it is listed, and just not part of what is trained on, or nothing was ever found on it.
 NOT_DAMAGE = frozenset({*UNWANTED, "no_panel_file", "panel_file_ambiguous", "no_panels"})
