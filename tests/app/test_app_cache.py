@@ -32,9 +32,7 @@ UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = app_support.workspace(tmp_path_factory.mktemp("shared"))
-    app_support.make_run(folder / "runs", "second", folder / "data" / "samples", seed=1)
-    return folder
+    return app_support.world(tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture
