@@ -149,12 +149,12 @@ def world(folder: Path) -> Path:
 
     Any two of the three differ in seed, in every weight and temperature, and in the split of their books.
     """
-    workspace(folder, embed_every=2)
+    workspace(folder, embed_every=2, lr=0.04, epochs=5, keep_checkpoints=5)
     data = folder / "data" / "samples"
     others = write_comics(folder / "data" / "others", books=7, pages=3, panels=3, seed=9)
     far = {"contrastive_weight": 2.0, "reconstruction_weight": 0.25, "alignment_weight": 3.0, "test_fraction": 0.3}
     warm = {"contrastive_temperature": 0.4, "alignment_temperature": 0.3}
-    make_run(folder / "runs", "second", data, seed=1, split_seed=5, epochs=3, **far, **warm)
+    make_run(folder / "runs", "second", data, seed=1, split_seed=5, epochs=3, lr=0.03, **far, **warm)
     near = {"contrastive_weight": 0.5, "reconstruction_weight": 1.5, "alignment_weight": 0.75, "lr": 0.02}
     cold = {"contrastive_temperature": 0.2, "alignment_temperature": 0.05}
     make_run(folder / "runs", "other", others, seed=2, split_seed=3, epochs=5, **near, **cold)

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutate.mapping import TOO_LONG
+
 WARM = (
     "torch numpy pandas pyarrow.parquet zarr PIL.Image PIL.ImageDraw yaml plotly.graph_objects plotly.io sklearn.cluster "
     "sklearn.decomposition umap scipy.stats safetensors.torch streamlit streamlit.testing.v1 tokenizers rich.progress "
@@ -130,7 +132,7 @@ def _child(
             sys.dont_write_bytecode = True
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         arguments = ["-q", "-p", "no:cacheprovider", f"--basetemp={temp}", "--hypothesis-seed=0"]
-        arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", marks, *files]
+        arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", marks, "-k", TOO_LONG, *files]
         if cover:
             told.rc = _covered(root, arguments, told)
         else:

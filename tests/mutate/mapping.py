@@ -14,7 +14,7 @@ MORE = {
     "stage3/train": ["tests/train", "tests/model/test_objectives.py"],
     "stage3/selection.py": ["tests/test_apart.py"],
     "stage3/config.py": ["tests/test_config.py", "tests/test_settings.py"],
-    "app": [f"tests/app/test_app_{n}.py" for n in "views map search results page data cache evidence theme".split()],
+    "app": [f"tests/app/test_app_{n}.py" for n in "views map search results page data cache evidence theme named fresh".split()],
     "app/store/jobs.py": ["tests/app/test_app_jobs.py", "tests/app/test_app_retrain.py"],
     "app/store/imports.py": ["tests/app/test_app_add.py"],
     "app/store/uploads.py": ["tests/app/test_app_add.py"],
@@ -28,6 +28,7 @@ for _part in ("parts/moved", "store/places"):
     MORE[f"app/{_part}.py"] = ["tests/app/test_app_moved.py"]
 # They need a browser, a second process or a minute, and repeat what others look at.
 LEFT_OUT = ("test_app_browser", "test_app_security", "test_app_many_runs")
+TOO_LONG = "not thousand and not notebook"  # as pytest's -k
 
 
 def tests_of(root: Path, file: str) -> list[str]:
