@@ -137,7 +137,9 @@ def test_two_maps_are_of_their_two_checkpoints_in_their_order():
     assert kept.tolist() != kept_early.tolist()
     here, there = map_compare.common(best, other)  # other comics: book names coincide, so some ids do
     back, forth = map_compare.common(other, best)
-    ids = {c.id: loaders.panel_frame(c.run)["panel_id"].loc[loaders.embedded(c.run).rows.numpy()] for c in (best, other)}
+    ids = {
+        c.id: loaders.panel_frame(c.run)["panel_id"].loc[loaders.embedded(c.run).rows.numpy()] for c in (best, other)
+    }
     for a, b, ca, cb in ((here, there, best, other), (back, forth, other, best)):
         assert ids[ca.id].iloc[a].tolist() == ids[cb.id].iloc[b].tolist()
     assert len(here) == len(back) > 0
@@ -305,9 +307,7 @@ def test_a_lasso_with_a_filter_takes_exactly_the_panels_that_are_inside_and_pass
     found = [r for r in wanted if frame.loc[r, "book"] == "book003"]
     assert 0 < len(found) < 16
     assert f"{len(found)} panels selected" in said(app)
-    cards = next(
-        json.loads(c.proto.json) for c in app.get("bidi_component") if "map-selection-cards" in c.proto.id
-    )
+    cards = next(json.loads(c.proto.json) for c in app.get("bidi_component") if "map-selection-cards" in c.proto.id)
     assert [c["row"] for c in cards["items"]] == found[:12]
 
 

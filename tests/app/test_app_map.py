@@ -72,7 +72,7 @@ def opened(**params: object) -> AppTest:
 
 
 def shown_frame(run) -> pd.DataFrame:
-    """The columns of the panels that are embedded, in the order of the embeddings; the index is the row of the table."""
+    """The panels that are embedded, in the order of the embeddings; the index is the row of the table."""
     return loaders.panel_frame(run).loc[loaders.embedded(run).rows.numpy()]
 
 
@@ -499,7 +499,9 @@ def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_sho
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine = z @ z[at]
     cosine[at] = -1
-    near = [rows.tolist().index(int(b.key.split("-")[2])) for b in app.button if b.key and b.key.startswith("map-near-")]
+    near = [
+        rows.tolist().index(int(b.key.split("-")[2])) for b in app.button if b.key and b.key.startswith("map-near-")
+    ]
     np.testing.assert_allclose(cosine[near], np.sort(cosine)[::-1][:8], atol=1e-6)
 
 

@@ -132,9 +132,7 @@ def test_a_legend_names_its_own_dots_whatever_the_order_in_which_groups_are_met(
     legend = maps.legend_of(values, xy)
     assert (legend.names, legend.counts, legend.missing) == (["b", "c", "a"], [5, 3, 2], 0)
     assert legend.colors == theme.categorical()[:3]
-    figure = maps.scatter(
-        np.arange(50, 60), xy, values, maps.COLORINGS["book"], maps.whole(xy), legend=legend
-    )
+    figure = maps.scatter(np.arange(50, 60), xy, values, maps.COLORINGS["book"], maps.whole(xy), legend=legend)
     for trace, name, color in zip(figure.data, legend.names, legend.colors, strict=True):
         at = np.flatnonzero(values == name)
         assert trace.name == f"{name} · {len(at)}"
@@ -150,7 +148,11 @@ def test_dots_without_a_group_are_open_and_not_counted_for_one():
     legend = maps.legend_of(values, xy)
     assert (legend.names, legend.counts, legend.missing) == (["x", "y"], [2, 1], 3)
     figure = maps.scatter(np.arange(6), xy, values, maps.COLORINGS["cluster"], maps.whole(xy), legend=legend)
-    assert [(t.name, list(t.customdata)) for t in figure.data] == [("x · 2", [0, 4]), ("y · 1", [2]), ("no cluster · 3", [1, 3, 5])]
+    assert [(t.name, list(t.customdata)) for t in figure.data] == [
+        ("x · 2", [0, 4]),
+        ("y · 1", [2]),
+        ("no cluster · 3", [1, 3, 5]),
+    ]
     assert figure.data[2].marker.symbol == "circle-open"
 
 
@@ -216,7 +218,9 @@ def test_metrics_and_ranks_are_called_by_their_direction():
 
 def test_a_panel_s_measures_stand_under_their_names_with_the_share_that_is_lower():
     columns = list(panel.MEASURES)
-    frame = pd.DataFrame({c: [float(i), 10.0 + i, 20.0 - i, math.nan] for i, c in enumerate(columns, 1)}, index=[3, 5, 8, 9])
+    frame = pd.DataFrame(
+        {c: [float(i), 10.0 + i, 20.0 - i, math.nan] for i, c in enumerate(columns, 1)}, index=[3, 5, 8, 9]
+    )
     table = panel.measures(frame, 5).set_index("what")
     assert [panel.MEASURES[c] for c in names.RANKS] == ["Rank i → t", "Rank t → i"]
     assert table["value"].to_dict() == {panel.MEASURES[c]: 10.0 + i for i, c in enumerate(columns, 1)}

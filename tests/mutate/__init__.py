@@ -4,7 +4,8 @@
     python -m tests.mutate stage3/metrics        those of one package
     python -m tests.mutate --report OUT.md       what is known so far, per package
 
-A mutant is one small change of the source (`operators`). The tests beside the file run on it, those first that reach the
-changed line, in a child forked from an interpreter that has torch and all else loaded (`forks`). Results are lines of
-JSON, so that a run that was stopped goes on. Changes that no test can notice stand in `equivalent.toml`, with a reason.
+A mutant is one small change of the source (`operators`). The tests beside the file run on it, those first that reach
+the changed line, in a child forked from an interpreter that has torch and all else loaded (`forks`). Results are lines
+of JSON in `.stage3/mutate`, so that a run that was stopped goes on. Changes that no test can notice stand in
+`equivalent.toml`, with a reason.
 """

@@ -104,7 +104,7 @@ class Suite:
         self.told = {test: baseline(copy, test, marks) for test in tests}
 
     def rank(self, mutant: Mutant) -> dict[str, int]:
-        """The tests to run, in order: those that reach the change, then the rest of their files. Empty where none does."""
+        """The tests to run, in order: those that reach the change, then the rest of their files; none if none does."""
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
         near: list[tuple[float, list[str]]] = []
         far: list[str] = []
@@ -200,7 +200,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
     parser.add_argument("--again", action="store_true", help="try once more those that were alive")
     parser.add_argument("--only", nargs="*", default=[], help="keys of single mutants")
-    parser.add_argument("--marks", default="", help="which tests, as pytest's -m; the default leaves slow ones out but in app")
+    parser.add_argument(
+        "--marks", default="", help="which tests, as pytest's -m; the default leaves slow ones out but in app"
+    )
     parser.add_argument("--report", type=Path, help="write the summary of all known results here")
     asked = parser.parse_args(arguments)
     STATE.mkdir(parents=True, exist_ok=True)
@@ -241,7 +243,10 @@ def _run(asked: argparse.Namespace) -> None:
             out.flush()
             change = f"{_short(mutant.before)} -> {_short(mutant.after)}"
             place = f"{mutant.file}:{mutant.line} {mutant.operator}"
-            print(f"{i}/{len(todo)} {found['outcome']:9} {found['seconds']:5} s {mutant.key} {place}: {change}", flush=True)
+            print(
+                f"{i}/{len(todo)} {found['outcome']:9} {found['seconds']:5} s {mutant.key} {place}: {change}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -21,11 +21,36 @@ import pytest
 from tests.mutate.mapping import TOO_LONG
 
 WARM = (
-    "torch numpy pandas pyarrow.parquet zarr PIL.Image PIL.ImageDraw yaml plotly.graph_objects plotly.io sklearn.cluster "
-    "sklearn.decomposition umap scipy.stats safetensors.torch streamlit streamlit.testing.v1 tokenizers rich.progress "
-    "defusedxml.ElementTree starlette.applications coverage hypothesis hypothesis.strategies hypothesis.extra.numpy "
-    "_hypothesis_pytestplugin xdist.plugin pytest_cov.plugin anyio.pytest_plugin"
-).split()
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow.parquet",
+    "zarr",
+    "PIL.Image",
+    "PIL.ImageDraw",
+    "yaml",
+    "plotly.graph_objects",
+    "plotly.io",
+    "sklearn.cluster",
+    "sklearn.decomposition",
+    "umap",
+    "scipy.stats",
+    "safetensors.torch",
+    "streamlit",
+    "streamlit.testing.v1",
+    "tokenizers",
+    "rich.progress",
+    "defusedxml.ElementTree",
+    "starlette.applications",
+    "coverage",
+    "hypothesis",
+    "hypothesis.strategies",
+    "hypothesis.extra.numpy",
+    "_hypothesis_pytestplugin",
+    "xdist.plugin",
+    "pytest_cov.plugin",
+    "anyio.pytest_plugin",
+)
 MEMORY = 24 * 2**30
 
 

@@ -1,7 +1,7 @@
 """What can go wrong in one place: mutation operators over the syntax tree of a file.
 
-A mutant replaces one piece of source by another. What changes looks alone (sizes, gaps, colors, the wording of messages),
-annotations, docstrings, `assert` and the words of errors are left as they are.
+A mutant replaces one piece of source by another. What changes looks alone (sizes, gaps, colors, wording), annotations,
+docstrings, `assert` and the words of errors are left as they are.
 """
 
 from __future__ import annotations
@@ -21,27 +21,33 @@ SIDES = (
     "searchsorted digitize", "nanmin nanmax", "minimum maximum", "query key", "source target", "start end",
 )  # fmt: skip
 OTHER = {a: b for pair in SIDES for a, b in (pair.split(), reversed(pair.split()))}
-LOOKS = frozenset(
-    "height width size gap padding margin opacity color help icon label title caption font line_width border layout "
-    "columns vertical_alignment horizontal_alignment description placeholder margins showlegend hovertemplate".split()
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Calls that give back much the same thing, so that a program without them runs on: functions, and methods.
+PASSED_THROUGH = _words(
+    """abs float int round str set list tuple sorted reversed asarray array sqrt log exp log2 log10 escape normalize
+    unique nan_to_num logical_not"""
 )
-# Calls that give back much the same thing, so that a program without them runs on.
-PASSED_THROUGH = frozenset(
-    "abs float int round str set list tuple sorted reversed asarray array sqrt log exp log2 log10 escape normalize unique "
-    "nan_to_num logical_not".split()
+UNDONE = _words(
+    """strip lstrip rstrip lower upper casefold clip clamp clamp_min sort_values sort_index dropna fillna abs detach
+    float double long astype round copy resolve reset_index sort cumsum unique T transpose mean sum head tail title
+    replace drop_duplicates groupby masked_fill tolist flatten to squeeze unsqueeze contiguous exp log sqrt"""
 )
-UNDONE = frozenset(
-    "strip lstrip rstrip lower upper casefold clip clamp clamp_min sort_values sort_index dropna fillna abs detach float "
-    "double long astype round copy resolve reset_index sort cumsum unique T transpose mean sum head tail title replace "
-    "drop_duplicates groupby masked_fill tolist flatten to squeeze unsqueeze contiguous exp log sqrt".split()
+LOOKS = _words(
+    """height width size gap padding margin margins opacity color help icon label title caption font line_width border
+    layout columns vertical_alignment horizontal_alignment description placeholder showlegend hovertemplate"""
 )
-LOOKS_CALLS = frozenset({"columns", "container", "space", "divider", "markdown", "caption", "html", "toast", "info"})
+LOOKS_CALLS = _words("columns container space divider markdown caption html toast info")
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE),
     ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.In: (ast.NotIn,), ast.NotIn: (ast.In,), ast.Is: (ast.IsNot,),
     ast.IsNot: (ast.Is,),
 }  # fmt: skip
-KNOWN = frozenset("min max any all argmin argmax idxmin idxmax floor ceil zeros ones head tail mean median".split())
+KNOWN = _words("min max any all argmin argmax idxmin idxmax floor ceil zeros ones head tail mean median")
 ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.Mod: ast.FloorDiv, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult,
@@ -325,7 +331,9 @@ def _of_expression(parent: ast.AST, node: ast.expr) -> Iterator[tuple[str, ast.A
     elif isinstance(node, ast.IfExp):
         yield "swap branches", ast.IfExp(node.test, node.orelse, node.body)
     elif isinstance(node, ast.Tuple) and isinstance(node.ctx, ast.Load) and len(node.elts) > 1:
-        if isinstance(parent, ast.Call | ast.Subscript | ast.Compare | ast.BinOp):  # elsewhere it is taken apart by length
+        if isinstance(
+            parent, ast.Call | ast.Subscript | ast.Compare | ast.BinOp
+        ):  # elsewhere it is taken apart by length
             for i in range(len(node.elts)):
                 yield "drop part", ast.Tuple([*node.elts[:i], *node.elts[i + 1 :]], ast.Load())
         for i in range(len(node.elts) - 1 if isinstance(parent, ast.Return | ast.Assign | ast.Subscript) else 0):

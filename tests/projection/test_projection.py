@@ -168,9 +168,10 @@ def test_a_sample_holds_each_book_by_its_share():
     np.testing.assert_array_equal(layouts.stratified(books, 5000), np.arange(1400))
 
 
-def test_alignment_undoes_a_turn_a_mirror_a_scale_and_a_move():
+@pytest.mark.parametrize("mirror", [1, -1])  # a mirrored turn is its own transpose, a plain one is not
+def test_alignment_undoes_a_turn_a_mirror_a_scale_and_a_move(mirror):
     xy = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
-    turn = np.array([[0.6, -0.8], [0.8, 0.6]]) @ np.diag([1, -1])
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]]) @ np.diag([1, mirror])
     np.testing.assert_allclose(layouts.aligned(3 * xy @ turn + 5, xy), xy, atol=1e-5)
 
 
