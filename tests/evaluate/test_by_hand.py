@@ -11,12 +11,13 @@ import torch
 
 from stage3 import losses
 from stage3.config import Config
-from stage3.evaluate import items
+from stage3.evaluate import items, words
 from stage3.model import validation
 from stage3.model.embedding import Embedded
 from stage3.model.encoder import EncoderSpec
 from stage3.model.objectives import Stage3
 from stage3.runs import inspection
+from stage3.train.trainer import validation_line
 from tests import synthetic
 
 PAGES = [0, 0, 0, 1, 1, 1, 1, 2, 3, 3]
@@ -201,3 +202,68 @@ def test_page_mates_lack_the_panel_itself():
     for i in range(10):
         if i != 7:
             torch.testing.assert_close(mean[i], mean_of_others(e, i))
+
+
+# --- what a terminal says
+
+
+def numbered() -> dict[str, object]:
+    """A report of which every number is another one: value 0.11, 0.12, …, its ends, and those of the baselines."""
+    of = [f"retrieval/{way}_{row}" for way in words.WAYS for row in words.ROWS]
+    of += ["retrieval/within_page_i2t", "retrieval/within_page_t2i", "retrieval/same_page_r_precision"]
+    of += ["reconstruction/skill", "reconstruction/rank_r1"]
+    value = {name: 0.11 + 0.01 * i for i, name in enumerate(of)}
+    columns = {column: {name: v + shift for name, v in value.items()} for column, shift in (
+        ("frozen", 0.001), ("untrained", 0.002), ("chance", 0.003))}  # fmt: skip
+    return {
+        "run": "r", "step": 3, "selected_by": None, "split": "test", "books": 2, "pages": 3, "panels": 4, "gallery": 5,
+        "notes": [], "level": 0.95, "resampled": "page", "spaces": {}, "undefined": {}, "against_chance": [],
+        "added": {"metric": "retrieval/same_page_r_precision", "sentence": "."},
+        "intervals": {name: [v - 0.004, v + 0.005] for name, v in value.items()},
+        "chance": columns["chance"] | {"collapse/effective_rank_most": 4.0},
+        "baselines": {
+            "frozen": columns["frozen"], "untrained": columns["untrained"],
+            "frozen_image": {"retrieval/same_page_r_precision": 0.91},
+            "frozen_text": {"retrieval/same_page_r_precision": 0.92},
+        },
+        "loss/alignment_i2t": 1.5, "loss/alignment_t2i": 2.5, **value,
+    }  # fmt: skip
+
+
+def test_every_line_of_a_terminal_has_the_numbers_of_its_name():
+    report = numbered()
+    lines = list(words.report_lines(report))
+
+    def cells(name: str, percents: bool = True, digits: int = 3) -> str:
+        def shown(v: float) -> str:
+            return f"{100 * v:.1f} %" if percents else f"{v:.{digits}f}"
+
+        v = float(report[name])  # type: ignore[arg-type]
+        return " ".join([
+            shown(v), f"{shown(v - 0.004)} to {shown(v + 0.005)}", shown(v + 0.001), shown(v + 0.002), shown(v + 0.003)
+        ])  # fmt: skip
+
+    def after(title: str, label: str) -> str:
+        start = lines.index(title)
+        return " ".join(next(line for line in lines[start:] if line.startswith(f"  {label} "))[36:].split())
+
+    header = next(line for line in lines if "untrained" in line)
+    assert header.split() == ["value", "95", "%", "by", "page", "frozen", "untrained", "chance"]
+    for way, title in words.WAYS.items():
+        for row, label in words.ROWS.items():
+            digits = 1 if row == "median_rank" else 3
+            assert after(title, label) == cells(f"retrieval/{way}_{row}", row not in ("mrr", "median_rank"), digits)
+    assert words.WAYS["i2t"].startswith("image → text")
+    assert after(words.WITHIN, "image → its text first") == cells("retrieval/within_page_i2t")
+    assert after(words.WITHIN, "text → its image first") == cells("retrieval/within_page_t2i")
+    assert "  of frozen image features alone 91.0 %, of text alone 92.0 %" in lines
+    assert "losses, in fixed batches: alignment_i2t 1.500, alignment_t2i 2.500" in lines
+
+
+def test_the_line_of_an_epoch_has_the_numbers_of_its_names():
+    row = {"epoch": 2, "step": 30, "loss/total": 9.0, "retrieval/i2t_r5": 0.25, "retrieval/t2i_r5": 0.5}
+    row |= {"loss/contrastive": 1.0, "loss/reconstruction": 2.0, "loss/alignment": 3.0}
+    assert validation_line(row, Config(epochs=7), 90) == (
+        "epoch   2/7  step    30/90  val loss 9.000 (contrastive 1.000, reconstruction 2.000, alignment 3.000)  "
+        "R@5 image→text 25.0 %, text→image 50.0 %"
+    )

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.mutate import forks
-from tests.mutate.mapping import package_of, tests_of
+from tests.mutate.mapping import package_of, files_for
 from tests.mutate.operators import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,11 +153,12 @@ def judged(copy: Path, mutant: Mutant, suite: Suite, marks: str) -> dict[str, ob
     return about | {"outcome": outcome, "test": test, "seconds": round(time.monotonic() - begun, 1)}
 
 
-def equivalents() -> dict[str, str]:
-    """Key and reason of each mutant that no test can tell from the program."""
+def exceptions() -> list[dict[str, str]]:
+    """Key, file and reason of each mutant that no test can tell from the program."""
     if not EQUIVALENT.exists():
-        return {}
-    return {e["key"]: e["reason"] for e in tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get("mutant", [])}
+        return []
+    found: list[dict[str, str]] = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get("mutant", [])
+    return found
 
 
 def results() -> dict[str, dict[str, object]]:
@@ -169,7 +170,7 @@ def results() -> dict[str, dict[str, object]]:
 
 def summary(found: Iterable[dict[str, object]]) -> str:
     """A Markdown table per package, and below it every mutant that is alive."""
-    known, rows = equivalents(), []
+    known, rows = {e["key"] for e in exceptions()}, []
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for r in found:
         outcome = "equivalent" if r["key"] in known and r["outcome"] != "killed" else str(r["outcome"])
@@ -217,9 +218,9 @@ def main(arguments: list[str]) -> int:
 
 def _run(asked: argparse.Namespace) -> None:
     files = sources(asked.paths)
-    known, skip, end = results(), equivalents(), time.monotonic() + 60 * asked.minutes
+    known, end = results(), time.monotonic() + 60 * asked.minutes
     most = 10**9 if asked.only else asked.most
-    todo = [m for m in chosen(files, most, asked.seed) if m.key not in skip]
+    todo = chosen(files, most, asked.seed)
     if asked.only:
         todo = [m for m in todo if m.key in asked.only]
     elif asked.again:
@@ -235,7 +236,7 @@ def _run(asked: argparse.Namespace) -> None:
             if time.monotonic() > end:
                 break
             marks = asked.marks or ("not browser" if mutant.file.startswith("app") else "not slow and not browser")
-            tests = tuple(tests_of(ROOT, mutant.file))
+            tests = tuple(files_for(ROOT, mutant.file))
             if tests not in suites:
                 suites[tests] = Suite(copy, list(tests), marks)
             found = judged(copy, mutant, suites[tests], marks)

@@ -21,7 +21,7 @@ MORE = {
 SEEN_BY = {
     "charts/curves": "named views", "charts/maps": "named map", "charts/map_marks": "map", "charts/map_drift": "map",
     "charts/search": "named search", "charts/pages": "named page fresh", "charts/names": "named results",
-    "charts/evidence": "evidence", "charts/data": "data", "charts/worth": "results", "charts/theme": "theme cache named",
+    "charts/evidence": "evidence", "charts/data": "data", "charts/worth": "results", "charts/theme": "theme named",
     "charts/apart": "map", "views/losses": "views named fresh", "views/evidence": "evidence",
     "views/evidence_more": "evidence", "views/data": "data", "views/page": "page fresh", "views/search": "search",
     "views/runs": "views results fresh", "views/retrain": "retrain jobs", "views/add": "add",
@@ -40,7 +40,7 @@ LEFT_OUT = ("test_app_browser", "test_app_many_runs")
 TOO_LONG = "not thousand and not notebook"  # as pytest's -k
 
 
-def tests_of(root: Path, file: str) -> list[str]:
+def files_for(root: Path, file: str) -> list[str]:
     """The test files for a source file, relative to the root."""
     prefix = max((p for p in MORE if file == p or file.startswith(p + "/")), key=len, default="")
     places = MORE[prefix] if prefix else ["tests/" + file.split("/")[1]]
