@@ -1,5 +1,8 @@
 """CPU time of exact search, and of a changed filter in the explorer: `python -m benchmarks.search [--rows 100000]`.
 
+    python -m benchmarks.search --mapped 6000000             search in a file of float16 rows instead: 6 GB of disk
+    python -m benchmarks.search --mapped 6000000 --faiss     also an approximate index: half an hour
+
 The index is measured beside the bare matrix product that any exact search has to make. The second part searches as the
 explorer does when a filter changes: which panels are allowed, and two lists with the rank of the true match, on
 panels with random embeddings. The third part makes the index of words for as many texts
@@ -26,6 +29,7 @@ import torch
 from stage3.search.index import Index
 
 BARS = {"one query": 40.0, "filter change": 1000.0, "words, one query": 50.0}  # milliseconds of CPU at 100,000 rows
+MAPPED_S, MAPPED_MB = 1.5, 1000.0  # of 6,000,000 x 512 on two cores
 TOP = 50
 
 
@@ -118,6 +122,73 @@ def measure_words(rows: int) -> dict[str, float]:
     return found
 
 
+def mapped_file(path: Path, rows: int, dim: int) -> None:
+    """A file of random directions in 1,000 loose clusters, in blocks: a bank of them under ever other signs."""
+    draw = np.random.default_rng(0)
+    bank = unit(1000, dim, 5).numpy()[draw.integers(0, 1000, 50_000)] + 0.8 * unit(50_000, dim, 6).numpy()
+    bank /= np.linalg.norm(bank, axis=1, keepdims=True)
+    with path.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, rows, len(bank)):
+            signs = draw.choice(np.array([-1, 1], np.float32), dim)
+            file.write((bank[: rows - start] * signs).astype(np.float16).tobytes())
+
+
+def measure_mapped(rows: int, dim: int, folder: Path, *, faiss: bool, threads: int = 2) -> dict[str, float]:
+    """Search in a file of float16 rows: seconds of the clock and of CPU, warm, and resident memory."""
+    import psutil
+
+    from stage3.metrics.mapped import MappedRows
+    from stage3.search.approximate import Approximate
+    from stage3.search.index import MappedIndex
+
+    torch.set_num_threads(threads)
+    path, process = folder / "rows.npy", psutil.Process()
+    mapped_file(path, rows, dim)
+    index, draw = MappedIndex(MappedRows(path)), np.random.default_rng(1)
+    asked = torch.from_numpy(index.rows_at(np.sort(draw.integers(0, rows, 20)))) + 0.3 * unit(20, dim, 8)
+    third, few = draw.random(rows) < 1 / 3, draw.random(rows) < 0.001
+    peak_mb(again=True)
+    found: dict[str, float] = {"resident MB before": process.memory_info().rss / 1e6}
+    index.search(asked[:1], TOP)  # whatever of the file is in the disk cache is there now
+    works: dict[str, Callable[[], Any]] = {
+        "one query": lambda: index.search(asked[:1], TOP),
+        "one query, a third allowed": lambda: index.search(asked[:1], TOP, allowed=third),
+        "one query, a thousandth allowed": lambda: index.search(asked[:1], TOP, allowed=few),
+        "20 queries": lambda: index.search(asked, TOP),
+    }
+    if faiss:
+        start = time.monotonic()
+        rough = Approximate.open(index, None, {})
+        found |= {"faiss, making it, s": time.monotonic() - start, "faiss, recall@10": rough.recall}
+        works["faiss, one query"] = lambda: rough.search(asked[:1], 10)
+    for name, work in works.items():
+        times = []
+        for _ in range(5):
+            start, cpu = time.monotonic(), time.process_time()
+            work()
+            times.append((time.monotonic() - start, time.process_time() - cpu))
+        found |= {f"{name}, s": min(t[0] for t in times), f"{name}, CPU s": min(t[1] for t in times)}
+    found["peak resident MB"] = peak_mb()
+    hits, wide = index.search(asked[:1], TOP), asked[0].double().numpy() / float(asked[0].double().norm())
+    best = np.zeros(0)
+    for start in range(0, rows, 2**17):
+        block = index.source.array[start : start + 2**17].astype(np.float64)
+        cosine = (block @ wide) / np.linalg.norm(block, axis=1)
+        best = np.sort(np.concatenate([best, cosine]))[-TOP:]
+    assert np.allclose(hits.scores[0], best[::-1], atol=1e-12), "not the answer of float64 brute force"
+    return found
+
+
+def peak_mb(*, again: bool = False) -> float:
+    """Most memory that this process had resident since its start, or since it was last asked with `again`, in MB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    if again:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return float(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+
+
 def synthetic_searcher(rows: int, dim: int) -> Any:
     """A searcher over `rows` panels, four per page and a hundred per book, with random embeddings and no images."""
     import pandas as pd
@@ -168,8 +239,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--mapped", type=int, metavar="ROWS", help="search in a file of so many float16 rows instead")
+    parser.add_argument("--faiss", action="store_true", help="with --mapped: an approximate index, too")
+    parser.add_argument("--threads", type=int, default=2, help="with --mapped; CPU seconds are least with 1")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
+    if args.mapped:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            told = measure_mapped(args.mapped, args.dim, Path(folder), faiss=args.faiss, threads=args.threads)
+        for name, value in told.items():
+            sys.stdout.write(f"  {name:<36}{value:12.3f}\n")
+        large = args.mapped >= 6_000_000
+        return 1 if large and (told["one query, s"] > MAPPED_S or told["peak resident MB"] > MAPPED_MB) else 0
     torch.set_num_threads(1)
     found = measure_index(args.rows, args.dim) | measure_filters(args.rows, args.dim) | measure_words(args.rows)
     load = Path("/proc/loadavg")

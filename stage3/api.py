@@ -24,6 +24,7 @@ from stage3.errors import DataError
 from stage3.runs import RunFolder
 from stage3.runs import list_runs as _list_runs
 from stage3.runs.data import MAX_PAGES, as_recorded, check_features, load_data
+from stage3.runs.tuned import seen_by
 from stage3.train import train_run
 
 if TYPE_CHECKING:
@@ -269,6 +270,7 @@ class Run(RunFolder):
         target: Space | WordTarget | None = None,
         top: int = 10,
         filters: Filters | None = None,
+        index: str = "exact",
         checkpoint: int | None = None,
         data: Dataset | None = None,
     ) -> pd.DataFrame:
@@ -283,6 +285,7 @@ class Run(RunFolder):
                 or "all" (words, texts and images fused). None takes "all" for words, else the other modality.
             top: how many panels, 1 to 1000.
             filters: which panels may be found.
+            index: "exact", or "faiss" for an approximate index, whose recall is in `attrs["notes"]`.
             checkpoint: step; None is the best.
             data: other data; None is the run's own.
 
@@ -295,7 +298,7 @@ class Run(RunFolder):
             the result lacks.
 
         Raises:
-            ConfigError: no query, or more than one.
+            ConfigError: no query, or more than one; an index that is not installed.
             DataError: an unknown panel, an unreadable image, or empty words.
 
         Example:
@@ -311,7 +314,15 @@ class Run(RunFolder):
 
         searcher = self.searcher(checkpoint=checkpoint, data=data)
         found = answers(
-            searcher, text=text, image=image, panel=panel, blend=blend, target=target, top=top, filters=filters
+            searcher,
+            text=text,
+            image=image,
+            panel=panel,
+            blend=blend,
+            target=target,
+            top=top,
+            filters=filters,
+            index=index,
         )
         frame = pd.concat([a.frame.assign(target=a.target) for a in found], ignore_index=True)
         frame.attrs["notes"] = [note for a in found for note in a.results.notes]
@@ -380,9 +391,10 @@ class Run(RunFolder):
             raise DataError(f"kind: {kind!r} is not one of panel, image, text")
         where = self._over(data)
         with self.threads():
-            model = self.model(checkpoint)
+            step = self.checkpoint(checkpoint).step
+            model = self.model(step)
             check_features(self, model.encoder.spec, where)
-            embedded = embed(model, where.panel_set, where.pages(split))
+            embedded = embed(model, seen_by(self, step, where).panel_set, where.pages(split))
         values = {"panel": embedded.panel, "image": embedded.image, "text": embedded.text}[kind]
         if kind != "panel":
             there = embedded.present[:, IMAGE if kind == "image" else TEXT]
@@ -418,6 +430,7 @@ class Run(RunFolder):
             step = self.checkpoint(checkpoint).step
             model = self.model(step)
             check_features(self, model.encoder.spec, where)
+            where = seen_by(self, step, where)
             embedded = embed(model, where.panel_set, where.pages("all"))
             return panel_frame(where, model, embedded, kept_columns(self, step, where, model, embedded))
 
@@ -472,6 +485,93 @@ class Run(RunFolder):
             device=device,
             tell=tell,
         )
+
+    # --- sharing
+
+    def save_pretrained(
+        self, folder: Path | str, *, checkpoint: int | None = None, data: Dataset | None = None, license: str = ""
+    ) -> Path:
+        """Write the run as a folder for others, with a model card (`README.md`) made from it.
+
+        It holds one checkpoint without optimizer, the settings without places of this machine, and local backbones.
+
+        Args:
+            folder: new or empty.
+            checkpoint: step; None is the best.
+            data: what is evaluated for the card; None is the run's own, and where that is not here, what was measured
+                before.
+            license: identifier for the card, such as "cc-by-4.0"; "" leaves it out.
+
+        Raises:
+            ConfigError: the folder holds something.
+            DataError: a file names a place of this machine.
+            StorageError: the checkpoint does not load, or the folder cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> made = Run.load("data/samples/runs/sample").save_pretrained(tempfile.mkdtemp() + "/shared")
+            >>> Run.from_pretrained(made).best().step
+            288
+        """
+        from stage3.share import write_folder
+
+        return write_folder(self, folder, checkpoint=checkpoint, data=self._for_card(data), license=license)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        checkpoint: int | None = None,
+        data: Dataset | None = None,
+        license: str = "",
+        message: str = "",
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face Hub; returns the address.
+
+        Args:
+            repo_id: "owner/name"; made if it is not there.
+            private: whether a new repository is seen by its owner alone.
+            checkpoint: as in `save_pretrained`.
+            data: likewise.
+            license: likewise.
+            message: of the commit.
+
+        Raises:
+            ConfigError: HF_HUB_OFFLINE is on (the default), or nobody is logged in (`hf auth login`).
+            StorageError: the Hub does not take it.
+        """
+        from stage3.share import push_run
+
+        return push_run(
+            self,
+            repo_id,
+            private=private,
+            message=message,
+            checkpoint=checkpoint,
+            data=self._for_card(data),
+            license=license,
+        )
+
+    def _for_card(self, data: Dataset | None) -> Dataset | None:
+        return self._over(data) if data is not None or "data" in self.__dict__ else None
+
+    @classmethod
+    def from_pretrained(cls, source: Path | str, *, path: Path | str | None = None, revision: str | None = None) -> Run:
+        """A run that `save_pretrained` or `push_to_hub` wrote; its methods are given comics as `data=`.
+
+        Args:
+            source: its folder, or "owner/name" on the Hugging Face Hub.
+            path: where a download goes; None is `runs/NAME`.
+            revision: of the repository; None is the newest.
+
+        Raises:
+            ConfigError: `path` is there already.
+            DataError: no such folder, no download (HF_HUB_OFFLINE is on by default), or no run.
+        """
+        from stage3.share import fetched
+
+        return cls.load(fetched(source, path, revision))
 
 
 def _named(data: Dataset | Path | str | None, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Dataset | None]:

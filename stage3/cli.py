@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stage3.config import FIELDS, GROUPS, SPLITS, Config, describe, nearest, read_yaml, spec_of
+from stage3.config import FIELDS, GROUPS, SPLITS, Config, describe, nearest, spec_of
 from stage3.errors import ConfigError, Interrupted, Stage3Error
+from stage3.small_files import read_yaml
 
 PROGRESS_FILE = "STAGE3_PROGRESS"  # environment variable: a file for whoever watches this process; see `progress`
 DASH = "–"  # shown where a number is not defined

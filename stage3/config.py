@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from stage3.errors import ConfigError, StorageError
+from stage3.errors import ConfigError
 from stage3.objectives import OBJECTIVES, WITH_TEMPERATURE
+from stage3.small_files import path_problem, read_yaml, shown
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,9 @@ class Config(_ObjectiveSettings):
         high=1.0,
         resume_free=True,
     )
+    allow_remote_images: bool = _setting(
+        False, "data", "read images whose path in the manifest is a URL (s3://, gs://, https:// …)", resume_free=True
+    )
     max_megapixels: float = _setting(100.0, "data", "larger images are left out", low=0.1, high=2000.0)
     truncated_images: bool = _setting(False, "data", "read truncated images as far as they go")
     limit_pages: int = _setting(0, "data", "use only the first N pages; 0 uses all", low=0)
@@ -256,10 +260,37 @@ class Config(_ObjectiveSettings):
     grad_clip: float = _setting(
         1.0,
         "training",
-        "maximum global norm of the gradient of all learned parameters",
+        "maximum global norm of the gradient of all learned parameters; of trained backbones, a norm of their own",
         low=0.0,
         low_open=True,
         high=1e6,
+    )
+    finetune: str = _setting(
+        "none",
+        "training",
+        "backbones that are trained too, from the images and texts themselves: none, image, text or both",
+        choices=("none", "image", "text", "both"),
+    )
+    finetune_lr: float = _setting(
+        1e-5,
+        "training",
+        "peak learning rate of the backbones that are trained, at their last layers",
+        low=0.0,
+        high=1.0,
+    )
+    finetune_layer_decay: float = _setting(
+        0.8,
+        "training",
+        "each block of a trained backbone has the learning rate of the next one times this",
+        low=0.0,
+        low_open=True,
+        high=1.0,
+    )
+    finetune_checkpointing: bool = _setting(
+        False, "training", "compute a backbone's activations again instead of keeping them: less memory, a third slower"
+    )
+    finetune_augment: bool = _setting(
+        False, "training", "crop, brighten and darken the training images of a trained backbone a little, at random"
     )
     sampler: str = _setting(
         "guaranteed",
@@ -303,6 +334,13 @@ class Config(_ObjectiveSettings):
         0, "run", "steps between checkpoints within an epoch; 0 for none", low=0, resume_free=True
     )
     log_every: int = _setting(1, "run", "steps per training row of metrics.jsonl", low=1)
+    log_to: tuple[str, ...] = _setting(
+        (),
+        "run",
+        "where metrics also go: tensorboard, trackio, wandb, comma-separated; each is an extra to install",
+        pattern="tensorboard|trackio|wandb",
+        resume_free=True,
+    )
     keep_checkpoints: int = _setting(
         2, "run", "newest checkpoints kept besides the best; 0 keeps all", low=0, resume_free=True
     )
@@ -356,6 +394,9 @@ class Config(_ObjectiveSettings):
                 f"{', '.join(most)} and {last} are all 0: nothing would be learned. "
                 "Give at least one a positive weight."
             )
+        for name in ("average_back", "residual_leak") if self.finetune != "none" else ():
+            if getattr(self, name):
+                raise ConfigError(f"{name}: is not possible with finetune {self.finetune}. Leave one of them out.")
         if self.val_fraction + self.test_fraction > 0.8:
             raise ConfigError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave less than a fifth "
@@ -498,32 +539,13 @@ def check_names(names: Iterable[str], source: str) -> None:
     """Refuse unknown settings, naming the nearest known one."""
     for name in names:
         if name not in FIELDS:
-            raise ConfigError(f"{source}: unknown setting {str(name)!r}.{nearest(str(name), FIELDS)}")
+            raise ConfigError(f"{source}: unknown setting {shown(str(name))}.{nearest(str(name), FIELDS)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A " Did you mean 'x'?" for a misspelled name, or nothing when no known name is close."""
-    close = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name[:100].replace("-", "_"), list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, read safely; errors name the file."""
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder; expected a YAML file of settings")
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: expected 'name: value' lines, found a {type(loaded).__name__}")
-    return loaded
 
 
 def coerce(field: dataclasses.Field[Any], value: Any) -> Any:
@@ -536,7 +558,7 @@ def coerce(field: dataclasses.Field[Any], value: Any) -> Any:
     if typing.get_origin(hint) is tuple:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
-            raise ConfigError(f"{field.name}: expected a list, got {value!r}")
+            raise ConfigError(f"{field.name}: expected a list, got {shown(value)}")
         return tuple(str(p).strip() for p in parts if str(p).strip())
     return _coerce_scalar(field.name, hint, value)
 
@@ -557,19 +579,21 @@ def _coerce_scalar(name: str, hint: type, value: Any) -> Any:
             return value
         if str(value).lower() in words:
             return words[str(value).lower()]
-        raise ConfigError(f"{name}: expected true or false, got {value!r}")
+        raise ConfigError(f"{name}: expected true or false, got {shown(value)}")
     if hint is str:
         if isinstance(value, str | Path):
             return str(value)
-        raise ConfigError(f"{name}: expected text, got {value!r}")
+        raise ConfigError(f"{name}: expected text, got {shown(value)}")
     if isinstance(value, bool):
-        raise ConfigError(f"{name}: expected a number, got {value!r}")
+        raise ConfigError(f"{name}: expected a number, got {shown(value)}")
     try:
         number = hint(value)
     except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{name}: expected {'an integer' if hint is int else 'a number'}, got {value!r}") from None
+        raise ConfigError(
+            f"{name}: expected {'an integer' if hint is int else 'a number'}, got {shown(value)}"
+        ) from None
     if hint is int and isinstance(value, float) and value != number:
-        raise ConfigError(f"{name}: expected an integer, got {value!r}")
+        raise ConfigError(f"{name}: expected an integer, got {shown(value)}")
     return number
 
 
@@ -577,19 +601,22 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     """Raise ConfigError unless the value has the field's type and lies in its range."""
     spec: Spec = field.metadata["spec"]
     if value != coerce(field, value) or (isinstance(value, float) and math.isnan(value)):
-        raise ConfigError(f"{field.name}: {value!r} is not valid: expected {describe(spec)}")
+        raise ConfigError(f"{field.name}: {shown(value)} is not valid: expected {describe(spec)}")
     if spec.choices and value not in spec.choices:
         raise ConfigError(
-            f"{field.name}: {value!r} is not one of {', '.join(spec.choices)}.{nearest(value, spec.choices)}"
+            f"{field.name}: {shown(value)} is not one of {', '.join(spec.choices)}.{nearest(value, spec.choices)}"
         )
+    for text in value if isinstance(value, tuple) else (value,):
+        if isinstance(text, str) and (problem := path_problem(text)):
+            raise ConfigError(f"{field.name}: {shown(text)} {problem}")
     for text in (value if isinstance(value, tuple) else (value,)) if spec.pattern else ():
         if not re.fullmatch(spec.pattern, text, re.DOTALL):
-            raise ConfigError(f"{field.name}: expected {spec.help}, got {text!r}")
+            raise ConfigError(f"{field.name}: expected {spec.help}, got {shown(text)}")
     if value is None or (spec.low is None and spec.high is None):
         return
     too_low = spec.low is not None and (value < spec.low or (spec.low_open and value == spec.low))
     if too_low or (spec.high is not None and value > spec.high):
-        raise ConfigError(f"{field.name}: {value!r} is out of range: must be {describe(spec)}")
+        raise ConfigError(f"{field.name}: {shown(value)} is out of range: must be {describe(spec)}")
 
 
 def describe(spec: Spec) -> str:

@@ -1,7 +1,7 @@
-"""The processes that train one model together: `torch.distributed` under `torchrun`, or one process alone.
+"""The processes that train or embed together: `torch.distributed` under `torchrun`, or one process alone.
 
-Every process holds the whole model and takes whole pages of the same batch. What a process needs of the others goes
-through `Peers`; with a single process each of its methods gives back what it was given, bit for bit.
+Every process holds the whole model and, in training, takes whole pages of the same batch. What a process needs of the
+others goes through `Peers`; with a single process each of its methods gives back what it was given, bit for bit.
 """
 
 from __future__ import annotations
@@ -110,9 +110,24 @@ class Peers:
         shared: T = held[0]
         return shared
 
+    def collect(self, value: T) -> list[T]:
+        """Every process's value in the order of ranks, in every process; plain values, as with `share`."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        with _together():
+            dist.all_gather_object(found, value)
+        return found
+
     def wait(self) -> None:
         """Go on once every process has come here."""
         self.sum([0.0])
+
+    def leader_first(self, work: Callable[[], T]) -> T:
+        """Do some work in every process, in the others once the leader is done: they find what it left on the disk."""
+        made = work() if self.leads else None
+        self.wait()
+        return work() if made is None else made
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its sum over the processes; one that no process has stays None.
@@ -214,7 +229,7 @@ def _together() -> Iterator[None]:
         yield
     except (RuntimeError, dist.DistError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise PeerGone(f"another process of this training is gone; the same command resumes it ({reason})") from error
+        raise PeerGone(f"another of these processes is gone; the same command goes on ({reason})") from error
 
 
 def _gathered(rows: Tensor, counts: list[int], first: int) -> Tensor:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import math
 import os
 import shutil
-import socket
 import stat
 import sys
 import time
@@ -22,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from stage3.errors import InUse, StorageError
+from stage3.processes import pid_alive, this_process
+from stage3.strict_json import parse_object as parse_object
+from stage3.strict_json import to_json as to_json
 
 if sys.platform == "win32":
     import msvcrt
@@ -228,10 +229,10 @@ def size_and_sha256(path: Path, limit: int | None = None, *, links: bool = False
             return size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_file(path: Path, limit: int = MAX_JSON) -> bytes:
+def read_file(path: Path, limit: int = MAX_JSON, *, links: bool = False) -> bytes:
     """Read a regular file of at most `limit` bytes; StorageError names the file and the reason."""
     with storing(path):
-        descriptor, size = open_regular(path, limit)
+        descriptor, size = open_regular(path, limit, links=links)
         with os.fdopen(descriptor, "rb") as file:
             return file.read(min(size, limit))
 
@@ -239,43 +240,6 @@ def read_file(path: Path, limit: int = MAX_JSON) -> bytes:
 def read_json(path: Path, limit: int = MAX_JSON) -> dict[str, Any]:
     """Read one strict JSON object: no NaN, no name twice, no huge numbers or nesting, at most `limit` bytes."""
     return parse_object(read_file(path, limit), path)
-
-
-def parse_object(data: bytes, source: Path) -> dict[str, Any]:
-    """Parse one strict JSON object; StorageError names `source`."""
-    try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise StorageError(f"{source}: damaged, not readable as JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise StorageError(f"{source}: damaged, holds a {type(value).__name__}, expected an object")
-    return value
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a name occurs twice in one object")
-    return value
-
-
-def to_json(value: Any) -> str:
-    """Strict JSON (NaN and infinities become null), the one way every file and `--json` writes it."""
-    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if hasattr(value, "item") and not isinstance(value, str):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def clear_scratch(folder: Path, *, all_writers: bool = False) -> None:
@@ -287,42 +251,20 @@ def clear_scratch(folder: Path, *, all_writers: bool = False) -> None:
                 remove(entry)
 
 
+def clear_scratch_of(path: Path) -> None:
+    """Remove what processes left that died while they created this very run."""
+    for entry in path.parent.glob(f"{TMP}*"):
+        name, _, pid = entry.name.removeprefix(TMP).rpartition("-")
+        if name == path.name and pid.isdecimal() and (int(pid) == os.getpid() or not pid_alive(int(pid))):
+            remove(entry)
+
+
 def remove(path: Path) -> None:
     """Delete a file, a link (not what it points to) or a folder with all it holds."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def pid_alive(pid: int) -> bool:
-    """Whether a process of this machine exists."""
-    if sys.platform == "win32":
-        import ctypes
-
-        handle = ctypes.windll.kernel32.OpenProcess(0x100000, False, pid)  # SYNCHRONIZE
-        if not handle:
-            return False
-        running = ctypes.windll.kernel32.WaitForSingleObject(handle, 0) == 0x102  # WAIT_TIMEOUT
-        ctypes.windll.kernel32.CloseHandle(handle)
-        return bool(running)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
-def this_process() -> dict[str, Any]:
-    """Who is writing: pid, host and, on Linux, the boot that the pid belongs to."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    try:
-        boot_id = boot.read_text(encoding="ascii").strip()
-    except OSError:
-        boot_id = ""
-    return {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": boot_id}
 
 
 _held: set[int] = set()  # descriptors of the locks that this process holds

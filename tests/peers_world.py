@@ -12,6 +12,7 @@ from stage3.batches import PanelSet, generator
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.model import EncoderSpec, validation
+from stage3.model.finetune import Tuned
 from stage3.model.objectives import Stage3, sums
 from stage3.peers import ALONE, Peers, joined
 from stage3.train.trainer import Totals
@@ -91,6 +92,29 @@ def outcome(model: Stage3, data: Dataset, pages: np.ndarray, peers: Peers, preci
     return {"gradients": gradients, "row": row, "means": means, "signal": step.has_signal}
 
 
+def tuned_outcome(peers: Peers) -> dict:
+    """Gradients of trained backbones and of what is behind them, on pages of the samples; the means after a step."""
+    settings = {**BASE, "finetune": "both", "finetune_checkpointing": True, "workers": 0}
+    config = Config(data="data/samples", limit_pages=14, val_fraction=0.0, test_fraction=0.0).replace(**settings)
+    data = Dataset.load(config, progress=False)
+    tuned = Tuned(config, data, torch.device("cpu"))
+    spec = EncoderSpec.of(config, data.features.image_sizes, data.features.text_dim)
+    model = synthetic.under_way(Stage3.initialized(spec, config, seed=5)).eval()
+    pages = data.pages("train")
+    batch = data.panel_set.batch(pages, peers)
+    own = peers.own_share(pages, data.panel_set.count[pages])
+    step = model(tuned(batch, [crop for page in own for crop in tuned.crops.of_page(int(page))]), generator(3, "mask"))
+    step.total.backward()
+    both = torch.nn.ModuleList([model, tuned])
+    peers.sum_gradients(both.parameters())
+    gradients = {name: p.grad.clone() for name, p in both.named_parameters() if p.grad is not None}
+    assert any("backbone-image" in name for name in gradients)
+    means = {name: value / max(n, 1) for name, (value, n) in sums(step, peers).items()}
+    seen = tuned.panel_set(pages, peers).batch(pages)
+    means |= {"image": float(seen.image.double().square().sum()), "text": float(seen.text.double().square().sum())}
+    return {"gradients": gradients, "row": {}, "means": means, "signal": step.has_signal}
+
+
 def everything(peers: Peers) -> dict[str, dict]:
     """Outcomes of every variant on the uneven batch, and of the corrected one on every batch, in bf16 too."""
     data = world()
@@ -99,6 +123,7 @@ def everything(peers: Peers) -> dict[str, dict]:
     for name, settings in VARIANTS.items():
         for kind in of if name in ("corrected", "averaged logits") else ("uneven", "two pages"):
             found[f"{name} / {kind}"] = outcome(model_of(settings, data), data, of[kind], peers)
+    found["trained backbones / samples"] = tuned_outcome(peers)
     found["bf16 / uneven"] = outcome(model_of({}, data), data, of["uneven"], peers, "bf16")
     model, pages = model_of({}, data), data.pages("val")
     fixed = [pages[:3], pages[3:5], pages[5:]]

@@ -238,7 +238,7 @@ BUGS = (
     Bug(
         "resume the optimizer starts afresh",
         "stage3/train/trainer.py",
-        'restore_optimizer(self.model, self.optimizer, loaded.tensors.get("optimizer", {}))',
+        "restore_optimizer(module, self.optimizer, tensors)",
         "pass",
         "tests/train/test_trainer.py -k bit_for_bit",
     ),
@@ -273,9 +273,9 @@ BUGS = (
     Bug(
         "resume the schedule starts again",
         "stage3/train/trainer.py",
-        "learning_rate(step, self.total_steps, self.config, self.peak))\n        self.scaler.step",
-        "learning_rate(self.run.status.step + 1 - self.saved_step, self.total_steps, self.config, self.peak))\n"
-        "        self.scaler.step",
+        "        lr = learning_rate(step, self.total_steps, self.config, self.peak)\n",
+        "        since = self.run.status.step + 1 - self.saved_step\n"
+        "        lr = learning_rate(since, self.total_steps, self.config, self.peak)\n",
         "tests/train/test_trainer.py -k bit_for_bit",
     ),
     Bug(
@@ -666,8 +666,8 @@ BUGS = (
     Bug(
         "layout features are read in the usual meaning, whatever the model was trained on",
         "stage3/runs/data.py",
-        "return Dataset(table, features, split, layout=layout_of(run))",
-        "return Dataset(table, features, split)",
+        "return Dataset(table, features, split, layout=layout_of(run), source=config)",
+        "return Dataset(table, features, split, source=config)",
         "tests/convert/test_convert.py -k ocr_meaning",
     ),
     Bug(

@@ -45,6 +45,7 @@ def chart(
     y_title: str = "",
     log: bool = False,
     percent: bool = False,
+    chance: float = math.nan,
 ) -> go.Figure:
     """Some metrics over time.
 
@@ -56,6 +57,7 @@ def chart(
         y_title: the unit or range.
         log: logarithmic y axis.
         percent: y as a percentage.
+        chance: what random embeddings would reach, a dotted line; NaN for none.
     """
     figure = go.Figure()
     if how.as_band and len(sources) > 1:
@@ -76,6 +78,8 @@ def chart(
     form = ".0%" if percent else "~g" if log else None  # "~g": 0.0001, where Plotly would write 100μ
     figure.update_yaxes(title_text=y_title or None, type="log" if log else None, tickformat=form, automargin=True)
     _place_legend(figure, height)
+    if math.isfinite(chance) and figure.data:
+        figure.add_hline(y=chance, line={"dash": "dot", "width": 1, "color": theme.look().quiet})
     return figure.update_layout(hovermode="x unified")
 
 

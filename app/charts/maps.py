@@ -41,6 +41,7 @@ class Coloring:
     about: str = ""
 
 
+RANKS = "1 is best, among the panels of the same split with image and text."
 COLORINGS: dict[str, Coloring] = {
     "cluster": Coloring(
         "Cluster", "cluster_name", "group", about="Dense places of the map, named by what sets their panels apart."
@@ -59,8 +60,8 @@ COLORINGS: dict[str, Coloring] = {
         column.removeprefix("loss_"): Coloring(f"Loss: {label.lower()}", column, "number")
         for column, label in names.PANEL_LOSSES.items()
     },
-    "i2t": Coloring(f"Rank: {names.WAYS['i2t']}", "rank_i2t", "number", log=True, about="1 is best."),
-    "t2i": Coloring(f"Rank: {names.WAYS['t2i']}", "rank_t2i", "number", log=True, about="1 is best."),
+    "i2t": Coloring(f"Rank: {names.WAYS['i2t']}", "rank_i2t", "number", log=True, about=RANKS),
+    "t2i": Coloring(f"Rank: {names.WAYS['t2i']}", "rank_t2i", "number", log=True, about=RANKS),
     "image": Coloring("Image weight", "gate_image", "number", about="The fusion gate's share, 0 to 1."),
     "trust": Coloring(
         "Neighbors kept",
@@ -149,6 +150,7 @@ def scatter(
     webgl: bool = False,
     tool: str = "pan",
     height: int = 620,
+    zoomed: bool = False,
 ) -> go.Figure:
     """Dots on a map.
 
@@ -165,6 +167,7 @@ def scatter(
         webgl: draw with WebGL, for many dots.
         tool: what dragging does: "pan", "lasso" or "select" (a box). A click chooses a dot only while it pans.
         height: of the figure in pixels.
+        zoomed: whether `window` is to be shown exactly, whatever the shape of the chart.
     """
     figure = go.Figure()
     base = Dots(rows, xy, hover, picked, dim, go.Scattergl if webgl else go.Scatter)
@@ -178,6 +181,8 @@ def scatter(
     place = {"y": 0.0, "yanchor": "bottom", "bgcolor": glass(), "itemsizing": "constant"}
     behavior = {"dragmode": tool, "clickmode": "event+select", "hovermode": "closest"}
     show(figure, window)
+    if zoomed:  # what a person has zoomed to is shown, and no more: the plot gives way, not the part
+        figure.update_xaxes(constrain="domain").update_yaxes(constrain="domain")
     return figure.update_layout(legend=place, modebar=tools(), **behavior)
 
 

@@ -7,12 +7,11 @@ import math
 import streamlit as st
 
 from app import shell
-from app.parts import forms
-from app.store import imports, jobs, loaders, watch
+from app.parts import forms, outlook
+from app.store import imports, jobs
 from stage3.config import Config
-from stage3.data import readers
 from stage3.errors import Stage3Error
-from stage3.model.outlook import Outlook, outlook
+from stage3.model.outlook import Outlook
 
 START_UP = 8.0  # seconds until the first step: imports, the panel table
 PER_PANEL = 0.02  # seconds of one core for the features of the built-in backbones, decoding included
@@ -23,20 +22,15 @@ BUILT_IN = "tiny"
 def show(made: imports.Import) -> None:
     """Say what can be learned, then offer Train and Embed only."""
     config = Config(data=made.data)
-    here = loaders.config_here(config)
     try:
-        table = shell.working("Reading the panels", readers.read, here)
-        seen = watch.stamp(("add", made.name), here)
-        found = loaders.remember(("outlook", made.name, seen, len(table)), lambda: outlook(table, here))
+        found, panels, pages = outlook.of(config)
     except Stage3Error as error:
         shell.error_box(error, "The data set cannot be opened")
         return
     with st.container(border=True, key="card-add-train"):
         st.subheader("What can be learned", anchor=False)
-        with st.container(key="add-outlook", gap="xsmall"):
-            for line in found.lines:
-                shell.line(line)
-        _form(made, config, found, len(table), len(table.pages))
+        outlook.say(found.lines, "add-outlook")
+        _form(made, config, found, panels, pages)
 
 
 def _form(made: imports.Import, config: Config, found: Outlook, panels: int, pages: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from PIL import Image
 
 from app import shell
 from app.parts import cards
-from app.store import loaders
+from app.store import loaders, readonly
 from app.store.cache import Memory
 from stage3.config import SPLITS
 from stage3.data import images
 from stage3.data.images import ImageProblem
 from stage3.errors import DataError
+from stage3.model.distant import Distant
+from stage3.model.mapped import embed_mapped
 from stage3.runs.data import check_features
+from stage3.runs.tuned import backbones_of
+from stage3.search.approximate import INDICES
 from stage3.search.fusion import Words, WordTarget, search_words
 from stage3.search.searcher import MAX_WORDS, Filters, Query, Results, Searcher, Space, checked_words
 from stage3.storage import sha256
@@ -33,6 +38,7 @@ KINDS = {"panel": "Panel", "words": "Words", "image": "Image", "both": "Both"}
 MAX_UPLOAD = 20 * 2**20  # bytes; the server refuses more before they arrive, this is checked again
 MAX_MEGAPIXELS = 50.0  # of an upload: decoding it takes three bytes per pixel
 KEPT_SIDE = 640  # pixels of the copy that is kept
+MANY = 100_000  # panels from which an approximate index is offered
 SHOWN_WORDS = 200  # characters of a query that an address may carry
 
 _searchers: Memory[Searcher] = Memory(2)  # an index is as large as the embeddings
@@ -59,9 +65,12 @@ def searcher_of(chosen: shell.Chosen) -> Searcher:
         run = chosen.run
         model, data = loaders.load_model(run, chosen.step), loaders.open_dataset(run)
         check_features(run, model.encoder.spec, data)
-        names = (run.config.vision_backbone, run.config.text_backbone)
+        names = backbones_of(run, loaders.resolve_step(run, chosen.step))
         cache = Path(loaders.config_here(run.config).cache_dir)
-        return Searcher(data, model, loaders.embedded(run, chosen.step), names, run.config.crop_fit, cache)
+        made, mark = loaders.embedded(run, chosen.step), loaders.fingerprint(run, chosen.step)
+        seen = loaders.seen(run, chosen.step)
+        held = embed_mapped(model, mark, seen, cache, ("image", "text")) if isinstance(made, Distant) else made
+        return Searcher(seen, model, held, names, run.config.crop_fit, cache, mark)
 
     return _searchers.get(loaders.checkpoint_key(chosen.run, chosen.step), make)
 
@@ -211,17 +220,23 @@ def _word_ways(searcher: Searcher) -> list[Way]:
     return [Way("Words → all", said, "all"), *meant, Way("Words → words", said, "words")]
 
 
-def found(searcher: Searcher, way: Way, top: int, filters: Filters) -> Results:
-    """What a way finds.
+def indices(searcher: Searcher) -> tuple[str, ...]:
+    """The indices that a person may choose from: an approximate one where it saves time and its package is there."""
+    many = len(searcher.data.table) >= MANY and find_spec("faiss") is not None
+    return INDICES if many else INDICES[:1]
+
+
+def found(searcher: Searcher, way: Way, top: int, filters: Filters, index: str = "exact") -> Results:
+    """What a way finds, by an exact or an approximate index.
 
     Raises:
         DataError: there is nothing to search.
     """
     if isinstance(way.query, Words):
-        return search_words(searcher, way.query.text, "words" if way.target == "words" else "all", top, filters)
+        return search_words(searcher, way.query.text, "words" if way.target == "words" else "all", top, filters, index)
     assert way.target != "all"
     assert way.target != "words"
-    return searcher.search(way.query, way.target, top, filters)
+    return searcher.search(way.query, way.target, top, filters, index)
 
 
 def _ask_words() -> str | None:
@@ -243,6 +258,9 @@ def _ask_words() -> str | None:
 
 def _ask_image(searcher: Searcher) -> Query | None:
     """The uploaded image as a query; None while there is none."""
+    if readonly.on():
+        shell.line("Images cannot be uploaded here: this explorer is for looking only.")
+        return None
     turn = st.session_state.setdefault("search_turn", 0)
     given = st.file_uploader(
         "Your image",

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 import streamlit as st
 
 from app import shell
-from app.parts import embedding, forms
+from app.parts import embedding, forms, outlook
 from app.store import jobs, loaders
 from stage3.config import FIELDS, GROUPS, Config, changes, coerce, differences
 from stage3.errors import ConfigError, Stage3Error
@@ -19,7 +19,10 @@ START_UP = 3.0  # rough number of seconds until the first step: imports, data, f
 TRAINING = ("epochs", "seed", "lr")
 SHOWN = (*forms.WEIGHTS, *TRAINING)
 HIDDEN = ("temperature", *forms.TEMPERATURES, "recompute_features", "threads", "max_minutes")
-OF_OTHER_DATA = ("manifest", "panels", "panel_format", "labels", "remap", "box_order", "box_unit", "limit_pages")
+OF_OTHER_DATA = (
+    *("manifest", "panels", "panel_format", "labels", "remap", "box_order", "box_unit", "limit_pages"),
+    "allow_remote_images",
+)
 MAX_ADDRESS = 1500  # characters of changed settings that an address may carry
 OWN = ""  # the choice of the run's own data
 
@@ -153,6 +156,7 @@ def _launch(chosen: shell.Chosen, config: Config | None, problem: str) -> None:
         if not changed:
             st.text("Nothing has changed: the same seed gives the same run again.")
         st.text(_estimate(chosen, config))
+    _outlook(config)
     started = st.session_state.get("_retrain_started", 0)
     name = st.text_input("Name", value=jobs.free_name(), max_chars=60, key=f"retrain-name-{started}",
                          label_visibility="collapsed", help="Name of the new run")  # fmt: skip
@@ -176,6 +180,15 @@ def _launch(chosen: shell.Chosen, config: Config | None, problem: str) -> None:
             embedding.start(chosen.run, config)
     except Stage3Error as error:
         shell.error_box(error, "The run was not started" if train else "Nothing was embedded")
+
+
+def _outlook(config: Config) -> None:
+    """What speaks against believing a comparison on these pages; nothing where the data set cannot be opened."""
+    try:
+        found, _, _ = outlook.of(config)
+    except Stage3Error:
+        return  # training would say why
+    outlook.say(found.lines[1:], "quiet-retrain-outlook")
 
 
 def _as_text(chosen: shell.Chosen, config: Config | None) -> None:

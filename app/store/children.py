@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.store import loaders
-from stage3.storage import pid_alive, this_process
+from stage3.processes import pid_alive, this_process
 
 GRACE_SECONDS = 8.0  # between asking a child to stop, SIGTERM and SIGKILL
 STARTED: dict[int, subprocess.Popen[bytes]] = {}  # only so that finished ones leave the process table

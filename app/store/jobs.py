@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.store import children, loaders
+from app.store import children, loaders, readonly
 from app.store.waiter import PLACES as PLACES
 from app.store.waiter import QUEUED
 from stage3.cli import train_command
@@ -83,6 +83,7 @@ def start(config: Config, name: str, parent: str = "") -> RunFolder:
         ConfigError: the name is taken or not allowed.
         StorageError: the folder cannot be written.
     """
+    readonly.refuse()
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name[:80]!r} cannot name a run: use letters, digits, _ . - (60 at most).")
     limit = config.max_minutes or WALL_MINUTES
@@ -102,6 +103,7 @@ def resume(run: RunFolder) -> None:
         ConfigError: it is training, or waits to, or has finished.
         StorageError: it was not started here.
     """
+    readonly.refuse()
     with _starting:
         job = read(run)
         if job.is_live:
@@ -224,6 +226,7 @@ def read(run: RunFolder) -> Job:
 
 def cancel(run: RunFolder) -> None:
     """Ask the trainer to save and stop at its next step; harder after a while, see `press`."""
+    readonly.refuse()
     run.request_stop()
     record = run.read_json("job")
     run.write_json("job", {**record, "cancelled": time.time()})

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
     from stage3.diagnose import Diagnosis
     from stage3.evaluate import Comparison
+    from stage3.metrics.mapped import MappedRows
     from stage3.model.baselines import Added
+    from stage3.model.distant import Distant
     from stage3.model.embedding import Embedded
     from stage3.model.objectives import Stage3
 
@@ -43,8 +45,9 @@ MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evalu
 _reading = threading.Lock()
 _datasets: Memory[Dataset] = Memory(3)
 _splits: Memory[np.ndarray] = Memory(24)
+_seen: Memory[Dataset] = Memory(3)
 _models: Memory[Stage3] = Memory(6)
-_embedded: Memory[Embedded] = Memory(6)
+_embedded: Memory[Embedded | Distant] = Memory(6)
 _frames: Memory[pd.DataFrame] = Memory(6)
 _metrics: Memory[pd.DataFrame] = Memory(64)
 _results: Memory[dict[str, float]] = Memory(2000)  # small: one row per run
@@ -339,16 +342,51 @@ def load_model(run: RunFolder, step: int | None = None) -> Stage3:
     return _models.get(run.fingerprint(at), make)
 
 
-def embedded(run: RunFolder, step: int | None = None) -> Embedded:
-    """Embeddings of all usable panels by a checkpoint, from stored features."""
+def seen(run: RunFolder, step: int | None = None) -> Dataset:
+    """`open_dataset` as a checkpoint's model reads it: by its own backbones, where the run trained them.
 
-    def make() -> Embedded:
+    Raises:
+        Stage3Error: as `open_dataset`.
+    """
+    if run.config.finetune == "none":
+        return open_dataset(run)
+
+    def make() -> Dataset:
+        from stage3.runs.tuned import seen_by
+
+        _one_thread()
+        return seen_by(run, resolve_step(run, step), open_dataset(run))
+
+    return _seen.get(checkpoint_key(run, step), make)
+
+
+def embedded(run: RunFolder, step: int | None = None) -> Embedded | Distant:
+    """Embeddings of all usable panels by a checkpoint, from stored features; of many, those that are asked for."""
+
+    def make() -> Embedded | Distant:
         from stage3.model import embedding
+        from stage3.model.distant import Distant
+        from stage3.model.mapped import is_large
 
-        data = open_dataset(run)
-        return embedding.embed(load_model(run, step), data.panel_set, data.pages("all"))
+        data, model = seen(run, step), load_model(run, step)
+        if is_large(data, model.encoder.spec.dim):
+            return Distant.of(model, data.panel_set)
+        return embedding.embed(model, data.panel_set, data.pages("all"))
 
     return _embedded.get(checkpoint_key(run, step), make)
+
+
+def panel_vectors(run: RunFolder, step: int | None = None) -> np.ndarray | MappedRows:
+    """(N, D) panel embeddings in the order of `embedded(run, step).rows`; of many their directions, from a file."""
+    from stage3.model.distant import Distant
+    from stage3.model.mapped import embed_mapped
+
+    made = embedded(run, step)
+    if not isinstance(made, Distant):
+        return made.panel.numpy()
+    data, cache, mark = open_dataset(run), config_here(run.config).cache_dir, fingerprint(run, step)
+    files = embed_mapped(load_model(run, step), mark, data, cache, ("panel",))
+    return remember(("mapped", str(files.path("panel"))), lambda: files.open("panel"))  # type: ignore[no-any-return]
 
 
 def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
@@ -357,7 +395,7 @@ def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         from stage3.runs import inspection
 
-        data, model, made = open_dataset(run), load_model(run, step), embedded(run, step)
+        data, model, made = seen(run, step), load_model(run, step), embedded(run, step)
         measured = inspection.kept_columns(run, resolve_step(run, step), data, model, made)
         frame = inspection.panel_frame(data, model, made, measured)
         give_back()
@@ -371,6 +409,7 @@ def _held_out(run: RunFolder, step: int | None) -> Embedded:
     import torch
 
     from stage3.config import SPLITS
+    from stage3.model.distant import Distant, take
     from stage3.runs import inspection
 
     data, everything = open_dataset(run), embedded(run, step)
@@ -378,8 +417,8 @@ def _held_out(run: RunFolder, step: int | None) -> Embedded:
     for name in ("test", "val"):
         chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
         if len(chosen):
-            return inspection.take(everything, inspection.gallery_sample(chosen, everything))
-    return everything
+            return take(everything, inspection.gallery_sample(chosen, everything))
+    return take(everything, torch.arange(len(everything.rows))) if isinstance(everything, Distant) else everything
 
 
 def added(run: RunFolder, step: int | None = None) -> Added:
@@ -423,7 +462,7 @@ def comparison(first: RunFolder, second: RunFolder) -> Comparison:
     def make() -> Comparison:
         from stage3.evaluate import Side, compare
 
-        sides = [Side(load_model(run), open_dataset(run), embedded(run)) for run in (first, second)]
+        sides = [Side(load_model(run), seen(run), embedded(run)) for run in (first, second)]
         found = compare(*sides, max_pages=MAX_EVALUATED)
         give_back()
         return found

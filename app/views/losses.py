@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -11,8 +12,9 @@ from app import shell
 from app.charts import names, theme
 from app.charts.curves import How, Source, chart
 from app.store import loaders
-from stage3.cli import counted
+from stage3.cli import counted, percent
 from stage3.errors import Stage3Error
+from stage3.metrics import chance_recall
 from stage3.objectives import OBJECTIVES, TERMS, WITH_TEMPERATURE
 from stage3.runs import curves
 
@@ -120,7 +122,7 @@ def _card(title: str, key: str, about: str = "") -> st.delta_generator.DeltaGene
 
 
 def _draw(title: str, key: str, sources: list[Source], metrics: dict[str, str], how: How, **more: Any) -> None:
-    about = str(more.pop("about", ""))
+    about, basis = str(more.pop("about", "")), str(more.pop("basis", ""))
     with _card(title, key, about):
         shown = (title, *metrics.items(), how, *more.items(), *((s.name, s.stamp) for s in sources))
         if any(s.stamp is None for s in sources):
@@ -131,6 +133,23 @@ def _draw(title: str, key: str, sources: list[Source], metrics: dict[str, str], 
             shell.line("Not measured in this run.")
             return
         theme.show(figure, key=f"losses-{key}", alt=f"{title} by {how.by}")
+        if basis:
+            with st.container(key=f"quiet-losses-{key}"):
+                shell.line(basis)
+
+
+def _gallery(sources: list[Source]) -> tuple[str, float]:
+    """On what R@5 was measured in training, and what chance is there; NaN where the runs had different galleries."""
+    found = set()
+    for source in sources:
+        sizes = curves.series(source.frame, "retrieval/gallery", "val", "step")["y"]
+        found |= {int(size) for size in sizes.iloc[-1:]}
+    if len(found) != 1:
+        several = " to ".join(f"{size:,}" for size in sorted(found)[:: max(1, len(found) - 1)])
+        return (f"Validation pages; the runs were measured among {several} panels." if found else "", math.nan)
+    (size,) = found
+    chance = chance_recall(size, 5)
+    return f"Validation pages: among {size:,} panels with image and text; dotted: chance, {percent(chance)}.", chance
 
 
 def _curves(sources: list[Source], kind: str, how: How) -> None:
@@ -165,6 +184,7 @@ def _work(sources: list[Source], how: How) -> None:
     terms = {f"gradient/{t}": t for t in TERMS}
     cosines = {f"gradient_cosine/{pair}": label for pair, label in names.PAIR_NAMES.items()}
     temperatures = {f"temperature/{o.name}": o.label.lower() for o in WITH_TEMPERATURE}
+    basis, chance = _gallery(sources)
     idle = {NO_SIGNAL: "no signal", "skipped_steps": "not finite"}
     cells: list[tuple[str, str, dict[str, str], How, dict[str, Any]]] = [
         ("Gradient norm per loss", "gradient", terms, val, {"y_title": "gradient norm", "log": True,
@@ -173,7 +193,7 @@ def _work(sources: list[Source], how: How) -> None:
          "about": "Cosine between the gradients of two losses. Above 0 they pull the weights the same way"}),
         ("Total gradient norm", "norm", {"grad_norm": "before clipping"}, train, {"log": True}),
         ("Retrieval", "retrieval", {m: names.metric_name(m) for m in ("retrieval/i2t_r5", "retrieval/t2i_r5")},
-         val, {"percent": True}),
+         val, {"percent": True, "basis": basis, "chance": chance}),
         ("Effective rank", "rank", {"collapse/effective_rank": "effective rank"}, val,
          {"about": "RankMe: how many directions the embeddings use. Near 1 they have collapsed"}),
         ("Mean cosine", "cosines", {"collapse/intra_cosine": "same page", "collapse/inter_cosine":

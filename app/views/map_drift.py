@@ -9,19 +9,16 @@ import streamlit as st
 from app import components, shell
 from app.charts import map_drift, maps, theme
 from app.parts import waiting
-from app.store import loaders, map_jobs
+from app.store import jobs, loaders, map_jobs
+from stage3.errors import Stage3Error
 from stage3.projection.files import drift_path, epoch_files, load
 
 
 def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
-    """The animation, and the neighbors that each epoch has in common with the previous one; or how to save epochs."""
+    """The animation, and the neighbors that epochs have in common; without saved epochs, a button that trains again."""
     files = epoch_files(chosen.run)
     if not files:
-        shell.empty(
-            "This run saved no embeddings per epoch",
-            "Train with embed_every to follow the map from epoch to epoch:",
-            "python -m stage3.train --run runs/drift --data data/samples --embed_every 1",
-        )
+        _without(chosen)
         return
     job = map_jobs.ensure(chosen.run, chosen.step, drift=True)
     path = drift_path(chosen.run)
@@ -30,6 +27,24 @@ def render(chosen: shell.Chosen, frame: pd.DataFrame) -> None:
         return
     made = loaders.remember(("drift", path, path.stat().st_mtime_ns), lambda: load(path))
     _show(chosen, frame, made)
+
+
+def _without(chosen: shell.Chosen) -> None:
+    """A run that kept its last embeddings only can be trained once more, the same way, keeping those of every epoch."""
+    again = chosen.run.config.replace(embed_every=1)
+    name = jobs.free_name("epochs")
+    shell.empty(
+        "This run kept no embeddings of its epochs",
+        "The same training again, from the same seed, keeps them. The map can then be followed from epoch to epoch.",
+        jobs.command(again, name),
+    )
+    if st.button("Train again, keeping every epoch", icon=":material/replay:", type="primary", key="drift-train"):
+        try:
+            started = jobs.start(again, name, chosen.id)
+        except Stage3Error as error:
+            shell.error_box(error, "The run was not started")
+            return
+        shell.go("retrain", run=chosen.id, job=f"runs/{started.name}")
 
 
 @shell.fragment()

@@ -194,6 +194,7 @@ def figure_of(
     drawing |= {
         "tool": tool if tool in ("pan", "lasso", "select") else "pan",
         "legend": legend(chosen, shown, coloring),
+        "zoomed": shown.window != maps.whole(shown.xy),
     }
 
     named = labels and focus is None and coloring.kind == "group"

@@ -13,7 +13,7 @@ from app.charts import curves as curve_charts
 from app.charts import names, theme
 from app.parts import compared, forms, results, tiles
 from app.parts.results import I2T, RANK, SAME_PAGE, SKILL, T2I
-from app.store import loaders
+from app.store import loaders, readonly
 from stage3.config import FIELDS, changes, spec_of
 from stage3.errors import Stage3Error
 from stage3.evaluate.between import why_not
@@ -234,6 +234,8 @@ def _actions(entry: loaders.Entry) -> None:
             ("Losses", ":material/show_chart:", "losses"),
             ("Retrain", ":material/model_training:", "retrain"),
         ):
+            if view == "retrain" and readonly.on():
+                continue
             if st.button(label, icon=icon, key=f"open-{view}"):
                 shell.go(view, run=entry.id)
 

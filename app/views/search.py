@@ -16,6 +16,8 @@ from app.parts.query import Way
 from app.store import loaders
 from stage3.cli import counted, percent
 from stage3.errors import DataError, Stage3Error
+from stage3.model.distant import Distant
+from stage3.model.mapped import Mapped
 from stage3.search.failures import I2T, NEITHER, T2I, failures
 from stage3.search.fusion import BEST
 from stage3.search.rivals import ALL_REASONS, with_rivals
@@ -55,6 +57,7 @@ def _search(chosen: shell.Chosen, searcher: Searcher) -> None:
         except (DataError, ValueError) as error:
             shell.error_box(error, "Invalid query")
         filters, top = _filters(searcher)
+        index = _index(searcher)
     query.write_address(str(st.session_state["search_kind"]))
     if not ways:
         with middle:
@@ -62,7 +65,7 @@ def _search(chosen: shell.Chosen, searcher: Searcher) -> None:
         return
     for side, column in enumerate((middle, right)):
         with column:
-            _list(chosen, searcher, ways, side, filters, top)
+            _list(chosen, searcher, ways, side, filters, top, index)
 
 
 def _filters(searcher: Searcher) -> tuple[Filters, int]:
@@ -79,7 +82,18 @@ def _filters(searcher: Searcher) -> tuple[Filters, int]:
     return Filters(picked["book"], picked["page_type"], picked["split"], text), int(top)
 
 
-def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, filters: Filters, top: int) -> None:
+def _index(searcher: Searcher) -> str:
+    """How many panels are searched: exactly, or by an approximate index where that is offered."""
+    offered = query.indices(searcher)
+    if len(offered) < 2:
+        return offered[0]
+    about = "An approximate index is made with the first search and kept; the note beside a list says what it misses."
+    return str(st.selectbox("Index", offered, key="search_index", help=about))
+
+
+def _list(
+    chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, filters: Filters, top: int, index: str
+) -> None:
     """One ranked list: what is compared, where the true match stands, the cards, the export."""
     kind, labels = st.session_state["search_kind"], [way.label for way in ways]
     label = st.selectbox(
@@ -90,7 +104,8 @@ def _list(chosen: shell.Chosen, searcher: Searcher, ways: list[Way], side: int, 
         label_visibility="collapsed",
     )
     way = ways[labels.index(label)]
-    found = query.found(searcher, way, top, filters)
+    asked = (searcher, way, top, filters, index)
+    found = query.found(*asked) if index == "exact" else shell.working("Searching", query.found, *asked)
     with st.container(key=f"quiet-search-{side}", gap="xxsmall"):
         shell.line(f"{_capital(found.compared)}.")
         shell.line(_standing(found, way))
@@ -264,4 +279,6 @@ def _failures(chosen: shell.Chosen, searcher: Searcher) -> None:
 def _failed(searcher: Searcher, panels: pd.DataFrame, split: str, k: int) -> pd.DataFrame:
     rows = np.flatnonzero((panels["split"] == split).to_numpy())
     i2t, t2i = panels["rank_i2t"].to_numpy(), panels["rank_t2i"].to_numpy()
-    return with_rivals(searcher, failures(searcher.embedded, i2t, t2i, rows, k=k), rows)
+    made = searcher.embedded
+    known = Distant.of(searcher.model, searcher.data.panel_set) if isinstance(made, Mapped) else made
+    return with_rivals(searcher, failures(known, i2t, t2i, rows, k=k), rows)

@@ -86,6 +86,8 @@ def run_experiments(
 
 
 def _with_data(settings: Mapping[str, Any]) -> dict[str, Any]:
+    if settings.get("finetune", "none") != "none":
+        raise ConfigError("finetune: experiments compare runs on frozen features. Leave it out.")
     named = settings.get("data") or settings.get("manifest")
     return dict(settings) if named else {"data": DATA, **settings}
 

@@ -29,6 +29,7 @@ class Dataset:
         split: (P,) int 0 train, 1 val, 2 test for each page.
         config: the settings it was loaded with; None for a data set that was made in memory.
         layout: what its layout features mean, one of `stage3.data.table.LAYOUT_MEANINGS`.
+        source: the settings it was read with, where `config` does not say them: its split is another, a run's.
 
     Example:
         >>> data = Dataset.load("data/samples")
@@ -41,6 +42,7 @@ class Dataset:
     split: np.ndarray
     config: Config | None = None
     layout: str = LAYOUT_MEANING
+    source: Config | None = None
 
     @classmethod
     def load(cls, source: Config | Path | str, *, progress: bool = True, **settings: Any) -> Dataset:

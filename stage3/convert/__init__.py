@@ -16,7 +16,7 @@ from stage3.config import Config
 from stage3.data.table import LAYOUT_MEANING, LAYOUT_MEANINGS
 from stage3.errors import ConfigError, DataError
 from stage3.runs import RunFolder
-from stage3.runs.folder import BACKBONES
+from stage3.runs.settings import BACKBONES
 from stage3.storage import TMP, make_folder, remove, rename, storing, sync_folder
 
 if TYPE_CHECKING:

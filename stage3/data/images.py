@@ -23,8 +23,9 @@ import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from stage3 import storage
+from stage3.data import remote
 from stage3.data.image_formats import READ, Jpeg, lean_png, sniff, unread
-from stage3.errors import StorageError
+from stage3.errors import ConfigError, StorageError
 
 MIN_SIDE = 4  # pixels; nothing below holds a panel
 MAX_ASPECT = 100  # a long webtoon strip is about 70 times as high as wide
@@ -38,6 +39,7 @@ class ImageProblem(ValueError):
     """An image cannot be used; `code` is the reason it is counted under, `detail` says what was found."""
 
     def __init__(self, code: str, detail: str) -> None:
+        detail = remote.redacted(detail)
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
@@ -64,17 +66,22 @@ _QUIET = threading.Lock()
 
 
 def open_regular(path: Path | str) -> BinaryIO:
-    """Open a regular file for reading; pipes, devices and folders are refused without blocking.
+    """Open a regular file, or what a URL names, for reading; pipes, devices and folders are refused without blocking.
 
     Raises:
         ImageProblem: missing, unreadable or not a regular file.
+        ConfigError: a URL whose protocol's package is not installed.
     """
     try:
+        if isinstance(path, str) and remote.is_url(path):
+            return io.BytesIO(remote.read(path))
         handle, _ = storage.open_regular(path, links=True)
     except StorageError:
         raise ImageProblem("not_a_file", f"{path} is not a regular file") from None
     except FileNotFoundError:
         raise ImageProblem("missing", f"{path} does not exist") from None
+    except ConfigError:
+        raise
     except ValueError as error:  # a NUL in the path
         raise ImageProblem("missing", f"{path!r}: {error}") from None
     except OSError as error:
@@ -436,6 +443,8 @@ def _orientation(image: Image.Image) -> int:
 def file_digest(path: Path | str) -> str:
     """SHA-256 of a file's bytes, "" when it cannot be read."""
     try:
+        if isinstance(path, str) and remote.is_url(path):
+            return storage.sha256(remote.read(path))
         return storage.file_sha256(Path(path), links=True)
-    except (StorageError, ValueError):  # a NUL in the path
+    except (OSError, ValueError):  # also StorageError; a NUL in the path
         return ""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from stage3.cli import counted, percent
 from stage3.errors import DataError
 from stage3.runs.data import check_features, chosen_pages, load_data
+from stage3.runs.tuned import seen_by
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -314,7 +315,8 @@ def diagnose_run(
         data = data or load_data(run)
         check_features(run, model.encoder.spec, data)
         split, pages, notes = chosen_pages(run, data, split)
-        embedded = embedding.embed(model, data.panel_set, pages)
+        seen = seen_by(run, run.checkpoint(checkpoint).step, data)
+        embedded = embedding.embed(model, seen.panel_set, pages)
         added = baselines.added_to(data, embedded)
         row = validation.retrieval_metrics(embedded) | validation.reconstruction_metrics(model, embedded)
         found = diagnose(embedded.panel, embedded.page_ids, row, added)

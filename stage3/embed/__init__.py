@@ -1,12 +1,13 @@
 """Write the panel embeddings of a run into the store that Stage 4 reads, or check one.
 
-`plan` says what an export writes, `exporter` writes it, and `stage4` is the store; `python -m stage3.embed` is the
-command.
+`plan` says what an export writes, `exporter` writes it, alone or `together` with other processes, and `stage4` is the
+store; `python -m stage3.embed` is the command.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from stage3.cli import counted, progress, stopping
 from stage3.errors import ConfigError, DataError
 from stage3.runs import RunFolder
 from stage3.runs.data import check_features, differences, load_data
+from stage3.runs.tuned import seen_by
 
 if TYPE_CHECKING:
     from stage3.batches import Dataset
+    from stage3.peers import Peers
 
 
 def export_run(
@@ -29,6 +32,7 @@ def export_run(
     pages: str | None = None,
     device: str = "auto",
     tell: Callable[[str], None] = lambda _: None,
+    peers: Peers | None = None,
 ) -> dict[str, Any]:
     """Write the panel embeddings of a checkpoint as a Zarr store, or go on with one that was stopped.
 
@@ -41,6 +45,7 @@ def export_run(
         pages: `A:B` writes only these rows of the store, on borders of 100 pages; others may run beside it.
         device: "auto", "cpu" or "cuda"; part of what makes bytes equal.
         tell: takes a line for a person.
+        peers: the processes that write the store together, see `stage3.embed.together`; None is this one alone.
 
     Returns:
         What was written: `finished`, `pages`, `panels`, `written`, `kept`, `run`, `step`, `checkpoint`, `notes` (how
@@ -51,27 +56,29 @@ def export_run(
         Interrupted: it was asked to stop; the same call goes on.
         StorageError: the store is of other embeddings, or cannot be written.
     """
-    import torch
-
-    from stage3.embed.exporter import run_export
     from stage3.embed.plan import Export
+    from stage3.embed.together import export_together, share_of
     from stage3.features import usable_device
+    from stage3.peers import ALONE
 
-    where = torch.device(usable_device(device))
+    peers = peers or ALONE
+    where = peers.device(usable_device(device))
     with run.threads():
         step = run.checkpoint(checkpoint).step
         model = run.model(step).to(where)
         data = data or load_data(run)
         check_features(run, model.encoder.spec, data)
-        job = Export.of(run, step, model, data, out, split, where)
+        job = Export.of(run, step, model, seen_by(run, step, data), out, split, where)
         shard = page_range(pages, len(job.pages)) if pages else None
         tell(f"exporting {run.path}, step {step}, {counted(len(job.pages), 'page')}, to {job.places.zarr}")
         notes = differences(run, data)
         for note in notes:
             tell(f"note: {note}")
-        total = shard[1] - shard[0] if shard else len(job.pages)
-        with stopping() as stop, progress("embedding pages", total) as bar:
-            found = run_export(job, shard=shard, stop=stop, on_pages=bar.advance)
+        first, end = share_of(shard or (0, len(job.pages)), peers.rank, peers.size) or (0, 0)
+        shown = progress("embedding pages", end - first) if peers.leads else nullcontext()
+        with stopping() as stop, shown as bar:
+            on_pages = bar.advance if bar else lambda _: None
+            found = export_together(job, peers, shard=shard, stop=stop, on_pages=on_pages)
         for line in summary_lines(found, job.places):
             tell(line)
     return found | {"run": str(run.path), "step": step, "checkpoint": job.plan["checkpoint"], "notes": notes}

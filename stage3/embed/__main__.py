@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from stage3.cli import Parser, counted, given, run, say
 from stage3.embed import export_run, verify
-from stage3.errors import ConfigError, StorageError
+from stage3.errors import ConfigError, Interrupted, PeerGone, StorageError
 from stage3.runs import RunFolder
 from stage3.runs.data import DATA_SETTINGS, load_data
 from stage3.storage import to_json
@@ -16,6 +17,7 @@ EXAMPLES = (
     "python -m stage3.embed --run runs/first --out first.zarr",
     "python -m stage3.embed --run runs/first --data all/comics --out all.zarr   (resumes a stopped export)",
     "python -m stage3.embed --run runs/first --out first.zarr --pages 0:600000  (one part; others may run in parallel)",
+    "torchrun --nproc-per-node 4 -m -- stage3.embed --run runs/first --out first.zarr     (four processes, same bytes)",
     "python -m stage3.embed --out first.zarr --verify                           (reads everything, compares hashes)",
 )
 ABOUT = """Write the fused panel embeddings of a run's best checkpoint as a Zarr store for Stage 4.
@@ -40,21 +42,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse(argv)
     if not args.run and not args.verify:
         raise ConfigError("give the run to export with --run RUN, or verify a store with --verify")
-    tell: Callable[[str], None] = (lambda _: None) if args.json else say
-    summary: dict[str, Any] = {"out": args.out}
-    if args.run:
-        folder = RunFolder.load(args.run)
+    if not args.run:
+        return _reported(args, {"out": args.out}, (lambda _: None) if args.json else say)
+    from stage3.features import usable_device
+    from stage3.peers import by_torchrun, joined
 
-        summary |= export_run(
-            folder,
-            args.out,
-            checkpoint=args.checkpoint,
-            data=load_data(folder, given(args, DATA_SETTINGS)),
-            split=args.split,
-            pages=args.pages,
-            device=args.device,
-            tell=tell,
-        )
+    folder = RunFolder.load(args.run)
+    with joined(lambda: usable_device(args.device)) as peers:
+        tell: Callable[[str], None] = say if peers.leads and not args.json else lambda _: None
+        try:
+            found = export_run(
+                folder,
+                args.out,
+                checkpoint=args.checkpoint,
+                data=peers.leader_first(lambda: load_data(folder, given(args, DATA_SETTINGS))),
+                split=args.split,
+                pages=args.pages,
+                device=args.device,
+                tell=tell,
+                peers=peers,
+            )
+        except PeerGone:
+            raise
+        except Interrupted as stopped:
+            if not by_torchrun():
+                raise
+            tell(str(stopped))
+            return 0  # as asked; after any other code torchrun would begin again
+        return _reported(args, {"out": args.out} | found, tell) if peers.leads else 0
+
+
+def _reported(args: Namespace, summary: dict[str, Any], tell: Callable[[str], None]) -> int:
+    """Verify the store where that was asked for, and print what was done."""
     if args.verify and summary.get("finished", True):
         summary["damages"] = verify(args.out, tell)
     if args.json:

@@ -37,7 +37,7 @@ from stage3.storage import (
     sync_folder,
 )
 
-__all__ = ["Export", "run_export"]
+__all__ = ["Export", "begin", "run_export"]
 
 # Bits of an embedding may differ between these; chunks of two kinds must not meet in one store.
 EXACT = ("device", "threads", "torch", "embedded_pages")
@@ -103,6 +103,17 @@ def run_export(
         "panels_cut": panels_cut,
         "pages_cut": pages_cut,
     }
+
+
+def begin(job: Export) -> None:
+    """Record the plan and write Zarr's own files, before several processes write the chunks of their pages.
+
+    Raises:
+        DataError: the store at this place is made of something else.
+    """
+    _check_place(job.places)
+    make_folder(job.places.export)
+    _begin(job, clean_all=False)
 
 
 def _chunks_of(job: Export, shard: tuple[int, int]) -> range:

@@ -21,6 +21,7 @@ from stage3.model.baselines import books_of, frozen_of, what_training_added
 from stage3.model.chance import against_chance
 from stage3.runs import RunFolder
 from stage3.runs.data import MAX_PAGES, check_features, chosen_pages, load_data
+from stage3.runs.tuned import seen_by
 
 SPACES = {
     "i2t, t2i": "image-only against text-only embeddings; the fused panel embedding plays no part",
@@ -72,9 +73,10 @@ def evaluation_report(
         data = data or load_data(run)
         check_features(run, model.encoder.spec, data)
         split, pages, notes = chosen_pages(run, data, split, max_pages)
-        row, embedded = validation.all_metrics(model, data.panel_set, pages, device)
+        panel_set = seen_by(run, step, data).panel_set
+        row, embedded = validation.all_metrics(model, panel_set, pages, device)
         batches = fixed_batches(pages, run.config.batch_pages, run.config.seed)
-        row |= validation.validate(model, data.panel_set, batches, device)
+        row |= validation.validate(model, panel_set, batches, device)
         values, chance = item_values(model, embedded, device)
         row |= {name: summary(name, v) for name, (v, _) in values.items() if name not in row}
         book_ids = books_of(data, embedded)

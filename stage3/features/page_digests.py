@@ -7,8 +7,10 @@ same pass, so checking it costs no second one, and none at all on later runs.
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
@@ -16,8 +18,8 @@ from stat import S_ISREG
 import pandas as pd
 
 from stage3.config import Config
-from stage3.data import images
-from stage3.errors import StorageError
+from stage3.data import images, remote
+from stage3.errors import ConfigError, StorageError
 from stage3.storage import make_folder, replacing
 
 COLUMNS = {
@@ -71,13 +73,15 @@ class PageDigests:
         root: folder of the feature store.
         config: the image settings.
         gone: files that are no longer there count as they were; nothing is written.
+        part: what one of several processes is called, each of which writes a file of its own; "" joins them all.
 
     Attributes:
         reading: the image settings that change pixels, as part of every crop's key.
     """
 
-    def __init__(self, root: Path, config: Config, *, gone: bool = False) -> None:
-        self.path = root / "pages.parquet"
+    def __init__(self, root: Path, config: Config, *, gone: bool = False, part: str = "") -> None:
+        self.path = root / (f"pages-{part}.parquet" if part else "pages.parquet")
+        self._is_part = part != ""
         self.gone = gone
         self.reading = b"partial" if config.truncated_images else b"whole"
         self._limits = f"{self.reading.decode()} {config.max_megapixels:g} Mpx"
@@ -90,13 +94,24 @@ class PageDigests:
         self._changed: dict[str, _Known] = {}
         self._saved = time.monotonic()
 
+    def _files(self) -> dict[Path, int]:
+        """The files that processes wrote and when, the last one last: it knows best."""
+        found: dict[Path, int] = {}
+        for path in self.path.parent.glob("pages*.parquet"):
+            with suppress(OSError):  # joined and removed meanwhile
+                found[path] = path.stat().st_mtime_ns
+        return dict(sorted(found.items(), key=lambda item: item[1]))
+
     def _load(self) -> pd.DataFrame:
-        empty = pd.DataFrame({k: pd.Series([], dtype=t) for k, t in COLUMNS.items()})
-        try:
-            frame = pd.read_parquet(self.path)
-        except (OSError, ValueError):  # absent, or damaged: only time is lost, every file is read again
-            return empty
-        return frame[list(COLUMNS)] if set(COLUMNS) <= set(frame.columns) else empty
+        frames = [pd.DataFrame({k: pd.Series([], dtype=t) for k, t in COLUMNS.items()})]
+        for path in self._files():
+            try:
+                frame = pd.read_parquet(path)
+            except (OSError, ValueError):  # gone, or damaged: only time is lost, every file is read again
+                continue
+            if set(COLUMNS) <= set(frame.columns):
+                frames.append(frame[list(COLUMNS)])
+        return pd.concat(frames, ignore_index=True) if len(frames) > 2 else frames[-1]
 
     def look(self, path: str, sha256: str = "") -> PageFile:
         """What is known of a page file, read only when it is new or has changed.
@@ -110,17 +125,19 @@ class PageDigests:
         if self.gone and path in self._rows:
             return self._as_known(self._rows[path], sha256)
         try:
-            stat = Path(path).stat()
-            if not S_ISREG(stat.st_mode):  # reading a pipe or a device could wait for ever
+            stamp = _stamp(path)
+            if stamp is None:  # reading a pipe or a device could wait for ever
                 return PageFile(problem="image:not_a_file")
             known = self._rows.get(path)
-            if known is None or (known.size, known.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+            if known is None or (known.size, known.mtime_ns) != stamp:
                 pixels, *digests = _digests(path, sha256 != "")
-                known = self._keep(path, _Known(stat.st_size, stat.st_mtime_ns, pixels, *digests))
+                known = self._keep(path, _Known(*stamp, pixels, *digests))
             elif sha256 and not known.sha256:  # read before its manifest had the column
                 known = self._keep(path, replace(known, sha256=_digests(path, True)[2]))
         except FileNotFoundError:
             return PageFile(problem="image:missing")
+        except ConfigError:
+            raise
         except OSError:
             return PageFile(problem="image:unreadable")
         except images.ImageProblem as problem:  # replaced in between
@@ -158,10 +175,17 @@ class PageDigests:
 
     def save(self, every: float = 0.0) -> None:
         """Join what was learned with what other processes learned, unless that was done `every` seconds ago."""
-        if self.gone or not self._changed or time.monotonic() - self._saved < every:
+        if self._changed and time.monotonic() - self._saved >= every:
+            self.join()
+
+    def join(self) -> None:
+        """`save`, also when nothing was learned here: files that several processes wrote become one."""
+        if self.gone or not (self._changed or len(self._files()) > 1):
             return
-        merged = {row[0]: row for row in self._load().itertuples(index=False, name=None)}
-        merged.update({path: (path, *astuple(row)) for path, row in self._changed.items()})
+        changed = dict(self._changed)  # threads go on learning
+        parts = {} if self._is_part else {p: t for p, t in self._files().items() if p != self.path}
+        merged = {} if self._is_part else {row[0]: row for row in self._load().itertuples(index=False, name=None)}
+        merged.update({path: (path, *astuple(row)) for path, row in changed.items()})
         frame = pd.DataFrame(list(merged.values()), columns=list(COLUMNS)).astype(COLUMNS)
         try:
             make_folder(self.path.parent)
@@ -171,13 +195,31 @@ class PageDigests:
             if isinstance(error.__cause__, PermissionError):  # another process reads it (Windows): only time is lost
                 return
             raise
-        self._changed, self._saved = {}, time.monotonic()
+        self._saved = time.monotonic()
+        if self._is_part:  # all of it again next time: whoever joins the parts removes them
+            return
+        for path, row in changed.items():
+            if self._changed.get(path) is row:
+                del self._changed[path]
+        for joined, written in parts.items():
+            with suppress(OSError):
+                if joined.stat().st_mtime_ns == written:
+                    joined.unlink()
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Size and time of change of a file; of a URL, size and what tells its versions apart. None for no regular file."""
+    if remote.is_url(path):
+        return remote.stamp(path)
+    stat = Path(path).stat()
+    return (stat.st_size, stat.st_mtime_ns) if S_ISREG(stat.st_mode) else None
 
 
 def _digests(path: str, with_sha256: bool) -> tuple[int, str, str]:
     """Pixels of an image, the digest of its bytes and, from the same pass, their SHA-256 ("" when not wanted)."""
     digest, sha256 = hashlib.blake2b(digest_size=16), hashlib.sha256()
-    with images.open_regular(path) as file:
+    url = remote.is_url(path)
+    with io.BytesIO(remote.read(path, keep=True)) if url else images.open_regular(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             if with_sha256:

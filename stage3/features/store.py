@@ -3,7 +3,12 @@
 A store is a folder of segments. A segment is one safetensors file with `keys` (n, 16) uint8, `flags` (n,) uint8 and
 `vectors` (n, D), plus a digest of the three. It is written beside its place, flushed to the disk and renamed, so a
 segment that can be seen is complete; its digest is checked when it is opened. What a killed process had not yet
-sealed is computed again. No process ever changes a segment, so two may fill one store at once: both are read.
+sealed is computed again. No process ever changes a segment, so several may fill one store at once: all are read.
+
+A build is what one table asks of one store. It is split into numbered shards, each of which ends as one segment with
+rows in the order of keys, named by build, shard and content. What a shard computes follows from the table and from
+what the store held before the build, never from other shards: so all orders, and any number of processes, leave the
+same files.
 """
 
 from __future__ import annotations
@@ -11,10 +16,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,6 @@ from stage3.storage import TMP, make_folder, replace_file
 KEY_BYTES = 16
 SUFFIX = ".safetensors"
 SEAL_SECONDS = 20.0  # a killed build loses at most about this much work
-SEAL_BYTES = 64 * 2**20
 STALE_SECONDS = 600.0  # an unsealed file this old belongs to a process that died
 
 Array = np.ndarray[Any, Any]
@@ -78,9 +82,10 @@ class KeyIndex:
 
 @dataclass(frozen=True)
 class Segment:
-    """One sealed file: its vectors memory-mapped, its flags (1: the end of a text was cut) in memory."""
+    """One sealed file: keys and vectors memory-mapped, its flags (1: the end of a text was cut) in memory."""
 
     path: Path
+    keys: Array
     flags: Array
     vectors: Array
 
@@ -107,8 +112,8 @@ def write_segment(path: Path, keys: Array, flags: Array, vectors: Array) -> None
         raise StorageError(f"features cannot be stored (cache_dir may name another folder): {error}") from error
 
 
-def read_segment(path: Path, dim: int, dtype: str) -> tuple[Segment, Array]:
-    """Open a sealed segment and check every byte of it; returns it and its keys.
+def read_segment(path: Path, dim: int, dtype: str) -> Segment:
+    """Open a sealed segment and check every byte of it.
 
     Raises:
         ValueError: it is torn, changed, or holds other vectors than expected; the message says which.
@@ -131,8 +136,8 @@ def read_segment(path: Path, dim: int, dtype: str) -> tuple[Segment, Array]:
         raise ValueError(f"vectors are {arrays['vectors'].dtype}, expected {dtype}")
     if _digest(**arrays) != header["__metadata__"].get("digest"):
         raise ValueError("its content does not match its digest")
-    keys = np.array(arrays["keys"]).view(f"S{KEY_BYTES}").ravel()
-    return Segment(path, np.array(arrays["flags"]), arrays["vectors"]), keys
+    keys = arrays["keys"].view(f"S{KEY_BYTES}").reshape(-1)
+    return Segment(path, keys, np.array(arrays["flags"]), arrays["vectors"])
 
 
 def _view(path: Path, entry: Any, start: int, size: int) -> Array:
@@ -160,52 +165,86 @@ def _digest(keys: Array, flags: Array, vectors: Array) -> str:
 
 
 class VectorStore:
-    """All segments of one backbone, and the buffer of the next one.
+    """All segments of one backbone, and the shards of one build.
 
     Args:
         folder: where this process seals its segments.
         dim: D.
         dtype: `float16` or `float32`.
         shipped: a read-only folder of segments that is looked up first.
+        build: name of the build; its own segments are found by `ShardWriter`, and by `find` once it is settled.
+        repair: set damaged segments aside, so that they are named once and their vectors are computed again.
+
+    Attributes:
+        damaged: "path: what is wrong" of each damaged segment that was met.
     """
 
-    def __init__(self, folder: Path, dim: int, dtype: str, shipped: Path | None = None) -> None:
-        self.folder, self.dim, self.dtype = folder, dim, dtype
-        self.damaged: list[str] = []  # "path: what is wrong", for the report
+    def __init__(
+        self, folder: Path, dim: int, dtype: str, shipped: Path | None = None, *, build: str = "x", repair: bool = True
+    ) -> None:
+        self.folder, self.dim, self.dtype, self.repair = folder, dim, dtype, repair
+        self.damaged: list[str] = []
         self._segments: list[Segment] = []
         self._starts = np.zeros(1, dtype=np.int64)
         self._index = KeyIndex()
-        self._buffer: list[tuple[Array, Array, Array]] = []
-        self._buffered_bytes, self._buffered_since = 0, 0.0
-        self._sealed = 0
-        own = sorted(folder.glob(f"*{SUFFIX}"), key=_priority) if folder.is_dir() else []
-        self._generation = max((_generation(p) for p in own), default=0)
-        for path in [*(sorted(shipped.glob(f"*{SUFFIX}")) if shipped else []), *own]:
-            self._open(path, ours=path.parent == folder)
+        self._build = build
+        there = self._listed()
+        self._generation = max((_generation(p) for p in there), default=0)
+        own = [p for p in there if p.name.startswith(self._prefix)]
+        self._own = {shard: list(paths) for shard, paths in groupby(own, key=self._shard)}
+        for path in [*(sorted(shipped.glob(f"*{SUFFIX}")) if shipped else []), *there]:
+            if path.parent != folder or not path.name.startswith(self._prefix):
+                segment = self.read(path)
+                if segment is not None:
+                    self._append(segment)
         self._remove_stale()
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _open(self, path: Path, ours: bool) -> None:
+    @property
+    def _prefix(self) -> str:
+        return f"{self._generation:04d}-{self._build}-"
+
+    def _listed(self) -> list[Path]:
+        return sorted(self.folder.glob(f"*{SUFFIX}"), key=_priority) if self.folder.is_dir() else []
+
+    def _shard(self, path: Path) -> int:
+        return int(path.name.removeprefix(self._prefix).split("-")[0])
+
+    def name_of(self, shard: int, keys: Array) -> Path:
+        """The segment of a shard of this build that holds these keys, which are sorted."""
+        digest = hashlib.blake2b(np.ascontiguousarray(keys).view(np.uint8).data, digest_size=4).hexdigest()
+        return self.folder / f"{self._prefix}{shard:06d}-{digest}{SUFFIX}"
+
+    def parts(self, shard: int) -> list[Path]:
+        """The segments of a shard of this build, as they were when the store was opened."""
+        return self._own.get(shard, [])
+
+    def read(self, path: Path) -> Segment | None:
+        """A segment of this store, None where it is damaged (which is noted) or gone.
+
+        Raises:
+            StorageError: the disk fails.
+        """
         try:
-            self._append(*read_segment(path, self.dim, self.dtype))
-            return
+            return read_segment(path, self.dim, self.dtype)
         except FileNotFoundError:
-            return  # another process replaced it between listing and opening
+            return None  # another process replaced it between listing and opening
         except (ValueError, RecursionError) as error:
             self.damaged.append(f"{path}: {error}")
         except OSError as error:
             raise StorageError(f"{path}: stored features cannot be read: {error.strerror or error}") from error
-        if ours:  # set aside, so that it is named once and its vectors are computed again
+        if self.repair and path.parent == self.folder:
             with contextlib.suppress(OSError):  # another process holds it (Windows), or has set it aside already
                 path.replace(path.with_suffix(".damaged"))
+        return None
 
-    def _append(self, segment: Segment, keys: Array) -> None:
+    def _append(self, segment: Segment) -> None:
         start = len(self)
         self._segments.append(segment)
         self._starts = np.append(self._starts, start + len(segment))
-        self._index.add(keys, np.arange(start, start + len(segment), dtype=np.int64))
+        self._index.add(np.array(segment.keys), np.arange(start, start + len(segment), dtype=np.int64))
 
     def _remove_stale(self) -> None:
         for path in self.folder.glob(f"{TMP}*") if self.folder.is_dir() else ():
@@ -216,35 +255,22 @@ class VectorStore:
                 continue
 
     def find(self, keys: Array) -> Array:
-        """(n,) int64 row of each key, -1 where nothing is sealed for it."""
+        """(n,) int64 row of each key, -1 where the store does not hold it; see `settle` for those of this build."""
         return self._index.find(keys)
 
-    def add(self, keys: Array, flags: Array, vectors: Array) -> None:
-        """Keep vectors for the next segment; it is sealed when it is large or some seconds old."""
-        if not len(keys):
-            return
-        now = time.monotonic()
-        self._buffered_since = self._buffered_since if self._buffer else now
-        self._buffer.append((keys, flags, vectors.astype(self.dtype)))
-        self._buffered_bytes += self._buffer[-1][2].nbytes
-        if self._buffered_bytes >= SEAL_BYTES or now - self._buffered_since >= SEAL_SECONDS:
-            self.seal()
-
-    def seal(self) -> None:
-        """Make everything added so far durable and findable."""
-        if not self._buffer:
-            return
-        keys, flags, vectors = (np.concatenate(column) for column in zip(*self._buffer, strict=True))
-        name = f"{self._generation:04d}-{time.time_ns():020d}-{os.getpid()}-{self._sealed:05d}{SUFFIX}"
-        write_segment(self.folder / name, keys, flags, vectors)
-        self._buffer, self._buffered_bytes = [], 0
-        self._sealed += 1
-        self._append(*read_segment(self.folder / name, self.dim, self.dtype))
+    def settle(self) -> None:
+        """Let `find` find what this build has sealed, by this process or another."""
+        for path in self._listed():
+            if path.name.startswith(self._prefix):
+                segment = self.read(path)
+                if segment is not None:
+                    self._append(segment)
 
     def forget(self) -> list[Path]:
         """Look nothing up any more and seal a new generation; returns the segments that it will replace."""
-        old = [s.path for s in self._segments if s.path.parent == self.folder]
+        old = self._listed()
         self._segments, self._starts, self._index = [], np.zeros(1, dtype=np.int64), KeyIndex()
+        self._own = {}
         self._generation += 1
         return old
 
@@ -273,6 +299,62 @@ class VectorStore:
             where = np.flatnonzero(number == i)
             groups.append((self._segments[i], where, rows[where] - self._starts[i]))
         return groups
+
+
+class ShardWriter:
+    """The vectors of one shard of a build: in parts on the disk while it grows, as one segment once it is complete.
+
+    Args:
+        store: where they are kept.
+        shard: its number.
+    """
+
+    def __init__(self, store: VectorStore, shard: int) -> None:
+        self.store, self.shard = store, shard
+        self._before = [segment for path in store.parts(shard) if (segment := store.read(path)) is not None]
+        self._index = KeyIndex()
+        for segment in self._before:
+            self._index.add(np.array(segment.keys), np.zeros(len(segment), np.int64))
+        self._added: list[tuple[Array, Array, Array]] = []
+        self._parts: list[Path] = []
+        self._sealed, self._unsealed_since = 0, 0.0  # how many of `_added` are in a part
+
+    def holds(self, keys: Array) -> Array:
+        """(n,) bool: which keys an earlier attempt at this shard left."""
+        held: Array = self._index.find(keys) >= 0
+        return held
+
+    def add(self, keys: Array, flags: Array, vectors: Array) -> None:
+        """Keep vectors; they are sealed in a part when they are some seconds old."""
+        now = time.monotonic()
+        self._unsealed_since = now if self._sealed == len(self._added) else self._unsealed_since
+        self._added.append((keys, flags, vectors.astype(self.store.dtype)))
+        if now - self._unsealed_since >= SEAL_SECONDS:
+            self.seal()
+
+    def seal(self) -> None:
+        """Make everything added so far durable."""
+        if self._sealed < len(self._added):
+            self._parts.append(self._write(self._added[self._sealed :]))
+            self._sealed = len(self._added)
+
+    def close(self) -> None:
+        """Seal the whole shard as one segment, in place of its parts."""
+        if not self._added and len(self._before) < 2:
+            return
+        whole = self._write([*((s.keys, s.flags, s.vectors) for s in self._before), *self._added])
+        for part in {*self._parts, *(s.path for s in self._before)} - {whole}:
+            with contextlib.suppress(OSError):  # another process has it open (Windows), or has removed it
+                part.unlink()
+        self._before, self._added, self._parts = [], [], []
+
+    def _write(self, pieces: Sequence[tuple[Array, Array, Array]]) -> Path:
+        keys, flags, vectors = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        keys, first = np.unique(keys, return_index=True)
+        path = self.store.name_of(self.shard, keys)
+        if not path.exists():  # else another process has computed the same
+            write_segment(path, keys, flags[first], vectors[first])
+        return path
 
 
 def _generation(path: Path) -> int:

@@ -25,7 +25,8 @@ PLAIN_EXP_DOWN_TO = 1 / 60
 """Temperature down to which exp(cosine / tau) and a sum of millions of them stay in float32's normal range."""
 KEPT_BY_SUPCON, KEPT_BY_INFO_NCE = 2.5, 3.0
 """Floats of blocks kept from forward to backward, for each of the V x D entries of one input."""
-LARGEST_BLOCK = 512
+LARGEST_BLOCK, GPU_BLOCK = 512, 4096
+"""Rows of a block: on a CPU at most what stays in its cache, on a GPU what keeps it busy for longer than a launch."""
 _TINY_NORM = 1e-12
 
 
@@ -327,7 +328,9 @@ def _pairs(left: _UnitRows, right: _UnitRows, upper: bool = False) -> Iterator[t
 
 
 def _block_rows(rows: Tensor, chunk_size: int | None) -> int:
-    """B: given, or such that the buffers are a small part of one (V, D) tensor and fit a processor's cache."""
+    """B: given, or on a CPU such that the buffers are a small part of one (V, D) tensor and fit its cache."""
+    if chunk_size is None and rows.device.type != "cpu":
+        chunk_size = GPU_BLOCK
     if chunk_size is None:
         chunk_size = min(LARGEST_BLOCK, max(64, min(len(rows) // 8, math.isqrt(rows.numel() // 8))))
     if chunk_size < 1:

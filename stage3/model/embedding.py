@@ -72,18 +72,25 @@ def embed(
     chunks = chunks[peers.rank * share : (peers.rank + 1) * share] or [pages[:0]]
     with frozen(model):
         for chunk in chunks:
-            batch = panel_set.batch(chunk)
-            e = model.encoder(batch.to(device))
-            found = {"panel": e.panel, "image": e.image, "text": e.text, "gate": e.gate}
-            found |= {n: getattr(batch, n) for n in ("present", "page_ids", "text_ids", "rows")}
-            for name, value in found.items():
-                parts[name].append(value.float().cpu() if value.is_floating_point() else value)
+            for name, value in forward(model, panel_set, chunk, device).items():
+                parts[name].append(value)
     # inference tensors cannot be saved for backward by a caller; joined outside of inference mode they are plain ones,
     # and each name's parts are let go before the next is joined
     names = list(parts)
     with torch.no_grad():
         whole = peers.gather(*(torch.cat(parts.pop(name)) for name in names))[0]
     return Embedded(**dict(zip(names, whole, strict=True)))
+
+
+def forward(
+    model: Stage3, panel_set: PanelSet, pages: np.ndarray, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """The tensors of `Embedded`, by name, of at most `EMBED_PAGES` pages; to be called inside `frozen`."""
+    batch = panel_set.batch(pages)
+    e = model.encoder(batch.to(device))
+    found = {"panel": e.panel, "image": e.image, "text": e.text, "gate": e.gate}
+    found |= {n: getattr(batch, n) for n in ("present", "page_ids", "text_ids", "rows")}
+    return {name: value.float().cpu() if value.is_floating_point() else value for name, value in found.items()}
 
 
 def save_embeddings(path: Path, embedded: Embedded) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stage3.cli import Parser, counted, percent, progress, run, say
+from stage3.errors import ConfigError
 from stage3.projection.files import STAGES, Parameters, load, summary_of
 from stage3.runs import RunFolder
 from stage3.storage import to_json
@@ -15,6 +16,7 @@ EXAMPLES = (
     "python -m stage3.projection --run runs/first",
     "python -m stage3.projection --run runs/first --checkpoint 120 --neighbors 30 --seed 1",
     "python -m stage3.projection --run runs/first --drift            (needs a run trained with --embed_every 1)",
+    "python -m stage3.projection --run runs/first --atlas first.parquet   (for Embedding Atlas; prints its command)",
     "python -m stage3.projection --run runs/first --json",
 )
 
@@ -58,12 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help="another folder of runs in which to look for an older map of the same panels; repeatable",
     )
+    parser.add_argument(
+        "--atlas", metavar="X.parquet", help="also write the map as a file that Embedding Atlas opens as it is"
+    )
     parser.add_json()
     args = parser.parse(argv)
+    if args.atlas and args.drift:
+        raise ConfigError("--atlas writes the map of one checkpoint; leave out --drift")
     parameters = Parameters(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Parameters)})
     folder = RunFolder.load(args.run)
 
-    from stage3.projection import project_run
+    from stage3.projection import atlas_of_run, project_run
 
     notes: list[str] = []
     with progress("projection, stages", STAGES) as bar:
@@ -79,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say=notes.append,
         )
     summary = summary_of(path, load(path)) | {"notes": notes}
+    if args.atlas:
+        summary["atlas"] = atlas_of_run(folder, args.atlas, checkpoint=args.checkpoint, parameters=parameters)
     if args.json:
         say(to_json(summary))
         return 0
@@ -91,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             how_far = f"half of the panels moved at most {percent(aligned['moved'])} of its width"
             say(f"aligned with {aligned['file']}: {how_far}")
         say(f"neighbors kept: {summary['trust']:.3f} of a panel's 15 nearest are among its 15 nearest on the map")
+    if args.atlas:
+        say(f"see it in Embedding Atlas: {summary['atlas']}")
     return 0
 
 

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stage3.errors import ConfigError, DataError, Stage3Error, StorageError
+from stage3.processes import this_process
 from stage3.runs import RunFolder
-from stage3.storage import Lock, make_folder, read_file, read_json, replace_file, sha256, this_process, to_json
+from stage3.storage import Lock, make_folder, read_file, read_json, replace_file, sha256, to_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,30 +11,36 @@ from typing import Any
 
 import numpy as np
 
+from stage3.metrics.mapped import MappedRows, float_blocks
 from stage3.metrics.nearest import Array
 from stage3.metrics.neighbors import exact_neighbors, unit_rows
 
+ROWS = 2**14  # read at a time
 NEIGHBORS = 15
 MIN_DIST = 0.1
 SMALLEST_UMAP = 8  # below, a neighborhood graph says nothing that PCA does not
 
 
-def pca(x: Array, components: int = 2) -> Array:
+def pca(x: Array | MappedRows, components: int = 2) -> Array:
     """(N, components) float32 principal components of unit-length, centered embeddings.
 
     Each axis points so that its largest loading is positive, so that two calls never mirror each other. Axes that the
-    data do not have are 0.
+    data do not have are 0. Read in blocks, so that a mapped matrix does not come into memory.
     """
-    z = unit_rows(x).astype(np.float64)
-    result = np.zeros((len(z), components), np.float32)
-    if len(z) < 2:
+    result = np.zeros((len(x), components), np.float32)
+    if len(x) < 2:
         return result
-    z -= z.mean(axis=0)
-    values, vectors = np.linalg.eigh(z.T @ z)
+    mean = sum(unit_rows(block).sum(axis=0, dtype=np.float64) for _, block in float_blocks(x, ROWS)) / len(x)
+    total = 0.0
+    for _, block in float_blocks(x, ROWS):
+        z = unit_rows(block) - mean
+        total = total + z.T @ z
+    values, vectors = np.linalg.eigh(total)
     keep = [i for i in np.argsort(values)[::-1][:components] if values[i] > 1e-12 * max(values[-1], 1e-300)]
     axes = vectors[:, keep]
     axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(len(keep))] < 0, -1.0, 1.0)
-    result[:, : len(keep)] = z @ axes
+    for start, block in float_blocks(x, ROWS):
+        result[start : start + len(block), : len(keep)] = (unit_rows(block) - mean) @ axes
     return result
 
 
@@ -166,23 +172,6 @@ def stratified(groups: Array, limit: int) -> Array:
     return np.sort(order[picked])
 
 
-def placed(near: Array, cosine: Array, fitted: Array, xy: Array, k: int = 5) -> Array:
-    """(N, 2) float32 positions of all panels when only some had a layout: amid the nearest of those that had.
-
-    Args:
-        near: (N, K) neighbors among the fitted panels, as positions in `fitted`, nearest first.
-        cosine: (N, K) their cosines; each of the k nearest counts by it.
-        fitted: (F,) rows that have a position; they keep it.
-        xy: (F, 2) their positions.
-        k: nearest fitted panels that are averaged.
-    """
-    weight = np.maximum(cosine[:, :k], 1e-6)
-    position = (xy[near[:, :k]] * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
-    position[fitted] = xy
-    result: Array = position.astype(np.float32)
-    return result
-
-
 def aligned(xy: Array, onto: Array, shared: Array | None = None) -> Array:
     """Positions turned, mirrored, scaled and moved as a whole to lie best on others (Procrustes); nothing else moves.
 
@@ -260,12 +249,13 @@ def inside(xy: Array, polygon: Array) -> Array:
         return result
     low, high = polygon.min(axis=0), polygon.max(axis=0)
     near = np.flatnonzero(((xy >= low) & (xy <= high)).all(axis=1))
+    near = near[np.argsort(xy[near, 1], kind="stable")]
     x, y = xy[near, 0], xy[near, 1]
     odd = np.zeros(len(near), bool)
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        if y0 == y1:
-            continue
-        crosses = (y0 > y) != (y1 > y)
-        odd ^= crosses & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+        first, last = np.searchsorted(y, [min(y0, y1), max(y0, y1)])  # points beside this edge: y0 <= y < y1
+        if first < last:
+            beside = slice(first, last)
+            odd[beside] ^= x[beside] < (x1 - x0) * (y[beside] - y0) / (y1 - y0) + x0
     result[near] = odd
     return result

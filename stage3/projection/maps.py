@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stage3.errors import ConfigError, DataError
+from stage3.metrics.mapped import MappedRows
 from stage3.metrics.nearest import Array
 from stage3.metrics.neighbors import TRUST_K, exact_neighbors, own_rows, shared, trust
 from stage3.projection import files
+from stage3.projection.atlas import write_atlas
 from stage3.projection.files import (
     NAME,
     STAGES,
@@ -26,8 +28,9 @@ from stage3.projection.files import (
     make,
     projection_path,
 )
-from stage3.projection.layouts import aligned, clusters, oriented, pca, placed, stratified, umap_layout
+from stage3.projection.layouts import aligned, clusters, oriented, pca, stratified, umap_layout
 from stage3.projection.names import named
+from stage3.projection.placing import place_all, record
 from stage3.projection.reference import Reference, moved_share, reference_of, settled
 from stage3.runs import RunFolder
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from stage3.batches.dataset import Dataset
     from stage3.data.table import PanelTable
 
 DRIFT_PASSES = 120  # UMAP passes for an epoch that starts from the one before
@@ -46,7 +50,7 @@ DRIFT_RATE = 0.2
 
 
 def project(
-    x: Array,
+    x: Array | MappedRows,
     rows: Array,
     table: PanelTable,
     parameters: Parameters,
@@ -58,10 +62,10 @@ def project(
     """The map of embedded panels: positions, clusters and neighbors kept (`trust`), one row per panel.
 
     Args:
-        x: (N, D) panel embeddings.
+        x: (N, D) panel embeddings, in memory or mapped.
         rows: (N,) rows of the panel table.
         table: the panels.
-        parameters: of the layout.
+        parameters: of the layout; of more panels than its `limit` a sample is laid out, and `placing` does the rest.
         tell: called with (stage, done, total) as the work goes on.
         described: one row per embedded panel, as in `stage3.runs.inspection.describe_panels`, to name clusters by;
             without it they are numbered.
@@ -71,17 +75,17 @@ def project(
     import pandas as pd
 
     fitted = stratified(table.book_of_page[table.page_of_panel[rows]], parameters.limit)
-    own = own_rows(len(x), fitted)
+    all_fitted = len(fitted) == len(x)
     tell("principal components", 0, 5)
     flat = pca(x)
     tell("nearest neighbors", 1, 5)
-    near, cosine = exact_neighbors(x, max(parameters.neighbors - 1, TRUST_K), x[fitted], own)
+    own_x = x.take(fitted) if isinstance(x, MappedRows) else x[fitted]
+    own_near, own_cosine = exact_neighbors(own_x, max(parameters.neighbors - 1, TRUST_K))
     tell("layout", 2, 5)
-    own_near, own_cosine = near[fitted], cosine[fitted]
     aligned_to = None
     if onto is None:
         layout = umap_layout(
-            x[fitted],
+            own_x,
             (own_near, own_cosine),
             parameters.seed,
             n_neighbors=parameters.neighbors,
@@ -91,7 +95,7 @@ def project(
         old = onto.positions(rows, ("umap_dim1", "umap_dim2"))
         flat = oriented(flat, onto.positions(rows, ("pca_1", "pca_2")))
         before = float(onto.frame["trust"].mean())
-        layout, how = settled(x[fitted], own_near, own_cosine, old[fitted], before, parameters)
+        layout, how = settled(own_x, own_near, own_cosine, old[fitted], before, parameters)
         aligned_to = {
             "file": f"{onto.path.parent.parent.name}/{onto.path.name}",
             "checkpoint": onto.about.get("checkpoint"),
@@ -101,16 +105,17 @@ def project(
         }
     tell("clusters", 3, 5)
     label = clusters(layout, parameters.min_cluster)
-    xy = layout if len(fitted) == len(x) else placed(near, cosine, fitted, layout)
-    cluster = label if len(fitted) == len(x) else np.where(own >= 0, label[own], label[near[:, 0]])
-    tell("trust", 4, 5)
-    kept = trust(x, xy, TRUST_K, gallery=fitted, near=near)
+    tell("neighbors kept" if all_fitted else "placing the other panels", 4, 5)
+    if all_fitted:
+        xy, cluster, kept = layout, label, trust(own_x, layout, TRUST_K, near=own_near)
+    else:
+        xy, cluster, kept = place_all(x, fitted, layout, label)
     frame = pd.DataFrame(_identity(table, rows))
     frame["cluster_id"] = cluster.astype(np.int32)
     frame["umap_dim1"], frame["umap_dim2"] = xy[:, 0], xy[:, 1]
     frame["row"] = rows.astype(np.int64)
     frame["pca_1"], frame["pca_2"] = flat[:, 0], flat[:, 1]
-    frame["trust"], frame["fitted"] = kept, own >= 0
+    frame["trust"], frame["fitted"] = kept, own_rows(len(x), fitted) >= 0
     numbers = frame["cluster_id"].to_numpy()
     frame[NAME] = files.numbered(numbers) if described is None else named(described, numbers)
     frame.attrs["aligned_to"] = aligned_to
@@ -196,29 +201,42 @@ def _map_work(
     roots: Sequence[Path],
 ) -> Callable[[Tell], Any]:
     def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
-        from stage3.model.embedding import embed
         from stage3.runs.data import differences, load_data
         from stage3.runs.inspection import describe_panels
+        from stage3.runs.tuned import seen_by
 
         data = load_data(the_run, progress=False)
         for note in differences(the_run, data):
             say(note)
         tell("embedding panels", 0, 5)
-        with the_run.threads():
-            embedded = embed(the_run.model(step), data.panel_set, data.pages("all"))
-        if not len(embedded.panel):
+        x, rows = _embeddings(the_run, step, seen_by(the_run, step, data))
+        if not len(rows):
             raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
-        rows = embedded.rows.numpy()
         onto = reference_of(the_run, data.table.fingerprint(), len(rows), roots) if align else None
         described = describe_panels(data, the_run.config.text_parts).loc[rows]
-        frame = project(embedded.panel.numpy(), rows, data.table, parameters, tell, described=described, onto=onto)
+        frame = project(x, rows, data.table, parameters, tell, described=described, onto=onto)
         aligned_to = frame.attrs["aligned_to"]
         if onto is not None and onto.path == projection_path(the_run, step, parameters):
             aligned_to = onto.about.get("aligned_to")  # a map that is made again stays where it was put
         about = {"checkpoint": the_run.fingerprint(step), "step": step, "table": data.table.fingerprint()}
-        return frame, about | dataclasses.asdict(parameters) | {"aligned_to": aligned_to}
+        about |= dataclasses.asdict(parameters) | record(int(frame["fitted"].sum()), len(frame))
+        return frame, about | {"aligned_to": aligned_to}
 
     return work
+
+
+def _embeddings(the_run: RunFolder, step: int, data: Dataset) -> tuple[Array | MappedRows, Array]:
+    """(N, D) panel embeddings, mapped where there are many, and (N,) their rows of the panel table."""
+    from stage3.model.embedding import embed
+    from stage3.model.mapped import embed_mapped, is_large
+
+    with the_run.threads():
+        model = the_run.model(step)
+        if is_large(data, model.encoder.spec.dim):
+            made = embed_mapped(model, the_run.fingerprint(step), data, the_run.config.cache_dir, ("panel",))
+            return made.open("panel"), made.rows.numpy()
+        embedded = embed(model, data.panel_set, data.pages("all"))
+    return embedded.panel.numpy(), embedded.rows.numpy()
 
 
 def _drift_work(the_run: RunFolder, parameters: Parameters) -> Callable[[Tell], Any]:
@@ -285,6 +303,34 @@ def project_run(
         check_installed()
         make(path, _shown(work, advance), again=again)
     return path, there
+
+
+def atlas_of_run(
+    run: RunFolder, out: Path | str, *, checkpoint: int | None = None, parameters: Parameters | None = None
+) -> str:
+    """Write a map that was made as a file for Embedding Atlas, see `stage3.projection.atlas`.
+
+    Returns:
+        The command that opens it.
+
+    Raises:
+        ConfigError: `out` does not end in .parquet.
+        DataError: the data set has changed since the map was made.
+        StorageError: there is no such map, or the file cannot be written.
+    """
+    from stage3.runs.data import load_data
+
+    step = run.checkpoint(checkpoint).step
+    path = projection_path(run, step, parameters)
+    frame, data = files.load(path), load_data(run, progress=False)
+    if frame.attrs["about"].get("table") != data.table.fingerprint():
+        raise DataError(f"{path}: the data set has changed since this map was made. Make it again with --again.")
+    x = None
+    if bool(frame["fitted"].all()):
+        found, rows = _embeddings(run, step, data)
+        assert np.array_equal(rows, frame["row"])
+        x = found.take(np.arange(len(rows))) if isinstance(found, MappedRows) else found
+    return write_atlas(out, frame, data, run.config.text_parts, x)
 
 
 def check_installed() -> None:

@@ -5,6 +5,7 @@ file), syncs that and the folder, and only then renames the folder to its name a
 nothing that the manifest does not vouch for, and nothing is ever unpickled.
 
     checkpoints/step-00000012/  model.safetensors  optimizer.safetensors  state.json  MANIFEST.json
+                                backbone-image/  backbone-text/   model folders, where a run trains its backbones
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ ITEM_BYTES = {
 }
 _STEP = re.compile(r"step-(\d{8,})")
 _GROUP = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_MODEL_FILE = re.compile(r"backbone-(image|text)(-\d)?(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){1,3}")
 _TENSOR_FILE = re.compile(r"([a-z][a-z0-9_]{0,39})\.safetensors")
 
 
@@ -83,9 +85,18 @@ class CheckpointFolder:
 
     # --- saving
 
-    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        models: Mapping[str, bytes] | None = None,
+    ) -> Path:
         """Write a checkpoint; it becomes visible complete or not at all. See `RunFolder.save_checkpoint`."""
         files = {f"{_group(name)}.safetensors": _safetensors(group) for name, group in tensors.items()}
+        for name, data in (models or {}).items():
+            assert _MODEL_FILE.fullmatch(name), name
+            files[name] = data
         files["state.json"] = _strict_json(state)
         target = self.path / f"step-{step:08d}"
         scratch = self.path / f"{TMP}{step:08d}-{os.getpid()}"
@@ -105,11 +116,15 @@ class CheckpointFolder:
 
     def _write(self, scratch: Path, step: int, files: Mapping[str, bytes]) -> None:
         scratch.mkdir()
+        folders = {folder for name in files for folder in (scratch / name).parents if folder.is_relative_to(scratch)}
+        for folder in sorted(folders - {scratch}):
+            folder.mkdir()
         for name, data in files.items():
             write_new(scratch / name, data)
         entries = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in files.items()}
         write_new(scratch / MANIFEST, _strict_json({"format": FORMAT, "step": step, "files": entries}))
-        sync_folder(scratch)
+        for folder in (*folders - {scratch}, scratch):
+            sync_folder(folder)
 
     def _publish(self, scratch: Path, target: Path) -> None:
         """Rename to the visible name; one of the same step steps aside under a name that loading still finds."""
@@ -266,7 +281,7 @@ def load(checkpoint: Checkpoint) -> Loaded:
         check_content(path, entry, len(data), sha256(data))
         if match := _TENSOR_FILE.fullmatch(name):
             tensors[match[1]] = parse_tensors(data, path)
-        else:
+        elif name == "state.json":
             state = parse_object(data, path)
     check_finite(tensors.get("model", {}), checkpoint.path / "model.safetensors")
     return Loaded(checkpoint.step, tensors, state, checkpoint.path)
@@ -293,7 +308,7 @@ def damage(checkpoint: Checkpoint) -> str:
 def _known_damage(checkpoint: Checkpoint) -> str:
     """`damage`, measured again only when a file of the checkpoint has changed: hashing takes the time of a read."""
     try:
-        files = sorted(checkpoint.path.iterdir())
+        files = sorted(checkpoint.path.rglob("*"))
         stamp = tuple((f.name, (s := f.lstat()).st_size, s.st_mtime_ns, s.st_ino) for f in files)
     except OSError as error:
         return f"{checkpoint.path}: {error.strerror or error}"
@@ -317,7 +332,7 @@ def read_manifest(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     if manifest.get("step") != checkpoint.step:
         raise StorageError(f"{path}: belongs to step {manifest.get('step')}, not {checkpoint.step}")
     for name, entry in files.items():
-        if name != "state.json" and not _TENSOR_FILE.fullmatch(name):
+        if name != "state.json" and not _TENSOR_FILE.fullmatch(name) and not _MODEL_FILE.fullmatch(name):
             raise StorageError(f"{path}: {name!r} is not a file of a checkpoint")
         if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):
             raise StorageError(f"{path}: damaged, no length and sha256 for {name}")

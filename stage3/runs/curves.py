@@ -13,7 +13,7 @@ import pandas as pd
 
 from stage3.config import Config, spec_of
 from stage3.objectives import LOSSES, OBJECTIVES
-from stage3.runs.folder import Best
+from stage3.runs.state import Best
 
 # A mean over an epoch weighs each row by the items its own mean was taken over.
 COUNT_OF = {part.name: f"active/{o.counted}" for o in OBJECTIVES for part in o.parts}

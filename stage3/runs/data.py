@@ -19,9 +19,19 @@ if TYPE_CHECKING:
 # Flags of the commands that read data; giving one of PLACES means other data than the run's record says.
 PLACES = ("data", "manifest", "panels")
 LIMITS = ("max_skip_fraction", "max_without_box", "max_without_image")
-DATA_SETTINGS = (*PLACES, "panel_format", "labels", "remap", "box_order", "box_unit", *LIMITS, "cache_dir")
+DATA_SETTINGS = (
+    *PLACES,
+    "panel_format",
+    "labels",
+    "remap",
+    "box_order",
+    "box_unit",
+    "allow_remote_images",
+    *LIMITS,
+    "cache_dir",
+)
 MAX_PAGES = 5000  # ranking is quadratic: about a minute for 25,000 panels on one core
-_RESET = (*PLACES, "panel_format", "labels", "remap", "box_order", "box_unit", "limit_pages")
+_RESET = (*PLACES, "panel_format", "labels", "remap", "box_order", "box_unit", "limit_pages", "allow_remote_images")
 
 
 def config_for(run: RunFolder, given: Mapping[str, Any]) -> Config:
@@ -67,7 +77,7 @@ def load_data(run: RunFolder, given: Mapping[str, Any] | None = None, *, progres
         split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
     else:
         split = recorded_split(table, books)
-    return Dataset(table, features, split, layout=layout_of(run))
+    return Dataset(table, features, split, layout=layout_of(run), source=config)
 
 
 def load_kept(run: RunFolder, config: Config) -> Dataset | None:
@@ -93,7 +103,7 @@ def load_kept(run: RunFolder, config: Config) -> Dataset | None:
     if not before or table.fingerprint() != before["table"]:
         return None
     features = load_or_build(table, config, progress=False, gone=True)
-    data = Dataset(table, features, recorded_split(table, before["books"]), layout=layout_of(run))
+    data = Dataset(table, features, recorded_split(table, before["books"]), layout=layout_of(run), source=config)
     return data if data.identity() == {**before, "books": data.identity()["books"]} else None
 
 
@@ -164,8 +174,23 @@ def chosen_pages(
 
 
 def recorded(run: RunFolder) -> dict[str, Any]:
-    """What the run wrote down of the data it was trained on (`Dataset.identity`); empty where no training made it."""
-    return run.read_json("data") if (run.path / "data.json").exists() else {}
+    """What the run wrote down of the data it was trained on (`Dataset.identity`); empty where no training made it.
+
+    Raises:
+        StorageError: the record is damaged.
+    """
+    path = run.path / "data.json"
+    if not path.exists():
+        return {}
+    record = run.read_json("data")
+    books = record.get("books", {})
+    lists = books.values() if isinstance(books, dict) else [None]
+    texts = [record.get(name, "") for name in ("table", "features", "pictures", "layout")]
+    if not all(isinstance(names, list) and all(isinstance(b, str) for b in names) for names in lists) or not all(
+        isinstance(text, str) for text in texts
+    ):
+        raise StorageError(f"{path}: damaged, it does not name books and fingerprints. Restore it from a copy.")
+    return record
 
 
 def layout_of(run: RunFolder) -> str:

@@ -10,33 +10,32 @@ nor pandas. `checkpoints`, beside this file, writes and reads the folders of ten
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib.metadata
 import json
-import math
 import os
-import platform
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 from stage3.cli import clean
 from stage3.config import Config
-from stage3.errors import ConfigError, DataError, StorageError
+from stage3.errors import ConfigError, DataError
+from stage3.processes import this_process
+from stage3.runs import metrics_file
 from stage3.runs.checkpoints import MANIFEST, Checkpoint, CheckpointFolder, Loaded
+from stage3.runs.environment import environment
+from stage3.runs.settings import read_config
+from stage3.runs.state import Best, State, Status, read_best, read_status
+from stage3.small_files import path_problem, shown
 from stage3.storage import (
     TMP,
     Lock,
     append_line,
     clear_scratch,
+    clear_scratch_of,
     make_folder,
-    open_regular,
-    pid_alive,
     read_file,
     read_json,
     remove,
@@ -46,7 +45,6 @@ from stage3.storage import (
     storing,
     sync_file,
     sync_folder,
-    this_process,
     to_json,
     write_new,
 )
@@ -56,42 +54,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stage3.model import Stage3
-
-__all__ = ["Best", "Checkpoint", "Loaded", "RunFolder", "State", "Status", "list_broken", "list_runs"]
-
-State = Literal["created", "running", "finished", "stopped", "failed"]
-MAX_METRICS = 4 * 2**30  # bytes
-MAX_CONFIG = 2**20  # bytes
-BACKBONES = "backbones"  # folder of a run with backbones of its own; settings name them `backbones/NAME`
-VERSIONS_OF = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow", "pillow", "zarr")
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a run is doing, as `status.json` says it. Times are ISO 8601 in UTC."""
-
-    state: State = "created"
-    step: int = 0
-    total_steps: int = 0
-    epoch: int = 0
-    message: str = ""
-    pid: int | None = None
-    host: str = ""
-    boot_id: str = ""
-    started: str = ""
-    updated: str = ""
-    best_step: int | None = None
-    best_value: float | None = None
-    exit_code: int | None = None
-
-
-@dataclass(frozen=True)
-class Best:
-    """Which checkpoint won, by which metric and with which value: "" and NaN of a converted run, which has but one."""
-
-    step: int
-    value: float
-    metric: str
 
 
 class RunFolder:
@@ -122,6 +84,8 @@ class RunFolder:
             StorageError: it cannot be written.
         """
         path = Path(path)
+        if problem := path_problem(str(path)):
+            raise ConfigError(f"{shown(str(path))} {problem}")
         if cls.exists(path):
             raise ConfigError(f"{path} is already a run. Choose another name, or resume it.")
         with storing(path):
@@ -129,7 +93,7 @@ class RunFolder:
                 raise ConfigError(f"{path} exists and is not an empty folder. Choose another name for the run.")
             make_folder(path.parent)
             scratch = path.with_name(f"{TMP}{path.name}-{os.getpid()}")
-            _clear_scratch_of(path)
+            clear_scratch_of(path)
             try:
                 scratch.mkdir()
                 write_new(scratch / "config.yaml", config.to_yaml().encode("utf-8"))
@@ -162,11 +126,15 @@ class RunFolder:
             stage3.errors.DataError: runs/nowhere: no such run
         """
         path = Path(path)
+        if problem := path_problem(str(path)):
+            raise DataError(f"{shown(str(path))} {problem}")
         if not path.is_dir():
             raise DataError(f"{path}: no such run")
         if not cls.exists(path):
+            if os.path.lexists(path / "config.yaml"):
+                raise DataError(f"{path}: its settings cannot be read: config.yaml is not a regular file")
             raise DataError(f"{path}: not a run, it has no config.yaml")
-        return cls(path, _read_config(path / "config.yaml"))
+        return cls(path, read_config(path / "config.yaml"))
 
     @staticmethod
     def exists(path: Path | str) -> bool:
@@ -188,15 +156,7 @@ class RunFolder:
     @property
     def status(self) -> Status:
         """The last written status; a damaged `status.json` reads as a failed run that says so."""
-        path = self.path / "status.json"
-        try:
-            values = read_json(path, limit=2**20)
-            status = Status(**{f.name: values[f.name] for f in dataclasses.fields(Status) if f.name in values})
-        except StorageError as error:
-            return Status(state="failed", message=str(error))
-        if status.state not in get_args(State) or not isinstance(status.step, int):
-            return Status(state="failed", message=f"{path}: damaged")
-        return status
+        return read_status(self.path / "status.json")
 
     def set_status(self, state: State | None = None, **fields: Any) -> Status:
         """Change some fields of `status.json` in one step and return the result.
@@ -270,18 +230,11 @@ class RunFolder:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add one row to `metrics.jsonl`, NaN as null; safe from kills at once, from power cuts after a checkpoint."""
-        append_line(self.path / "metrics.jsonl", to_json(dict(row)).encode("utf-8") + b"\n")
+        metrics_file.append(self.path / "metrics.jsonl", row)
 
     def cut_metrics(self, step: int) -> int:
-        """Drop rows after a step, which a resumed run writes again, and torn lines; returns how many."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return 0
-        lines = read_file(path, MAX_METRICS).splitlines(keepends=True)
-        kept = [line for line in lines if (row := _row(line)) is not None and not row.get("step", 0) > step]
-        if len(kept) < len(lines):
-            replace_file(path, b"".join(kept))
-        return len(lines) - len(kept)
+        """Drop rows after a step, which a resumed run writes again, and lines that are no rows; returns how many."""
+        return metrics_file.cut(self.path / "metrics.jsonl", step)
 
     def metrics(self) -> pd.DataFrame:
         """All rows of `metrics.jsonl`; null is NaN, and a line that is being written is left out.
@@ -293,20 +246,7 @@ class RunFolder:
             >>> sorted(frame["split"].unique())
             ['train', 'val']
         """
-        import pandas as pd
-
-        path = self.path / "metrics.jsonl"
-        lines = read_file(path, MAX_METRICS).splitlines(keepends=True) if path.exists() else []
-        rows = [_row(line) for line in lines]
-        frame = pd.DataFrame([row for row in rows if row is not None])
-        for name in ("step", "epoch", "split"):
-            if name not in frame:
-                frame[name] = pd.Series([None] * len(frame), dtype="str" if name == "split" else "float64")
-        for name in frame.columns:
-            if frame[name].dtype == object and frame[name].isna().all():
-                frame[name] = frame[name].astype("float64")
-        frame.attrs["damaged_lines"] = sum(row is None for row in rows[:-1])
-        return frame
+        return metrics_file.read(self.path / "metrics.jsonl")
 
     # --- small files
 
@@ -332,7 +272,13 @@ class RunFolder:
 
     # --- checkpoints
 
-    def save_checkpoint(self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+    def save_checkpoint(
+        self,
+        step: int,
+        tensors: dict[str, dict[str, Tensor]],
+        state: dict[str, Any],
+        models: Mapping[str, bytes] | None = None,
+    ) -> Path:
         """Write `checkpoints/step-NNNNNNNN`; after a crash anywhere in here it is complete or absent.
 
         The metrics written so far are synced first, so a visible checkpoint never lacks the rows before it.
@@ -341,12 +287,13 @@ class RunFolder:
             step: steps done; names the folder. A checkpoint of the same step is replaced.
             tensors: groups of named tensors, such as "model" and "optimizer"; each becomes one safetensors file.
             state: everything else, as strict JSON (NaN raises ValueError: null in its place would not resume exactly).
+            models: files of the folders of trained backbones, by their path in the checkpoint.
 
         Raises:
             StorageError: the disk is full or fails; checkpoints that were there are untouched.
         """
         self._sync_metrics()
-        return self._folder.save(step, tensors, state)
+        return self._folder.save(step, tensors, state, models)
 
     def _sync_metrics(self) -> None:
         sync_file(self.path / "metrics.jsonl")
@@ -433,14 +380,7 @@ class RunFolder:
         """
         if not (self.path / "best.json").exists():
             return None
-        record = self.read_json("best")
-        step, value = record.get("step"), record.get("value")
-        metric = str(record.get("metric", ""))
-        if value is None and not metric:
-            value = math.nan
-        if type(step) is not int or not isinstance(value, int | float):
-            raise StorageError(f"{self.path / 'best.json'}: damaged, needs a step and a value")
-        return Best(step, float(value), metric)
+        return read_best(self.path / "best.json")
 
     def clear_best(self) -> None:
         """Forget the best checkpoint, as a run does that resumes from before it was found."""
@@ -461,105 +401,6 @@ class RunFolder:
         with storing(self.path):
             clear_scratch(self.path)
         return deleted
-
-
-def environment(config: Config) -> dict[str, Any]:
-    """Versions and machine, for the record; nothing about the user, their paths or their repositories."""
-    versions = {}
-    for name in VERSIONS_OF:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    from stage3 import __version__
-
-    return {
-        "stage3": __version__,
-        "versions": versions,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "byteorder": sys.byteorder,
-        "threads": config.threads,
-        "cpus": os.cpu_count(),
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS", ""),
-    }
-
-
-def list_runs(roots: Iterable[Path | str]) -> list[RunFolder]:
-    """The runs in some folders (or the folders themselves), the one that was active last first."""
-    runs = []
-    for path in _candidates(roots):
-        with suppress(DataError, StorageError):
-            runs.append(RunFolder.load(path))
-    return sorted(runs, key=lambda run: (run.status.updated, run.name), reverse=True)
-
-
-def list_broken(roots: Iterable[Path | str]) -> list[tuple[Path, str]]:
-    """Folders that look like runs and do not open, each with the reason."""
-    broken = []
-    for path in _candidates(roots):
-        try:
-            RunFolder.load(path)
-        except (DataError, StorageError) as error:
-            if any((path / name).exists() for name in ("config.yaml", "status.json", "metrics.jsonl", "checkpoints")):
-                broken.append((path, str(error)))
-    return broken
-
-
-def _candidates(roots: Iterable[Path | str]) -> Iterator[Path]:
-    for root in map(Path, roots):
-        if RunFolder.exists(root):
-            yield root
-        elif root.is_dir():
-            with storing(root):
-                yield from sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _read_config(path: Path) -> Config:
-    try:
-        with storing(path):
-            descriptor, _ = open_regular(path, MAX_CONFIG)
-            info = os.fstat(descriptor)
-            os.close(descriptor)
-        return _cached_config(path, info.st_mtime_ns, info.st_size, info.st_ino)
-    except (ConfigError, StorageError, RecursionError) as error:
-        if isinstance(error.__cause__, OSError):  # the disk failed; the file may be well
-            raise
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise DataError(f"{path.parent}: its settings cannot be read: {reason}") from None
-
-
-@functools.lru_cache(maxsize=512)
-def _cached_config(path: Path, mtime_ns: int, size: int, inode: int) -> Config:
-    """Settings of an unchanged file, parsed once: parsing YAML is most of the cost of listing runs."""
-    config = Config.recorded(path)
-    own = {name: _own_backbones(getattr(config, name), path.parent) for name in ("vision_backbone", "text_backbone")}
-    return config if all(own[n] == getattr(config, n) for n in own) else config.replace(**own)
-
-
-def _own_backbones(names: str, run: Path) -> str:
-    """The names of backbones, with those that lie in the run as paths, so that a run can be moved with them."""
-    inside = [run / part if part.startswith(f"{BACKBONES}/") else None for part in names.split("+")]
-    if not all(path and path.is_dir() for path in inside):
-        return names
-    return "+".join(str(path.resolve()) for path in inside if path)
-
-
-def _clear_scratch_of(path: Path) -> None:
-    """Remove what processes left that died while they created this very run."""
-    for entry in path.parent.glob(f"{TMP}*"):
-        name, _, pid = entry.name.removeprefix(TMP).rpartition("-")
-        if name == path.name and pid.isdecimal() and (int(pid) == os.getpid() or not pid_alive(int(pid))):
-            remove(entry)
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    """One line of metrics; None when it is torn, or not a row."""
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return None
-    intact = line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("step", 0), int | float)
-    return row if intact else None
 
 
 def _pretty(value: Mapping[str, Any]) -> bytes:

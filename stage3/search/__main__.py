@@ -16,7 +16,9 @@ EXAMPLES = (
     "python -m stage3.search --run runs/first --image drawing.png --target text",
     'python -m stage3.search --run runs/first --image drawing.png --text "at night" --blend 0.3',
     "python -m stage3.search --run runs/first --panel book012/p003#1 --top 5      (both directions)",
+    'python -m stage3.search --run runs/first --text "at sea" --index faiss   (approximate, for millions of panels)',
 )
+INDICES = ("exact", "faiss")  # of `stage3.search.approximate`, which imports torch
 TARGETS = ("image", "text", "panel", "words", "all")
 
 
@@ -51,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--has_text", default="any", choices=("any", "with", "without"), help="only panels with or without text"
     )
+    parser.add_argument(
+        "--index",
+        default="exact",
+        choices=INDICES,
+        help="exact, or faiss: an approximate index, kept in the cache; prints its recall; needs stage3[faiss]",
+    )
     parser.add_checkpoint()
     parser.add_json()
     parser.add_settings(DATA_SETTINGS)
@@ -71,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         target=args.target,
         top=args.top,
         filters=Filters(tuple(args.book), tuple(args.page_type), tuple(args.split), args.has_text),
+        index=args.index,
     )
     searches = [answer.to_dict() for answer in found]
     note = tiny_note(config_for(folder, asked)) if args.text else ""

@@ -16,6 +16,7 @@ from stage3.cli import counted
 from stage3.config import nearest
 from stage3.data import images
 from stage3.errors import ConfigError, DataError
+from stage3.search.approximate import INDICES, check_installed
 from stage3.search.fusion import WORD_TARGETS, Words, WordTarget, search_words
 from stage3.search.searcher import SPACES, WORD_WAYS, Filters, Query, Results, Searcher, Space
 
@@ -66,6 +67,7 @@ def answers(
     target: Space | WordTarget | None = None,
     top: int = 10,
     filters: Filters | None = None,
+    index: str = "exact",
 ) -> list[Answer]:
     """The panels nearest to words, to an image, to both, or to a panel, which is asked in both directions.
 
@@ -79,11 +81,16 @@ def answers(
             "all" (words, texts and images fused). None takes "all" for words, else the other modality.
         top: how many panels, 1 to `MAX_TOP`.
         filters: which panels may be found.
+        index: "exact", or "faiss" for an approximate index; see `stage3.search.approximate`.
 
     Raises:
-        ConfigError: no query or more than one; a number out of range.
+        ConfigError: no query or more than one; a number out of range; an index that is not installed.
         DataError: an unknown panel, an unreadable image, empty words, or a filter that no panel passes.
     """
+    if index not in INDICES:
+        raise ConfigError(f"index: {index!r} is not one of {', '.join(INDICES)}.{nearest(index, INDICES)}")
+    if index == "faiss":
+        check_installed()
     named = [name for name, value in (("text", text), ("image", image), ("panel", panel)) if value is not None]
     if not named or ("panel" in named and len(named) > 1):
         raise ConfigError("give one query: --text WORDS, --image FILE, both of these, or --panel ID")
@@ -97,7 +104,7 @@ def answers(
     if not 0 <= blend <= 1:
         raise ConfigError(f"blend: {blend} is not between 0 (image) and 1 (words)")
     if text is not None and image is None and (target is None or target in WORD_TARGETS):
-        return [_word_answer(searcher, text, target or "all", top, filters)]
+        return [_word_answer(searcher, text, target or "all", top, filters, index)]
     asked = next((space for space in SPACES if space == target), None)
     if panel is not None:
         queries = _both_ways(searcher, _panel_row(searcher, panel), asked)
@@ -107,14 +114,16 @@ def answers(
         queries = [_one_way(searcher, words, shown, blend, asked)]
     found = []
     for query, space in queries:
-        results = searcher.search(query, space, top, filters)
+        results = searcher.search(query, space, top, filters, index)
         _check_any(searcher, results, filters, "an image" if space == "image" else "text")
         found.append(Answer(query, space, results, result_frame(searcher, results)))
     return found
 
 
-def _word_answer(searcher: Searcher, text: str, target: WordTarget, top: int, filters: Filters | None) -> Answer:
-    results = search_words(searcher, text, target, top, filters)
+def _word_answer(
+    searcher: Searcher, text: str, target: WordTarget, top: int, filters: Filters | None, index: str
+) -> Answer:
+    results = search_words(searcher, text, target, top, filters, index)
     _check_any(searcher, results, filters, "text" if target == "words" else "text or an image")
     return Answer(Words(text), target, results, result_frame(searcher, results))
 

@@ -68,7 +68,12 @@ def fuse(lists: Mapping[str, Ranked], top: int) -> tuple[np.ndarray[Any, Any], n
 
 
 def search_words(
-    searcher: Searcher, text: str, target: WordTarget = "all", top: int = 10, filters: Filters | None = None
+    searcher: Searcher,
+    text: str,
+    target: WordTarget = "all",
+    top: int = 10,
+    filters: Filters | None = None,
+    index: str = "exact",
 ) -> Results:
     """The panels for typed words, each with the ways that found it.
 
@@ -78,6 +83,7 @@ def search_words(
         target: "all", or "words" for the panels that say them alone.
         top: how many panels.
         filters: which panels may be found.
+        index: as in `Searcher.search`, for what is found by meaning; words are looked up exactly.
 
     Returns:
         Results whose scores are those of `fuse`, with `ways`, `said` and `notes`.
@@ -111,7 +117,9 @@ def search_words(
             depth = max(DEPTH, top)
             for space in ("text", "image"):
                 if len(searcher.gallery(space)[1]):
-                    rows = searcher.search(query, space, depth, filters).rows
+                    found = searcher.search(query, space, depth, filters, index)
+                    rows = found.rows
+                    notes += [f"{space}s: {note}" for note in found.notes]
                     lists[space] = (rows, np.arange(1, len(rows) + 1), 1.0)
                     parts.append(f"{SPACE_NAMES['text']} against {SPACE_NAMES[space]}s")
     if not parts:

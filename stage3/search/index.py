@@ -1,4 +1,6 @@
-"""A checked matrix to search: rows of length 1, queries with a direction; `metrics.nearest` finds the rows.
+"""A matrix to search, in memory or mapped: rows of length 1, queries with a direction.
+
+`metrics.nearest` and `metrics.mapped` find the rows.
 
 Q queries, N rows searched, D dimensions, k results.
 """
@@ -8,10 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stage3.errors import DataError
+from stage3.metrics.mapped import BLOCK, MappedRows, exact_cosines, float_blocks, nearest_mapped
 from stage3.metrics.nearest import ROWS_AT_ONCE, Hits, cosines, nearest, rows_between
 
 UNIT = 1e-3  # how far a row's norm may be from 1
@@ -56,16 +60,25 @@ class Index:
         Raises:
             DataError: another number of dimensions, or a query without direction.
         """
-        return cosines(self._unit(queries), self._source)
+        return cosines(self.unit(queries), self._source)
 
-    def _unit(self, queries: Tensor) -> Tensor:
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise DataError(f"the index holds vectors of {self.dim} numbers, the queries are {tuple(queries.shape)}")
-        norms = queries.double().norm(dim=1, keepdim=True)
-        if not bool(((norms > 0) & norms.isfinite()).all()):
-            raise DataError("the query's vector is zero or not finite")
-        unit: Tensor = (queries.double() / norms).float()
-        return unit
+    def unit(self, queries: Tensor) -> Tensor:
+        """(Q, D) queries of norm 1."""
+        return _unit(queries, self.dim)
+
+    @property
+    def source(self) -> np.ndarray[Any, Any]:
+        """(N, D) the rows."""
+        return self._source.numpy() if isinstance(self._source, Tensor) else self._source
+
+    def rows_at(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(n, D) float32 rows by number."""
+        return np.asarray(self.source[rows], np.float32)
+
+    def cosines_of(self, query: Tensor, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(n,) float64 cosines of a query of norm 1 with some rows."""
+        exact: np.ndarray[Any, Any] = (self.rows_at(rows).astype(np.float64) * query.double().numpy()).sum(axis=1)
+        return exact
 
     def search(
         self,
@@ -86,4 +99,60 @@ class Index:
         Raises:
             DataError: another number of dimensions, or a query without direction.
         """
-        return nearest(self._unit(queries), self._source, k, allowed=allowed, exclude=exclude)
+        return nearest(self.unit(queries), self._source, k, allowed=allowed, exclude=exclude)
+
+
+class MappedIndex:
+    """Search over N float16 rows in a file: the answers of float64 brute force over these rows, in bounded memory.
+
+    Args:
+        source: the rows, of about length 1.
+    """
+
+    def __init__(self, source: MappedRows) -> None:
+        self.source = source
+        self.size, self.dim = len(source), source.dim
+
+    def __len__(self) -> int:
+        return self.size
+
+    def unit(self, queries: Tensor) -> Tensor:
+        """(Q, D) queries of norm 1."""
+        return _unit(queries, self.dim)
+
+    def scores(self, queries: Tensor) -> Tensor:
+        """(Q, N) float32 cosines of queries of any norm but zero."""
+        unit, out = self.unit(queries), torch.empty(len(queries), self.size)
+        for start, block in float_blocks(self.source, BLOCK):
+            rows = F.normalize(torch.from_numpy(block), dim=1)
+            out[:, start : start + len(block)] = unit @ rows.T
+        return out
+
+    def rows_at(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(n, D) float32 rows by number."""
+        return self.source.take(rows)
+
+    def cosines_of(self, query: Tensor, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(n,) float64 cosines of a query of norm 1 with some rows."""
+        return exact_cosines(query, self.source, rows)
+
+    def search(
+        self,
+        queries: Tensor,
+        k: int,
+        *,
+        allowed: np.ndarray[Any, Any] | None = None,
+        exclude: np.ndarray[Any, Any] | None = None,
+    ) -> Hits:
+        """As `Index.search`; blocks without an allowed row are not read."""
+        return nearest_mapped(self.unit(queries), self.source, k, allowed=allowed, exclude=exclude)
+
+
+def _unit(queries: Tensor, dim: int) -> Tensor:
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise DataError(f"the index holds vectors of {dim} numbers, the queries are {tuple(queries.shape)}")
+    norms = queries.double().norm(dim=1, keepdim=True)
+    if not bool(((norms > 0) & norms.isfinite()).all()):
+        raise DataError("the query's vector is zero or not finite")
+    unit: Tensor = (queries.double() / norms).float()
+    return unit

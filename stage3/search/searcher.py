@@ -23,15 +23,20 @@ from torch.nn import functional as F
 from stage3 import metrics
 from stage3.batches import IMAGE, TEXT
 from stage3.batches.dataset import Dataset
-from stage3.errors import DataError
+from stage3.config import nearest as near_name
+from stage3.errors import ConfigError, DataError
 from stage3.features.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
 from stage3.model import embedding
 from stage3.model.embedding import Embedded
+from stage3.model.mapped import Mapped, embed_mapped, is_large
 from stage3.model.objectives import Stage3
 from stage3.runs.data import check_features, load_data
 from stage3.runs.inspection import describe_panels
-from stage3.search.index import Index
+from stage3.runs.tuned import backbones_of, seen_by
+from stage3.search.approximate import INDICES, Approximate
+from stage3.search.index import Index, MappedIndex
 from stage3.search.words import WordIndex
+from stage3.storage import sha256
 
 if TYPE_CHECKING:
     from stage3.runs import RunFolder
@@ -130,10 +135,11 @@ class Searcher:
     Attributes:
         data: the panels.
         model: in eval mode, on the CPU.
-        embedded: its embeddings of all usable pages.
+        embedded: its embeddings of all usable pages; of many panels mapped from files.
         names: (vision, text) backbones, by which words and uploaded images become features.
         crop_fit: how an uploaded image is fitted to the vision backbone, as the setting says.
-        cache: folder that keeps the index of words between searches; None keeps it in memory.
+        cache: folder that keeps the index of words, and approximate ones, between searches; None keeps it in memory.
+        checkpoint: fingerprint of the checkpoint, by which an approximate index is kept; "" keeps none.
 
     Example:
         >>> from stage3.runs import RunFolder
@@ -144,10 +150,11 @@ class Searcher:
 
     data: Dataset
     model: Stage3
-    embedded: Embedded
+    embedded: Embedded | Mapped
     names: tuple[str, str] = ("tiny", "tiny")
     crop_fit: str = "squash"
     cache: Path | None = None
+    checkpoint: str = ""
     _backbones: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -172,12 +179,14 @@ class Searcher:
             StorageError: the checkpoint does not load.
         """
         with run.threads():
-            model = run.model(checkpoint)
+            step = run.checkpoint(checkpoint).step
+            model = run.model(step)
             data = data or load_data(run)
             check_features(run, model.encoder.spec, data)
-            embedded = embedding.embed(model, data.panel_set, data.pages("all"))
-        names = (run.config.vision_backbone, run.config.text_backbone)
-        return cls(data, model, embedded, names, run.config.crop_fit, Path(cache or run.config.cache_dir))
+            data, where = seen_by(run, step, data), Path(cache or run.config.cache_dir)
+            fingerprint = run.fingerprint(step)
+            embedded = embeddings_of(model, fingerprint, data, where)
+        return cls(data, model, embedded, backbones_of(run, step), run.config.crop_fit, where, fingerprint)
 
     # --- what is searched
 
@@ -203,21 +212,42 @@ class Searcher:
         return found
 
     @cached_property
-    def _galleries(self) -> dict[str, tuple[Index, np.ndarray[Any, Any]]]:
+    def _galleries(self) -> dict[str, tuple[Index | MappedIndex, np.ndarray[Any, Any]]]:
         return {}
 
-    def gallery(self, space: Space) -> tuple[Index, np.ndarray[Any, Any]]:
+    @cached_property
+    def _approximate(self) -> dict[str, Approximate]:
+        return {}
+
+    def gallery(self, space: Space) -> tuple[Index | MappedIndex, np.ndarray[Any, Any]]:
         """The index of a space and (N,) the panel rows behind it: only panels that have the modality."""
         if space not in self._galleries:
-            if space == "panel":
-                at = torch.arange(len(self.embedded.rows))
+            if isinstance(self.embedded, Mapped):
+                assert self.cache is not None
+                embed_mapped(self.model, self.checkpoint, self.data, self.cache, (space,))  # where it is not there yet
+                self._galleries[space] = MappedIndex(self.embedded.open(space)), self.embedded.rows_of(space)
             else:
-                at = self.embedded.present[:, IMAGE if space == "image" else TEXT].nonzero()[:, 0]
-            self._galleries[space] = (Index.of(self._vectors(space)[at]), self.embedded.rows[at].numpy())
+                at = torch.arange(len(self.embedded.rows))
+                if space != "panel":
+                    at = self.embedded.present[:, IMAGE if space == "image" else TEXT].nonzero()[:, 0]
+                vectors = {"image": self.embedded.image, "text": self.embedded.text, "panel": self.embedded.panel}
+                self._galleries[space] = Index.of(vectors[space][at]), self.embedded.rows[at].numpy()
         return self._galleries[space]
 
-    def _vectors(self, space: str) -> Tensor:
-        return {"image": self.embedded.image, "text": self.embedded.text, "panel": self.embedded.panel}[space]
+    def approximate(self, space: Space) -> Approximate:
+        """The approximate index of a space, read from the cache or made with the first search that wants it.
+
+        Raises:
+            ConfigError: FAISS is not installed.
+        """
+        if space not in self._approximate:
+            known = {"checkpoint": self.checkpoint, "table": self.data.table.fingerprint(), "space": space}
+            known |= {"features": self.data.features.fingerprint, "layout": self.data.layout}
+            exact, rows = self.gallery(space)
+            known["panels"] = sha256(rows.tobytes())
+            identity = known if self.checkpoint else {}
+            self._approximate[space] = Approximate.open(exact, self.cache, identity)
+        return self._approximate[space]
 
     @cached_property
     def _codes(self) -> dict[str, tuple[np.ndarray[Any, Any], dict[str, int]]]:
@@ -281,7 +311,8 @@ class Searcher:
         if space not in self.spaces_of(row):
             there = 0 <= row < len(self.position)
             raise DataError(f"panel {row} has no {space}" if there else f"there is no panel {row}")
-        vector = F.normalize(self._vectors(space)[int(self.position[row])], dim=0)
+        index, rows = self.gallery(space)
+        vector = F.normalize(torch.from_numpy(index.rows_at(np.searchsorted(rows, [row])))[0], dim=0)
         return Query(vector, space, f"the {SPACE_NAMES[space]} of panel {row}", row)
 
     def from_words(self, words: str) -> Query:
@@ -345,28 +376,41 @@ class Searcher:
 
     # --- searching
 
-    def search(self, query: Query, target: Space, k: int = 10, filters: Filters | None = None) -> Results:
+    def search(
+        self, query: Query, target: Space, k: int = 10, filters: Filters | None = None, index: str = "exact"
+    ) -> Results:
         """The k panels of the target space nearest to the query by cosine, best first, ties by row.
 
         A panel does not find itself within one space; across spaces it is its own true match and stays.
 
+        Args:
+            query: what to search with.
+            target: the space.
+            k: how many panels.
+            filters: which panels may be found.
+            index: "exact", or "faiss" for an approximate index, whose recall is among the notes.
+
         Raises:
+            ConfigError: another index, or one whose package is not installed.
             DataError: a filter names what no panel has.
         """
-        index, rows = self.gallery(target)
+        if index not in INDICES:
+            raise ConfigError(f"index: {index!r} is not one of {', '.join(INDICES)}.{near_name(index, INDICES)}")
+        exact, rows = self.gallery(target)
+        by = self.approximate(target) if index == "faiss" else exact
         allowed = self.allowed(filters)[rows] if filters else None
         own = self._own(query, rows)
         within = query.space == target
         exclude = np.array([own]) if within and own >= 0 else None
         vector = query.vector[None]
-        hits = index.search(vector, k, allowed=allowed, exclude=exclude)
+        hits = by.search(vector, k, allowed=allowed, exclude=exclude)
         found = hits.rows[0][hits.rows[0] >= 0]
         size = len(rows) if allowed is None else int(allowed.sum())
         if own >= 0 and within and (allowed is None or allowed[own]):
             size -= 1
         rank = score = None
         if own >= 0 and not within and (allowed is None or allowed[own]):
-            scores = index.scores(vector)[0]
+            scores = exact.scores(vector)[0]
             rank, score = self._rank(scores, own, rows, allowed), float(scores[own])
         return Results(
             rows[found],
@@ -376,6 +420,7 @@ class Searcher:
             rank,
             score,
             compared(query.space, target),
+            notes=(by.note(),) if isinstance(by, Approximate) else (),
         )
 
     def _own(self, query: Query, rows: np.ndarray[Any, Any]) -> int:
@@ -410,6 +455,13 @@ class Searcher:
             else:
                 out.append("page mate" if page[row] == page[me] else "")
         return out
+
+
+def embeddings_of(model: Stage3, fingerprint: str, data: Dataset, cache: Path) -> Embedded | Mapped:
+    """The embeddings of all panels: in memory, or in files of the cache where there are many."""
+    if is_large(data, model.encoder.spec.dim):
+        return embed_mapped(model, fingerprint, data, cache, ("image", "text"))
+    return embedding.embed(model, data.panel_set, data.pages("all"))
 
 
 def checked_words(words: str) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage3.cli import Stop, counted, percent, progress, stopping, typed
-from stage3.config import FIELDS, SPLITS, Config, coerce, differences, read_yaml, spec_of
+from stage3.config import FIELDS, SPLITS, Config, coerce, differences, spec_of
 from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
 from stage3.runs import RunFolder
+from stage3.small_files import read_yaml
 from stage3.train.together import Leader, follow
 
 if TYPE_CHECKING:
@@ -142,8 +143,10 @@ def check_usable(path: Path, config: Config) -> None:
     """
     from stage3.data import readers
     from stage3.features import usable_device
+    from stage3.train.sinks import check_installed
 
     check_places(path, config)
+    check_installed(config)
     usable_device(config.device)
     readers.load(config)
 
@@ -230,14 +233,20 @@ def train(
     The run's status says how it ended, whatever happens.
     """
     from stage3.train.signal import check_learned
+    from stage3.train.sinks import check_installed, opened
 
+    check_installed(the_run.config)
     the_run.clear_stop()
     the_run.set_status("running", message="reading the data")
     try:
         with stop.at_once():  # features may take hours
             trainer = prepare(the_run, resumed=resumed, inexact=inexact, tell=tell, data=data, leader=leader)
-        with progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar:
+        with (
+            opened(the_run) as sinks,
+            progress(f"training {the_run.name}, steps", trainer.total_steps, trainer.step) as bar,
+        ):
             trainer.on_step = lambda _: bar.advance(1)
+            trainer.on_row = sinks.write if sinks else trainer.on_row
             trainer.fit(stop)
         check_learned(the_run, trainer.data)
         compare(the_run, trainer)
@@ -269,8 +278,13 @@ def compare(the_run: RunFolder, trainer: Trainer) -> None:
     if not len(trainer.val_pages):
         return
     _, pages, notes = chosen_pages(the_run, trainer.data, "val")
-    step = the_run.checkpoint().step
-    embedded = embedding.embed(the_run.model(step).to(trainer.device), trainer.data.panel_set, pages, trainer.device)
+    best = the_run.checkpoint()
+    step = best.step
+    if trainer.tuned:
+        pages = trainer.val_pages
+        trainer.tuned.load(best.path)
+    panel_set = trainer.panel_set(pages)
+    embedded = embedding.embed(the_run.model(step).to(trainer.device), panel_set, pages, trainer.device)
     added = baselines.added_to(trainer.data, embedded)
     ways = chance.against_chance(embedded, baselines.books_of(trainer.data, embedded))
     about = {"step": step, "split": "val", "notes": notes, "retrieval": [way.to_dict() for way in ways]}
@@ -344,7 +358,7 @@ def _both(the_run: RunFolder, line: str, tell: Tell) -> None:
 
 def start_line(the_run: RunFolder, data: Dataset, trainer: Trainer) -> str:
     """What is about to be trained, in one line."""
-    parameters = sum(p.numel() for p in trainer.model.parameters())
+    parameters = sum(p.numel() for p in trainer.everything.parameters())
     sizes = {name: len(data.pages(name)) for name in SPLITS}
     steps = counted(trainer.total_steps, "step")
     line = (

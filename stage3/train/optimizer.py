@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +16,16 @@ from stage3.errors import StorageError
 ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 
 
-def make_optimizer(model: nn.Module, config: Config) -> AdamW:
+def make_optimizer(model: nn.Module, config: Config, backbones: Sequence[dict[str, Any]] = ()) -> AdamW:
     """AdamW over everything learned; norms, biases and scalars (tensors below two dimensions) do not decay.
 
     The strengths of anchored adapters do, like the matrices: decay pulls such a model back to its frozen features.
+
+    Args:
+        model: everything learned but backbones.
+        config: the run's settings.
+        backbones: further groups of parameters, each with its own peak learning rate, `rate`
+            (`stage3.model.finetune.Tuned.groups`).
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
@@ -26,7 +34,7 @@ def make_optimizer(model: nn.Module, config: Config) -> AdamW:
     ]
     # One kernel for all tensors; a GPU's is left at torch's default, where the loss scaler has its own say.
     on_cpu = all(p.device.type == "cpu" for _, p in named)
-    return AdamW(groups, lr=config.lr, fused=True if on_cpu else None)
+    return AdamW([*groups, *backbones], lr=config.lr, fused=True if on_cpu else None)
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -63,10 +71,16 @@ def learning_rate(step: int, total_steps: int, config: Config, peak: float) -> f
     return peak * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-def set_learning_rate(optimizer: AdamW, lr: float) -> None:
-    """Use this learning rate for the next step, in every group."""
+def set_learning_rate(optimizer: AdamW, lr: float, peak: float = 1.0) -> None:
+    """Use this learning rate for the next step; groups with a `rate` of their own have the same share of that.
+
+    Args:
+        optimizer: as `make_optimizer` makes it.
+        lr: of this step.
+        peak: the highest `lr` of the run.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr / peak * group["rate"] if "rate" in group else lr
 
 
 def clip(model: nn.Module, config: Config) -> float:
@@ -84,6 +98,18 @@ def clip(model: nn.Module, config: Config) -> float:
         if config.clip_scope == "separate":
             rest = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
             nn.utils.clip_grad_norm_(rest, config.grad_clip)
+    return float(norm)
+
+
+def clip_backbones(backbones: nn.Module, config: Config) -> float:
+    """Clip the gradients of trained backbones by a norm of their own, which is returned as it was before.
+
+    So their gradients, of another size, do not shorten the steps of everything else.
+    """
+    learned = [p for p in backbones.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in learned if p.grad is not None])
+    if config.clip_scope != "none":
+        nn.utils.clip_grads_with_norm_(learned, config.grad_clip, norm)
     return float(norm)
 
 
@@ -129,6 +155,7 @@ def restore_optimizer(model: nn.Module, optimizer: AdamW, tensors: dict[str, Ten
     for full_name, value in tensors.items():
         key, _, name = full_name.partition("/")
         parameter = parameters[name]
-        # AdamW keeps its step count on the CPU and the moments beside the parameter
-        device = torch.device("cpu") if key == "step" else parameter.device
-        optimizer.state[parameter][key] = value.clone().to(device)
+        # AdamW keeps its step count on the CPU, and the moments beside the parameter and in the layout of its memory,
+        # which its fused kernel walks through in step
+        kept = value.clone() if key == "step" else torch.empty_like(parameter, requires_grad=False).copy_(value)
+        optimizer.state[parameter][key] = kept

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from types import NoneType
@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from stage3.batches import PanelBatch, derived_seed, fixed_batches, generator, sampler_of, seeded, steps_from
+from stage3.batches import PanelBatch, PanelSet, derived_seed, fixed_batches, generator, sampler_of, seeded, steps_from
 from stage3.batches.dataset import Dataset
 from stage3.cli import number, percent
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError, StorageError
 from stage3.features import absent_features, usable_device
 from stage3.model import EncoderSpec, PanelEncoder, baselines, checkpoint, embedding, validation
+from stage3.model.finetune import VALIDATED_PAGES, Tuned
 from stage3.model.objectives import Stage3, Step, sums
 from stage3.objectives import TERMS, WITH_TEMPERATURE
 from stage3.peers import ALONE, Peers
@@ -31,6 +33,8 @@ from stage3.runs import Best, Loaded, RunFolder, curves
 from stage3.train.optimizer import (
     check_optimizer,
     clip,
+    clip_backbones,
+    decays,
     learning_rate,
     make_optimizer,
     optimizer_tensors,
@@ -127,10 +131,20 @@ class Trainer:
         if self.config.residual_leak and data.features.keys is not None:  # features made in memory: zeros stand for it
             assert isinstance(self.model.encoder, PanelEncoder)
             self.model.encoder.leak(*absent_features(self.config))
-        self.optimizer = make_optimizer(self.model, self.config)
+        self.tuned = Tuned(self.config, data, self.device) if self.config.finetune != "none" else None
+        self.everything = nn.ModuleList([self.model, *([self.tuned] if self.tuned else [])])
+        groups = self.tuned.groups(decays) if self.tuned else ()
+        self.optimizer = make_optimizer(self.model, self.config, groups)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
         self.sampler = sampler_of(data.panel_set, train_pages, data.table.book_of_page[train_pages], self.config)
         self.val_pages = data.pages("val")
+        if self.tuned and len(self.val_pages) > VALIDATED_PAGES:  # each validation encodes them anew
+            every = np.linspace(0, len(self.val_pages) - 1, VALIDATED_PAGES).round().astype(np.int64)
+            self.say(
+                f"finetune: {VALIDATED_PAGES:,} of {len(self.val_pages):,} validation pages are used, evenly spaced"
+            )
+            self.val_pages = self.val_pages[every]
+        self.ranked_pages = validation.evenly(self.val_pages)
         self.val_batches = fixed_batches(self.val_pages, self.config.batch_pages, self.config.seed)
         self.total_steps = self.config.epochs * self.sampler.n_batches
         self.step = 0
@@ -145,13 +159,19 @@ class Trainer:
         self.began = time.monotonic()
         self.shown = 0.0  # when status.json last said how far the run is
         self.on_step: Callable[[int], None] = lambda _: None
+        self.on_row: Callable[[dict[str, Any]], None] = lambda _: None  # each row of metrics, once it is written
 
     # --- one step
 
-    def train_step(self, batch: PanelBatch, step: int) -> Outcome:
+    def train_step(self, batch: PanelBatch, step: int, crops: Sequence[Any] = ()) -> Outcome:
         """One optimizer step over everything learned, or the reason why it was skipped.
 
         A batch without any signal changes no weight and no optimizer state.
+
+        Args:
+            batch: this process's share of the step's panels.
+            step: from 1.
+            crops: of its panels with an image, where an image backbone is trained (`finetune.Crops`).
         """
         if not self.model.training:
             self.model.train()
@@ -159,22 +179,26 @@ class Trainer:
         apart = (self.peers.rank,) if self.peers.size > 1 else ()  # no two processes draw the same dropout
         with seeded(derived_seed(self.config.seed, "dropout", step, *apart), self.device):
             with torch.autocast(self.device.type, self._dtype(), enabled=self.config.precision != "float32"):
-                found = self.model(batch.to(self.device), mask)
+                batch = batch.to(self.device)
+                found = self.model(self.tuned(batch, crops) if self.tuned else batch, mask)
             if not found.has_signal:
                 self.totals.add(found, self.peers, by_batch=self.config.batch_means)
                 return Outcome.DONE
             self.optimizer.zero_grad(set_to_none=True)
             total = found.total
             self.scaler.scale(total).backward()
-        self.peers.sum_gradients(self.model.parameters())
+        self.peers.sum_gradients(self.everything.parameters())
         self.scaler.unscale_(self.optimizer)
         norm = clip(self.model, self.config)
+        if self.tuned and not math.isfinite(other := clip_backbones(self.tuned, self.config)):
+            norm = other
         finite = math.isfinite(self.peers.sum([float(total.detach())])[0])
         if not (finite and math.isfinite(norm)):
             too_large = finite and self.scaler.is_enabled() and self.scaler.get_scale() > 1
             self.scaler.update()
             return Outcome.RESCALED if too_large else Outcome.NOT_FINITE
-        set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config, self.peak))
+        lr = learning_rate(step, self.total_steps, self.config, self.peak)
+        set_learning_rate(self.optimizer, lr, self.peak)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.totals.add(found, self.peers, by_batch=self.config.batch_means)
@@ -196,10 +220,13 @@ class Trainer:
         self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
         for line in self.sampler.shortfalls if self.step == 0 else ():
             self.say(f"batches: {line}")
+        if len(self.ranked_pages) < len(self.val_pages):
+            some = f"{len(self.ranked_pages):,} of {len(self.val_pages):,} pages, evenly spaced"
+            self.say(f"validation: losses on all pages; retrieval, collapse and reconstruction on {some}")
         if self.saved_step < 0 and len(self.val_pages):  # what no training at all gives can be the best
             self._validate(0, 0)
             self.checkpoint()
-        for step, epoch, pages in steps_from(self.sampler, self.step):
+        for step, epoch, pages, crops in self._steps():
             if step > self.total_steps:
                 break
             if 0 < self.config.patience <= self.validations_since_best:
@@ -208,7 +235,7 @@ class Trainer:
             if self._should_stop(stop):
                 self.checkpoint()
                 raise Interrupted(f"stopped after step {self.step} of {self.total_steps}; the same command resumes it")
-            outcome = self.train_step(self.data.panel_set.batch(pages, self.peers), step)
+            outcome = self.train_step(self.data.panel_set.batch(pages, self.peers), step, crops)
             self.step = step
             self._count_skip(outcome, pages)
             self._after_step(step, epoch)
@@ -217,6 +244,18 @@ class Trainer:
         if self.config.average_back and self.step <= self.total_steps:
             self._average_back()
         self._finish_best()
+
+    def _steps(self) -> Iterator[tuple[int, int, np.ndarray, Sequence[Any]]]:
+        """(step, epoch, pages, crops) of each step to come; crops only where an image backbone is trained."""
+        steps = steps_from(self.sampler, self.step)
+        if self.tuned is None or self.tuned.vision is None:
+            return ((step, epoch, pages, ()) for step, epoch, pages in steps)
+        count = self.data.panel_set.count
+        return self.tuned.crops.ahead(steps, lambda pages: self.peers.own_share(pages, count[pages]))
+
+    def panel_set(self, pages: np.ndarray, peers: Peers = ALONE) -> PanelSet:
+        """What batches of these pages are cut from, with features as trained backbones give them now."""
+        return self.tuned.panel_set(pages, peers) if self.tuned else self.data.panel_set
 
     def _average_back(self) -> None:
         """Validate averages of the weights with those of the start; one that is better becomes a checkpoint of its own.
@@ -281,12 +320,18 @@ class Trainer:
 
     def _log_train(self, step: int, epoch: int) -> None:
         row = {"step": step, "epoch": epoch, "split": "train"} | self.totals.row(self.model.weights)
-        row["lr"] = learning_rate(step, self.total_steps, self.config, self.peak)
-        self.run.append_metrics(row | self._temperatures())
+        row["lr"] = lr = learning_rate(step, self.total_steps, self.config, self.peak)
+        if self.tuned:
+            row["finetune_lr"] = lr / self.peak * self.config.finetune_lr
+        self._write(row | self._temperatures())
         self.totals = Totals()
         if time.monotonic() - self.shown > STATUS_SECONDS:
             self.run.set_status(step=step, epoch=epoch)
             self.shown = time.monotonic()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.run.append_metrics(row)
+        self.on_row(row)
 
     def _temperatures(self) -> dict[str, float]:
         return {f"temperature/{o.name}": self.model.temperature_of(o.name).value for o in WITH_TEMPERATURE}
@@ -297,18 +342,17 @@ class Trainer:
         row: dict[str, Any] = {"step": step, "epoch": epoch, "split": "val"} | about
         if len(self.val_pages):
             noise = derived_seed(self.config.seed, "validation noise", step)
-            about_data = (self.model, self.data.panel_set)
+            panel_set = self.panel_set(self.val_pages, self.peers)
+            about_data = (self.model, panel_set)
             row |= validation.validate(*about_data, self.val_batches, self.device, noise_seed=noise, peers=self.peers)
-            row |= validation.all_metrics(*about_data, self.val_pages, self.device, self.peers)[0]
+            row |= validation.all_metrics(*about_data, self.ranked_pages, self.device, self.peers)[0]
             if self.peers.leads:
-                row |= validation.gradient_budget(
-                    self.model, self.data.panel_set.batch(self.val_batches[0]).to(self.device)
-                )
+                row |= validation.gradient_budget(self.model, panel_set.batch(self.val_batches[0]).to(self.device))
             row = self.peers.share(row)  # all judge by the same numbers
         row |= self._temperatures() | {"skipped_steps": self.skipped}
         self.skipped = 0
         row["seconds"] = time.perf_counter() - started
-        self.run.append_metrics(row)
+        self._write(row)
         self.say(validation_line(row, self.config, self.total_steps))
         return self._judge(step, row, 0.0 if about else self.config.select_margin)
 
@@ -353,7 +397,7 @@ class Trainer:
         pages = self.data.pages("all")
         per_page = max(len(self.data.table) / max(len(pages), 1), 1e-9)
         keep = max(1, math.ceil(len(pages) * per_page / 2000))
-        embedded = embedding.embed(self.model, self.data.panel_set, pages[::keep], self.device)
+        embedded = embedding.embed(self.model, self.panel_set(pages[::keep]), pages[::keep], self.device)
         embedding.save_embeddings(self.run.path / "embeddings" / f"epoch-{epoch:04d}.safetensors", embedded)
 
     # --- checkpoints
@@ -387,7 +431,9 @@ class Trainer:
         }
         weights = {name: t.detach().cpu().contiguous() for name, t in self.model.state_dict().items()}
         tensors = {"model": weights, "optimizer": optimizer_tensors(self.model, self.optimizer)}
-        self.run.save_checkpoint(self.step, tensors, state)
+        if self.tuned:
+            tensors["optimizer"] |= optimizer_tensors(self.tuned, self.optimizer)
+        self.run.save_checkpoint(self.step, tensors, state, self.tuned.files() if self.tuned else {})
         best: dict[str, Any] = {}
         if self.best:
             self.run.set_best(self.best.step, self.best.value, self.best.metric)
@@ -396,7 +442,9 @@ class Trainer:
         self.run.prune(self.config.keep_checkpoints)
 
     def _check_weights(self) -> None:
-        bad = [name for name, t in self.model.state_dict().items() if not bool(torch.isfinite(t).all())]
+        tuned = self.tuned.backbones.state_dict() if self.tuned else {}
+        weights = {**self.model.state_dict(), **tuned}
+        bad = [name for name, t in weights.items() if not bool(torch.isfinite(t).all())]
         if bad:
             raise NumericError(
                 f"{len(bad)} tensors of the model are not finite after step {self.step}, the first is {bad[0]}. "
@@ -426,7 +474,19 @@ class Trainer:
             shown = ", ".join(f"{n} {state['encoder'].get(n)}, this run has {ours.get(n)}" for n in differ[:10])
             raise StorageError(f"{where}: encoder: another model's checkpoint ({shown})")
         checkpoint.check_tensors(self.model.state_dict(), loaded.tensors.get("model", {}), loaded.path)
-        check_optimizer(self.model, loaded.tensors.get("optimizer", {}))
+        for module, tensors in self._optimizer_state(loaded):
+            check_optimizer(module, tensors)
+        if self.tuned:
+            self.tuned.check(loaded.path)
+
+    def _optimizer_state(self, loaded: Loaded) -> list[tuple[nn.Module, dict[str, torch.Tensor]]]:
+        """A checkpoint's optimizer state, of the model and of trained backbones."""
+        tensors = loaded.tensors.get("optimizer", {})
+        if self.tuned is None:
+            return [(self.model, tensors)]
+        apart = {name: t for name, t in tensors.items() if name.partition("/")[2].startswith("backbones.")}
+        rest = {name: t for name, t in tensors.items() if name not in apart}
+        return [(self.model, rest), (self.tuned, apart)]
 
     def resume(self, loaded: Loaded, *, inexact: bool = False) -> None:
         """Continue from a checkpoint, and cut the metrics back to it.
@@ -445,7 +505,10 @@ class Trainer:
                 "Give --allow_inexact_resume to resume anyway."
             )
         self.model.load_state_dict(loaded.tensors["model"])
-        restore_optimizer(self.model, self.optimizer, loaded.tensors.get("optimizer", {}))
+        if self.tuned:
+            self.tuned.load(loaded.path)
+        for module, tensors in self._optimizer_state(loaded):
+            restore_optimizer(module, self.optimizer, tensors)
         self.scaler.load_state_dict(state["scaler"])
         self.step = self.saved_step = loaded.step
         self.best = Best(**state["best"]) if state["best"] else None

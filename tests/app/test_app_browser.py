@@ -99,14 +99,14 @@ def shown_part(tab):
 
 
 def shows(tab, zoomed: list[float]) -> None:
-    """Wait until all of the zoomed part is shown, and not much beside it: a chart of another shape shows more."""
+    """Wait until the zoomed part is shown, all of it and nothing beside it."""
     until, shown = time.monotonic() + 20, []
     while time.monotonic() < until:
         settled(tab)
         shown = shown_part(tab)
         slack = 0.01 * (zoomed[1] - zoomed[0])
         inside = all(shown[i] <= zoomed[i] + slack and zoomed[i + 1] <= shown[i + 1] + slack for i in (0, 2))
-        if inside and all(shown[i + 1] - shown[i] < 1.25 * (zoomed[i + 1] - zoomed[i]) for i in (0, 2)):
+        if inside and all(shown[i + 1] - shown[i] < 1.03 * (zoomed[i + 1] - zoomed[i]) for i in (0, 2)):
             return
         tab.wait_for_timeout(250)
     raise AssertionError(f"{shown} is shown instead of {zoomed}")

@@ -15,9 +15,10 @@ from streamlit.testing.v1 import AppTest
 from app import shell
 from app.charts import map_marks, maps
 from app.parts import export, filters, map_address, selection
-from app.store import loaders, map_jobs
+from app.store import jobs, loaders, map_jobs
 from app.views import map_parts
 from stage3 import selection as stage3_selection
+from stage3.config import changes
 from stage3.errors import DataError
 from stage3.metrics.neighbors import neighbor_overlap, trust
 from stage3.projection import __main__ as projection_command
@@ -578,6 +579,18 @@ def test_drift_moves_every_panel_from_epoch_to_epoch(run, started):
 def test_a_run_without_saved_epochs_says_how_to_get_them(run):
     app = opened(run="runs/second", mode="drift")
     assert "--embed_every 1" in said(app)
+
+
+def test_a_button_trains_such_a_run_again_with_every_epoch_kept(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(jobs, "_spawn", lambda made, record: asked.append((made, record)))
+    app = opened(run="runs/second", mode="drift")
+    app.button(key="drift-train").click().run()
+    ((made, record),) = asked
+    before = loaders.entry("runs/second").run.config
+    assert set(changes(before, made.config)) <= {"embed_every"}
+    assert (before.embed_every, made.config.embed_every) == (0, 1)
+    assert record == {"parent": "runs/second"}
 
 
 # --- five thousand panels

@@ -72,6 +72,16 @@ def test_a_panel_alone_in_the_address_opens_its_page_with_that_panel_chosen(run)
     assert "Gate: image" in said(app)
 
 
+def test_a_panels_ranks_say_among_how_many_of_which_split(run):
+    frame = loaders.panel_frame(run)
+    counts = frame.dropna(subset=["gallery"]).groupby("split")["gallery"].agg(["size", "max"])
+    assert len(counts) == 3
+    for split, (size, largest) in counts.iterrows():
+        assert size == largest
+        row = frame[(frame["split"] == split) & frame["gallery"].notna()].index[-1]
+        assert f"among the {int(size):,} panels of the {split} split" in said(opened(panel=row))
+
+
 def test_before_a_choice_the_first_panel_is_shown_and_a_click_in_the_image_chooses_one(run):
     app = opened(page=7)
     assert "Panel 1" in [s.value for s in app.subheader]

@@ -139,6 +139,15 @@ def until(done, seconds=90.0):
         time.sleep(0.2)
 
 
+def test_few_validation_pages_are_named_before_training(workspace):
+    small = app_support.write_comics(workspace / "data" / "few", books=4, pages=3, panels=3, seed=4)
+    app = opened(run="samples/first")
+    assert "two models differ by chance" in said(app)  # 20 panels with image and text
+    app.selectbox(key=f"{FIRST}-data").select("data/few").run()
+    assert "whether a model is better cannot be told from fewer than 6 pages" in said(app)
+    shutil.rmtree(small)
+
+
 def test_embed_only_writes_a_store_of_the_chosen_data_by_this_runs_model(workspace):
     from stage3.embed import verify
 

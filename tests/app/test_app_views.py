@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import app_support
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.addresses import VIEWS
 from app.charts import curves
 from app.store import loaders
+from app.views import losses
 from stage3.runs import RunFolder
 from stage3.train.trainer import Outcome, Trainer
 
@@ -182,6 +185,25 @@ def test_losses_draw_every_term_and_both_directions_of_the_run(small, monkeypatc
     assert {"Alignment, image → text", "Alignment, text → image"} <= set(gap.index)
     total = gap.loc["Total loss"]
     assert total["gap"] == pytest.approx(total["val_last"] - total["train_last"])
+
+
+def test_the_retrieval_curve_says_among_how_many_panels_and_what_chance_is(small, monkeypatch):
+    monkeypatch.chdir(small)
+    gallery = int(loaders.metrics(loaders.entry("samples/first").run)["retrieval/gallery"].dropna().iloc[-1])
+    app = opened("losses")
+    assert f"among {gallery:,} panels with image and text; dotted: chance, {500 / gallery:.1f} %" in words(app)
+    drawn = [line for figure in figures(app) for line in figure["layout"].get("shapes", ())]
+    assert [line["y0"] for line in drawn] == [pytest.approx(5 / gallery)]
+
+
+def test_runs_of_several_galleries_share_no_chance():
+    def source(name: str, size: int) -> curves.Source:
+        return curves.Source(name, pd.DataFrame({"split": ["val"], "step": [1], "retrieval/gallery": [size]}))
+
+    sizes, chance = losses._gallery([source("a", 40), source("b", 1200), source("c", 80)])
+    assert "among 40 to 1,200 panels" in sizes
+    assert math.isnan(chance)
+    assert losses._gallery([source("a", 40)])[1] == pytest.approx(0.125)
 
 
 def test_weighted_losses_add_up_to_the_total_on_screen(small, monkeypatch):

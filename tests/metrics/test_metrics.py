@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stage3 import metrics
+from stage3.metrics import rows as shared
 
 PROFILE = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -52,7 +53,7 @@ def test_ranks_equal_nested_loops_with_identical_texts_and_repeated_rows(ids, se
 
 
 def test_ranks_in_a_larger_gallery_and_over_several_blocks(monkeypatch):
-    monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", 120)
+    monkeypatch.setattr(shared, "CELLS_AT_ONCE", 120)
     query, gallery, partner = rows(11), rows(30, seed=1), torch.arange(11) * 2 + 1
     query_ids, gallery_ids = torch.arange(11) % 3 - 1, torch.arange(30) % 5 - 1
     found = metrics.retrieval_ranks(query, gallery, partner=partner, query_ids=query_ids, gallery_ids=gallery_ids)
@@ -146,7 +147,7 @@ def test_pairs_of_a_page_come_once_each_whatever_the_parts():
     pages = torch.tensor([2, 0, 2, 1, 0, 2, 2, 7])
     expected = {(i, j) for i in range(8) for j in range(8) if i != j and pages[i] == pages[j]}
     for at_once in (1, 3, 1000):
-        parts = list(metrics._page_pairs(pages, at_once))
+        parts = list(shared.page_pairs(pages, at_once))
         pairs = [pair for one, other in parts for pair in zip(one.tolist(), other.tolist(), strict=True)]
         assert len(pairs) == len(set(pairs))
         assert set(pairs) == expected
@@ -192,7 +193,7 @@ def test_page_gap_and_mean_cosine_equal_loops_over_pairs(pages, seed):
 
 @pytest.mark.parametrize("cells", [30, 1024])
 def test_alignment_and_uniformity_equal_the_paper(cells, monkeypatch):
-    monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", cells)
+    monkeypatch.setattr(shared, "CELLS_AT_ONCE", cells)
     v, t, z = (torch.nn.functional.normalize(rows(10, seed=s).double(), dim=1) for s in range(3))
     found = metrics.alignment_uniformity(3 * v, t, 0.2 * z)
     assert found.alignment == pytest.approx(float((v - t).norm(dim=1).pow(2).mean()), rel=1e-5)

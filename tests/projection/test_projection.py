@@ -187,6 +187,18 @@ def test_inside_agrees_with_a_disc_and_a_notch():
     assert not layouts.inside(xy, disc[:2]).any()
 
 
+def test_inside_is_the_even_odd_rule_edge_by_edge_also_on_corners_and_flat_edges():
+    rng = np.random.default_rng(4)
+    polygon = rng.integers(0, 6, (40, 2)).astype(float)  # crosses itself; corners share heights with points
+    xy = np.concatenate([rng.integers(0, 6, (300, 2)), rng.uniform(-1, 7, (700, 2)), [[np.nan, 1.0]]])
+    for (px, py), found in zip(xy.tolist(), layouts.inside(xy, polygon), strict=True):
+        odd = False
+        for (x0, y0), (x1, y1) in zip(polygon.tolist(), np.roll(polygon, -1, axis=0).tolist(), strict=True):
+            if (y0 > py) != (y1 > py):
+                odd ^= px < (x1 - x0) * (py - y0) / (y1 - y0) + x0
+        assert found == (odd and not np.isnan(px))
+
+
 def test_a_hull_holds_its_points_and_only_corners():
     xy = np.random.default_rng(0).normal(size=(80, 2))
     corners = layouts.hull(xy)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stage3.cli import Stop, counted, progress
-from stage3.config import nearest, read_yaml
+from stage3.config import nearest
 from stage3.data.detect import OWN, WHOLE_PAGE, Detector, load_detector
 from stage3.data.images import ImageProblem
 from stage3.data.importers import naming
@@ -30,6 +30,7 @@ from stage3.data.importers.trees import SourceProblem
 from stage3.data.readers.jsonfile import PageProblem
 from stage3.data.readers.source import YAML_NAME
 from stage3.errors import ConfigError, DataError, Interrupted
+from stage3.small_files import read_yaml
 from stage3.storage import (
     Lock,
     clear_scratch,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from stage3.cli import Stop, counted, progress
-from stage3.config import read_yaml
 from stage3.data import images
 from stage3.data.importers.dataset import MADE_BY, PANELS
 from stage3.data.importers.geometry import numbers
@@ -22,6 +21,7 @@ from stage3.data.ocr import OCR, Block, Line, TextReader, load_reader
 from stage3.data.ocr.placing import placed
 from stage3.data.readers.source import YAML_NAME
 from stage3.errors import ConfigError, DataError, Interrupted, StorageError
+from stage3.small_files import read_yaml
 from stage3.storage import Lock, file_sha256, parse_object, read_file, replace_file, sha256, to_json
 
 NONE = "none"  # texts are those of the sources alone; anything else names a reader

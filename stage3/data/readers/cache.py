@@ -26,7 +26,8 @@ from stage3.data.readers.source import DataSource, source_of
 from stage3.data.splits import split_books, split_sizes
 from stage3.data.table import UNWANTED, DataReport, PanelTable
 from stage3.errors import DataError, StorageError
-from stage3.storage import file_sha256, pid_alive, rename, sha256
+from stage3.processes import pid_alive
+from stage3.storage import file_sha256, rename, sha256
 
 MOST_BOOKS = 20  # named in the report with their page counts
 VERSION = 4  # of the rules: a change to what a reader makes of the same files raises it
@@ -119,6 +120,8 @@ def _key(config: Config, source: DataSource, listing: Listing | None) -> str:
         "settings": [list(config.keep_labels), config.max_panels, config.limit_pages, config.max_megapixels],
         "skip_bad_rows": config.skip_bad_rows,
     }
+    if config.allow_remote_images:
+        parts["remote"] = True
     corrections = place_of_corrections(source.panels)
     if corrections.exists():
         parts["corrections"] = _digest(corrections)

@@ -88,6 +88,7 @@ ANOMALIES = {
     "text_cut": "texts cut to 10,000 characters",
     "id_differs_inside": "panel files with another id inside",
     "image_missing": "pages whose image is missing",
+    "image_remote": "images behind URLs, which are not read: allow it with --allow_remote_images",
     "image_path_of_another_machine": "image paths of another machine: map them with --remap OLD=NEW",
     "image_other_extension": "images found under another extension",
     "image_duplicate": "images with the same bytes as an earlier one",

@@ -1,7 +1,8 @@
 """Frozen backbones by name: what turns a crop or a text into a feature vector, and nothing that learns.
 
 A backbone brings its own preprocessing (size, mean, std, interpolation), its own pooling and a fingerprint of both
-weights and preprocessing. It always runs in eval mode and without gradients; the feature store keeps what it says.
+weights and preprocessing. It always runs in eval mode, and without gradients but for `in_graph`, by which a run trains
+it (`stage3.model.finetune`); the feature store keeps what it says.
 Beside this file: `tiny`, whose weights ship in `weights/`, and `pretrained`, which reads Hugging Face models with
 `pretrained_vision`, `pretrained_text` and `sentence`.
 
@@ -11,13 +12,13 @@ Shapes: n crops or texts of one call, D size of a feature.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from stage3.config import nearest
 from stage3.errors import ConfigError
@@ -28,7 +29,35 @@ SHORT_NAMES: dict[str, tuple[tuple[str, ...], str]] = {  # name: (kinds, Hugging
     "resnet50": (("vision",), "microsoft/resnet-50"),
     "minilm": (("text",), "sentence-transformers/all-MiniLM-L6-v2"),
 }
+TINY = "tiny.json"  # in a folder of weights of a `tiny` backbone
 MAX_CHARACTERS = 10_000  # of a text; far beyond any backbone's window, and cheap to tokenise
+
+
+class Trainable(Protocol):
+    """What it takes to train a backbone and to keep what was trained; every backbone here but a joined one has it.
+
+    Attributes:
+        net: the network whose weights are trained.
+        weights_file: where in `saved` its weights are.
+    """
+
+    @property
+    def net(self) -> nn.Module:
+        """See above."""
+
+    @property
+    def weights_file(self) -> str:
+        """See above."""
+
+    def in_graph(self, inputs: Sequence[Any]) -> Tensor:
+        """(n, D) float32 features on the backbone's device, on the graph of its weights where these are trained.
+
+        Args:
+            inputs: crops as `prepare` made them, or cleaned texts; at least one.
+        """
+
+    def saved(self) -> dict[str, bytes]:
+        """The files, by their path in it, of a folder that is this backbone with its weights as they are now."""
 
 
 class VisionBackbone(ABC):
@@ -40,20 +69,31 @@ class VisionBackbone(ABC):
         fingerprint: SHA-256 in hex over weights and preprocessing.
         short_side: pixels that the shorter side of a crop must keep for nothing to be lost; readers may decode
             a page at a lower resolution as long as they keep that.
+        in_flight: batches worth having under way with `encode_later` before asking for the first one's vectors.
     """
 
     name: str
     sizes: tuple[int, ...]
     fingerprint: str
     short_side: int
+    in_flight: int = 0
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> Any:
         """One RGB crop, resized and laid out as this backbone wants it; safe to call from several threads."""
 
+    def compact(self, image: Image.Image) -> Any:
+        """As `prepare`, in the smallest form that `encode_prepared` takes, for crops that wait in thousands."""
+        return self.prepare(image)
+
     @abstractmethod
     def encode_prepared(self, prepared: Sequence[Any]) -> Tensor:
         """(n, D) float32 on the CPU, from what `prepare` made."""
+
+    def encode_later(self, prepared: Sequence[Any]) -> Callable[[], Tensor]:
+        """Begin `encode_prepared`; what it returns waits for the result. A GPU works on meanwhile, a CPU is done."""
+        vectors = self.encode_prepared(prepared)
+        return lambda: vectors
 
     @property
     def zero_color(self) -> tuple[int, int, int]:
@@ -104,6 +144,7 @@ class JoinedVision(VisionBackbone):
         self.name = "+".join(p.name for p in parts)
         self.sizes = tuple(size for p in parts for size in p.sizes)
         self.short_side = max(p.short_side for p in parts)
+        self.in_flight = max(p.in_flight for p in parts)
         self.fingerprint = sha256("+".join(p.fingerprint for p in parts).encode())
 
     @property
@@ -114,6 +155,10 @@ class JoinedVision(VisionBackbone):
     def prepare(self, image: Image.Image) -> Any:
         """See the base class."""
         return tuple(part.prepare(image) for part in self._parts)
+
+    def compact(self, image: Image.Image) -> Any:
+        """See the base class."""
+        return tuple(part.compact(image) for part in self._parts)
 
     def encode_prepared(self, prepared: Sequence[Any]) -> Tensor:
         """See the base class."""
@@ -164,10 +209,10 @@ def resolve_vision(
         if len(set(names)) != len(names):
             raise ConfigError(f"vision_backbone: {name!r} names a backbone twice")
         return JoinedVision([resolve_vision(part, device, precision, crop_fit, notes) for part in names])
-    if name == "tiny":
+    if name == "tiny" or (Path(name) / TINY).is_file():
         from stage3.features.backbones import tiny
 
-        return tiny.load_vision(device)
+        return tiny.load_vision(device) if name == "tiny" else tiny.load_vision(device, Path(name))
     where = _model_id(name, "vision")
     from stage3.features.backbones.pretrained_vision import PretrainedVision
 
@@ -179,10 +224,10 @@ def resolve_text(name: str, device: str = "cpu", precision: str = "float32", not
 
     A sentence-transformers folder is read with its pooling, dense layers, window and lower case.
     """
-    if name == "tiny":
+    if name == "tiny" or (Path(name) / TINY).is_file():
         from stage3.features.backbones import tiny
 
-        return tiny.load_text(device)
+        return tiny.load_text(device) if name == "tiny" else tiny.load_text(device, Path(name))
     where = _model_id(name, "text")
     from stage3.features.backbones.pretrained_text import PretrainedText
 

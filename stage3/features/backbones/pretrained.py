@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from stage3.errors import DataError, StorageError
@@ -61,6 +62,7 @@ class Pretrained:
 
     kind: str
     fingerprint: str
+    beside: list[Path]  # what the folder holds beside the weights, as far as it is read
 
     def __init__(self, name: str, model_id: str, device: str, precision: str, notes: Path | None) -> None:
         self.name, self.notes = name, notes
@@ -91,7 +93,8 @@ class Pretrained:
         # Autocast changes the numbers a little, so it is part of what a stored vector is known by.
         autocast = [self.precision] if self.precision in AUTOCAST else []
         digest = hashlib.sha256(" ".join([self.kind, POOLING, *settings, *autocast]).encode())
-        for path in [*weights, *(file for file in files if file.is_file())]:
+        self.beside = [file for file in files if file.is_file()]
+        for path in [*weights, *self.beside]:
             digest.update(f"\n{path.relative_to(self.root).as_posix()}\n".encode())
             digest.update(bytes.fromhex(file_sha256(path, links=True)))
         return digest.hexdigest()
@@ -159,7 +162,8 @@ class Pretrained:
         from transformers import AutoModel
 
         self.config  # noqa: B018  a bad config is refused in its own words
-        with self.refusing("its weights do not load"), quiet():
+        # outside of inference mode, in which the probe loads it: its weights may be trained
+        with self.refusing("its weights do not load"), quiet(), torch.inference_mode(False):
             model, loading = AutoModel.from_pretrained(
                 self.folder,
                 trust_remote_code=False,
@@ -179,6 +183,22 @@ class Pretrained:
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise self._refuse(f"weight {key} is not finite")
         return used.to(self.device).requires_grad_(False).eval()
+
+    @property
+    def net(self) -> nn.Module:
+        """See `Trainable`."""
+        return self.model
+
+    @property
+    def weights_file(self) -> str:
+        """See `Trainable`."""
+        return (self.folder.relative_to(self.root) / "model.safetensors").as_posix()
+
+    def saved(self) -> dict[str, bytes]:
+        """See `Trainable`: the weights that are used, and the folder's other files, unchanged."""
+        weights = {name: t.detach().cpu().contiguous().clone() for name, t in self.model.state_dict().items()}
+        files = {path.relative_to(self.root).as_posix(): path.read_bytes() for path in self.beside}
+        return files | {self.weights_file: save_safetensors(weights, metadata={"format": "pt"})}
 
     @cached_property
     def joint(self) -> bool:

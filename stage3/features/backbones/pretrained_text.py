@@ -72,7 +72,7 @@ class PretrainedText(Pretrained, TextBackbone):
     @cached_property
     def after(self) -> nn.ModuleList:
         """The layers between pooling and feature."""
-        with self.refusing("its dense layers do not load"):
+        with self.refusing("its dense layers do not load"), torch.inference_mode(False):
             layers = self.modules.layers()
         return layers.to(self.device).requires_grad_(False).eval()
 
@@ -97,6 +97,10 @@ class PretrainedText(Pretrained, TextBackbone):
         plain = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         cut = [len(ids) + special > self.max_tokens for ids in plain]
         return self._checked(self._encode(texts, self.max_tokens)), cut
+
+    def in_graph(self, texts: Sequence[Any]) -> Tensor:
+        """See `Trainable`; dense layers behind the pooling stay as they are."""
+        return self._encode(self._cased(texts), self.max_tokens).float()
 
     def _cased(self, texts: Sequence[str]) -> list[str]:
         return [text.lower() for text in texts] if self.modules.lower_case else list(texts)

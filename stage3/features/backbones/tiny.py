@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stage3.errors import StorageError
-from stage3.features.backbones import TextBackbone, VisionBackbone
+from stage3.features.backbones import TINY, TextBackbone, VisionBackbone
 from stage3.storage import sha256
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -169,9 +170,12 @@ def hashed_words(texts: Sequence[list[str]], buckets: int) -> tuple[Tensor, Tens
 def embed_words(net: TextNet, texts: Sequence[list[str]], buckets: int) -> tuple[Tensor, Tensor]:
     """(n, L, width) word vectors and (n, L) mask of texts given as words."""
     counts = [len(words) for words in texts]
-    mask = torch.arange(max(max(counts, default=0), 1))[None] < torch.tensor(counts)[:, None]
+    device = net.pieces.weight.device
+    mask = (torch.arange(max(max(counts, default=0), 1))[None] < torch.tensor(counts)[:, None]).to(device)
     flat = (
-        net.words(*hashed_words(texts, buckets)) if sum(counts) else net.pieces.weight.new_zeros(0, net.mix.in_channels)
+        net.words(*(t.to(device) for t in hashed_words(texts, buckets)))
+        if sum(counts)
+        else net.pieces.weight.new_zeros(0, net.mix.in_channels)
     )
     padded = flat.new_zeros(*mask.shape, flat.shape[1])
     padded[mask] = flat
@@ -195,8 +199,10 @@ def pixels(image: Image.Image, side: int) -> np.ndarray[Any, Any]:
 class TinyVision(VisionBackbone):
     """The shipped image encoder."""
 
+    weights_file = "tiny_image.safetensors"
+
     def __init__(self, net: ImageNet, manifest: dict[str, Any], fingerprint: str, device: str) -> None:
-        self.name, self.fingerprint = "tiny", fingerprint
+        self.name, self.fingerprint, self.manifest = "tiny", fingerprint, manifest
         preprocessing = manifest["preprocessing"]
         self.sizes, self.short_side = (int(manifest["dim"]),), int(preprocessing["size"])
         self.device = torch.device(device)
@@ -218,19 +224,29 @@ class TinyVision(VisionBackbone):
     @torch.inference_mode()
     def encode_prepared(self, prepared: Sequence[Any]) -> Tensor:
         """See the base class."""
+        return self.in_graph(prepared).cpu() if len(prepared) else torch.zeros(0, *self.sizes)
+
+    def in_graph(self, prepared: Sequence[Any]) -> Tensor:
+        """See `Trainable`."""
         out = []
         for start in range(0, len(prepared), CALL):
             stack = torch.from_numpy(np.stack(prepared[start : start + CALL])).to(self.device)
             x = (stack.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-            out.append(self.net(x.contiguous(memory_format=torch.channels_last)).float().cpu())
-        return torch.cat(out) if out else torch.zeros(0, *self.sizes)
+            out.append(self.net(x.contiguous(memory_format=torch.channels_last)).float())
+        return torch.cat(out)
+
+    def saved(self) -> dict[str, bytes]:
+        """See `Trainable`."""
+        return _saved(self.net, self.manifest, "image")
 
 
 class TinyText(TextBackbone):
     """The shipped text encoder: a learned part, and a fixed one that tells unseen words apart."""
 
+    weights_file = "tiny_text.safetensors"
+
     def __init__(self, net: TextNet, manifest: dict[str, Any], fingerprint: str, device: str) -> None:
-        self.name, self.fingerprint = "tiny", fingerprint
+        self.name, self.fingerprint, self.manifest = "tiny", fingerprint, manifest
         self.learned, self.fixed = int(manifest["dim"]), int(manifest["fixed"])
         self.size = self.learned + self.fixed
         self.fixed_norm = float(manifest["fixed_norm"])  # beside the learned part, whose numbers are about 1 each
@@ -242,11 +258,22 @@ class TinyText(TextBackbone):
     def encode_counted(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
         """See the base class."""
         words = [words_of(text) for text in texts]
-        cut = [len(w) > self.max_words for w in words]
-        words = [w[: self.max_words] for w in words]
+        return self._features(words).cpu(), [len(w) > self.max_words for w in words]
+
+    def in_graph(self, texts: Sequence[Any]) -> Tensor:
+        """See `Trainable`; the fixed part stays what it is."""
+        return self._features([words_of(text) for text in texts])
+
+    def _features(self, texts: Sequence[list[str]]) -> Tensor:
+        words = [w[: self.max_words] for w in texts]
         vectors, mask = embed_words(self.net, words, self.buckets)
-        learned = self.net(vectors.to(self.device), mask.to(self.device)).float().cpu()
-        return torch.cat([learned, self.fixed_norm * random_projection(words, self.fixed)], dim=1), cut
+        learned = self.net(vectors, mask).float()
+        fixed = self.fixed_norm * random_projection(words, self.fixed)
+        return torch.cat([learned, fixed.to(learned.device)], dim=1)
+
+    def saved(self) -> dict[str, bytes]:
+        """See `Trainable`."""
+        return _saved(self.net, self.manifest, "text")
 
 
 def load_vision(device: str = "cpu", folder: Path = WEIGHTS) -> TinyVision:
@@ -269,11 +296,18 @@ def load_text(device: str = "cpu", folder: Path = WEIGHTS) -> TinyText:
     return TinyText(net, manifest, fingerprint, device)
 
 
+def _saved(net: nn.Module, manifest: dict[str, Any], which: str) -> dict[str, bytes]:
+    """The two files that `_load` reads, of a network as it is now."""
+    data = save_safetensors({name: t.detach().cpu().contiguous().clone() for name, t in net.state_dict().items()})
+    about = json.dumps({which: manifest | {"sha256": sha256(data)}}, sort_keys=True, indent=1)
+    return {TINY: about.encode(), f"tiny_{which}.safetensors": data}
+
+
 def _load(folder: Path, which: str) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """Manifest entry, float32 tensors and fingerprint of one encoder, its digest checked."""
     try:
         data = (folder / f"tiny_{which}.safetensors").read_bytes()
-        manifest = json.loads((folder / "tiny.json").read_text(encoding="utf-8"))[which]
+        manifest = json.loads((folder / TINY).read_text(encoding="utf-8"))[which]
     except (OSError, ValueError, KeyError) as error:
         raise StorageError(
             f"{folder}: the tiny backbone's files cannot be read ({error}). Install the package again"

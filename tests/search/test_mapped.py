@@ -1,0 +1,200 @@
+"""Search in files of float16 rows: the answers of float64 brute force over the rows as stored, whatever is filtered."""
+
+import numpy as np
+import pytest
+import torch
+from test_search import unit
+
+from stage3.batches import IMAGE, TEXT
+from stage3.errors import DataError, NumericError
+from stage3.metrics import mapped as metric
+from stage3.metrics.mapped import MappedRows, nearest_mapped
+from stage3.model import embedding, mapped
+from stage3.model.objectives import Stage3
+from stage3.search import Filters, Searcher, answers
+from stage3.search.index import Index, MappedIndex
+from tests import synthetic
+
+ROWS, K = 3000, 12
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """A file of 3,000 rows in which many are copies or near-copies of row 7."""
+    x = unit(ROWS, 64)
+    x[100:130] = x[7]
+    x[2000:2400] = torch.nn.functional.normalize(x[7] + 0.003 * unit(400, 64), dim=1)
+    path = tmp_path_factory.mktemp("rows") / "x.npy"
+    np.save(path, x.half().numpy())
+    return MappedRows(path)
+
+
+def brute(rows, query, allowed, own):
+    wide = rows.array.astype(np.float64)
+    cosine = (wide * query.double().numpy()).sum(axis=1) / np.sqrt((wide * wide).sum(axis=1))
+    cosine[~allowed] = -np.inf
+    if own >= 0:
+        cosine[own] = -np.inf
+    order = np.argsort(-cosine, kind="stable")[:K]
+    order = order[cosine[order] > -np.inf]
+    return order, cosine[order]
+
+
+@pytest.mark.parametrize("block", [64, 1000, 8192])
+@pytest.mark.parametrize("queries", [1, 3, 20, 300])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.02, 0.001])
+def test_answers_are_those_of_brute_force_over_the_stored_rows(rows, monkeypatch, block, queries, share):
+    monkeypatch.setattr(metric, "BLOCK", block)
+    monkeypatch.setattr(metric, "HELD_BYTES", 2**16)
+    monkeypatch.setattr(metric, "KEPT_AT_MOST", 500)
+    allowed = np.random.default_rng(1).random(ROWS) < share
+    own = np.resize([7, -1, 2100, 5], queries)
+    asked = unit(queries, 64)
+    asked[own == 7] = torch.from_numpy(rows.take(np.array([7])))
+    asked = torch.nn.functional.normalize(asked, dim=1)
+    hits = nearest_mapped(asked, rows, K, allowed=None if share == 1 else allowed, exclude=own)
+    for i in range(0, queries, 7):
+        found = hits.rows[i] >= 0
+        order, cosine = brute(rows, asked[i], allowed if share < 1 else np.ones(ROWS, bool), own[i])
+        assert hits.rows[i][found].tolist() == order.tolist()
+        np.testing.assert_allclose(hits.scores[i][found], cosine, atol=1e-12)
+
+
+def test_blocks_without_an_allowed_row_are_not_read(rows, monkeypatch):
+    monkeypatch.setattr(metric, "BLOCK", 100)
+    read = []
+    monkeypatch.setattr(
+        MappedRows, "block", lambda self, a, b: read.append(a) or torch.from_numpy(self.array[a:b].copy())
+    )
+    allowed = np.zeros(ROWS, bool)
+    allowed[[150, 151, *range(900, 960)]] = True
+    hits = nearest_mapped(unit(2, 64), rows, 5, allowed=allowed)
+    assert read == [900]  # of the block from 100 two rows are read alone
+    assert allowed[hits.rows].all()
+
+
+def test_products_that_are_too_rough_are_not_used(rows, monkeypatch):
+    """On a processor that sums float16 products in float16 the quick way is left alone."""
+    expected = nearest_mapped(unit(1, 64), rows, K).rows
+    monkeypatch.setattr(metric, "_half_products_hold", lambda: False)
+    monkeypatch.setattr(torch, "mv", lambda *_: pytest.fail("used"))
+    assert nearest_mapped(unit(1, 64), rows, K).rows.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("what", ["dtype", "short"])
+def test_files_that_are_no_such_matrix_are_refused(tmp_path, what):
+    path = tmp_path / "x.npy"
+    np.save(path, unit(10, 4).numpy() if what == "dtype" else unit(10, 4).half().numpy())
+    if what == "short":
+        path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"float16 rows" if what == "dtype" else "shorter than"):
+        MappedRows(path)
+
+
+# --- a whole data set
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A searcher in memory and one over files, of the same model and panels, of which some lack image, text or both."""
+    data = synthetic.dataset(books=12, textless=0.3, boxless=0.2)
+    config = synthetic.Config.from_mapping(synthetic.SMALL)
+    spec = synthetic_spec(config, data)
+    model = synthetic.under_way(Stage3.initialized(spec, config, seed=3)).eval()
+    cache = tmp_path_factory.mktemp("cache")
+    here = Searcher(data, model, embedding.embed(model, data.panel_set, data.pages("all")))
+    files = mapped.embed_mapped(model, "abc", data, cache, ("image",))
+    there = Searcher(data, model, files, cache=cache, checkpoint="abc")
+    return data, here, there, files
+
+
+def synthetic_spec(config, data):
+    from stage3.model import EncoderSpec
+
+    return EncoderSpec.of(config, data.features.image_sizes, data.features.text_dim)
+
+
+def test_files_hold_the_directions_of_the_embeddings_in_memory(pair):
+    data, here, there, files = pair
+    made = mapped.embed_mapped(there.model, "abc", data, there.cache)
+    assert made.folder == files.folder
+    for space, column in (("panel", None), ("image", IMAGE), ("text", TEXT)):
+        whole = getattr(here.embedded, space)
+        has = here.embedded.present[:, column] if column is not None else torch.ones(len(whole), dtype=torch.bool)
+        assert made.rows_of(space).tolist() == here.embedded.rows[has].tolist()
+        expected = torch.nn.functional.normalize(whole[has], dim=1)
+        np.testing.assert_allclose(made.open(space).array, expected, atol=6e-4)
+    assert made.rows.tolist() == here.embedded.rows.tolist()
+    assert torch.equal(made.present, here.embedded.present)
+
+
+def test_a_file_that_is_there_is_opened_and_another_checkpoint_has_another(pair, monkeypatch):
+    data, _, there, files = pair
+    stamp = files.path("image").stat().st_mtime_ns
+    monkeypatch.setattr(mapped, "forward", lambda *_: pytest.fail("embedded again"))
+    assert mapped.embed_mapped(there.model, "abc", data, there.cache, ("image",)).folder == files.folder
+    assert files.path("image").stat().st_mtime_ns == stamp
+    monkeypatch.undo()
+    assert mapped.embed_mapped(there.model, "abd", data, there.cache, ()).folder != files.folder
+
+
+def test_an_embedding_without_direction_is_named_and_no_file_is_left(pair, tmp_path, monkeypatch):
+    data, _, there, _ = pair
+    original = mapped.forward
+
+    def broken(*given):
+        found = original(*given)
+        found["text"][:] = torch.nan
+        return found
+
+    monkeypatch.setattr(mapped, "forward", broken)
+    with pytest.raises(NumericError, match="text embeddings of pages 0 to"):
+        mapped.embed_mapped(there.model, "abc", data, tmp_path, ("panel", "text"))
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize("space", ["image", "text", "panel"])
+@pytest.mark.parametrize("target", ["image", "text", "panel"])
+def test_a_searcher_over_files_finds_what_one_in_memory_finds(pair, space, target):
+    data, here, there, _ = pair
+    for row in np.flatnonzero(data.panel_set.present[:, :2].all(axis=1))[[3, 20, 40]]:
+        for filters in (None, Filters(text="with"), Filters(books=("book003", "book007"))):
+            a, b = (s.search(s.from_panel(int(row), space), target, 8, filters) for s in (here, there))
+            assert a.gallery == b.gallery
+            np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
+            assert len(set(a.rows) & set(b.rows)) >= 7  # rounding may exchange the last two
+            if a.match_rank is not None:
+                assert abs(a.match_rank - b.match_rank) <= 2
+                assert b.match_score == pytest.approx(a.match_score, abs=1e-3)
+            in_order = here.gallery(target)[0].scores(here.from_panel(int(row), space).vector[None])[0]
+            places = np.searchsorted(here.gallery(target)[1], b.rows)
+            assert (np.diff(in_order.numpy()[places]) < 1e-3).all()
+
+
+def test_scores_over_files_are_cosines(pair):
+    _, here, there, _ = pair
+    queries = unit(3, 32)
+    a, b = (s.gallery("panel")[0].scores(queries) for s in (here, there))
+    assert isinstance(there.gallery("panel")[0], MappedIndex)
+    assert isinstance(here.gallery("panel")[0], Index)
+    np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_large_sets_are_mapped_by_command_and_api_and_small_ones_are_not(tmp_path, monkeypatch):
+    from stage3.api import Run
+
+    run = Run.load("data/samples/runs/sample")
+    small = Searcher.of_run(run, cache=tmp_path)
+    assert not list(tmp_path.rglob("*.npy"))
+    monkeypatch.setattr(mapped, "LARGE_BYTES", 2**20)
+    large = Searcher.of_run(run, cache=tmp_path)
+    assert sorted(path.stem for path in tmp_path.rglob("*.npy")) == ["image", "text"]
+    a, b = (answers(s, panel=17, top=5) for s in (small, large))
+    for one, two in zip(a, b, strict=True):
+        assert one.frame["panel_id"].tolist() == two.frame["panel_id"].tolist()
+        assert one.results.match_rank == pytest.approx(two.results.match_rank, abs=1)
+    from stage3.search import with_rivals
+
+    with pytest.raises(DataError, match="in memory"):
+        with_rivals(large, a[0].frame.assign(way="i2t"), np.arange(5))
