@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.mutate import forks
-from tests.mutate.mapping import package_of, files_for
+from tests.mutate.mapping import files_for, package_of
 from tests.mutate.operators import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
