@@ -404,7 +404,8 @@ class RunFolder:
     def clear_leftovers(self) -> None:
         """Remove what processes that were killed left unfinished, here and in the run's folders."""
         with storing(self.path):
-            for folder in (self.path, *(p for p in self.path.iterdir() if p.is_dir() and not p.is_symlink())):
+            clear_scratch(self.path)
+            for folder in [p for p in self.path.iterdir() if p.is_dir() and not p.is_symlink()]:
                 clear_scratch(folder)
 
 
