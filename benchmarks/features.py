@@ -140,7 +140,7 @@ def decoding(backbone: VisionBackbone, paths: Sequence[str], workers: int) -> tu
 
 def whole(table: PanelTable, config: Config, cache: Path) -> float:
     """Panels per second from page files to a new store; the model is loaded before."""
-    work = features.building(table, config.replace(cache_dir=str(cache)))
+    work = features.opened(table, config.replace(cache_dir=str(cache)))
     work.vision.encode([images.open_page(table.pages["image_path"].iloc[0])])
     report = FeatureReport()
     start = time.perf_counter()
@@ -152,7 +152,7 @@ def whole(table: PanelTable, config: Config, cache: Path) -> float:
 
 def measured(table: PanelTable, config: Config, folder: Path, repeats: int) -> dict[str, float]:
     """The three rates, in turn, so that a busy machine slows all of them alike."""
-    backbone = features.building(table, config.replace(cache_dir=str(folder / "warm"))).vision
+    backbone = features.opened(table, config.replace(cache_dir=str(folder / "warm"))).vision
     paths = table.pages["image_path"].tolist()
     _, prepared = decoding(backbone, paths[: max(4 * config.workers, 8)], config.workers)
     encoding(backbone, prepared, 2 * config.feature_batch, config.feature_batch)  # warm

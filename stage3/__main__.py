@@ -12,6 +12,7 @@ from stage3.errors import ConfigError
 
 COMMANDS = {
     "data": "import comics, export panels, or check a data set: what is used, what is not, and why",
+    "features": "compute the features of a data set ahead of training, in one process or many",
     "train": "train a run, or resume a stopped one",
     "evaluate": "retrieval and reconstruction metrics, with intervals and chance levels",
     "diagnose": "check whether the embeddings of a run or of a store have collapsed",

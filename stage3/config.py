@@ -169,6 +169,9 @@ class Config(_ObjectiveSettings):
         high=1.0,
         resume_free=True,
     )
+    allow_remote_images: bool = _setting(
+        False, "data", "read images whose path in the manifest is a URL (s3://, gs://, https:// …)", resume_free=True
+    )
     max_megapixels: float = _setting(100.0, "data", "larger images are left out", low=0.1, high=2000.0)
     truncated_images: bool = _setting(False, "data", "read truncated images as far as they go")
     limit_pages: int = _setting(0, "data", "use only the first N pages; 0 uses all", low=0)

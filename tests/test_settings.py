@@ -115,6 +115,7 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
     "skip_bad_rows": "test_bad_input: without it such a manifest is refused",
     "max_without_box": "test_sight",
     "max_without_image": "test_sight",
+    "allow_remote_images": "test_remote",
     "visual_fusion": "test_model: it takes two image backbones",
     "crop_fit": "test_model_folders: it takes a Hugging Face image backbone",
     "feature_batch": "test_features: vectors do not depend on it",

@@ -21,6 +21,7 @@ import streamlit as st
 from app import shell
 from app.store import thumbs
 from stage3.data.images import ImageProblem
+from stage3.data.remote import is_url
 
 MAX_IMAGES = 500
 MAX_PAGES = 40  # whole pages in a zip: each is decoded and encoded at its own size
@@ -161,6 +162,7 @@ def file_names(pages: pd.DataFrame) -> list[str]:
 
     A page without an image, or with an image that an earlier page has, is named by its id.
     """
+    pages = pages.assign(image_path=["" if is_url(path) else path for path in pages["image_path"]])
     try:
         shared = os.path.commonpath([Path(path).parent for path in pages["image_path"] if path])
     except ValueError:  # no image, or several drives

@@ -19,7 +19,10 @@ START_UP = 3.0  # rough number of seconds until the first step: imports, data, f
 TRAINING = ("epochs", "seed", "lr")
 SHOWN = (*forms.WEIGHTS, *TRAINING)
 HIDDEN = ("temperature", *forms.TEMPERATURES, "recompute_features", "threads", "max_minutes")
-OF_OTHER_DATA = ("manifest", "panels", "panel_format", "labels", "remap", "box_order", "box_unit", "limit_pages")
+OF_OTHER_DATA = (
+    *("manifest", "panels", "panel_format", "labels", "remap", "box_order", "box_unit", "limit_pages"),
+    "allow_remote_images",
+)
 MAX_ADDRESS = 1500  # characters of changed settings that an address may carry
 OWN = ""  # the choice of the run's own data
 

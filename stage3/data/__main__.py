@@ -34,6 +34,7 @@ SETTINGS = (
     "skip_bad_rows",
     "max_without_box",
     "max_without_image",
+    "allow_remote_images",
     "max_megapixels",
     "limit_pages",
     "val_fraction",

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from stage3.config import Config
-from stage3.data import images
+from stage3.data import images, remote
 from stage3.data.readers import READERS, DataSource, PageProblem, source_of
 from stage3.data.readers.boxes import four
 from stage3.data.readers.corrections import read_corrections
@@ -136,7 +136,7 @@ def check_page(config: Config, page_id: str, image: str = "", facts: Mapping[str
     """
     source = source_of(config)
     known = facts or {}
-    path = _image(source, image)
+    path = _image(source, image, config)
     notes: list[tuple[str, str]] = []
     file = ""
 
@@ -166,8 +166,10 @@ def check_page(config: Config, page_id: str, image: str = "", facts: Mapping[str
     return PageCheck(page_id, path, file, problem_found, entries, general)
 
 
-def _image(source: DataSource, written: str) -> str:
+def _image(source: DataSource, written: str, config: Config) -> str:
     path = remapped(written, source.remap, source.manifest.resolve().parent)
+    if remote.is_url(path):
+        return path if config.allow_remote_images else ""
     return path if os.path.isfile(path) else ""  # noqa: PTH113 - a name that is too long is no file, and no error
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stage3.data.remote import redacted
 from stage3.errors import DataError
 
 LAYOUT_MEANING = "vlm"
@@ -80,7 +81,7 @@ class DataReport:
         self.counts[code] += n
         seen = self.examples.setdefault(code, [])
         if len(seen) < self.MAX_EXAMPLES:
-            seen.append(where)
+            seen.append(redacted(where))
 
     def skip(self, reason: str, where: str) -> None:
         """Count a page that is left out."""

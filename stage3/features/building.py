@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stage3.config import Config
 from stage3.data.table import PanelTable
@@ -16,10 +15,8 @@ from stage3.features import crops, texts
 from stage3.features.backbones import TextBackbone, VisionBackbone
 from stage3.features.build import Keys
 from stage3.features.page_digests import PageDigests
+from stage3.features.sets import FeatureReport
 from stage3.features.store import VectorStore
-
-if TYPE_CHECKING:
-    from stage3.features import FeatureReport
 
 
 class Building:
@@ -50,7 +47,7 @@ class Building:
         part: str = "",
         repair: bool = True,
     ) -> None:
-        self.table, self.config, self.vision, self.text = table, config, vision, text
+        self.table, self.config, self.vision, self.text, self.root = table, config, vision, text, root
         self.texts = texts.Texts(table.texts(config.text_parts))
         self.digests = PageDigests(root, config, gone=gone, part=part)
         builds = _name_of_images(table, config, self.digests.reading), _name_of_texts(self.texts, config)
@@ -83,6 +80,10 @@ class Building:
         """Bring the texts of some shards, or of all, into their store; returns the keys of all panels' texts."""
         texts.extract_texts(self.texts, self.config, self.text, self.text_store, report, progress, shards)
         return self.texts.rows
+
+    def image_keys(self, report: FeatureReport, progress: bool) -> Keys:
+        """The keys of all crops; nothing is computed."""
+        return crops.keys_of(self.table, self.config, self.digests, report, progress)
 
     def settle(self, report: FeatureReport) -> None:
         """Let the stores find all of it; damaged segments that were met join the report."""

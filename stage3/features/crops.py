@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +69,18 @@ def extract_crops(
     return work.keys
 
 
+def keys_of(table: PanelTable, config: Config, digests: PageDigests, report: Noting, progress: bool) -> Keys:
+    """The keys of all crops of a table; files that are new or have changed are read for it, and none is decoded."""
+    work = _Crops(table, config, None, (), digests, report)
+    shards = range(shards_of(table))
+    with threads(config.workers) as pool, bar("page files", work.panels(shards), progress) as advance:
+        for number, files in work.looked_at(pool, shards):
+            work.keyed(work.pages(number), files)
+            advance(work.panels([number]))
+    digests.save()
+    return work.keys
+
+
 @dataclass(frozen=True)
 class _Decoded:
     """Crops of a page as its backbone wants them, and codes of what is worth a remark about the page."""
@@ -114,12 +125,12 @@ class _Crops:
         self,
         table: PanelTable,
         config: Config,
-        backbone: VisionBackbone,
+        backbone: VisionBackbone | None,
         stores: Sequence[VectorStore],
         digests: PageDigests,
         report: Noting,
     ) -> None:
-        self.config, self.backbone, self.stores = config, backbone, stores
+        self.config, self._backbone, self.stores = config, backbone, stores
         self.digests, self.report = digests, report
         self.keys = Keys(len(table))
         self.advance: Callable[[int], None] = lambda n: None
@@ -134,9 +145,16 @@ class _Crops:
 
     def panels(self, shards: Sequence[int]) -> int:
         """How many panels with a box the shards hold."""
-        return sum(int(self._has_box[self._panels_of(page)].sum()) for shard in shards for page in self._pages(shard))
+        return sum(int(self._has_box[self._panels_of(page)].sum()) for shard in shards for page in self.pages(shard))
 
-    def _pages(self, shard: int) -> range:
+    @property
+    def backbone(self) -> VisionBackbone:
+        """What encodes; nothing does where only keys are asked for."""
+        assert self._backbone is not None
+        return self._backbone
+
+    def pages(self, shard: int) -> range:
+        """The pages of a shard, as rows of the table."""
         return range(shard * SHARD_PAGES, min((shard + 1) * SHARD_PAGES, len(self._paths)))
 
     def _panels_of(self, page: int) -> Array:
@@ -146,13 +164,13 @@ class _Crops:
 
     def jobs(self, pool: ThreadPoolExecutor | None, shards: Sequence[int]) -> Iterator[_Page | _Shard]:
         """The pages to decode in order, and after the last page of each shard the shard itself."""
-        for number, files in self._looked_at(pool, shards):
+        for number, files in self.looked_at(pool, shards):
             shard = _Shard([ShardWriter(store, number) for store in self.stores], [[] for _ in self.stores])
             self._open.append(shard)
-            yield from self._lacking(shard, self._pages(number), files)
+            yield from self._lacking(shard, self.pages(number), files)
             yield shard
 
-    def _looked_at(
+    def looked_at(
         self, pool: ThreadPoolExecutor | None, shards: Sequence[int]
     ) -> Iterator[tuple[int, Sequence[PageFile]]]:
         """Each shard with what is known of its files; those of the next one are read meanwhile."""
@@ -162,11 +180,11 @@ class _Crops:
 
         if pool is None:
             for shard in shards:
-                yield shard, [look(page) for page in self._pages(shard)]
+                yield shard, [look(page) for page in self.pages(shard)]
             return
         ahead: deque[tuple[int, list[Future[PageFile]]]] = deque()
         for shard in shards:
-            ahead.append((shard, [pool.submit(look, page) for page in self._pages(shard)]))
+            ahead.append((shard, [pool.submit(look, page) for page in self.pages(shard)]))
             if len(ahead) > 1:
                 number, files = ahead.popleft()
                 yield number, [file.result() for file in files]
@@ -174,23 +192,8 @@ class _Crops:
             yield number, [file.result() for file in files]
 
     def _lacking(self, shard: _Shard, pages: range, files: Sequence[PageFile]) -> Iterator[_Page]:
-        """The pages with crops that a store lacks; what cannot be read is counted, what is there as well."""
-        jobs: list[tuple[int, Array]] = []
-        for page, file in zip(pages, files, strict=True):
-            panels = self._panels_of(page)
-            panels = panels[self._has_box[panels]]
-            if file.problem and len(panels):
-                if self._paths[page]:  # without a path the table has counted the page already
-                    self.report.note(file.problem, self._paths[page])
-                self.advance(len(panels))
-            elif len(panels):
-                for remark in file.remarks:
-                    self.report.note(remark, self._paths[page])
-                self.keys.keys[panels] = as_keys(
-                    [key_of(CROP_VERSION, self.digests.reading, file.digest, self._boxes[p].tobytes()) for p in panels]
-                )
-                self.keys.wanted[panels] = True
-                jobs.append((page, panels))
+        """The pages with crops that a store lacks; what is there is counted."""
+        jobs = self.keyed(pages, files)
         panels = np.concatenate([p for _, p in jobs] or [np.zeros(0, np.int64)])
         keys = self.keys.keys[panels]
         _, at = np.unique(keys, return_index=True)
@@ -210,6 +213,26 @@ class _Crops:
                 yield _Page(shard, page, its_panels, needed)
             start += len(its_panels)
 
+    def keyed(self, pages: range, files: Sequence[PageFile]) -> list[tuple[int, Array]]:
+        """Fill in the keys of some pages' crops; returns (page, its panels), and counts what cannot be read."""
+        jobs: list[tuple[int, Array]] = []
+        for page, file in zip(pages, files, strict=True):
+            panels = self._panels_of(page)
+            panels = panels[self._has_box[panels]]
+            if file.problem and len(panels):
+                if self._paths[page]:  # without a path the table has counted the page already
+                    self.report.note(file.problem, self._paths[page])
+                self.advance(len(panels))
+            elif len(panels):
+                for remark in file.remarks:
+                    self.report.note(remark, self._paths[page])
+                self.keys.keys[panels] = as_keys(
+                    [key_of(CROP_VERSION, self.digests.reading, file.digest, self._boxes[p].tobytes()) for p in panels]
+                )
+                self.keys.wanted[panels] = True
+                jobs.append((page, panels))
+        return jobs
+
     def decoded(self, job: _Page | _Shard) -> tuple[_Shard, _Page | None, _Decoded | images.ImageProblem | None]:
         """A page decoded, or why it cannot be; the end of a shard passes through."""
         if isinstance(job, _Shard):
@@ -223,7 +246,7 @@ class _Crops:
         # Every box of the page is named, needed or not: the resolution that a page is decoded at depends on the
         # smallest, and must not depend on what happens to be stored already.
         found = images.decode_panels(
-            Path(self._paths[page.row]),
+            self._paths[page.row],
             self._boxes[page.panels],
             short_side=self.backbone.short_side,
             max_megapixels=self.config.max_megapixels,

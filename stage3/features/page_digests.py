@@ -7,6 +7,8 @@ same pass, so checking it costs no second one, and none at all on later runs.
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,11 +17,15 @@ from pathlib import Path
 from stat import S_ISREG
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stage3.config import Config
-from stage3.data import images
-from stage3.errors import StorageError
-from stage3.storage import make_folder, replacing
+from stage3.data import images, remote
+from stage3.data.seal import KEY, digest_of
+from stage3.errors import ConfigError, StorageError
+from stage3.processes import pid_alive
+from stage3.storage import TMP, make_folder, replacing
 
 COLUMNS = {
     "path": "str",
@@ -105,11 +111,13 @@ class PageDigests:
         frames = [pd.DataFrame({k: pd.Series([], dtype=t) for k, t in COLUMNS.items()})]
         for path in self._files():
             try:
-                frame = pd.read_parquet(path)
-            except (OSError, ValueError):  # gone, or damaged: only time is lost, every file is read again
+                table = pq.read_table(path)
+                frame = table.to_pandas()[list(COLUMNS)].astype(COLUMNS)
+                intact = (table.schema.metadata or {}).get(KEY) == digest_of(frame)
+            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):  # gone, or damaged
                 continue
-            if set(COLUMNS) <= set(frame.columns):
-                frames.append(frame[list(COLUMNS)])
+            if intact:  # else only time is lost: every file is read again
+                frames.append(frame)
         return pd.concat(frames, ignore_index=True) if len(frames) > 2 else frames[-1]
 
     def look(self, path: str, sha256: str = "") -> PageFile:
@@ -124,17 +132,19 @@ class PageDigests:
         if self.gone and path in self._rows:
             return self._as_known(self._rows[path], sha256)
         try:
-            stat = Path(path).stat()
-            if not S_ISREG(stat.st_mode):  # reading a pipe or a device could wait for ever
+            stamp = _stamp(path)
+            if stamp is None:  # reading a pipe or a device could wait for ever
                 return PageFile(problem="image:not_a_file")
             known = self._rows.get(path)
-            if known is None or (known.size, known.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+            if known is None or (known.size, known.mtime_ns) != stamp:
                 pixels, *digests = _digests(path, sha256 != "")
-                known = self._keep(path, _Known(stat.st_size, stat.st_mtime_ns, pixels, *digests))
+                known = self._keep(path, _Known(*stamp, pixels, *digests))
             elif sha256 and not known.sha256:  # read before its manifest had the column
                 known = self._keep(path, replace(known, sha256=_digests(path, True)[2]))
         except FileNotFoundError:
             return PageFile(problem="image:missing")
+        except ConfigError:
+            raise
         except OSError:
             return PageFile(problem="image:unreadable")
         except images.ImageProblem as problem:  # replaced in between
@@ -166,13 +176,26 @@ class PageDigests:
         after = self._keep(path, replace(before, problem="", remarks=" ".join(remarks), reading=self._limits))
         return after != before
 
+    def _clear_dead(self) -> None:
+        """Remove what processes that were killed left of such a file."""
+        for left in self.path.parent.glob(f"{TMP}pages*"):
+            pid = left.name.rpartition("-")[2]
+            if pid.isdecimal() and int(pid) != os.getpid() and not pid_alive(int(pid)):
+                with suppress(OSError):
+                    left.unlink()
+
     def _keep(self, path: str, row: _Known) -> _Known:
         self._changed[path] = self._rows[path] = row
         return row
 
     def save(self, every: float = 0.0) -> None:
         """Join what was learned with what other processes learned, unless that was done `every` seconds ago."""
-        if self.gone or not self._changed or time.monotonic() - self._saved < every:
+        if self._changed and time.monotonic() - self._saved >= every:
+            self.join()
+
+    def join(self) -> None:
+        """`save`, also when nothing was learned here: files that several processes wrote become one."""
+        if self.gone or not (self._changed or len(self._files()) > 1):
             return
         changed = dict(self._changed)  # threads go on learning
         parts = {} if self._is_part else {p: t for p, t in self._files().items() if p != self.path}
@@ -181,8 +204,11 @@ class PageDigests:
         frame = pd.DataFrame(list(merged.values()), columns=list(COLUMNS)).astype(COLUMNS)
         try:
             make_folder(self.path.parent)
+            self._clear_dead()
             with replacing(self.path, durable=False) as scratch:
-                frame.to_parquet(scratch, index=False)
+                table = pa.Table.from_pandas(frame, preserve_index=False)
+                sealed = {**(table.schema.metadata or {}), KEY: digest_of(frame)}
+                pq.write_table(table.replace_schema_metadata(sealed), scratch)
         except StorageError as error:
             if isinstance(error.__cause__, PermissionError):  # another process reads it (Windows): only time is lost
                 return
@@ -199,10 +225,19 @@ class PageDigests:
                     joined.unlink()
 
 
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Size and time of change of a file; of a URL, size and what tells its versions apart. None for no regular file."""
+    if remote.is_url(path):
+        return remote.stamp(path)
+    stat = Path(path).stat()
+    return (stat.st_size, stat.st_mtime_ns) if S_ISREG(stat.st_mode) else None
+
+
 def _digests(path: str, with_sha256: bool) -> tuple[int, str, str]:
     """Pixels of an image, the digest of its bytes and, from the same pass, their SHA-256 ("" when not wanted)."""
     digest, sha256 = hashlib.blake2b(digest_size=16), hashlib.sha256()
-    with images.open_regular(path) as file:
+    url = remote.is_url(path)
+    with io.BytesIO(remote.read(path, keep=True)) if url else images.open_regular(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             if with_sha256:

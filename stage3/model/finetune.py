@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from stage3.batches import IMAGE, TEXT, Features, PanelBatch, PanelSet, derived_seed
 from stage3.config import SPLITS, Config
 from stage3.data import images
+from stage3.data.remote import is_url
 from stage3.errors import DataError, StorageError
 from stage3.features.backbones import Trainable, VisionBackbone, clean_text, resolve_text, resolve_vision
 from stage3.model.checkpoint import check_tensors
@@ -281,7 +282,7 @@ class Crops:
         try:
             # every box of the page, as when the features were stored: the smallest decides how finely it is decoded
             found = images.decode_panels(
-                Path(str(self.paths.iloc[page])),
+                str(self.paths.iloc[page]),
                 self.boxes[rows],
                 short_side=self.backbone.short_side,
                 max_megapixels=self.config.max_megapixels,
@@ -322,7 +323,7 @@ def check_images(data: Dataset) -> None:
     if not (data.split[seen] == SPLITS.index("train")).any():
         raise DataError("finetune: no training panel has an image. Give --finetune text or none.")
     paths = data.table.pages["image_path"].iloc[seen]
-    gone = [str(path) for path in paths if not path or not Path(str(path)).is_file()]
+    gone = [str(path) for path in paths if not (path and (is_url(str(path)) or Path(str(path)).is_file()))]
     if gone:
         raise DataError(
             f"finetune: the images of {len(gone):,} of {len(seen):,} training and validation pages are not there, the "

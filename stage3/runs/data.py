@@ -19,9 +19,19 @@ if TYPE_CHECKING:
 # Flags of the commands that read data; giving one of PLACES means other data than the run's record says.
 PLACES = ("data", "manifest", "panels")
 LIMITS = ("max_skip_fraction", "max_without_box", "max_without_image")
-DATA_SETTINGS = (*PLACES, "panel_format", "labels", "remap", "box_order", "box_unit", *LIMITS, "cache_dir")
+DATA_SETTINGS = (
+    *PLACES,
+    "panel_format",
+    "labels",
+    "remap",
+    "box_order",
+    "box_unit",
+    "allow_remote_images",
+    *LIMITS,
+    "cache_dir",
+)
 MAX_PAGES = 5000  # ranking is quadratic: about a minute for 25,000 panels on one core
-_RESET = (*PLACES, "panel_format", "labels", "remap", "box_order", "box_unit", "limit_pages")
+_RESET = (*PLACES, "panel_format", "labels", "remap", "box_order", "box_unit", "limit_pages", "allow_remote_images")
 
 
 def config_for(run: RunFolder, given: Mapping[str, Any]) -> Config:

@@ -82,6 +82,25 @@ def test_siglip_is_its_vision_tower_with_its_own_preprocessing(models):
     torch.testing.assert_close(backbone.encode([image]), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["siglip", "resnet"])
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_crops_that_wait_as_bytes_give_the_very_vectors(models, name, fit):
+    backbone = backbones.resolve_vision(str(models / name), crop_fit=fit)
+    drawn = drawings(5)
+    waiting = [backbone.compact(image) for image in drawn]
+    assert {(w.dtype, tuple(w.shape)) for w in waiting} == {(torch.uint8, (32, 32, 3))}
+    prepared = [backbone.prepare(image) for image in drawn]
+    assert torch.equal(backbone._pixels(waiting), torch.stack(prepared))
+    assert torch.equal(backbone.encode_later(waiting)(), backbone.encode_prepared(prepared))
+
+
+def test_a_processor_that_does_more_than_look_up_keeps_its_floats(models, monkeypatch):
+    backbone = backbones.resolve_vision(str(models / "siglip"))
+    own = backbone._processed
+    monkeypatch.setattr(backbone, "_processed", lambda image, **changes: own(image, **changes).roll(1, dims=2))
+    assert torch.equal(backbone.compact(drawings(1)[0]), backbone.prepare(drawings(1)[0]))
+
+
 def test_resnet_pools_its_last_map(models):
     import transformers as hf
 

@@ -19,7 +19,7 @@ from stage3.config import Config
 from stage3.data import images
 from stage3.data.table import DataReport, PanelTable
 from stage3.errors import DataError, StorageError
-from stage3.features import backbones, crops, page_digests, store
+from stage3.features import backbones, crops, loading, page_digests, store
 
 pytestmark = pytest.mark.slow
 
@@ -72,8 +72,8 @@ class RefusingText(CountingText):
 def use(monkeypatch):
     def use(vision=None, text=None):
         vision, text = vision or CountingVision(), text or CountingText()
-        monkeypatch.setattr(features, "resolve_vision", lambda *_: vision)
-        monkeypatch.setattr(features, "resolve_text", lambda *_: text)
+        monkeypatch.setattr(loading, "resolve_vision", lambda *_: vision)
+        monkeypatch.setattr(loading, "resolve_text", lambda *_: text)
         return vision, text
 
     return use
@@ -466,7 +466,7 @@ def test_large_sets_are_read_from_disk_and_give_the_same(tmp_path, use, monkeypa
     use()
     table = comic(tmp_path / "pages", pages=8)
     small = features.load_or_build(table, config(tmp_path), progress=False)
-    monkeypatch.setattr(features, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(loading, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(crops, "SHARD_PAGES", 2)
     large = features.load_or_build(table, config(tmp_path, recompute_features=True), progress=False)
     assert isinstance(large.images, features.StoredRows)

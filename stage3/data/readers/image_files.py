@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stage3.data import images
+from stage3.data import images, remote
 from stage3.data.readers.manifest import is_windows_path, remapped
 from stage3.data.table import DataReport
 
@@ -43,6 +43,7 @@ class ImageFinder:
     report: DataReport
     remap: tuple[tuple[str, str], ...]
     base: Path
+    remote: bool = False  # whether URLs are allowed
     folders: dict[str, int] = field(default_factory=dict)  # every folder looked into: its mtime_ns, or -1
     stamp: Stamp = field(default_factory=Stamp)  # of every image found, before it was read
     unused: list[str] = field(default_factory=list)  # images that were read for pages that were then left out
@@ -51,6 +52,8 @@ class ImageFinder:
     def find(self, written: str, page_id: str) -> str:
         """The image's path on this machine, "" when it is missing (which is counted)."""
         path = remapped(written, self.remap, self.base)
+        if remote.is_url(path):
+            return self._url(path, page_id)
         folder, name = os.path.split(path)
         names = self._names(folder) if folder else {}
         for candidate in (name, *_other_extensions(name)):
@@ -66,6 +69,14 @@ class ImageFinder:
             "image_path_of_another_machine" if foreign else "image_missing", f"{page_id}: {path or written}"
         )
         return ""
+
+    def _url(self, url: str, page_id: str) -> str:
+        """A URL as it is, "" where URLs are not allowed; whether something is there shows when it is read."""
+        if not self.remote:
+            self.report.note("image_remote", f"{page_id}: {url}")
+            return ""
+        remote.require(url)
+        return url
 
     def _names(self, folder: str) -> dict[str, str]:
         if folder not in self._listed:
@@ -102,6 +113,8 @@ def duplicate_images(paths: list[str], report: DataReport) -> dict[str, Any]:
     """Groups of images with the same bytes. Only files of equal size are read."""
     by_size: dict[int, list[str]] = {}
     for path in paths:
+        if remote.is_url(path):  # each would be fetched for it
+            continue
         try:
             by_size.setdefault(os.stat(path).st_size, []).append(path)  # noqa: PTH116
         except OSError:

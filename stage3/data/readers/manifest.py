@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from stage3.data.readers.books import guessed_books
 from stage3.data.readers.manifest_rows import COLUMNS, OPTIONAL, BadRows, manifest_rows
 from stage3.data.readers.names import chunks, exact_key, normal_key
+from stage3.data.remote import is_url
 from stage3.data.table import DataReport
 from stage3.errors import DataError
 
@@ -158,8 +159,8 @@ def _all(column: pa.Array) -> Iterator[str]:
 def remapped(path: str, remap: tuple[tuple[str, str], ...], base: Path) -> str:
     """An image path of the manifest as a path of this machine; `base` is where relative paths start.
 
-    A prefix matches whole folders only, without regard to case and to the direction of slashes where it names a
-    Windows drive or share. Returns "" for an empty path.
+    A URL stays as it is, but for a file behind `::`. A prefix matches whole folders only, without regard to case and
+    to the direction of slashes where it names a Windows drive or share. Returns "" for an empty path.
     """
     if not path:
         return ""
@@ -167,6 +168,9 @@ def remapped(path: str, remap: tuple[tuple[str, str], ...], base: Path) -> str:
         rest = _after_prefix(path, old)
         if rest is not None:
             return os.path.join(new, *re.split(r"[\\/]", rest)) if rest else new  # noqa: PTH118 - a million rows
+    if is_url(path):
+        head, archive, file = path.rpartition("::")  # of a chain, a file of this machine is mapped as any other
+        return path if not archive or is_url(file) else f"{head}::{remapped(file, remap, base)}"
     if is_windows_path(path) or os.path.isabs(path):  # noqa: PTH117
         return path
     return os.path.join(base, path if os.sep == "\\" else path.replace("\\", "/"))  # noqa: PTH118

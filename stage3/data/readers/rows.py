@@ -92,7 +92,7 @@ def build(config: Config, source: DataSource, listing: Listing | None, folder: P
         labels,
         codes,
         keep,
-        ImageFinder(report, source.remap, base),
+        ImageFinder(report, source.remap, base, remote=config.allow_remote_images),
         _corrections(source, whole, report),
     )
     try:
@@ -181,7 +181,8 @@ def _same(value: Any, note: Note) -> Any:
 def _decide(made: Build, pages: Iterable[tuple[int, Callable[[Note], Any]]], listed: int) -> None:
     """Look through some pages, as (row, content), for what holds for all; one that cannot be read says so later."""
     preview = Preview(made.source)
-    finder = ImageFinder(DataReport(), made.source.remap, made.source.manifest.resolve().parent)
+    base, allowed = made.source.manifest.resolve().parent, made.config.allow_remote_images
+    finder = ImageFinder(DataReport(), made.source.remap, base, remote=allowed)
     for row, parsed in pages:
         with suppress(PageProblem):
             raw = made.reader.page(parsed(unheard), made.source, unheard)

@@ -23,7 +23,7 @@ KEYS = {  # of a panel; the first format with one of its keys there is the file'
     "ocr": ("bbox",),
     "vlm": ("box_2d", "box", "bbox_2d", "text_content", "speakers"),
 }
-NO_IMAGE = ("image_missing", "image_path_of_another_machine")
+NO_IMAGE = ("image_missing", "image_path_of_another_machine", "image_remote")
 
 
 def sight_problems(report: DataReport, config: Config) -> Iterator[str]:
@@ -40,8 +40,9 @@ def sight_problems(report: DataReport, config: Config) -> Iterator[str]:
         first = next((f", first {report.examples[code][0]}" for code in NO_IMAGE if report.examples.get(code)), "")
         yield (
             f"{percent(without)} of the pages have no image, more than max_without_image "
-            f"{percent(config.max_without_image)}{first}. Correct the manifest's paths, map them with --remap OLD=NEW, "
-            "or raise --max_without_image"
+            f"{percent(config.max_without_image)}{first}. "
+            + ("Let URLs be read with --allow_remote_images, " if report.counts.get("image_remote") else "")
+            + "Correct the manifest's paths, map them with --remap OLD=NEW, or raise --max_without_image"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from stage3.config import FIELDS, Config, check_value, nearest
 from stage3.data.readers.units import AUTO, Notation, unit_problem
+from stage3.data.remote import is_url, redacted
 from stage3.errors import ConfigError, DataError
 from stage3.small_files import path_problem, read_yaml, shown
 
@@ -142,7 +143,9 @@ def _pairs(remap: Any, where: str, root: Path) -> tuple[tuple[str, str], ...]:
         if not equals or not old.strip() or not new.strip():
             raise ConfigError(f"{where}: expected OLD=NEW, such as E:\\comics=/data/comics, got {item!r}")
         new = new.strip()
-        absolute = os.path.isabs(new) or bool(PureWindowsPath(new).drive)  # noqa: PTH117 - text, not a path of ours
+        if new != redacted(new):
+            raise ConfigError(f"{where}: {redacted(new)}: credentials are the environment's, and none of a URL")
+        absolute = is_url(new) or os.path.isabs(new) or bool(PureWindowsPath(new).drive)  # noqa: PTH117 - text, not a path of ours
         pairs.append((old.strip(), new if absolute else str(root / new)))
     return tuple(sorted(pairs, key=lambda pair: -len(pair[0])))
 

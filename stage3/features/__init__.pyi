@@ -1,0 +1,11 @@
+from .loading import absent_features as absent_features
+from .loading import export as export
+from .loading import fingerprint_of as fingerprint_of
+from .loading import load_or_build as load_or_build
+from .loading import opened as opened
+from .loading import usable_device as usable_device
+from .sets import ArrayRows as ArrayRows
+from .sets import FeatureReport as FeatureReport
+from .sets import FeatureSet as FeatureSet
+from .sets import StoredRows as StoredRows
+from .sets import StoreKeys as StoreKeys
