@@ -287,7 +287,7 @@ class Config(_ObjectiveSettings):
         high=1.0,
     )
     finetune_checkpointing: bool = _setting(
-        False, "training", "compute a backbone's activations again instead of keeping them: less memory, a third slower"
+        False, "training", "compute a backbone's activations again instead of keeping them: less memory, more time"
     )
     finetune_augment: bool = _setting(
         False, "training", "crop, brighten and darken the training images of a trained backbone a little, at random"

@@ -263,7 +263,7 @@ def thin(tmp_path_factory):
     data = app_support.write_comics(folder / "data" / "samples", panels=1)
     real = Trainer.train_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "train_step", lambda t, batch, n: Outcome.NOT_FINITE if n == 2 else real(t, batch, n))
+        patch.setattr(Trainer, "train_step", lambda t, b, n, c: Outcome.NOT_FINITE if n == 2 else real(t, b, n, c))
         settings = {"batch_pages": 2, "sampler": "shuffled", "learn_temperature": True, "temperature": 0.2}
         app_support.make_run(data / "runs", "first", data, **settings)
     return folder
