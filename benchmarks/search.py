@@ -1,7 +1,7 @@
 """CPU time of exact search, and of a changed filter in the explorer: `python -m benchmarks.search [--rows 100000]`.
 
-    python -m benchmarks.search --mapped 6000000     search in a file of float16 rows instead: 6 GB of disk, some minutes
-    python -m benchmarks.search --mapped 6000000 --faiss                     also an approximate index: half an hour
+    python -m benchmarks.search --mapped 6000000             search in a file of float16 rows instead: 6 GB of disk
+    python -m benchmarks.search --mapped 6000000 --faiss     also an approximate index: half an hour
 
 The index is measured beside the bare matrix product that any exact search has to make. The second part searches as the
 explorer does when a filter changes: which panels are allowed, and two lists with the rank of the true match, on
@@ -135,20 +135,21 @@ def mapped_file(path: Path, rows: int, dim: int) -> None:
             file.write((bank[: rows - start] * signs).astype(np.float16).tobytes())
 
 
-def measure_mapped(rows: int, dim: int, folder: Path, *, faiss: bool) -> dict[str, float]:
-    """Search in a file of float16 rows: seconds of the clock and of CPU on two threads, warm, and resident memory."""
+def measure_mapped(rows: int, dim: int, folder: Path, *, faiss: bool, threads: int = 2) -> dict[str, float]:
+    """Search in a file of float16 rows: seconds of the clock and of CPU, warm, and resident memory."""
     import psutil
 
     from stage3.metrics.mapped import MappedRows
     from stage3.search.approximate import Approximate
     from stage3.search.index import MappedIndex
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     path, process = folder / "rows.npy", psutil.Process()
     mapped_file(path, rows, dim)
     index, draw = MappedIndex(MappedRows(path)), np.random.default_rng(1)
     asked = torch.from_numpy(index.rows_at(np.sort(draw.integers(0, rows, 20)))) + 0.3 * unit(20, dim, 8)
     third, few = draw.random(rows) < 1 / 3, draw.random(rows) < 0.001
+    peak_mb(again=True)
     found: dict[str, float] = {"resident MB before": process.memory_info().rss / 1e6}
     index.search(asked[:1], TOP)  # whatever of the file is in the disk cache is there now
     works: dict[str, Callable[[], Any]] = {
@@ -169,7 +170,6 @@ def measure_mapped(rows: int, dim: int, folder: Path, *, faiss: bool) -> dict[st
             work()
             times.append((time.monotonic() - start, time.process_time() - cpu))
         found |= {f"{name}, s": min(t[0] for t in times), f"{name}, CPU s": min(t[1] for t in times)}
-        found["most resident MB"] = process.memory_info().rss / 1e6
     found["peak resident MB"] = peak_mb()
     hits, wide = index.search(asked[:1], TOP), asked[0].double().numpy() / float(asked[0].double().norm())
     best = np.zeros(0)
@@ -181,11 +181,12 @@ def measure_mapped(rows: int, dim: int, folder: Path, *, faiss: bool) -> dict[st
     return found
 
 
-def peak_mb() -> float:
-    """Most memory that this process ever had resident, in MB."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def peak_mb(*, again: bool = False) -> float:
+    """Most memory that this process had resident since its start, or since it was last asked with `again`, in MB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    if again:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return float(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 def synthetic_searcher(rows: int, dim: int) -> Any:
@@ -240,11 +241,12 @@ def main() -> int:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--mapped", type=int, metavar="ROWS", help="search in a file of so many float16 rows instead")
     parser.add_argument("--faiss", action="store_true", help="with --mapped: an approximate index, too")
+    parser.add_argument("--threads", type=int, default=2, help="with --mapped; CPU seconds are least with 1")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     if args.mapped:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            told = measure_mapped(args.mapped, args.dim, Path(folder), faiss=args.faiss)
+            told = measure_mapped(args.mapped, args.dim, Path(folder), faiss=args.faiss, threads=args.threads)
         for name, value in told.items():
             sys.stdout.write(f"  {name:<36}{value:12.3f}\n")
         large = args.mapped >= 6_000_000

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+import torch
 
 from app import shell
 from app.charts import names, pages
@@ -16,6 +17,7 @@ from app.store.cache import Memory
 from stage3.cli import percent
 from stage3.data.images import ImageProblem
 from stage3.metrics import neighbors
+from stage3.metrics.mapped import MappedRows, nearest_mapped
 from stage3.objectives import OBJECTIVES
 
 MEASURES = {
@@ -72,12 +74,15 @@ def positions_of(chosen: shell.Chosen, rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def unit_embeddings(chosen: shell.Chosen) -> np.ndarray:
-    """(N, D) panel embeddings of length 1, in the order of `Embedded.rows`."""
+def unit_embeddings(chosen: shell.Chosen) -> np.ndarray | MappedRows:
+    """(N, D) panel embeddings of length 1, in the order of `Embedded.rows`; of many from a file."""
     key = ("unit", *loaders.checkpoint_key(chosen.run, chosen.step))
-    run, step = chosen.run, chosen.step
-    found: np.ndarray = _kept.get(key, lambda: neighbors.unit_rows(loaders.embedded(run, step).panel.numpy()))
-    return found
+
+    def make() -> np.ndarray | MappedRows:
+        vectors = loaders.panel_vectors(chosen.run, chosen.step)
+        return vectors if isinstance(vectors, MappedRows) else neighbors.unit_rows(vectors)
+
+    return _kept.get(key, make)  # type: ignore[no-any-return]
 
 
 def nearest(chosen: shell.Chosen, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +91,12 @@ def nearest(chosen: shell.Chosen, rows: np.ndarray, k: int) -> tuple[np.ndarray,
     def make() -> tuple[np.ndarray, np.ndarray]:
         z = unit_embeddings(chosen)
         at = positions_of(chosen, rows)
-        found, cosine = neighbors.exact_neighbors(z[at], k, z, at, refine=True)
+        if isinstance(z, MappedRows):
+            asked = torch.from_numpy(neighbors.unit_rows(z.take(at)))
+            hits = nearest_mapped(asked, z, min(k, len(z) - 1), exclude=at)
+            found, cosine = hits.rows, hits.scores
+        else:
+            found, cosine = neighbors.exact_neighbors(z[at], k, z, at, refine=True)
         return loaders.embedded(chosen.run, chosen.step).rows.numpy()[found], cosine
 
     key = ("nearest", *loaders.checkpoint_key(chosen.run, chosen.step), tuple(rows.tolist()), k)

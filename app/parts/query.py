@@ -19,12 +19,14 @@ from PIL import Image
 
 from app import shell
 from app.parts import cards
-from app.store import loaders
+from app.store import loaders, readonly
 from app.store.cache import Memory
 from stage3.config import SPLITS
 from stage3.data import images
 from stage3.data.images import ImageProblem
 from stage3.errors import DataError
+from stage3.model.distant import Distant
+from stage3.model.mapped import embed_mapped
 from stage3.runs.data import check_features
 from stage3.runs.tuned import backbones_of
 from stage3.search.approximate import INDICES
@@ -65,8 +67,10 @@ def searcher_of(chosen: shell.Chosen) -> Searcher:
         check_features(run, model.encoder.spec, data)
         names = backbones_of(run, loaders.resolve_step(run, chosen.step))
         cache = Path(loaders.config_here(run.config).cache_dir)
-        made, seen = loaders.embedded(run, chosen.step), loaders.seen(run, chosen.step)
-        return Searcher(seen, model, made, names, run.config.crop_fit, cache, loaders.fingerprint(run, chosen.step))
+        made, mark = loaders.embedded(run, chosen.step), loaders.fingerprint(run, chosen.step)
+        seen = loaders.seen(run, chosen.step)
+        held = embed_mapped(model, mark, seen, cache, ("image", "text")) if isinstance(made, Distant) else made
+        return Searcher(seen, model, held, names, run.config.crop_fit, cache, mark)
 
     return _searchers.get(loaders.checkpoint_key(chosen.run, chosen.step), make)
 
@@ -81,11 +85,11 @@ def use_panel(row: int) -> None:
 
 
 def use_panel_within(row: int, split: str) -> None:
-    """Search with a panel among the panels of a split that have a text, as the ranks of missed panels are made."""
+    """Search with a panel among the pairs of image and text of a split, as the ranks of missed panels are made."""
     use_panel(row)
     for column, value in (("book", []), ("page_type", []), ("split", [split])):
         st.session_state[f"search_filter_{column}"] = value
-    st.session_state["search_filter_text"] = "with"
+    st.session_state["search_filter_text"] = "pair"
 
 
 def follow_address() -> None:
@@ -254,6 +258,9 @@ def _ask_words() -> str | None:
 
 def _ask_image(searcher: Searcher) -> Query | None:
     """The uploaded image as a query; None while there is none."""
+    if readonly.on():
+        shell.line("Images cannot be uploaded here: this explorer is for looking only.")
+        return None
     turn = st.session_state.setdefault("search_turn", 0)
     given = st.file_uploader(
         "Your image",

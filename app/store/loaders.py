@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from app.store import watch
 from app.store.cache import Memory
-from stage3.config import Config
+from stage3.cli import clean
+from stage3.config import FIELDS, Config, spec_of
 from stage3.errors import DataError, Stage3Error, StorageError
-from stage3.runs import RunFolder, list_broken, list_runs
+from stage3.runs import RunFolder
+from stage3.runs.listing import SMALL, looks_like_a_run, opened
+from stage3.small_files import encodable
 from stage3.storage import sha256
 
 if TYPE_CHECKING:
@@ -32,12 +35,15 @@ if TYPE_CHECKING:
     from stage3.batches.dataset import Dataset
     from stage3.diagnose import Diagnosis
     from stage3.evaluate import Comparison
+    from stage3.metrics.mapped import MappedRows
     from stage3.model.baselines import Added
+    from stage3.model.distant import Distant
     from stage3.model.embedding import Embedded
     from stage3.model.objectives import Stage3
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = Path("data") / "samples"
+MAX_MEGAPIXELS = 100.0  # of any image that the explorer decodes: 0.8 GB while it does
 MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evaluate` takes more
 
 _reading = threading.Lock()
@@ -45,7 +51,7 @@ _datasets: Memory[Dataset] = Memory(3)
 _splits: Memory[np.ndarray] = Memory(24)
 _seen: Memory[Dataset] = Memory(3)
 _models: Memory[Stage3] = Memory(6)
-_embedded: Memory[Embedded] = Memory(6)
+_embedded: Memory[Embedded | Distant] = Memory(6)
 _frames: Memory[pd.DataFrame] = Memory(6)
 _metrics: Memory[pd.DataFrame] = Memory(64)
 _results: Memory[dict[str, float]] = Memory(2000)  # small: one row per run
@@ -106,7 +112,7 @@ def broken() -> list[tuple[str, str]]:
 def _scan() -> Iterator[tuple[Entry | None, str, tuple[str, str]]]:
     """Each folder that may be a run: the run or None, when it was last active, and (its id, why it does not open).
 
-    A folder is opened again only when its settings or its status have changed.
+    A folder is opened again only when its settings, its status or its records have changed.
     """
     for label, root in roots().items():
         if not root.is_dir():
@@ -119,18 +125,20 @@ def _scan() -> Iterator[tuple[Entry | None, str, tuple[str, str]]]:
                 names = sorted(e.name for e in found if not e.name.startswith(".") and e.is_dir())
             folders = [(f"{at}/{name}", root / name) for name in names]
         for place, path in folders:
-            key = (label, place, stamp_of(f"{place}/config.yaml"), stamp_of(f"{place}/status.json"))
+            if not encodable(place):
+                yield None, "", (f"{label}/{clean(path.name)}", "its name is not UTF-8. Rename the folder.")
+                continue
+            key = (label, place, *(stamp_of(f"{place}/{name}") for name in SMALL))
             yield _folders.get(key, functools.partial(_opened, label, path))
 
 
 def _opened(label: str, path: Path) -> tuple[Entry | None, str, tuple[str, str]]:
     name = f"{label}/{path.resolve().name}"
-    runs = list_runs([path]) if RunFolder.exists(path) else []
-    if runs:
-        return Entry(name, runs[0], label == "samples"), runs[0].status.updated, (name, "")
-    wrong = list_broken([path]) if RunFolder.exists(path) else list_broken([path.parent])
-    reason = next((why for at, why in wrong if at == path), "")
-    return None, "", (name, reason)
+    try:
+        run = opened(path)
+    except Stage3Error as error:
+        return None, "", (name, str(error) if looks_like_a_run(path) else "")
+    return Entry(name, run, label == "samples"), run.status.updated, (name, "")
 
 
 def known_data() -> dict[str, str]:
@@ -215,18 +223,36 @@ def metrics_key(run: RunFolder) -> tuple[Any, ...] | None:
 
 
 def config_here(config: Config) -> Config:
-    """The settings with relative data paths made absolute from `base()`, and the CPU as device."""
+    """The settings as the explorer reads data with them: paths from `base()`, the CPU, and its own limits.
+
+    A run folder may come from anybody. So images are decoded up to `MAX_MEGAPIXELS` whatever a run allows itself, and
+    the cache is never the run's choice, unless that lies where the explorer was started or STAGE3_CACHE names it.
+    """
     return _config_at(config, base())
 
 
 @functools.lru_cache(256)  # checking all settings again takes half a millisecond, and keys of many images need it
 def _config_at(config: Config, base: Path) -> Config:
     changes: dict[str, Any] = {"device": "cpu", "recompute_features": False}
-    for name in ("data", "manifest", "panels", "labels", "cache_dir"):
+    changes["max_megapixels"] = min(config.max_megapixels, MAX_MEGAPIXELS)
+    changes["cache_dir"] = str(base / own_cache(config))
+    for name in ("data", "manifest", "panels", "labels"):
         value = getattr(config, name)
         if value and not Path(value).is_absolute():
             changes[name] = str(base / value)
     return config.replace(**changes)
+
+
+def own_cache(config: Config) -> str:
+    """Where the explorer keeps tables and features: where the run has them, if that is a place of whoever started it.
+
+    Such places are the folder that the explorer was started in and those that STAGE3_CACHE names (separated like PATH).
+    """
+    here = base().resolve()
+    wanted = (here / config.cache_dir).resolve()
+    named = [Path(p).resolve() for p in os.environ.get("STAGE3_CACHE", "").split(os.pathsep) if p]
+    ours = any(wanted.is_relative_to(place) for place in (here, *named))
+    return config.cache_dir if ours else str(FIELDS["cache_dir"].default)
 
 
 def data_key(config: Config) -> tuple[Any, ...]:
@@ -248,8 +274,6 @@ def data_key(config: Config) -> tuple[Any, ...]:
 
 def _key_now(config: Config) -> tuple[Any, ...]:
     """Settings of the groups "data" and "features", and a stamp of the files, "" where they are still to be read."""
-    from stage3.config import FIELDS, spec_of
-
     here = config_here(config)
     settings = tuple(getattr(here, n) for n in FIELDS if spec_of(n).group in ("data", "features"))
     return (*settings, watch.stamp(settings, here))
@@ -358,16 +382,33 @@ def seen(run: RunFolder, step: int | None = None) -> Dataset:
     return _seen.get(checkpoint_key(run, step), make)
 
 
-def embedded(run: RunFolder, step: int | None = None) -> Embedded:
-    """Embeddings of all usable panels by a checkpoint, from stored features."""
+def embedded(run: RunFolder, step: int | None = None) -> Embedded | Distant:
+    """Embeddings of all usable panels by a checkpoint, from stored features; of many, those that are asked for."""
 
-    def make() -> Embedded:
+    def make() -> Embedded | Distant:
         from stage3.model import embedding
+        from stage3.model.distant import Distant
+        from stage3.model.mapped import is_large
 
-        data = seen(run, step)
-        return embedding.embed(load_model(run, step), data.panel_set, data.pages("all"))
+        data, model = seen(run, step), load_model(run, step)
+        if is_large(data, model.encoder.spec.dim):
+            return Distant.of(model, data.panel_set)
+        return embedding.embed(model, data.panel_set, data.pages("all"))
 
     return _embedded.get(checkpoint_key(run, step), make)
+
+
+def panel_vectors(run: RunFolder, step: int | None = None) -> np.ndarray | MappedRows:
+    """(N, D) panel embeddings in the order of `embedded(run, step).rows`; of many their directions, from a file."""
+    from stage3.model.distant import Distant
+    from stage3.model.mapped import embed_mapped
+
+    made = embedded(run, step)
+    if not isinstance(made, Distant):
+        return made.panel.numpy()
+    data, cache, mark = open_dataset(run), config_here(run.config).cache_dir, fingerprint(run, step)
+    files = embed_mapped(load_model(run, step), mark, data, cache, ("panel",))
+    return remember(("mapped", str(files.path("panel"))), lambda: files.open("panel"))  # type: ignore[no-any-return]
 
 
 def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
@@ -390,6 +431,7 @@ def _held_out(run: RunFolder, step: int | None) -> Embedded:
     import torch
 
     from stage3.config import SPLITS
+    from stage3.model.distant import Distant, take
     from stage3.runs import inspection
 
     data, everything = open_dataset(run), embedded(run, step)
@@ -397,8 +439,8 @@ def _held_out(run: RunFolder, step: int | None) -> Embedded:
     for name in ("test", "val"):
         chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
         if len(chosen):
-            return inspection.take(everything, inspection.gallery_sample(chosen, everything))
-    return everything
+            return take(everything, inspection.gallery_sample(chosen, everything))
+    return take(everything, torch.arange(len(everything.rows))) if isinstance(everything, Distant) else everything
 
 
 def added(run: RunFolder, step: int | None = None) -> Added:

@@ -42,7 +42,7 @@ def pca_positions(run: RunFolder, step: int | None) -> np.ndarray:
 
     def make() -> np.ndarray:
         embedded = loaders.embedded(run, step)
-        rows, flat = embedded.rows.numpy(), layouts.pca(embedded.panel.numpy())
+        rows, flat = embedded.rows.numpy(), layouts.pca(loaders.panel_vectors(run, step))
         onto = reference.reference_of(run, loaders.open_dataset(run).table.fingerprint(), len(rows), _roots())
         return flat if onto is None else layouts.oriented(flat, onto.positions(rows, PCA))
 

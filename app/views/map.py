@@ -164,4 +164,4 @@ def _chart(chosen: shell.Chosen, asked: Asked) -> None:
 
 
 def _dim(chosen: shell.Chosen) -> int:
-    return int(loaders.embedded(chosen.run, chosen.step).panel.shape[1])
+    return int(loaders.load_model(chosen.run, chosen.step).encoder.spec.dim)

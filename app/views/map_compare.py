@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+import torch
 
 from app import components, shell
 from app.charts import maps, theme
@@ -16,6 +17,7 @@ from app.store import loaders, map_jobs
 from app.views import map_column, map_controls, map_parts
 from stage3.cli import percent
 from stage3.metrics import neighbors
+from stage3.model.distant import take
 from stage3.projection import layouts
 
 MOST_COMPARED = 20_000
@@ -90,8 +92,8 @@ def overlap(a: shell.Chosen, b: shell.Chosen) -> tuple[np.ndarray, np.ndarray, n
         pages = data.page_of_panel[loaders.embedded(a.run, a.step).rows.numpy()[here]]
         sample = layouts.stratified(data.book_of_page[pages], MOST_COMPARED)
         here, there = here[sample], there[sample]
-        x = loaders.embedded(a.run, a.step).panel.numpy()[here]
-        y = loaders.embedded(b.run, b.step).panel.numpy()[there]
+        x = take(loaders.embedded(a.run, a.step), torch.from_numpy(here)).panel.numpy()
+        y = take(loaders.embedded(b.run, b.step), torch.from_numpy(there)).panel.numpy()
         return here, there, neighbors.neighbor_overlap(x, y, NEIGHBORS)
 
     return loaders.remember(("overlap", *_keys(a, b)), make)  # type: ignore[no-any-return]

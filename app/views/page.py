@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import streamlit as st
+import torch
 
 from app import components, shell
 from app.charts import names, pages, theme
@@ -12,6 +13,7 @@ from app.parts import boxes, panel
 from app.store import loaders
 from stage3.cli import number
 from stage3.metrics import neighbors
+from stage3.model.distant import take
 
 PULL = 8  # nearest panels looked at for each panel
 LONG_LIST = 2_000  # pages of a book, or books, that a list may hold
@@ -238,13 +240,13 @@ def _similarity(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
     if not len(rows):
         return
     st.divider()
-    embedded = loaders.embedded(chosen.run, chosen.step)
+    own = take(loaders.embedded(chosen.run, chosen.step), torch.from_numpy(at))
     numbers = [str(int(o) + 1) for o in frame["order"].loc[rows]]
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Panel similarity", anchor=False)
         st.caption("Cosine of panel embeddings. The contrastive loss makes page mates similar.")
-        matrix = neighbors.similarity(embedded.panel.numpy()[at], embedded.panel.numpy()[at])
+        matrix = neighbors.similarity(own.panel.numpy(), own.panel.numpy())
         figure = pages.similarities(matrix, numbers, numbers, axes=("panel", "panel"))
         theme.show(figure, key="page-similar", alt=f"Similarity of the {len(rows)} panels of the page, {_span(matrix)}")
     with right:
@@ -252,8 +254,7 @@ def _similarity(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
         st.caption(
             "The alignment loss makes the diagonal the highest of its row and column. Empty: no image or no text."
         )
-        image, text = embedded.image.numpy()[at], embedded.text.numpy()[at]
-        matrix = neighbors.similarity(image, text)
+        matrix = neighbors.similarity(own.image.numpy(), own.text.numpy())
         matrix[~frame["has_image"].loc[rows].to_numpy(bool)] = np.nan
         matrix[:, ~frame["has_text"].loc[rows].to_numpy(bool)] = np.nan
         if np.isnan(matrix).all():

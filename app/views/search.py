@@ -16,7 +16,8 @@ from app.parts.query import Way
 from app.store import loaders
 from stage3.cli import counted, percent
 from stage3.errors import DataError, Stage3Error
-from stage3.model.embedding import Embedded
+from stage3.model.distant import Distant
+from stage3.model.mapped import Mapped
 from stage3.search.failures import I2T, NEITHER, T2I, failures
 from stage3.search.fusion import BEST
 from stage3.search.rivals import ALL_REASONS, with_rivals
@@ -24,7 +25,12 @@ from stage3.search.searcher import TEXT_FILTERS, Filters, Results, Searcher
 
 TOPS = (10, 20, 50)
 MISSED = "Missed panels"
-TEXT_NAMES = {"any": "With or without text", "with": "Only with text", "without": "Only without text"}
+TEXT_NAMES = {
+    "any": "With or without text",
+    "with": "Only with text",
+    "without": "Only without text",
+    "pair": "Only with image and text",
+}
 
 
 def render() -> None:
@@ -274,5 +280,5 @@ def _failed(searcher: Searcher, panels: pd.DataFrame, split: str, k: int) -> pd.
     rows = np.flatnonzero((panels["split"] == split).to_numpy())
     i2t, t2i = panels["rank_i2t"].to_numpy(), panels["rank_t2i"].to_numpy()
     made = searcher.embedded
-    assert isinstance(made, Embedded)  # the explorer has all of them in memory
-    return with_rivals(searcher, failures(made, i2t, t2i, rows, k=k), rows)
+    known = Distant.of(searcher.model, searcher.data.panel_set) if isinstance(made, Mapped) else made
+    return with_rivals(searcher, failures(known, i2t, t2i, rows, k=k), rows)

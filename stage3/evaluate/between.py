@@ -25,12 +25,13 @@ from stage3.errors import DataError
 from stage3.evaluate.items import item_values, summary
 from stage3.model import embedding
 from stage3.model.baselines import MIN_PAGES
+from stage3.model.distant import Distant, take
 from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
 from stage3.objectives import LOSSES, OBJECTIVES, WITH_TEMPERATURE
 from stage3.runs import RunFolder
 from stage3.runs.data import load_data
-from stage3.runs.inspection import losses_in, take
+from stage3.runs.inspection import losses_in
 from stage3.runs.tuned import seen_by
 
 BETTER, WORSE, NOISE, UNKNOWN, NOT = "better", "worse", "within noise", "cannot tell", "not comparable"
@@ -43,7 +44,7 @@ class Side:
 
     model: Stage3
     data: Dataset
-    embedded: Embedded
+    embedded: Embedded | Distant
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _shared_pages(first: Side, second: Side, split: str | None) -> tuple[str, np
     raise DataError("the two runs share no held-out page: each was trained on the other's test pages, or has none")
 
 
-def _same_panels(a: Embedded, b: Embedded, pages: np.ndarray) -> tuple[Embedded, Embedded]:
+def _same_panels(a: Embedded | Distant, b: Embedded | Distant, pages: np.ndarray) -> tuple[Embedded, Embedded]:
     """Both runs' embeddings of the panels of some pages that both have, in the order of the panel table."""
     wanted = torch.from_numpy(pages)
     of_a, of_b = (e.rows[torch.isin(e.page_ids, wanted)].numpy() for e in (a, b))

@@ -24,6 +24,7 @@ from stage3.metrics.nearest import Array, Hits
 
 BLOCK = 8192  # rows scored at a time
 HELD_BYTES = 64 * 2**20  # that are read before they are given back
+FAR_ROWS = 64  # that lie far apart, likewise: the system may map a megabyte around each
 SPARSE = 8  # where fewer than one row of so many may be found, only these are read
 FEW_QUERIES = 4  # up to so many are scored one by one, in float16 products
 QUERIES_AT_ONCE = 128
@@ -67,7 +68,18 @@ class MappedRows:
 
     def take(self, rows: Array) -> Array:
         """(n, D) float32 rows by number."""
-        return self.array[rows].astype(np.float32)
+        return self.gather(rows).astype(np.float32)
+
+    def gather(self, rows: Array) -> Array:
+        """(n, D) float16 rows by number, as a copy."""
+        out = np.empty((len(rows), self.dim), np.float16)
+        for start in range(0, len(rows), FAR_ROWS):
+            part = slice(start, start + FAR_ROWS)
+            out[part] = self.array[rows[part]]
+            self._read += HELD_BYTES // FAR_ROWS * len(out[part])
+            if self._read > HELD_BYTES:
+                self.give_back()
+        return out
 
     def block(self, start: int, stop: int) -> Tensor:
         """(n, D) float16 rows that lie in the file's own memory: valid until the next block is asked for."""
@@ -139,7 +151,7 @@ def exact_cosines(query: Tensor, matrix: MappedRows, rows: Array) -> Array:
     wide = query.double().numpy()
     found = np.empty(len(rows))
     for start in range(0, len(rows), EXACT_AT_ONCE):
-        x = matrix.array[rows[start : start + EXACT_AT_ONCE]].astype(np.float64)
+        x = matrix.gather(rows[start : start + EXACT_AT_ONCE]).astype(np.float64)
         found[start : start + len(x)] = (x * wide).sum(axis=1) / np.sqrt((x * x).sum(axis=1))
     return found
 
@@ -157,7 +169,7 @@ def _candidates(
         if passing is not None and not len(passing):
             continue
         if passing is not None and len(passing) * SPARSE < stop - start:
-            block, at = torch.from_numpy(matrix.array[start + passing]), passing + start
+            block, at = torch.from_numpy(matrix.gather(start + passing)), passing + start
         else:
             block, at = matrix.block(start, stop), np.arange(start, stop)
         scores = _scores(queries, block)

@@ -21,6 +21,8 @@ from stage3.model.objectives import Stage3, reconstruction_target, sums
 from stage3.objectives import LOSSES, TERMS
 from stage3.peers import ALONE, Peers
 
+MAX_MEASURED = 5000  # pages of a validation that are ranked; losses are of all
+
 
 def validate(
     model: Stage3,
@@ -143,6 +145,19 @@ def reconstruction_metrics(model: Stage3, embedded: Embedded, device: torch.devi
         "reconstruction/skill": metrics.reconstruction_skill((prediction - target).square().mean(dim=1), target),
         "reconstruction/rank_r1": metrics.reconstruction_rank_r1(prediction, target),
     }
+
+
+def evenly(pages: np.ndarray, most: int = MAX_MEASURED) -> np.ndarray:
+    """These pages, or so many of them at even distances: ranking is quadratic, a million pages would take hours.
+
+    Example:
+        >>> evenly(np.arange(10), 4).tolist()
+        [0, 3, 6, 9]
+    """
+    if len(pages) <= most:
+        return pages
+    chosen: np.ndarray = pages[np.linspace(0, len(pages) - 1, most).round().astype(np.int64)]
+    return chosen
 
 
 def all_metrics(

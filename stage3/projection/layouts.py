@@ -249,12 +249,13 @@ def inside(xy: Array, polygon: Array) -> Array:
         return result
     low, high = polygon.min(axis=0), polygon.max(axis=0)
     near = np.flatnonzero(((xy >= low) & (xy <= high)).all(axis=1))
+    near = near[np.argsort(xy[near, 1], kind="stable")]
     x, y = xy[near, 0], xy[near, 1]
     odd = np.zeros(len(near), bool)
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        if y0 == y1:
-            continue
-        crosses = (y0 > y) != (y1 > y)
-        odd ^= crosses & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+        first, last = np.searchsorted(y, [min(y0, y1), max(y0, y1)])  # points beside this edge: y0 <= y < y1
+        if first < last:
+            beside = slice(first, last)
+            odd[beside] ^= x[beside] < (x1 - x0) * (y[beside] - y0) / (y1 - y0) + x0
     result[near] = odd
     return result

@@ -27,6 +27,7 @@ from stage3.batches.dataset import Dataset
 from stage3.config import SPLITS, spec_of
 from stage3.errors import StorageError
 from stage3.model import validation
+from stage3.model.distant import Distant, take
 from stage3.model.embedding import Embedded, frozen
 from stage3.model.objectives import Stage3, reconstruction_target
 from stage3.objectives import LOSSES
@@ -35,9 +36,11 @@ from stage3.storage import make_folder, read_file, replace_file, sha256, to_json
 
 MAX_GALLERY = 20_000  # panels of a split that are ranked; a larger split is ranked on so many, drawn once by a seed
 KEPT_FROM = 10_000  # panels; fewer are measured again in about a second
-COLUMNS = 1  # raise it when a number of `measured_columns` changes: kept ones are then measured again
+COLUMNS = 2  # raise it when a number of `measured_columns` changes: kept ones are then measured again
 SEAL = "sha256"  # the tensor of a kept file that holds the digest of all others
+GATES = ("gate_image", "gate_text", "gate_box")
 MEASURED = (
+    *GATES,
     *(f"loss_{name}" for name in (*LOSSES, "total")),
     *("rank_i2t", "rank_t2i", "within_i2t", "within_t2i", "gallery", "reconstruction_error", "reconstruction_rank"),
 )
@@ -76,7 +79,7 @@ def _modality_names(present: np.ndarray) -> np.ndarray:
 
 
 def panel_frame(
-    data: Dataset, model: Stage3, embedded: Embedded, measured: Mapping[str, np.ndarray] | None = None
+    data: Dataset, model: Stage3, embedded: Embedded | Distant, measured: Mapping[str, np.ndarray] | None = None
 ) -> pd.DataFrame:
     """`describe_panels` and what the model makes of each panel; NaN where a number is not defined.
 
@@ -93,22 +96,23 @@ def panel_frame(
         the leave-one-out prediction) and reconstruction_rank (1: the prediction is nearest to its own panel).
     """
     frame = describe_panels(data, model.config.text_parts)
-    rows = embedded.rows.numpy()
-    for i, name in enumerate(("gate_image", "gate_text", "gate_box")):
-        frame[name] = _spread(embedded.gate[:, i].numpy(), rows, len(frame))
     for name, values in (measured or measured_columns(data, model, embedded)).items():
         frame[name] = values
     return frame
 
 
-def measured_columns(data: Dataset, model: Stage3, embedded: Embedded) -> dict[str, np.ndarray]:
-    """(V,) float32 losses, ranks and reconstruction errors, `MEASURED`: the columns of `panel_frame` that take long."""
-    found = {f"loss_{name}": values for name, values in panel_losses(data, model).items()}
+def measured_columns(data: Dataset, model: Stage3, embedded: Embedded | Distant) -> dict[str, np.ndarray]:
+    """(V,) float32 gate weights, losses, ranks and errors, `MEASURED`: the columns of `panel_frame` that take long."""
+    gate = embedded.gate() if isinstance(embedded, Distant) else embedded.gate.numpy()
+    found = {name: _spread(gate[:, i], embedded.rows.numpy(), len(data.table)) for i, name in enumerate(GATES)}
+    found |= {f"loss_{name}": values for name, values in panel_losses(data, model).items()}
     found |= retrieval_columns(data, embedded, len(data.table))
     return found | _reconstruction_columns(data, model, embedded, len(data.table))
 
 
-def kept_columns(run: RunFolder, step: int, data: Dataset, model: Stage3, embedded: Embedded) -> dict[str, np.ndarray]:
+def kept_columns(
+    run: RunFolder, step: int, data: Dataset, model: Stage3, embedded: Embedded | Distant
+) -> dict[str, np.ndarray]:
     """`measured_columns`, of a large data set read from the run's folder or left there for the next time.
 
     A file that is damaged, or that cannot be written (a run that is only to be read), is as good as none.
@@ -181,7 +185,7 @@ def losses_in(data: Dataset, model: Stage3, batches: Sequence[np.ndarray]) -> di
     return found
 
 
-def retrieval_columns(data: Dataset, embedded: Embedded, size: int) -> dict[str, np.ndarray]:
+def retrieval_columns(data: Dataset, embedded: Embedded | Distant, size: int) -> dict[str, np.ndarray]:
     """(V,) ranks of each true match both ways, within its split and within its page; NaN outside the gallery."""
     names = ("rank_i2t", "rank_t2i", "within_i2t", "within_t2i", "gallery")
     found = {name: np.full(size, np.nan, np.float32) for name in names}
@@ -201,7 +205,7 @@ def retrieval_columns(data: Dataset, embedded: Embedded, size: int) -> dict[str,
     return found
 
 
-def gallery_sample(positions: torch.Tensor, embedded: Embedded) -> torch.Tensor:
+def gallery_sample(positions: torch.Tensor, embedded: Embedded | Distant) -> torch.Tensor:
     """These positions, or of a large split whole pages drawn once by a fixed seed, about `MAX_GALLERY` panels."""
     if len(positions) <= MAX_GALLERY:
         return positions
@@ -211,12 +215,9 @@ def gallery_sample(positions: torch.Tensor, embedded: Embedded) -> torch.Tensor:
     return positions[torch.isin(embedded.page_ids[positions], kept)]
 
 
-def take(embedded: Embedded, positions: torch.Tensor) -> Embedded:
-    """The embeddings at some positions, in that order."""
-    return Embedded(**{name: getattr(embedded, name)[positions] for name in Embedded.__dataclass_fields__})
-
-
-def _reconstruction_columns(data: Dataset, model: Stage3, embedded: Embedded, size: int) -> dict[str, np.ndarray]:
+def _reconstruction_columns(
+    data: Dataset, model: Stage3, embedded: Embedded | Distant, size: int
+) -> dict[str, np.ndarray]:
     found = {name: np.full(size, np.nan, np.float32) for name in ("reconstruction_error", "reconstruction_rank")}
     if model.weights["reconstruction"] == 0:
         return found

@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
+from stage3.model.distant import Distant, take
 from stage3.model.embedding import Embedded
-from stage3.runs.inspection import gallery_sample, take
+from stage3.runs.inspection import gallery_sample
 from stage3.search.index import Index
 
 GENERIC = 0.9  # share of the gallery's texts whose nearest other texts lie further away than a generic one's
@@ -29,7 +30,7 @@ I2T, T2I, NEITHER = "image → text", "text → image", "neither"
 
 
 def failures(
-    embedded: Embedded,
+    embedded: Embedded | Distant,
     ranks_i2t: np.ndarray[Any, Any],
     ranks_t2i: np.ndarray[Any, Any],
     rows: np.ndarray[Any, Any],

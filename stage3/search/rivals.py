@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stage3.batches import IMAGE, TEXT
-from stage3.errors import DataError
 from stage3.metrics.distinctive import STOP_WORDS
+from stage3.model.distant import Distant, take
 from stage3.model.embedding import Embedded
 from stage3.model.mapped import Mapped
-from stage3.runs.inspection import gallery_sample, take
+from stage3.runs.inspection import gallery_sample
 from stage3.search.failures import I2T, REASONS, T2I
 from stage3.search.searcher import Searcher
 from stage3.search.words import folded
@@ -87,12 +87,9 @@ def with_rivals(searcher: Searcher, found: pd.DataFrame, rows: np.ndarray[Any, A
 
 
 def _gallery(searcher: Searcher, rows: np.ndarray[Any, Any]) -> _Gallery:
-    everything = searcher.embedded
+    everything: Embedded | Distant | Mapped = searcher.embedded
     if isinstance(everything, Mapped):
-        raise DataError(
-            f"what beats a true match is looked for in memory, and {len(everything.rows):,} panels are too many. "
-            "Use a Searcher of the pages of one split: Searcher(data, model, embedding.embed(model, panel_set, pages))."
-        )
+        everything = Distant.of(searcher.model, searcher.data.panel_set)
     wanted = torch.isin(everything.rows, torch.from_numpy(np.asarray(rows, np.int64)))
     part = take(everything, gallery_sample(wanted.nonzero()[:, 0], everything))
     part = take(part, (part.present[:, IMAGE] & part.present[:, TEXT]).nonzero()[:, 0])
