@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,11 @@ def build(config: Config, actors: int = 0) -> FeatureReport:
     begun_here = not ray.is_initialized()
     if begun_here:
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+    begun = time.monotonic()
     try:
-        return _reports(ray, config, rows, actors)
+        report = _reports(ray, config, rows, actors)
+        report.seconds = time.monotonic() - begun
+        return report
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise StorageError(f"engine: an actor failed, the same command goes on ({reason})") from error
