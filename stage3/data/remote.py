@@ -23,7 +23,7 @@ from stage3.errors import ConfigError
 
 T = TypeVar("T")
 
-SWITCH = "STAGE3_REMOTE_IMAGES"  # environment variable: "off" forbids it to the whole process
+SWITCH = "STAGE3_REMOTE_IMAGES"  # environment variable: set to anything but "on" it forbids them to the whole process
 PACKAGES = {  # what fsspec needs beside itself for each protocol that is read; "" for nothing
     "s3": "s3fs",
     "s3a": "s3fs",
@@ -172,7 +172,7 @@ def _check_size(url: str, size: int) -> None:
 
 def _opened(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path in it."""
-    if os.environ.get(SWITCH, "on").lower() == "off":
+    if os.environ.get(SWITCH, "on").lower() != "on":
         raise PermissionError(f"{redacted(url)}: URLs are not read here; start with {SWITCH}=on to allow it")
     require(url)
     last = url.split("::")[-1]

@@ -81,7 +81,7 @@ def _verify(config: Any, as_json: bool) -> int:
 
     found = command.verify(config)
     if as_json:
-        say(to_json({**vars(found), "root": str(found.root), "complete": found.complete}))
+        say(to_json(found.to_dict()))
     if not found.complete:
         raise StorageError(f"{found.root}: {found.sentence()}. The same command without --verify computes what lacks.")
     if not as_json:

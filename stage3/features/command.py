@@ -17,7 +17,7 @@ import numpy as np
 from stage3.cli import Stop, counted
 from stage3.config import Config
 from stage3.data import readers
-from stage3.errors import ConfigError, Interrupted
+from stage3.errors import ConfigError, Interrupted, PeerGone
 from stage3.features.build import ALL, EXAMPLES, Share
 from stage3.features.loading import load_or_build, opened, usable_device
 from stage3.features.page_digests import PageDigests
@@ -49,6 +49,14 @@ class Lacking:
     def complete(self) -> bool:
         """Whether every panel has its vectors, and every segment is intact."""
         return not (self.images or self.texts or self.damaged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: how many lack, and the first of each."""
+        lists = {"images": self.images, "texts": self.texts, "damaged": self.damaged}
+        counts: dict[str, Any] = {name: len(values) for name, values in lists.items()}
+        first = {name: values[:EXAMPLES] for name, values in lists.items()}
+        about = {"root": str(self.root), "complete": self.complete, "panels": self.panels, "problems": self.problems}
+        return {**about, **counts, "first": first}
 
     def sentence(self) -> str:
         """What lacks, with the first of each."""
@@ -101,13 +109,18 @@ def build(
     with joined(lambda: usable_device(config.device)) as peers:
         _check(config, share, peers.size)
         mine = share or Share(peers.rank, peers.size)
-        with (stop or Stop()).at_once():
-            if peers.leads:  # the others find the panel table that it leaves
-                readers.load(config)
-            peers.wait()
-            device = str(peers.device(usable_device(config.device)))
-            begun = time.monotonic()
-            report = build_shards(config, mine, device=device, progress=progress and peers.leads)
+        try:
+            with (stop or Stop()).at_once():
+                if peers.leads:  # the others find the panel table that it leaves
+                    readers.load(config)
+                peers.wait()
+                device = str(peers.device(usable_device(config.device)))
+                begun = time.monotonic()
+                report = build_shards(config, mine, device=device, progress=progress and peers.leads)
+        except PeerGone:
+            raise
+        except Interrupted:
+            raise Interrupted("stopped; what is computed is kept, and the same command goes on") from None
         if peers.leads and peers.size > 1:
             tell(f"this process is done after {time.monotonic() - begun:.0f} s; it waits for the others")
         reports = peers.collect(report.to_dict())
@@ -140,11 +153,8 @@ def build_shards(config: Config, share: Share, *, device: str, progress: bool) -
     begun, report = time.monotonic(), FeatureReport()
     part = f"{share.number}-of-{share.of}"
     work = opened(table, config, device=device, shipped=shipped, part=part)
-    try:
-        work.images(report, progress, share.shards(work.image_shards))
-        work.words(report, progress, share.shards(work.texts.shards))
-    except Interrupted:
-        raise Interrupted("stopped; what is computed is kept, and the same command goes on") from None
+    work.images(report, progress, share.shards(work.image_shards))
+    work.words(report, progress, share.shards(work.texts.shards))
     work.note_damages(report)
     report.seconds = time.monotonic() - begun
     return report

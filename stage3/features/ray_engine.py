@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from stage3.config import Config
 from stage3.data import readers
 from stage3.errors import ConfigError, StorageError
 from stage3.features.command import join_digests, merged
-from stage3.features.loading import opened, usable_device
+from stage3.features.crops import shards_of
+from stage3.features.loading import opened
 from stage3.features.sets import FeatureReport
+from stage3.features.texts import Texts
 
 MOST_SHARDS = 8  # of one call: within it decoding goes on while the backbone works
 CALLS = 4  # per actor, where there are shards enough: a slow one leaves work to the others
@@ -69,16 +72,16 @@ def build(config: Config, actors: int = 0) -> FeatureReport:
     named = {name: getattr(config, name) for name in ("data", "manifest", "panels", "labels", "cache_dir")}
     config = config.replace(**{name: str(Path(path).absolute()) for name, path in named.items() if path})
     table = readers.load(config)
-    device = "cpu" if usable_device(config.device) == "cpu" else "cuda"
-    work = opened(table, config, shipped=readers.source_of(config).features)
-    rows = [{"kind": "image", "shard": i} for i in range(work.image_shards)]
-    rows += [{"kind": "text", "shard": i} for i in range(work.texts.shards)]
-    del work
+    rows = [{"kind": "image", "shard": i} for i in range(shards_of(table))]
+    rows += [{"kind": "text", "shard": i} for i in range(Texts(table.texts(config.text_parts)).shards)]
     begun_here = not ray.is_initialized()
     if begun_here:
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+    begun = time.monotonic()
     try:
-        return _reports(ray, config, rows, device, actors)
+        report = _reports(ray, config, rows, actors)
+        report.seconds = time.monotonic() - begun
+        return report
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise StorageError(f"engine: an actor failed, the same command goes on ({reason})") from error
@@ -88,11 +91,14 @@ def build(config: Config, actors: int = 0) -> FeatureReport:
             ray.shutdown()
 
 
-def _reports(ray: Any, config: Config, rows: list[dict[str, Any]], device: str, actors: int) -> FeatureReport:
+def _reports(ray: Any, config: Config, rows: list[dict[str, Any]], actors: int) -> FeatureReport:
     from ray.data import ActorPoolStrategy, from_items
 
     there, cores = ray.cluster_resources(), 1 + config.workers
-    gpus = 1 if device == "cuda" else 0
+    on_gpu = config.device.startswith("cuda") or (config.device == "auto" and there.get("GPU", 0) > 0)
+    if on_gpu and not there.get("GPU", 0):
+        raise ConfigError(f"device: {config.device}, but the Ray cluster has no GPU. Give --device cpu or auto.")
+    device, gpus = ("cuda", 1) if on_gpu else ("cpu", 0)
     possible = int(there.get("GPU", 0)) if gpus else int(there.get("CPU", 1)) // cores
     actors = min(actors or max(possible, 1), max(len(rows), 1))
     size = max(1, min(MOST_SHARDS, len(rows) // (CALLS * actors)))

@@ -342,7 +342,12 @@ class ShardWriter:
         """Seal the whole shard as one segment, in place of its parts."""
         if not self._added and len(self._before) < 2:
             return
-        whole = self._write([*((s.keys, s.flags, s.vectors) for s in self._before), *self._added])
+        try:
+            whole = self._write([*((s.keys, s.flags, s.vectors) for s in self._before), *self._added])
+        except StorageError:
+            if self._added:
+                raise
+            return  # a store that is only read: its parts say the same
         for part in {*self._parts, *(s.path for s in self._before)} - {whole}:
             with contextlib.suppress(OSError):  # another process has it open (Windows), or has removed it
                 part.unlink()
