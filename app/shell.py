@@ -41,7 +41,7 @@ from app.guard import boxed, show_pending
 from app.guard import callback as callback
 from app.guard import error_box as error_box
 from app.guard import fragment as fragment
-from app.store import loaders, thumbs
+from app.store import loaders, readonly, thumbs
 from stage3.config import Config
 from stage3.data.images import ImageProblem
 from stage3.errors import StorageError
@@ -76,7 +76,7 @@ def chosen(*, needs_checkpoint: bool = True) -> Chosen:
             "A run is a folder that training writes. Train one on the sample comics, then come back:",
             "python -m stage3.train --run runs/first --data data/samples",
         )
-        if st.button("Add comics", icon=VIEWS["add"][1], type="primary", key="empty-add"):
+        if not readonly.on() and st.button("Add comics", icon=VIEWS["add"][1], type="primary", key="empty-add"):
             go("add")
         st.stop()
     if needs_checkpoint and found.step is None:
@@ -308,7 +308,7 @@ def main() -> None:
     pages = {name: _page(name) for name in VIEWS}
     page = st.navigation(list(pages.values()), position="top")
     _follow(pages, page.url_path or START)
-    if st.get_option("server.address") not in ("127.0.0.1", "localhost", "::1"):
+    if st.get_option("server.address") not in ("127.0.0.1", "localhost", "::1") and not readonly.on():
         st.warning("Anyone on the network can open this explorer: server.address is not 127.0.0.1.")
     found = loaders.entries()
     now = _find_chosen(found)

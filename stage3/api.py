@@ -21,7 +21,7 @@ from stage3.data.table import DataReport
 from stage3.diagnose import Diagnosis, diagnose_run
 from stage3.diagnose import diagnose_store as _diagnose_store
 from stage3.errors import DataError
-from stage3.runs import RunFolder
+from stage3.runs import RunFolder, list_broken
 from stage3.runs import list_runs as _list_runs
 from stage3.runs.data import MAX_PAGES, as_recorded, check_features, load_data
 from stage3.runs.tuned import seen_by
@@ -486,6 +486,93 @@ class Run(RunFolder):
             tell=tell,
         )
 
+    # --- sharing
+
+    def save_pretrained(
+        self, folder: Path | str, *, checkpoint: int | None = None, data: Dataset | None = None, license: str = ""
+    ) -> Path:
+        """Write the run as a folder for others, with a model card (`README.md`) made from it.
+
+        It holds one checkpoint without optimizer, the settings without places of this machine, and local backbones.
+
+        Args:
+            folder: new or empty.
+            checkpoint: step; None is the best.
+            data: what is evaluated for the card; None is the run's own, and where that is not here, what was measured
+                before.
+            license: identifier for the card, such as "cc-by-4.0"; "" leaves it out.
+
+        Raises:
+            ConfigError: the folder holds something.
+            DataError: a file names a place of this machine.
+            StorageError: the checkpoint does not load, or the folder cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> made = Run.load("data/samples/runs/sample").save_pretrained(tempfile.mkdtemp() + "/shared")
+            >>> Run.from_pretrained(made).best().step
+            288
+        """
+        from stage3.share import write_folder
+
+        return write_folder(self, folder, checkpoint=checkpoint, data=self._for_card(data), license=license)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        checkpoint: int | None = None,
+        data: Dataset | None = None,
+        license: str = "",
+        message: str = "",
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face Hub; returns the address.
+
+        Args:
+            repo_id: "owner/name"; made if it is not there.
+            private: whether a new repository is seen by its owner alone.
+            checkpoint: as in `save_pretrained`.
+            data: likewise.
+            license: likewise.
+            message: of the commit.
+
+        Raises:
+            ConfigError: HF_HUB_OFFLINE is on (the default), or nobody is logged in (`hf auth login`).
+            StorageError: the Hub does not take it.
+        """
+        from stage3.share import push_run
+
+        return push_run(
+            self,
+            repo_id,
+            private=private,
+            message=message,
+            checkpoint=checkpoint,
+            data=self._for_card(data),
+            license=license,
+        )
+
+    def _for_card(self, data: Dataset | None) -> Dataset | None:
+        return self._over(data) if data is not None or "data" in self.__dict__ else None
+
+    @classmethod
+    def from_pretrained(cls, source: Path | str, *, path: Path | str | None = None, revision: str | None = None) -> Run:
+        """A run that `save_pretrained` or `push_to_hub` wrote; its methods are given comics as `data=`.
+
+        Args:
+            source: its folder, or "owner/name" on the Hugging Face Hub.
+            path: where a download goes; None is `runs/NAME`.
+            revision: of the repository; None is the newest.
+
+        Raises:
+            ConfigError: `path` is there already.
+            DataError: no such folder, no download (HF_HUB_OFFLINE is on by default), or no run.
+        """
+        from stage3.share import fetched
+
+        return cls.load(fetched(source, path, revision))
+
 
 def _named(data: Dataset | Path | str | None, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Dataset | None]:
     """Settings that name the data, and the data set itself where it is loaded with just these settings."""
@@ -666,7 +753,7 @@ def verify_store(path: Path | str) -> list[str]:
 
 
 def list_runs(*roots: Path | str) -> list[Run]:
-    """The runs in some folders, the one that was active last first.
+    """The runs in some folders, the one that was active last first; `damaged_runs` names those that do not open.
 
     Args:
         *roots: folders of runs; `runs` when left out.
@@ -676,6 +763,19 @@ def list_runs(*roots: Path | str) -> list[Run]:
         ['sample']
     """
     return [Run.load(folder.path) for folder in _list_runs(roots or ("runs",))]
+
+
+def damaged_runs(*roots: Path | str) -> list[tuple[Path, str]]:
+    """The runs in some folders that `list_runs` leaves out because a file of theirs is damaged, each with the reason.
+
+    Args:
+        *roots: folders of runs; `runs` when left out.
+
+    Example:
+        >>> damaged_runs("data/samples/runs")
+        []
+    """
+    return list_broken(roots or ("runs",))
 
 
 def draw_samples(out: Path | str, books: int, *, seed: int = 0, pages: int = 8, image_format: str = "png") -> Summary:
@@ -794,6 +894,7 @@ __all__ = [
     "Run",
     "check_data",
     "convert_checkpoint",
+    "damaged_runs",
     "diagnose_store",
     "draw_samples",
     "export_panels",

@@ -334,6 +334,13 @@ class Config(_ObjectiveSettings):
         0, "run", "steps between checkpoints within an epoch; 0 for none", low=0, resume_free=True
     )
     log_every: int = _setting(1, "run", "steps per training row of metrics.jsonl", low=1)
+    log_to: tuple[str, ...] = _setting(
+        (),
+        "run",
+        "where metrics also go: tensorboard, trackio, wandb, comma-separated; each is an extra to install",
+        pattern="tensorboard|trackio|wandb",
+        resume_free=True,
+    )
     keep_checkpoints: int = _setting(
         2, "run", "newest checkpoints kept besides the best; 0 keeps all", low=0, resume_free=True
     )

@@ -123,6 +123,7 @@ ELSEWHERE = {  # shown by other tests, since this little run cannot show it
     "cache_dir": "test_features",
     "recompute_features": "test_features",
     "finetune_checkpointing": "test_finetune: the gradients are the same, in less memory",
+    "log_to": "test_sinks",
     "select_margin": "test_selection",
     "not_below_start": "test_selection",
     "device": "test_train_command",

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import components, shell
-from app.store import loaders, watch
+from app.store import loaders, readonly, watch
 from stage3.cli import counted
 from stage3.data import correct
 from stage3.data.correct import CorrectedPanel
@@ -20,7 +20,9 @@ KEY = "page-boxes"
 
 
 def button(chosen: shell.Chosen, page: int) -> None:
-    """A button that opens the editor for a page (a row of the data set's pages)."""
+    """A button that opens the editor for a page (a row of the data set's pages); none where nothing may be changed."""
+    if readonly.on():
+        return
     if st.button("Correct boxes", icon=":material/edit:", key="page-correct", help="Move, add, delete, reorder panels"):
         _editor(chosen, page)
 
@@ -41,6 +43,8 @@ def _editor(chosen: shell.Chosen, page: int) -> None:
             "change the order. Saved beside the data; the files stay as they are."
         )
     try:
+        if asked.get("revert") or asked.get("save") is not None:
+            readonly.refuse()
         if asked.get("revert"):
             correct.uncorrect(loaders.config_here(chosen.run.config), str(record["page_id"]))
             _done("The panels of this page are as in its file again.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import shell
-from app.store import loaders, places
+from app.store import loaders, places, readonly
 from stage3.errors import Stage3Error
 from stage3.runs import RunFolder
 
@@ -29,6 +29,8 @@ def notice(run: RunFolder) -> None:
         st.code(why, language=None, wrap_lines=True)
         with st.container(key="quiet-moved"):
             shell.line("Views show what the run recorded and what the cache holds, without images.")
+        if readonly.on():
+            return
         found = list(places.offered())
         if not found:
             shell.line("If it has moved: move it below data/, or name the folder that holds it in STAGE3_DATA.")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from app import shell
 from app.parts import cards
-from app.store import loaders
+from app.store import loaders, readonly
 from app.store.cache import Memory
 from stage3.config import SPLITS
 from stage3.data import images
@@ -85,11 +85,11 @@ def use_panel(row: int) -> None:
 
 
 def use_panel_within(row: int, split: str) -> None:
-    """Search with a panel among the panels of a split that have a text, as the ranks of missed panels are made."""
+    """Search with a panel among the pairs of image and text of a split, as the ranks of missed panels are made."""
     use_panel(row)
     for column, value in (("book", []), ("page_type", []), ("split", [split])):
         st.session_state[f"search_filter_{column}"] = value
-    st.session_state["search_filter_text"] = "with"
+    st.session_state["search_filter_text"] = "pair"
 
 
 def follow_address() -> None:
@@ -258,6 +258,9 @@ def _ask_words() -> str | None:
 
 def _ask_image(searcher: Searcher) -> Query | None:
     """The uploaded image as a query; None while there is none."""
+    if readonly.on():
+        shell.line("Images cannot be uploaded here: this explorer is for looking only.")
+        return None
     turn = st.session_state.setdefault("search_turn", 0)
     given = st.file_uploader(
         "Your image",

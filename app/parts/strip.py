@@ -7,7 +7,7 @@ import time
 import streamlit as st
 
 from app import shell
-from app.store import jobs
+from app.store import jobs, readonly
 from stage3.cli import counted
 from stage3.errors import Stage3Error
 
@@ -16,7 +16,9 @@ STOPPED_FOR = 24 * 3600.0  # seconds for which a stopped job is offered to go on
 
 
 def show() -> None:
-    """Draw it; nothing where no job is live or has stopped lately."""
+    """Draw it; nothing where no job is live or has stopped lately, or where nothing can be trained."""
+    if readonly.on():
+        return
     live, stopped = jobs.live_and_stopped(time.time() - STOPPED_FOR)
     hidden = st.session_state.get("_strip_hidden", set())
     stopped = [j for j in stopped if (j.run.name, j.run.status.updated) not in hidden]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.store import children, loaders
+from app.store import children, loaders, readonly
 from stage3.config import Config
 from stage3.errors import ConfigError, StorageError
 from stage3.runs import RunFolder
@@ -45,6 +45,7 @@ def start(run: RunFolder, config: Config) -> Path:
         ConfigError: it is being written already.
         StorageError: the folder cannot be written.
     """
+    readonly.refuse()
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{run.name}-{Path(config.data or config.manifest).name}")[:60]
     out = folder() / f"{name}-{sha256(f'{run.path.resolve()} {config.data} {config.manifest}'.encode())[:6]}.zarr"
     make_folder(out.parent)
@@ -52,7 +53,8 @@ def start(run: RunFolder, config: Config) -> Path:
         raise ConfigError(f"{out.name} is being written already.")
     # the run's own data is not named: the command then takes it as the run recorded it
     other = ["--data", config.data] if config.data != run.config.data else []
-    arguments = ["--run", str(run.path.resolve()), "--out", str(out), *other]
+    cache = ["--cache_dir", loaders.config_here(run.config).cache_dir]  # never what a foreign run names
+    arguments = ["--run", str(run.path.resolve()), "--out", str(out), *other, *cache]
     with _beside(out, LOG).open("wb") as log:
         child = children.spawn(MODULE, arguments, nice=5, log=log, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
     record = children.remembered(child, MEMORY_BYTES) | {"run": run.name, "data": config.data or config.manifest}
@@ -84,6 +86,7 @@ def _embeds() -> Iterator[Embed]:
 
 def cancel(embed: Embed) -> None:
     """Stop writing; the same store goes on from there when it is started again."""
+    readonly.refuse()
     children.end(embed.pid, MODULE, hard=False)
 
 

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.store import children, loaders
+from app.store import children, loaders, readonly
 from app.store.jobs import NAME
 from stage3.cli import PROGRESS_FILE
 from stage3.data.importers.formats import FORMATS
@@ -226,6 +226,7 @@ def create(name: str, source: str, path: Path | None = None) -> Import:
         ConfigError: the name is taken or not allowed.
         StorageError: the folder cannot be written.
     """
+    readonly.refuse()
     check_name(name)
     made = Import(name, source, path or folder() / name / "files", Choice())
     made.save()
@@ -256,6 +257,7 @@ def imports() -> list[Import]:
 
 def discard(made: Import) -> None:
     """Forget an import that has made no data set, with the files that were uploaded for it."""
+    readonly.refuse()
     for kind in ("look", "all"):
         made.task(kind).stop_now()
     if not (loaders.base() / made.data).exists():
@@ -264,6 +266,7 @@ def discard(made: Import) -> None:
 
 def look(made: Import, choice: Choice) -> Import:
     """Import six pages as asked, to look at, in a child process; an earlier look ends at once."""
+    readonly.refuse()
     task = made.task("look")
     task.stop_now()
     if task.folder.exists():
@@ -282,6 +285,7 @@ def start(made: Import) -> None:
     Raises:
         ConfigError: another import is running.
     """
+    readonly.refuse()
     for other in imports():
         if other.task("all").state().is_live:
             raise ConfigError(f"{other.name} is being imported. Wait for it to finish, or cancel it.")

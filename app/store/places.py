@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.store import loaders
+from app.store import loaders, readonly
 from stage3.config import FIELDS, Config
 from stage3.data.readers.source import HOW, PATH_KEYS, YAML_NAME
 from stage3.errors import DataError
@@ -38,6 +38,7 @@ def name(run: RunFolder, label: str) -> str:
         DataError: no such place, or none of the books that the run was trained on is there.
         InUse: the run is being trained.
     """
+    readonly.refuse()
     from stage3.data import readers
     from stage3.runs.data import recorded
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.store import readonly
 from stage3.cli import counted
 from stage3.data import images
 from stage3.data.images import ImageProblem
@@ -37,6 +38,7 @@ def keep(files: Sequence[Upload], folder: Path, book: str) -> list[str]:
         DataError: too many or too much, or nothing can be used.
         StorageError: the folder cannot be written.
     """
+    readonly.refuse()
     total = sum(len(data) for _, data in files)
     if len(files) > MAX_FILES or total > MAX_ALL:
         raise DataError(

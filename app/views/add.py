@@ -9,13 +9,16 @@ import streamlit as st
 
 from app import shell
 from app.parts import add_choice, add_import, add_source, add_train
-from app.store import imports
+from app.store import imports, readonly
 from stage3.errors import Stage3Error
 
 
 def render() -> None:
     """The import of the address, step by step; without one, where comics come from."""
     shell.heading("Add comics", "From files to a data set that can be trained on, mapped and searched.")
+    if readonly.on():
+        shell.empty(readonly.TITLE, readonly.ABOUT)
+        return
     name = shell.param("import")
     made = None
     if name is not None:

@@ -13,7 +13,7 @@ from app import shell
 from app.addresses import VIEWS
 from app.charts import data as charts
 from app.parts import data_report, export
-from app.store import loaders
+from app.store import loaders, readonly
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.data import page_check
@@ -71,7 +71,7 @@ def render() -> None:
 def _heading(about: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         shell.heading("Data", about)
-        if st.button("Add comics", icon=VIEWS["add"][1], key="data_add"):
+        if not readonly.on() and st.button("Add comics", icon=VIEWS["add"][1], key="data_add"):
             shell.go("add")
 
 
@@ -189,7 +189,7 @@ def _page(config: Config, data: Dataset, page_id: str, image: str, reason: str) 
             shell.line(_why(why[0], check.problem[1] if check.problem else ""))
     kept = sum(p.order is not None for p in check.panels)
     try:
-        drawn = charts.overlay(check, max_megapixels=config.max_megapixels)
+        drawn = charts.overlay(check)
         alt = f"The page with {kept} usable panels framed and {len(check.panels) - kept} dropped ones crossed out"
         st.image(drawn, alt=alt, width=560)
     except ImageProblem as problem:

@@ -14,7 +14,7 @@ from app.charts import names, theme
 from app.charts.curves import How, Source, chart
 from app.parts import compared, embedding, results, retrain_form, tiles
 from app.parts.results import I2T, SAME_PAGE, T2I
-from app.store import jobs, loaders
+from app.store import jobs, loaders, readonly
 from stage3.cli import percent
 from stage3.config import changes
 from stage3.errors import Stage3Error
@@ -30,6 +30,9 @@ def render() -> None:
     """The form on the left; on the right the run that is watched, beside the run it was started from."""
     chosen = shell.chosen(needs_checkpoint=False)
     shell.heading("Retrain", "Change the settings of a run, train it again, and compare it with the original.")
+    if readonly.on():
+        shell.empty(readonly.TITLE, readonly.ABOUT)
+        return
     page = st.container(horizontal=True, wrap=False, gap="medium", key="retrain-page")
     with page.container(border=True, key="card-form", width=340):
         retrain_form.show(chosen)
