@@ -6,10 +6,11 @@ import torch
 from test_search import unit
 
 from stage3.batches import IMAGE, TEXT
-from stage3.errors import DataError, NumericError
+from stage3.errors import NumericError
 from stage3.metrics import mapped as metric
 from stage3.metrics.mapped import MappedRows, nearest_mapped
 from stage3.model import embedding, mapped
+from stage3.model.distant import Distant
 from stage3.model.objectives import Stage3
 from stage3.search import Filters, Searcher, answers
 from stage3.search.index import Index, MappedIndex
@@ -194,7 +195,14 @@ def test_large_sets_are_mapped_by_command_and_api_and_small_ones_are_not(tmp_pat
     for one, two in zip(a, b, strict=True):
         assert one.frame["panel_id"].tolist() == two.frame["panel_id"].tolist()
         assert one.results.match_rank == pytest.approx(two.results.match_rank, abs=1)
-    from stage3.search import with_rivals
+    from stage3.search import failures, with_rivals
 
-    with pytest.raises(DataError, match="in memory"):
-        with_rivals(large, a[0].frame.assign(way="i2t"), np.arange(5))
+    panels = run.panels()
+    i2t, t2i = panels["rank_i2t"].to_numpy(), panels["rank_t2i"].to_numpy()
+    rows = np.flatnonzero((panels["split"] == "test").to_numpy())
+    known = (small.embedded, Distant.of(large.model, large.data.panel_set))
+    missed = [failures(embedded, i2t, t2i, rows, k=10) for embedded in known]
+    one, two = (with_rivals(s, found, rows) for s, found in zip((small, large), missed, strict=True))
+    assert len(one) > 10
+    assert one["panel"].tolist() == two["panel"].tolist()
+    assert (one["rival"] == two["rival"]).mean() > 0.95
