@@ -1,4 +1,9 @@
-"""Small comics with finished runs for tests of the explorer: drawn shapes whose color and form the text names."""
+"""Small comics with finished runs for tests of the explorer: drawn shapes whose color and form the text names.
+
+Nothing in them is what it need not be, so that a mistake shows: panels without text, without an image, and without
+either, which no run embeds (row is not position); files that list panels in another order than they are read; two page
+types. The runs of `world` differ in data, seed, weights, temperatures and split.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +33,9 @@ def write_comics(
 ) -> Path:
     """A data set folder: manifest, vlm panel files, labels, dataset.yaml. A quarter of the panels are textless.
 
+    Of 24 panels one has no box, and one has neither a box nor a description: it is spoken in, which `make_run` leaves
+    out. Files list the panels of a page backwards; every third page is of another type.
+
     At most `drawings` different pages are drawn; further ones repeat them, so that large sets cost little.
 
     The first book's first page has a name and text that would do harm as HTML, Markdown or a formula.
@@ -45,11 +53,12 @@ def write_comics(
                 name = f"b{b:03d}p{p:03d}.png"
                 drawn.append((name, _draw_page(folder / "pages" / name, panels, palette, rng, evil=b == p == 0)))
             name, entries = drawn[-1] if len(drawn) < drawings else drawn[(b * pages + p) % drawings]
+            entries = _bared(entries, first=(b * pages + p) * panels)
             target = folder / "panels" / f"{page_id}.json"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(json.dumps({"panels": entries, "overall_summary": f"page {p}"}), encoding="utf-8")
             rows.append((page_id, f"pages/{name}"))
-            labels[page_id] = "story"
+            labels[page_id] = "narrative" if (b * pages + p) % 3 == 1 else "story"
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("canonical_id", "absolute_image_path"))
@@ -60,6 +69,17 @@ def write_comics(
         encoding="utf-8",
     )
     return folder
+
+
+def _bared(entries: list[dict], first: int) -> list[dict]:
+    """The entries backwards, a few without a box, a few of these without a description as well."""
+    bared = []
+    for number, entry in enumerate(entries, start=first):
+        if number % 24 in (7, 18):
+            entry = {k: v for k, v in entry.items() if k != "box_2d"} | {"text_content": [f"said {number}"]}
+            entry["description"] = f"a green circle before {number}" if number % 24 == 18 else ""
+        bared.append(entry)
+    return bared[::-1]
 
 
 def _draw_page(path: Path, panels: int, palette: np.ndarray, rng: np.random.Generator, *, evil: bool) -> list[dict]:
@@ -109,6 +129,7 @@ def make_run(root: Path, name: str, data: Path, **settings: object) -> Path:
         "batch_pages": 8,
         "workers": 0,
         "cache_dir": str(data.parent / "cache"),
+        "text_parts": "description",
     } | settings
     flags = [f"--{k}={v}" for k, v in values.items()]
     train_command.main(["--run", str(root / name), "--data", str(data), "--json", *flags])
@@ -120,4 +141,21 @@ def workspace(folder: Path, books: int = 8, pages: int = 4, panels: int = 4, **s
     data = write_comics(folder / "data" / "samples", books, pages, panels)
     make_run(data / "runs", "first", data, **settings)
     (folder / "runs").mkdir()
+    return folder
+
+
+def world(folder: Path) -> Path:
+    """`workspace` and in `runs` two more: `second` on the same comics, `other` on those of `data/others`.
+
+    Any two of the three differ in seed, in every weight and temperature, and in the split of their books.
+    """
+    workspace(folder, embed_every=2, lr=0.04, epochs=5, keep_checkpoints=5)
+    data = folder / "data" / "samples"
+    others = write_comics(folder / "data" / "others", books=7, pages=3, panels=3, seed=9)
+    far = {"contrastive_weight": 2.0, "reconstruction_weight": 0.25, "alignment_weight": 3.0, "test_fraction": 0.3}
+    warm = {"contrastive_temperature": 0.4, "alignment_temperature": 0.3}
+    make_run(folder / "runs", "second", data, seed=1, split_seed=5, epochs=3, lr=0.03, **far, **warm)
+    near = {"contrastive_weight": 0.5, "reconstruction_weight": 1.5, "alignment_weight": 0.75, "lr": 0.02}
+    cold = {"contrastive_temperature": 0.2, "alignment_temperature": 0.05}
+    make_run(folder / "runs", "other", others, seed=2, split_seed=3, epochs=5, **near, **cold)
     return folder

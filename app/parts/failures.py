@@ -72,5 +72,5 @@ def table(chosen: shell.Chosen, searcher: Searcher, found: pd.DataFrame, split: 
             type="primary",
             on_click=shell.callback(query.use_panel_within),
             args=(row, split),
-            help="In the same gallery: panels of this split that have a text",
+            help="In the same gallery: panels of this split that have an image and a text",
         )

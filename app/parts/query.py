@@ -85,11 +85,11 @@ def use_panel(row: int) -> None:
 
 
 def use_panel_within(row: int, split: str) -> None:
-    """Search with a panel among the panels of a split that have a text, as the ranks of missed panels are made."""
+    """Search with a panel among the pairs of image and text of a split, as the ranks of missed panels are made."""
     use_panel(row)
     for column, value in (("book", []), ("page_type", []), ("split", [split])):
         st.session_state[f"search_filter_{column}"] = value
-    st.session_state["search_filter_text"] = "with"
+    st.session_state["search_filter_text"] = "pair"
 
 
 def follow_address() -> None:

@@ -25,7 +25,12 @@ from stage3.search.searcher import TEXT_FILTERS, Filters, Results, Searcher
 
 TOPS = (10, 20, 50)
 MISSED = "Missed panels"
-TEXT_NAMES = {"any": "With or without text", "with": "Only with text", "without": "Only without text"}
+TEXT_NAMES = {
+    "any": "With or without text",
+    "with": "Only with text",
+    "without": "Only without text",
+    "pair": "Only with image and text",
+}
 
 
 def render() -> None:

@@ -51,7 +51,7 @@ SPACE_NAMES = {
 }
 MAX_WORDS = 2000  # characters of a typed query
 WORD_WAYS = ("words", "word forms", "word parts", "some words")  # how a panel can say a query
-TEXT_FILTERS = ("any", "with", "without")
+TEXT_FILTERS = ("any", "with", "without", "pair")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Filters:
         books: names of books.
         page_types: page types.
         splits: of "train", "val", "test".
-        text: "any", "with" or "without" text.
+        text: "any", "with" or "without" text; "pair": with a text and an image.
 
     Example:
         >>> bool(Filters()), bool(Filters(books=("book001",)))
@@ -285,8 +285,11 @@ class Searcher:
             mask &= keep[codes]
         if filters.text not in TEXT_FILTERS:
             raise DataError(f"text: {filters.text!r} is not one of {', '.join(TEXT_FILTERS)}")
+        present = self.data.panel_set.present
         if filters.text != "any":
-            mask &= self.data.panel_set.present[:, TEXT] == (filters.text == "with")
+            mask &= present[:, TEXT] == (filters.text != "without")
+        if filters.text == "pair":
+            mask &= present[:, IMAGE]
         return mask
 
     # --- queries

@@ -69,7 +69,7 @@ def test_what_is_corrected_is_what_the_views_show_at_once(workspace: Path, monke
     watch.forget()
     after = loaders.panel_frame(run)
     part = after[after["page_id"] == page_id]
-    assert part["source_index"].tolist() == [2, 1, 0, 4]
+    assert part["source_index"].tolist() == [1, 2, 3, 4]
     assert part["text"].tolist()[:3] == before["text"][4:7].tolist()[::-1]
     assert "ids, boxes or texts of some panels" in loaders.data_changed(run)
     app = AppTest.from_file(str(UI), default_timeout=180)

@@ -32,9 +32,7 @@ UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = app_support.workspace(tmp_path_factory.mktemp("shared"))
-    app_support.make_run(folder / "runs", "second", folder / "data" / "samples", seed=1)
-    return folder
+    return app_support.world(tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture
@@ -209,15 +207,16 @@ def repaired(folder, tmp_path, monkeypatch):
 
 def test_an_image_that_is_overwritten_in_place_is_seen_everywhere(repaired):
     run, comics = repaired
-    row = int(np.flatnonzero(loaders.open_dataset(run).table.panels["panel_id"] == "book001/page001#0")[0])
+    row = int(np.flatnonzero(loaders.open_dataset(run).table.panels["panel_id"] == "book001/page001#1")[0])
     chosen = shell.Chosen("runs/second", run, None, False)
     address, shown = shell.thumb_url(chosen, row), thumbs.image("runs/second", "panel", row, 240)
-    vector = loaders.embedded(run).image[row]
+    at = loaders.embedded(run).rows.tolist().index(row)
+    vector = loaders.embedded(run).image[at]
     assert shell.thumb_url(chosen, row) == address
     Image.new("RGB", (300, 100), "purple").save(comics / "pages" / "b001p001.png")
     assert shell.thumb_url(chosen, row) != address
     assert thumbs.image("runs/second", "panel", row, 240) != shown
-    assert not torch.equal(loaders.embedded(run).image[row], vector)
+    assert not torch.equal(loaders.embedded(run).image[at], vector)
     page = loaders.open_dataset(run).table.pages.set_index("page_id").loc["book001/page001"]
     assert (page["width"], page["height"]) == (300, 100)
 

@@ -23,7 +23,7 @@ UI = Path(__file__).parents[2] / "app" / "ui.py"
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    folder = app_support.workspace(tmp_path_factory.mktemp("page"))
+    folder = app_support.world(tmp_path_factory.mktemp("page"))
     (folder / "data" / "samples" / "pages" / "b001p002.png").unlink()
     return folder
 
@@ -90,7 +90,9 @@ def test_before_a_choice_the_first_panel_is_shown_and_a_click_in_the_image_choos
     assert json.loads(framed.proto.json)["focus"] == -1
     rows = loaders.panel_frame(run).query("page == 7")
     shown = json.loads(framed.proto.json)["boxes"]
-    np.testing.assert_allclose(shown, rows[list("xywh")].to_numpy(), atol=1e-6)
+    assert [box is None for box in shown] == (~rows["has_box"]).tolist() == [False, False, False, True]
+    boxes = [box or (np.nan,) * 4 for box in shown]
+    np.testing.assert_allclose(boxes, rows[list("xywh")].to_numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("page", [32, 10**9])

@@ -166,6 +166,9 @@ def test_two_runs_show_the_paired_differences_of_test_pages_with_their_signs():
         ("Same-page precision", "retrieval/same_page_r_precision"),
     ):
         row = found.loc[metric]
+        reports = [evaluation_report(r, data=loaders.open_dataset(r))[metric] for r in (first, second)]
+        assert [row["first"], row["second"]] == pytest.approx(reports)
+        assert row["difference"] == pytest.approx(reports[1] - reports[0])
         assert table.loc[label, "first"] == f"{100 * row['first']:.1f} %"
         assert table.loc[label, "second"] == f"{100 * row['second']:.1f} %"
         points = [f"{100 * row[n]:+.1f}".replace("-", "−") for n in ("difference", "low", "high")]

@@ -42,10 +42,8 @@ def words(app: AppTest) -> str:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    folder = app_support.workspace(tmp_path_factory.mktemp("small"))
-    data = folder / "data" / "samples"
-    app_support.make_run(folder / "runs", "second", data, seed=1)
-    app_support.make_run(folder / "runs", "aligned", data, alignment_weight=3.0)
+    folder = app_support.world(tmp_path_factory.mktemp("small"))
+    app_support.make_run(folder / "runs", "seed", folder / "data" / "samples", seed=1, embed_every=2)
     return folder
 
 
@@ -91,24 +89,37 @@ def test_a_view_opens_on_five_thousand_panels(view, large, monkeypatch):
 
 def test_runs_lists_every_run_with_its_best_recall_and_judges_the_picked_one(small, monkeypatch):
     monkeypatch.chdir(small)
-    app = opened("runs", pick="runs/aligned")
-    table = app.dataframe[0].value
-    assert set(table["run"]) == {"samples/first", "runs/second", "runs/aligned"}
-    run = loaders.entry("runs/aligned").run
-    row = table.set_index("run").loc["runs/aligned"]
-    metrics = run.metrics()
-    at_best = metrics[(metrics["split"] == "val") & (metrics["step"] == run.best().step)].iloc[0]
-    assert row["i2t"] == pytest.approx(100 * at_best["retrieval/i2t_r5"])
-    assert row["weights"] == "1 / 0.5 / 3"
+    app = opened("runs", pick="runs/other")
+    table = app.dataframe[0].value.set_index("run")
+    assert set(table.index) == {"samples/first", "runs/second", "runs/other", "runs/seed"}
+    for name in table.index:
+        run = loaders.entry(name).run
+        metrics = run.metrics()
+        at_best = metrics[(metrics["split"] == "val") & (metrics["step"] == run.best().step)].iloc[0]
+        assert at_best["retrieval/i2t_r5"] != at_best["retrieval/t2i_r5"]  # or a swap could not be seen
+        for way in ("i2t", "t2i"):
+            assert table[way][name] == pytest.approx(100 * at_best[f"retrieval/{way}_r5"])
+    assert table["weights"].to_dict() == {
+        "samples/first": "1 / 0.5 / 1", "runs/seed": "1 / 0.5 / 1",
+        "runs/second": "2 / 0.25 / 3", "runs/other": "0.5 / 1.5 / 0.75",
+    }  # fmt: skip
     assert any(verdict in words(app) for verdict in ("healthy", "no signal", "collapsed"))
 
 
 def test_two_runs_show_only_the_settings_that_differ(small, monkeypatch):
     monkeypatch.chdir(small)
-    app = opened("runs", pick="samples/first", **{"with": "runs/aligned"})
+    app = opened("runs", pick="samples/first", **{"with": "runs/second"})
     tables = [d.value for d in app.dataframe]
-    changed = next(t for t in tables if list(t.columns) == ["setting", "first", "second"])
-    assert changed.to_dict("records") == [{"setting": "alignment_weight", "first": "1.0", "second": "3.0"}]
+    changed = next(t for t in tables if list(t.columns) == ["setting", "first", "second"]).set_index("setting")
+    assert changed.to_dict("index") == {
+        name: {"first": first, "second": second}
+        for name, first, second in (
+            ("contrastive_weight", "1.0", "2.0"), ("reconstruction_weight", "0.5", "0.25"),
+            ("alignment_weight", "1.0", "3.0"), ("contrastive_temperature", "0.07", "0.4"),
+            ("alignment_temperature", "0.07", "0.3"), ("epochs", "4", "3"), ("seed", "0", "1"),
+            ("split_seed", "0", "5"), ("test_fraction", "0.2", "0.3"),
+        )
+    }  # fmt: skip
 
 
 def test_a_folder_that_is_not_an_intact_run_is_listed_with_its_reason(small, monkeypatch):
@@ -218,13 +229,13 @@ def numbers(values: object) -> list[float]:
 
 def test_several_runs_become_one_mean_with_a_band(small, monkeypatch):
     monkeypatch.chdir(small)
-    app = opened("losses", **{"with": "runs/second"})
-    assert app.multiselect(key="losses-with").value == ["runs/second"]
+    app = opened("losses", **{"with": "runs/seed"})
+    assert app.multiselect(key="losses-with").value == ["runs/seed"]
     assert app.toggle(key="losses-band-True").value is True  # they differ only in the seed
     names = [t.get("name", "") for t in figures(app)[0]["data"]]
     assert "total · train · mean of 2 seeds" in names
     assert not any("samples/first" in name for name in names)
-    app = opened("losses", **{"with": "runs/aligned"})
+    app = opened("losses", **{"with": "runs/second"})
     assert app.toggle(key="losses-band-False").value is False
     assert "samples/first · train" in [t.get("name", "") for t in figures(app)[0]["data"]]
 

@@ -345,3 +345,14 @@ def test_pages_split_by_book_and_never_twice():
     assert not (books[0] & books[2])
     assert not (books[1] & books[2])
     assert sum(len(data.pages(s)) for s in SPLITS) == len(data.pages("all"))
+
+
+def test_pairs_are_panels_with_an_image_and_a_text():
+    """Neither a text without an image nor an image without a text is one."""
+    data = synthetic.dataset(boxless=0.4, textless=0.4)
+    present, page = data.panel_set.present, data.table.page_of_panel
+    expected = [sum(bool(p[0] and p[1]) for p in present[page == n]) for n in range(len(data.table.pages))]
+    assert data.panel_set.pairs.tolist() == expected
+    texts = [int(present[page == n, 1].sum()) for n in range(len(data.table.pages))]
+    images = [int(present[page == n, 0].sum()) for n in range(len(data.table.pages))]
+    assert expected not in (texts, images)

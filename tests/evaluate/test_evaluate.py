@@ -16,7 +16,7 @@ from stage3.errors import ConfigError, DataError
 from stage3.evaluate import __main__ as evaluate_command
 from stage3.evaluate import compared, evaluation_report, item_values, report_lines
 from stage3.features import FeatureSet
-from stage3.metrics.bootstrap import median_interval
+from stage3.metrics.bootstrap import bootstrap_interval, median_interval
 from stage3.model import Stage3, embedding, validation
 from stage3.model.baselines import MAIN, frozen_of, statistics
 from stage3.model.embedding import Embedded
@@ -87,6 +87,19 @@ def test_intervals_by_book_resample_books_and_not_pages(made, report):
     assert by_book["intervals"] != report["intervals"]
     with pytest.raises(DataError, match="page, book"):
         evaluation_report(run, data=data, intervals="panel")
+
+
+def test_an_interval_resamples_the_pages_of_the_panels_that_were_asked(made, report):
+    run, data = made
+    embedded = embedding.embed(run.model(), data.panel_set, data.pages("test"))
+    found = validation.gallery(embedded)
+    rows = found["rows"]
+    assert rows.tolist() != list(range(len(rows)))  # some panels lack a text
+    for way in ("i2t", "t2i"):
+        exact = bootstrap_interval((found[way] <= 5).double(), embedded.page_ids[rows])
+        shifted = bootstrap_interval((found[way] <= 5).double(), embedded.page_ids[: len(rows)])
+        assert report["intervals"][f"retrieval/{way}_r5"] == pytest.approx([exact.low, exact.high])
+        assert [exact.low, exact.high] != pytest.approx([shifted.low, shifted.high])
 
 
 def test_the_mean_of_the_items_is_the_metric(made, report):

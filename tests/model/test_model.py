@@ -9,6 +9,7 @@ from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
 from stage3.config import Config
 from stage3.errors import ConfigError
 from stage3.model import EncoderSpec, PanelEncoder
+from stage3.model.encoder import Adapter
 from stage3.model.objectives import Stage3
 from tests import synthetic
 
@@ -180,3 +181,31 @@ def test_absent_images_stay_absent_in_packed_batches():
     assert len(b) == len(data.table)
     assert not b.image[~b.present[:, IMAGE]].any()
     assert b.present.any(dim=1).all()
+
+
+@pytest.mark.parametrize("how", ["attention", "gate", "concat"])
+@pytest.mark.parametrize("form", ["anchored", "plain"])
+def test_an_embedding_does_not_depend_on_who_else_is_in_the_batch(how, form):
+    """Weights of backbones are shared out within a panel, never over the batch."""
+    e = randomized(encoder((6, 4), visual_fusion=how, form=form))
+    both = batch(image_size=10)
+    whole = e(both)
+    for i in range(len(both)):
+        alone = e(PanelBatch(*(getattr(both, n)[i : i + 1] for n in ("image", "text", "layout", "present")), *(
+            getattr(both, n)[i : i + 1] for n in ("page_ids", "text_ids", "rows"))))  # fmt: skip
+        torch.testing.assert_close(alone.panel[0], whole.panel[i])
+        torch.testing.assert_close(alone.image[0], whole.image[i])
+
+
+def test_noise_is_measured_by_each_panel_s_own_feature():
+    adapter = Adapter(400, 8, 0.0, noise=0.5).train()
+    seen: list[torch.Tensor] = []
+    adapter[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    feature = torch.randn(3, 400, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.01], [1.0], [100.0]])
+    torch.manual_seed(0)
+    adapter(feature)
+    rms = feature.square().mean(dim=1).sqrt()
+    assert ((seen[0] - feature).std(dim=1) / rms).tolist() == pytest.approx([0.5] * 3, rel=0.12)
+    seen.clear()
+    adapter.eval()(feature)
+    assert torch.equal(seen[0], feature)

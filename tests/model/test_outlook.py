@@ -73,7 +73,7 @@ def test_without_text_only_page_mates_are_left_to_learn_from(tmp_path: Path, pan
 
     def silence(page: dict) -> None:
         for panel in page["panels"]:
-            panel["description"] = ""
+            panel |= {"description": "", "text_content": []}
 
     rewrite(data, silence)
     found = told(data)

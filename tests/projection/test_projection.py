@@ -168,9 +168,10 @@ def test_a_sample_holds_each_book_by_its_share():
     np.testing.assert_array_equal(layouts.stratified(books, 5000), np.arange(1400))
 
 
-def test_alignment_undoes_a_turn_a_mirror_a_scale_and_a_move():
+@pytest.mark.parametrize("mirror", [1, -1])  # a mirrored turn is its own transpose, a plain one is not
+def test_alignment_undoes_a_turn_a_mirror_a_scale_and_a_move(mirror):
     xy = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
-    turn = np.array([[0.6, -0.8], [0.8, 0.6]]) @ np.diag([1, -1])
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]]) @ np.diag([1, mirror])
     np.testing.assert_allclose(layouts.aligned(3 * xy @ turn + 5, xy), xy, atol=1e-5)
 
 
@@ -231,7 +232,7 @@ def made():
     moved = x.copy()
     moved[:40] = blobs(160, 4, seed=3)[0][:40]
     rows = np.arange(160)
-    epochs = [(1, x, rows), (2, x[::-1].copy(), rows[::-1].copy()), (5, moved[:150], rows[:150])]
+    epochs = [(1, x, rows), (2, x[::-1].copy(), rows[::-1].copy()), (5, moved[:150], rows[:150]), (9, moved, rows)]
     return x, label, frames, told, maps.drift(epochs, parameters)
 
 
@@ -253,11 +254,13 @@ def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made
 
 def test_drift_follows_panels_by_row_and_starts_each_epoch_from_the_last(made):
     drift = made[4]
-    assert drift.groupby("epoch").size().to_dict() == {1: 150, 2: 150, 5: 150}
+    assert drift.groupby("epoch").size().to_dict() == {1: 150, 2: 150, 5: 150, 9: 150}
     one, two, five = (drift[drift["epoch"] == e].reset_index(drop=True) for e in (1, 2, 5))
     assert one["kept"].isna().all()
     assert two["kept"].mean() == 1  # the same embeddings in another order
     assert five.loc[five["row"] < 40, "kept"].mean() < five.loc[five["row"] >= 40, "kept"].mean()
+    nine = drift[drift["epoch"] == 9]
+    assert nine["kept"].mean() > 0.97  # against the epoch before, not the first; ten more panels may be neighbors
     places = [e[["umap_dim1", "umap_dim2"]].to_numpy() for e in (one, two)]
     step = np.median(np.linalg.norm(places[1] - places[0], axis=1))
     across = np.median(np.linalg.norm(places[0][:, None] - places[0], axis=2))

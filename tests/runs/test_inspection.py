@@ -60,7 +60,7 @@ def test_ranks_give_the_logged_recall(inspected, way):
 
 def test_reconstruction_columns_give_the_logged_rank_accuracy(inspected):
     run, _, _, embedded, frame = inspected
-    val = frame[frame["split"] == "val"]
+    val = frame[(frame["split"] == "val") & (frame["modality"] != "nothing")]
     assert (val["reconstruction_rank"] <= 1).mean() == pytest.approx(best_row(run)["reconstruction/rank_r1"])
     target = embedded.panel[torch.tensor([int(r) in set(val.index) for r in embedded.rows])]
     skill = 1 - val["reconstruction_error"].mean() / float((target - target.mean(0)).square().mean())
@@ -74,10 +74,13 @@ def test_rows_describe_their_own_panel(inspected):
         page = int(data.table.panels["page"][row])
         assert frame["page_id"][row] == data.table.pages["page_id"][page]
         assert frame["has_text"][row] == bool(frame["text"][row])
+    nothing = frame["modality"] == "nothing"
+    assert nothing[:8].tolist() == [False] * 7 + [True]
     gates = frame[["gate_image", "gate_text", "gate_box"]].to_numpy()
-    assert np.allclose(gates.sum(axis=1), 1, atol=1e-5)
-    assert (gates[~frame["has_text"].to_numpy(), 1] == 0).all()
-    position = 5
+    assert np.isnan(gates[nothing]).all()
+    assert np.allclose(gates[~nothing].sum(axis=1), 1, atol=1e-5)
+    assert (gates[~nothing & ~frame["has_text"], 1] == 0).all()
+    position = 50
     assert gates[int(embedded.rows[position])] == pytest.approx(embedded.gate[position].tolist())
 
 

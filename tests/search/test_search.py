@@ -183,6 +183,24 @@ def test_the_true_match_and_page_mates_are_marked_and_a_panel_does_not_find_itse
     assert within.gallery == len(rows_with(searcher, IMAGE)) - 1 == len(within.rows)
 
 
+def test_a_rank_is_among_the_panels_that_pass_the_filters(searcher):
+    """Those that the filters leave out compete as little as they are found."""
+    frame = searcher.frame
+    pairs = rows_with(searcher, IMAGE, TEXT)
+    lower = 0
+    for row in pairs[::4].tolist():
+        chosen = Filters(books=(str(frame["book"][row]),), text="pair")
+        found = searcher.search(searcher.from_panel(row, "image"), "text", 3, chosen)
+        mine = [r for r in pairs.tolist() if frame["book"][r] == frame["book"][row]]
+        z = torch.nn.functional.normalize(searcher.embedded.image[searcher.position[row]], dim=0)
+        text = torch.nn.functional.normalize(searcher.embedded.text[searcher.position[mine]], dim=1)
+        scores = text @ z
+        assert found.match_rank == 1 + int((scores > scores[mine.index(row)] + 1e-6).sum())
+        assert found.gallery == len(mine)
+        lower += found.match_rank < (searcher.search(searcher.from_panel(row, "image"), "text", 3).match_rank or 0)
+    assert lower > 3
+
+
 def test_filters_shrink_the_gallery_and_nothing_else(searcher):
     row = int(rows_with(searcher, IMAGE, TEXT)[0])
     query = searcher.from_panel(row, "text")
@@ -289,6 +307,7 @@ def test_each_reason_is_found_where_it_was_planted():
     assert found.loc[51, "nearest_texts"] > 0.95 > found.loc[30, "nearest_texts"]
     assert found.index[0] == 33  # the worst rank first
     assert found.index[-1] == 20
+    assert found.index.tolist() == [33, 10, 30, 51, 11, 52, 20]  # ranks 50, 40 three times, 30 twice, none
     judged = failures(embedded, i2t, t2i, np.array([30, 33]), k=5)
     assert judged["panel"].tolist() == [33, 30]
     assert failures(embedded, i2t, t2i, np.arange(60), k=60)["reason"].tolist() == ["no text"]

@@ -102,6 +102,25 @@ def test_patience_counts_from_the_highest_not_from_the_latest_within_the_margin(
     assert any("stopped early" in line for line in said)
 
 
+def test_patience_goes_on_where_a_run_was_stopped(tmp_path, monkeypatch):
+    found = iter(same_page(0.1, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2))
+    monkeypatch.setattr("stage3.train.trainer.validation.all_metrics", lambda *_: (next(found), None))
+    run = synthetic.run(tmp_path / "run", epochs=6, patience=2, select_margin=0.0)
+    data = synthetic.dataset(run.config)
+    with run.lock():
+        trainer = Trainer(run, data)
+        stopping = iter([False] * (2 * trainer.sampler.n_batches) + [True])
+        with pytest.raises(Exception, match="stopped after step"):
+            trainer.fit(lambda: next(stopping))
+    assert trainer.validations_since_best == 1
+    run = RunFolder.load(run.path)
+    with run.lock():
+        again = Trainer(run, data)
+        again.resume(run.load_checkpoint())
+        again.fit(lambda: False)
+    assert run.metrics().query("split == 'val'")["epoch"].max() == 3
+
+
 def test_a_resumed_run_remembers_the_start_and_the_highest(tmp_path):
     settings = {"epochs": 4, "select_margin": 0.02}
     whole = synthetic.run(tmp_path / "whole", **settings)

@@ -1,0 +1,254 @@
+"""The command: chooses mutants, runs the tests on each, keeps what came out, and sums up."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import hashlib
+import json
+import random
+import shutil
+import sys
+import time
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.mutate import forks
+from tests.mutate.mapping import files_for, package_of
+from tests.mutate.operators import Mutant, mutants
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = ROOT / ".stage3" / "mutate"
+EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+PARTS = ("stage3", "app", "tests", "data", "notebooks", "tools", "benchmarks", "docs")
+
+
+def sources(paths: Iterable[str]) -> list[str]:
+    """The Python files below the paths, relative to the root."""
+    found: list[str] = []
+    for path in paths:
+        start = ROOT / path
+        files = sorted(start.rglob("*.py")) if start.is_dir() else [start]
+        found += [f.resolve().relative_to(ROOT).as_posix() for f in files]
+    return found
+
+
+def chosen(files: list[str], most: int, seed: int) -> list[Mutant]:
+    """At most `most` mutants: a shuffle by the seed, the operators taken in turn, so that none outweighs the others."""
+    by_operator: dict[str, list[Mutant]] = collections.defaultdict(list)
+    for file in files:
+        for mutant in mutants(file, (ROOT / file).read_text(encoding="utf-8")):
+            by_operator[mutant.operator].append(mutant)
+    draw = random.Random(seed)
+    for part in by_operator.values():
+        draw.shuffle(part)
+    found: list[Mutant] = []
+    while len(found) < most and any(by_operator.values()):
+        for name in sorted(by_operator):
+            if by_operator[name]:
+                found.append(by_operator[name].pop())
+    return found[:most]
+
+
+def copied(copy: Path) -> None:
+    """Bring the copy up to date: compiled files stay where nothing changed."""
+    wanted: set[Path] = set()
+    for part in PARTS:
+        for path in sorted((ROOT / part).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                wanted.add(path.relative_to(ROOT))
+    wanted |= {p.relative_to(ROOT) for p in ROOT.iterdir() if p.is_file() and p.name != ".git"}
+    for name in wanted:
+        new, old = ROOT / name, copy / name
+        info = new.stat()
+        if not old.exists() or (old.stat().st_size, old.stat().st_mtime_ns) != (info.st_size, info.st_mtime_ns):
+            old.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(new, old)
+    for path in [p for p in copy.rglob("*") if p.is_file() and "__pycache__" not in p.parts]:
+        if path.relative_to(copy) not in wanted:
+            path.unlink()
+
+
+def digest(*paths: Path) -> str:
+    """One number for the content of files."""
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def baseline(copy: Path, test: str, marks: str) -> forks.Told:
+    """Duration and outcome of a test file's tests, and which lines they reach; kept until one of the files changes."""
+    kept = STATE / "baseline" / (test.replace("/", "-") + ".json")
+    support = digest(copy / test, *sorted((copy / "tests").glob("*.py")))
+    if kept.exists():
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        same = {f: digest(copy / f) for f in known["files"] if (copy / f).exists()} == known["files"]
+        if same and (known["support"], known["marks"]) == (support, marks):
+            return forks.Told(**known["told"])
+    print(f"baseline of {test}", flush=True)
+    told = forks.run(copy, [test], {}, marks, 1200, cover=True)
+    if told.rc not in (0, 1, 5):
+        raise SystemExit(f"{test}: pytest ended with {told.rc}; see {copy.parent / 'log.txt'}")
+    files = {f: digest(copy / f) for f in told.lines}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps({"support": support, "marks": marks, "files": files, "told": told.__dict__}))
+    return told
+
+
+class Suite:
+    """The tests of a list of files, and which of them reach a line."""
+
+    def __init__(self, copy: Path, tests: list[str], marks: str) -> None:
+        self.told = {test: baseline(copy, test, marks) for test in tests}
+
+    def rank(self, mutant: Mutant) -> dict[str, int]:
+        """The tests to run, in order: those that reach the change, then the rest of their files; none if none does."""
+        lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
+        near: list[tuple[float, list[str]]] = []
+        far: list[str] = []
+        for told in self.told.values():
+            names = [n for n in told.tests if told.tests[n] >= 0]  # one that fails without a bug sees nothing
+            every = list(told.tests)
+            reached = told.lines.get(mutant.file, {})
+            hits = {i for line in lines for i in reached.get(str(line), [])}
+            anywhere = {i for found in reached.values() for i in found if i >= 0}
+            if hits == {-1} and not anywhere:
+                continue
+            if -1 in hits:
+                hits = anywhere
+            first = sorted((every[i] for i in hits if told.tests[every[i]] >= 0), key=lambda n: told.tests[n])
+            if first:
+                near.append((told.tests[first[0]], first))
+                far += [n for n in names if n not in set(first)]
+        order = [n for _, part in sorted(near, key=lambda p: p[0]) for n in part] + far
+        return {name: i for i, name in enumerate(order)}
+
+    def seconds(self, names: Iterable[str]) -> float:
+        """How long the tests took without a bug."""
+        wanted = set(names)
+        return sum(s for told in self.told.values() for n, s in told.tests.items() if n in wanted and s > 0)
+
+
+def judged(copy: Path, mutant: Mutant, suite: Suite, marks: str) -> dict[str, object]:
+    """What the tests say of a mutant: killed, timeout, alive, or uncovered where no test reaches the line."""
+    rank = suite.rank(mutant)
+    begun = time.monotonic()
+    outcome, test = "uncovered", ""
+    if rank:
+        path = copy / mutant.file
+        source = path.read_text(encoding="utf-8")
+        path.write_text(mutant.apply(source), encoding="utf-8")
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            compiled.unlink()
+        try:
+            files = list(dict.fromkeys(name.split("::")[0] for name in rank))
+            told = forks.run(copy, files, rank, marks, 3 * suite.seconds(rank) + 30, cover=False)
+        finally:
+            path.write_text(source, encoding="utf-8")
+        outcome, test = {0: "alive", -9: "timeout"}.get(told.rc, "killed"), told.failed
+    fields = ("file", "line", "scope", "operator", "before", "after")
+    about = {"key": mutant.key, "package": package_of(mutant.file)} | {f: getattr(mutant, f) for f in fields}
+    return about | {"outcome": outcome, "test": test, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def exceptions() -> list[dict[str, str]]:
+    """Key, file and reason of each mutant that no test can tell from the program."""
+    if not EQUIVALENT.exists():
+        return []
+    found: list[dict[str, str]] = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get("mutant", [])
+    return found
+
+
+def results() -> dict[str, dict[str, object]]:
+    """The last result of each mutant."""
+    path = STATE / "results.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {r["key"]: r for r in map(json.loads, lines)}
+
+
+def summary(found: Iterable[dict[str, object]]) -> str:
+    """A Markdown table per package, and below it every mutant that is alive."""
+    known, rows = {e["key"] for e in exceptions()}, []
+    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for r in found:
+        outcome = "equivalent" if r["key"] in known and r["outcome"] != "killed" else str(r["outcome"])
+        counts[str(r["package"])][outcome] += 1
+        if outcome in ("alive", "uncovered"):
+            change = f"`{_short(r['before'])}` → `{_short(r['after'])}`"
+            rows.append(f"| {r['file']}:{r['line']} | {r['operator']} | {change} | {outcome} | {r['key']} |")
+    text = "| package | mutants | killed | equivalent | alive | not reached | killed of the others |\n"
+    text += "|---|--:|--:|--:|--:|--:|--:|\n"
+    for package, n in sorted(counts.items()):
+        dead, every = n["killed"] + n["timeout"], sum(n.values())
+        share = f"{100 * dead / max(1, every - n['equivalent']):.0f} %"
+        text += f"| {package} | {every} | {dead} | {n['equivalent']} | {n['alive']} | {n['uncovered']} | {share} |\n"
+    return text + "\n| where | operator | change | | key |\n|---|---|---|---|---|\n" + "\n".join(sorted(rows)) + "\n"
+
+
+def _short(text: object) -> str:
+    line = " ".join(str(text).split()).replace("|", "\\|").replace("`", "'")
+    return line if len(line) < 110 else line[:107] + "…"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the chosen mutants one after the other."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=__doc__)
+    parser.add_argument("paths", nargs="*", help="files or folders of the source, like app or stage3/metrics")
+    parser.add_argument("--most", type=int, default=300, help="how many mutants")
+    parser.add_argument("--seed", type=int, default=0, help="which ones")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
+    parser.add_argument("--again", action="store_true", help="try once more those that were alive")
+    parser.add_argument("--only", nargs="*", default=[], help="keys of single mutants")
+    parser.add_argument(
+        "--marks", default="", help="which tests, as pytest's -m; the default leaves slow ones out but in app"
+    )
+    parser.add_argument("--report", type=Path, help="write the summary of all known results here")
+    asked = parser.parse_args(arguments)
+    STATE.mkdir(parents=True, exist_ok=True)
+    if asked.paths:
+        _run(asked)
+    text = summary(results().values())
+    if asked.report:
+        asked.report.write_text(text, encoding="utf-8")
+    print(text.split("\n\n")[0])
+    return 0
+
+
+def _run(asked: argparse.Namespace) -> None:
+    files = sources(asked.paths)
+    known, end = results(), time.monotonic() + 60 * asked.minutes
+    most = 10**9 if asked.only else asked.most
+    todo = chosen(files, most, asked.seed)
+    if asked.only:
+        todo = [m for m in todo if m.key in asked.only]
+    elif asked.again:
+        todo = [m for m in todo if known.get(m.key, {}).get("outcome") in ("alive", "uncovered")]
+    else:
+        todo = [m for m in todo if m.key not in known]
+    copy = STATE / "copy"
+    copied(copy)
+    forks.warm()
+    suites: dict[tuple[str, ...], Suite] = {}
+    with (STATE / "results.jsonl").open("a", encoding="utf-8") as out:
+        for i, mutant in enumerate(todo, start=1):
+            if time.monotonic() > end:
+                break
+            marks = asked.marks or ("not browser" if mutant.file.startswith("app") else "not slow and not browser")
+            tests = tuple(files_for(ROOT, mutant.file))
+            if tests not in suites:
+                suites[tests] = Suite(copy, list(tests), marks)
+            found = judged(copy, mutant, suites[tests], marks)
+            out.write(json.dumps(found) + "\n")
+            out.flush()
+            change = f"{_short(mutant.before)} -> {_short(mutant.after)}"
+            place = f"{mutant.file}:{mutant.line} {mutant.operator}"
+            print(
+                f"{i}/{len(todo)} {found['outcome']:9} {found['seconds']:5} s {mutant.key} {place}: {change}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

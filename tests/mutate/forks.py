@@ -1,0 +1,191 @@
+"""Pytest in forked children of an interpreter that has loaded everything but the package itself."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.mutate.mapping import TOO_LONG
+
+WARM = (
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow.parquet",
+    "zarr",
+    "PIL.Image",
+    "PIL.ImageDraw",
+    "yaml",
+    "plotly.graph_objects",
+    "plotly.io",
+    "sklearn.cluster",
+    "sklearn.decomposition",
+    "umap",
+    "scipy.stats",
+    "safetensors.torch",
+    "streamlit",
+    "streamlit.testing.v1",
+    "tokenizers",
+    "rich.progress",
+    "defusedxml.ElementTree",
+    "starlette.applications",
+    "coverage",
+    "hypothesis",
+    "hypothesis.strategies",
+    "hypothesis.extra.numpy",
+    "_hypothesis_pytestplugin",
+    "xdist.plugin",
+    "pytest_cov.plugin",
+    "anyio.pytest_plugin",
+)
+MEMORY = 24 * 2**30
+
+
+def warm() -> None:
+    """Load what every child would load; the package and its tests are left to the children."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    for name in WARM:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    assert not [name for name in sys.modules if name.split(".")[0] in ("stage3", "app")]
+
+
+@dataclass
+class Told:
+    """What a child says at its end."""
+
+    rc: int = -1
+    failed: str = ""
+    passed: int = 0
+    tests: dict[str, float] = field(default_factory=dict)
+    lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+
+
+class Order:
+    """Runs only the tests that are named, those of the smallest number first; notes durations and the first failure."""
+
+    def __init__(self, rank: Mapping[str, int], told: Told, cover: object = None) -> None:
+        self.rank, self.told, self.cover = rank, told, cover
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self.rank:
+            items[:] = sorted((i for i in items if i.nodeid in self.rank), key=lambda i: self.rank[i.nodeid])
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._context(f"{nodeid}|setup")
+
+    def pytest_fixture_post_finalizer(self) -> None:
+        self._context("")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        self._context(f"{item.nodeid}|call")
+
+    def _context(self, name: str) -> None:
+        if self.cover is not None:
+            self.cover.switch_context(name)  # type: ignore[attr-defined]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.told.tests[report.nodeid] = self.told.tests.get(report.nodeid, 0.0) + report.duration
+        if report.failed and not self.told.failed:
+            self.told.failed = report.nodeid
+        if report.failed:
+            self.told.tests[report.nodeid] = -1e9
+        self.told.passed += report.passed and report.when == "call"
+
+
+def run(root: Path, files: Sequence[str], rank: Mapping[str, int], marks: str, seconds: float, *, cover: bool) -> Told:
+    """The files' tests in a child that works in `root`; rc -9 where it took too long."""
+    answer, log, temp = (root.parent / name for name in ("answer.json", "log.txt", "tmp"))
+    answer.unlink(missing_ok=True)
+    shutil.rmtree(temp, ignore_errors=True)
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        _child(root, files, rank, marks, answer, log, temp, cover=cover)
+    end = time.monotonic() + seconds
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        if time.monotonic() > end:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return Told(rc=-9)
+        time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # whatever its tests started
+    return Told(**json.loads(answer.read_text(encoding="utf-8"))) if answer.exists() else Told(rc=-1)
+
+
+def _child(
+    root: Path,
+    files: Sequence[str],
+    rank: Mapping[str, int],
+    marks: str,
+    answer: Path,
+    log: Path,
+    temp: Path,
+    *,
+    cover: bool,
+) -> None:
+    os.setsid()
+    told = Told()
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.chdir(root)
+        os.environ["PYTHONPATH"] = str(root)
+        sys.path[:] = [str(root), *(p for p in sys.path if p and Path(p).resolve() != Path(__file__).parents[2])]
+        for name in [n for n in sys.modules if n.split(".")[0] == "tests"]:
+            del sys.modules[name]
+        if not cover:  # the baseline leaves compiled files behind, a mutant must not
+            sys.dont_write_bytecode = True
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        arguments = ["-q", "-p", "no:cacheprovider", f"--basetemp={temp}", "--hypothesis-seed=0"]
+        arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", marks, "-k", TOO_LONG, *files]
+        if cover:
+            told.rc = _covered(root, arguments, told)
+        else:
+            told.rc = int(pytest.main(["-x", *arguments], plugins=[Order(rank, told)]))
+        answer.write_text(json.dumps(told.__dict__), encoding="utf-8")
+    except BaseException:  # the child must not go on as its parent; what happened stands in the log
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _covered(root: Path, arguments: list[str], told: Told) -> int:
+    import coverage
+
+    data = root.parent / "coverage.data"
+    data.unlink(missing_ok=True)
+    cover = coverage.Coverage(data_file=str(data), source=[str(root / "stage3"), str(root / "app")], config_file=False)
+    cover.start()
+    rc = int(pytest.main(arguments, plugins=[Order({}, told, cover)]))
+    cover.stop()
+    found = cover.get_data()
+    numbers = {name: i for i, name in enumerate(told.tests)}
+    for file in found.measured_files():
+        name = Path(file).relative_to(root).as_posix()
+        for line, contexts in found.contexts_by_lineno(file).items():
+            # whatever a fixture or an import reached counts for every test of the file: -1
+            tests = {numbers.get(c[:-5], -1) if c.endswith("|call") else -1 for c in contexts}
+            told.lines.setdefault(name, {})[str(line)] = sorted(tests)
+    return rc

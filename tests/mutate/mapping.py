@@ -1,0 +1,58 @@
+"""Which tests see which file: the mirror, and what stands beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+VIEWS = ("views", "map", "search", "results", "page", "data", "cache", "evidence", "theme", "named", "fresh")
+# Tests of a package that do not lie in its mirror; the longest prefix of a file counts.
+MORE = {
+    "stage3/losses": ["tests/losses", "tests/model/test_objectives.py"],
+    "stage3/metrics": ["tests/metrics", "tests/projection", "tests/search"],
+    "stage3/model/baselines.py": ["tests/model", "tests/evaluate"],
+    "stage3/evaluate": ["tests/evaluate", "tests/metrics"],
+    "stage3/features": ["tests/features"],
+    "stage3/train": ["tests/train", "tests/model/test_objectives.py"],
+    "stage3/selection.py": ["tests/test_apart.py"],
+    "stage3/config.py": ["tests/test_config.py", "tests/test_settings.py"],
+    "app": [f"tests/app/test_app_{name}.py" for name in VIEWS],
+}
+# Files of the explorer that few tests see: which, by the middle of their names.
+SEEN_BY = {
+    "charts/curves": "named views", "charts/maps": "named map", "charts/map_marks": "map", "charts/map_drift": "map",
+    "charts/search": "named search", "charts/pages": "named page fresh", "charts/names": "named results",
+    "charts/evidence": "evidence", "charts/data": "data", "charts/worth": "results", "charts/theme": "theme named",
+    "charts/apart": "map", "views/losses": "views named fresh", "views/evidence": "evidence",
+    "views/evidence_more": "evidence", "views/data": "data", "views/page": "page fresh", "views/search": "search",
+    "views/runs": "views results fresh", "views/retrain": "retrain jobs", "views/add": "add",
+    "parts/retrain_form": "retrain", "parts/forms": "retrain", "parts/strip": "retrain", "parts/moved": "moved",
+    "parts/panel": "named page fresh map", "parts/export": "fresh security", "parts/results": "results",
+    "parts/compared": "results", "parts/query": "search", "parts/failures": "search", "parts/selection": "map fresh",
+    "parts/map_address": "map fresh", "parts/add_import": "add", "parts/add_train": "add", "parts/add_source": "add",
+    "parts/add_choice": "add", "store/loaders": "fresh cache results", "store/thumbs": "fresh cache security",
+    "store/cache": "cache fresh guard", "store/watch": "cache fresh", "store/evidence": "evidence",
+    "store/jobs": "jobs retrain", "store/children": "jobs", "store/waiter": "jobs", "store/places": "moved",
+    "store/imports": "add", "store/uploads": "add", "store/map_jobs": "map fresh",
+}  # fmt: skip
+MORE |= {f"app/{of}.py": [f"tests/app/test_app_{n}.py" for n in names.split()] for of, names in SEEN_BY.items()}
+# They need a browser, a second process or a minute, and repeat what others look at.
+LEFT_OUT = ("test_app_browser", "test_app_many_runs")
+TOO_LONG = "not thousand and not notebook"  # as pytest's -k
+
+
+def files_for(root: Path, file: str) -> list[str]:
+    """The test files for a source file, relative to the root."""
+    prefix = max((p for p in MORE if file == p or file.startswith(p + "/")), key=len, default="")
+    places = MORE[prefix] if prefix else ["tests/" + file.split("/")[1]]
+    found: list[str] = []
+    for place in places:
+        path = root / place
+        files = sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
+        found += [f.relative_to(root).as_posix() for f in files if f.is_file() and not f.name.startswith(LEFT_OUT)]
+    return list(dict.fromkeys(found))
+
+
+def package_of(file: str) -> str:
+    """The package that a file counts for: `stage3/metrics`, `app`."""
+    parts = file.split("/")
+    return "/".join(parts[:2]) if parts[0] == "stage3" else parts[0]

@@ -1,0 +1,97 @@
+"""The mutation runner: what it changes, what it leaves alone, which tests it runs, and that its exceptions are real."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.mutate import __main__ as command
+from tests.mutate.mapping import MORE, files_for
+from tests.mutate.operators import mutants
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = '''
+def rank_of(i2t, t2i, key, flag=True):
+    """Rank 3."""
+    if not flag and len(i2t) > 1:
+        raise ValueError("at least 1")
+    found = kept.get((i2t, "text", key), limit=5)
+    log(f"{i2t[0]} ü")
+    return max(i2t, t2i) - found.sum(dim=1)
+'''
+
+
+def changes() -> set[tuple[str, str, str]]:
+    return {(m.operator, m.before, m.after) for m in mutants("x.py", SOURCE)}
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        ("negate", "not flag and len(i2t) > 1", "(not (not flag and len(i2t) > 1))"),
+        ("drop not", "not flag", "(flag)"),
+        ("swap comparison", "len(i2t) > 1", "(len(i2t) >= 1)"),
+        ("drop part", '(i2t, "text", key)', "(('text', key))"),
+        ("swap sides", '"text"', "('image')"),
+        ("swap sides", "i2t", "(t2i)"),
+        ("swap sides", "max", "(min)"),
+        ("swap arguments", "max(i2t, t2i)", "(max(t2i, i2t))"),
+        ("drop keyword", 'kept.get((i2t, "text", key), limit=5)', "(kept.get((i2t, 'text', key)))"),
+        ("one more", "5", "(6)"),
+        ("swap axes", "1", "(0)"),
+        ("swap operator", "max(i2t, t2i) - found.sum(dim=1)", "(max(i2t, t2i) + found.sum(dim=1))"),
+        ("drop statement", 'raise ValueError("at least 1")', "pass"),
+        ("last for first", 'f"{i2t[0]} ü"', "(f'{i2t[-1]} ü')"),
+    ],
+)
+def test_each_operator_makes_its_change(expected):
+    assert expected in changes()
+
+
+def test_every_mutant_is_another_sound_program_and_words_are_left_alone():
+    found = mutants("x.py", SOURCE)
+    assert len({m.key for m in found}) == len(found)
+    for mutant in found:
+        assert ast.dump(ast.parse(mutant.apply(SOURCE))) != ast.dump(ast.parse(SOURCE))
+        assert SOURCE[mutant.start : mutant.end] == mutant.before
+        assert '"""Rank 3."""' in mutant.apply(SOURCE)
+    assert not [m for m in found if m.before == '"at least 1"']
+
+
+def test_a_choice_is_the_same_for_a_seed_and_takes_operators_in_turn():
+    files = ["stage3/metrics/nearest.py"]
+    first = command.chosen(files, 12, 0)
+    assert first == command.chosen(files, 12, 0) != command.chosen(files, 12, 1)
+    assert len({m.operator for m in first}) == 12
+
+
+def test_every_file_has_tests_and_every_place_of_the_table_is_there():
+    for place in {place for places in MORE.values() for place in places}:
+        assert (ROOT / place).exists(), place
+    for file in (*MORE, "stage3/search/fusion.py"):
+        assert (ROOT / file).exists(), file
+        assert files_for(ROOT, file), file
+    found = files_for(ROOT, "stage3/search/fusion.py")
+    assert {"tests/search/test_fusion.py", "tests/search/test_words.py"} <= set(found)
+
+
+def test_what_counts_as_equivalent_still_stands_in_the_source_and_has_a_reason():
+    for entry in command.exceptions():
+        source = (ROOT / entry["file"]).read_text(encoding="utf-8")
+        assert entry["key"] in {m.key for m in mutants(entry["file"], source)}, entry
+        assert len(entry["reason"]) > 20, entry
+
+
+def test_a_summary_counts_by_package_and_lists_who_is_alive(monkeypatch):
+    monkeypatch.setattr(command, "exceptions", lambda: [{"key": "c", "file": "app/a.py", "reason": "r"}])
+    about = {"package": "app", "file": "app/a.py", "line": 3, "operator": "negate", "before": "x", "after": "(not x)"}
+    results = [
+        about | {"key": k, "outcome": o}
+        for k, o in zip("abcde", ("killed", "timeout", "alive", "alive", "uncovered"), strict=True)
+    ]
+    text = command.summary(results)
+    assert "| app | 5 | 2 | 1 | 1 | 1 | 50 % |" in text
+    assert "| app/a.py:3 | negate | `x` → `(not x)` | alive | d |" in text
+    assert "| c |" not in text
