@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stage3.config import Config
-from stage3.errors import ConfigError, StorageError
+from stage3.data.readers.source import source_of
+from stage3.errors import ConfigError, DataError, StorageError
 from stage3.small_files import MAX_YAML, Record, Remembered, parse_yaml, path_problem, read_yaml
 from stage3.strict_json import parse_object
 
@@ -171,3 +172,47 @@ def test_texts_that_are_no_path_are_refused_as_settings(text, problem):
         with pytest.raises(ConfigError, match=f"{name}: .*{problem}") as caught:
             Config.from_mapping({name: text})
         assert len(str(caught.value)) < 300
+
+
+HOSTILE = {
+    "date": b"name: 2001-13-45\nseed: 1\nmanifest: 2001-13-45\n",
+    "tag": b'name: !!int "abc"\n',
+    "deep": b"manifest: " + b"[" * 20_000,
+    "aliases": b"a: &a [x]\nmanifest: *a\n",
+    "wide": b"".join(b"unknown_%d: 1\n" % i for i in range(40_000)),
+    "binary": bytes(range(256)),
+    "long": b"manifest: " + b"a" * 40_000 + b"\n",
+    "nul": b'manifest: "a\\0b"\npanels: p\n',
+    "surrogate": b'manifest: "\\udce9"\npanels: p\n',
+    "number": b"manifest: " + b"9" * 5000 + b"\n",
+    "list": b"manifest: [a]\n",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("where", ["--config", "--data"])
+def test_hostile_settings_and_data_sets_end_commands_with_code_2_and_one_short_line(tmp_path, name, where):
+    from stage3.data import __main__ as data_command
+    from stage3.train import __main__ as train_command
+
+    path = tmp_path / "dataset.yaml"
+    path.write_bytes(HOSTILE[name])
+    command, words = {
+        "--config": (train_command.main, ["--run", str(tmp_path / "r"), "--config", str(path)]),
+        "--data": (data_command.main, ["check", "--data", str(tmp_path), "--cache_dir", str(tmp_path / "cache")]),
+    }[where]
+    began = time.process_time()
+    with pytest.raises((ConfigError, DataError)) as caught:
+        command(words)
+    assert time.process_time() - began < 3
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700 + len(str(path))
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_for_a_data_set_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "dataset.yaml")
+    with pytest.raises(ConfigError, match=r"no dataset.yaml"):
+        source_of(Config(data=str(tmp_path)))

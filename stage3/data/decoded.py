@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 from stage3.data.image_formats import ImageProblem
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes on standard error where nobody logs
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import random
 import sys
 import threading
@@ -95,6 +96,14 @@ def test_a_turn_ends_with_its_error():
     with pytest.raises(ImageProblem):
         decoded.in_turn(fail)
     assert not decoded._taken
+
+
+def test_pillow_does_not_log_on_standard_error_of_its_own_accord(capfd):
+    from PIL import TiffImagePlugin
+
+    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("PIL").handlers)
+    TiffImagePlugin.logger.error("More samples per pixel than can be decoded: %s", 67)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libtiff is a library of its own on Linux only")
