@@ -15,11 +15,13 @@ from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
 from app import addresses  # noqa: E402
+from app.posture import Posture  # noqa: E402
 from app.store import loaders, thumbs  # noqa: E402
 
 # Streamlit checks the Host header of its websocket only; images of a person's comics need the same care, or a
 # web page could read them through a name that it points at this machine.
 hosts = list(st.get_option("server.allowedHosts") or []) or ["*"]
+origins = list(st.get_option("server.corsAllowedOrigins") or [])
 
 
 @asynccontextmanager
@@ -33,5 +35,5 @@ app = st.App(
     str(HERE / "ui.py"),
     lifespan=lifespan,
     routes=[*thumbs.ROUTES, *addresses.ROUTES],
-    middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+    middleware=[Middleware(Posture, origins=origins), Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
 )

@@ -1,6 +1,7 @@
 from .api import Run as Run
 from .api import check_data as check_data
 from .api import convert_checkpoint as convert_checkpoint
+from .api import damaged_runs as damaged_runs
 from .api import diagnose_store as diagnose_store
 from .api import draw_samples as draw_samples
 from .api import export_panels as export_panels

@@ -21,7 +21,7 @@ from stage3.data.table import DataReport
 from stage3.diagnose import Diagnosis, diagnose_run
 from stage3.diagnose import diagnose_store as _diagnose_store
 from stage3.errors import DataError
-from stage3.runs import RunFolder
+from stage3.runs import RunFolder, list_broken
 from stage3.runs import list_runs as _list_runs
 from stage3.runs.data import MAX_PAGES, as_recorded, check_features, load_data
 from stage3.runs.tuned import seen_by
@@ -753,7 +753,7 @@ def verify_store(path: Path | str) -> list[str]:
 
 
 def list_runs(*roots: Path | str) -> list[Run]:
-    """The runs in some folders, the one that was active last first.
+    """The runs in some folders, the one that was active last first; `damaged_runs` names those that do not open.
 
     Args:
         *roots: folders of runs; `runs` when left out.
@@ -763,6 +763,19 @@ def list_runs(*roots: Path | str) -> list[Run]:
         ['sample']
     """
     return [Run.load(folder.path) for folder in _list_runs(roots or ("runs",))]
+
+
+def damaged_runs(*roots: Path | str) -> list[tuple[Path, str]]:
+    """The runs in some folders that `list_runs` leaves out because a file of theirs is damaged, each with the reason.
+
+    Args:
+        *roots: folders of runs; `runs` when left out.
+
+    Example:
+        >>> damaged_runs("data/samples/runs")
+        []
+    """
+    return list_broken(roots or ("runs",))
 
 
 def draw_samples(out: Path | str, books: int, *, seed: int = 0, pages: int = 8, image_format: str = "png") -> Summary:
@@ -881,6 +894,7 @@ __all__ = [
     "Run",
     "check_data",
     "convert_checkpoint",
+    "damaged_runs",
     "diagnose_store",
     "draw_samples",
     "export_panels",

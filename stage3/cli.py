@@ -305,7 +305,7 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """A `stop()` that turns true at SIGINT or SIGTERM, so that work ends at the next step with everything saved.
+    """A `stop()` that turns true at SIGINT, SIGTERM or SIGHUP: work ends at the next step with everything saved.
 
     Signals reach the main thread only; in any other it never turns true.
     """
@@ -322,6 +322,8 @@ def stopping() -> Iterator[Stop]:
             raise Interrupted("stopped before the first step; the same command resumes it")
 
     handled = [signal.SIGINT, signal.SIGTERM, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        handled.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in handled}
     try:
         yield stop

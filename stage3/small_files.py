@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import yaml
 
@@ -37,6 +38,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: no such file, no regular file, or not such a mapping.
         StorageError: the disk fails.
     """
+    if problem := path_problem(str(path)):
+        raise ConfigError(f"{shown(str(path))} {problem}")
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; expected a YAML file of settings")
     try:
@@ -82,12 +85,13 @@ class _Strict(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         where = f"line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"{where}: aliases (*{event.anchor[:40]}) are not read; write the value itself")
-        if getattr(event, "tag", None) is not None:
-            raise ValueError(f"{where}: tags ({event.tag[:60]}) are not read")
+            raise ValueError(f"{where}: aliases (*{str(event.anchor)[:40]}) are not read; write the value itself")
+        tag: str | None = getattr(event, "tag", None)
+        if tag is not None:
+            raise ValueError(f"{where}: tags ({tag[:60]}) are not read")
         if self._depth >= MAX_DEPTH:
             raise ValueError(f"{where}: nested more than {MAX_DEPTH} deep")
         self._depth += 1
@@ -133,6 +137,10 @@ class Record:
         self.path = path
         self.values = read_json(path, limit=MAX_RECORD) if values is None else values
 
+    @overload
+    def whole(self, name: str, default: int, *, low: int = 0) -> int: ...
+    @overload
+    def whole(self, name: str, default: None = None, *, low: int = 0) -> int | None: ...
     def whole(self, name: str, default: int | None = None, *, low: int = 0) -> int | None:
         """A whole number from `low` to 63 bits, or the default where there is none or null."""
         value = self.values.get(name)
@@ -142,6 +150,10 @@ class Record:
             raise self._wrong(name, value, f"a whole number from {low}")
         return value
 
+    @overload
+    def number(self, name: str, default: float) -> float: ...
+    @overload
+    def number(self, name: str, default: None = None) -> float | None: ...
     def number(self, name: str, default: float | None = None) -> float | None:
         """A finite number, or the default where there is none or null."""
         value = self.values.get(name)
@@ -156,6 +168,17 @@ class Record:
         value = self.values.get(name, default)
         if not isinstance(value, str) or len(value) > most or not encodable(value):
             raise self._wrong(name, value, f"a text of at most {most:,} characters")
+        return value
+
+    def time(self, name: str) -> str:
+        """A time as ISO 8601 with its zone, "" where there is none."""
+        value = self.text(name, most=40)
+        try:
+            known = not value or datetime.fromisoformat(value).tzinfo is not None
+        except ValueError:
+            known = False
+        if not known:
+            raise self._wrong(name, value, "a time as ISO 8601")
         return value
 
     def _wrong(self, name: str, value: Any, expected: str) -> StorageError:
@@ -203,7 +226,7 @@ class Remembered(Generic[T]):
 
     def __init__(self, read: Callable[[Path], T], most: int = 512) -> None:
         self._read, self._most = read, most
-        self._known: dict[tuple[Path, int, int, int], T | Stage3Error] = {}
+        self._known: dict[tuple[Path, int, int, int, int], T | Stage3Error] = {}
 
     def __call__(self, path: Path) -> T:
         """What the file holds.
@@ -215,7 +238,7 @@ class Remembered(Generic[T]):
             info = os.stat(path)  # noqa: PTH116 - a thousand are asked for at a time
         except (OSError, ValueError):
             return self._read(path)
-        key = (path, info.st_mtime_ns, info.st_size, info.st_ino)
+        key = (path, info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
         known = self._known.get(key)
         if known is None:
             try:

@@ -204,6 +204,21 @@ def open_regular(path: Path | str, limit: int | None = None, *, links: bool = Fa
     return descriptor, info.st_size
 
 
+def open_for_adding(path: Path) -> int:
+    """A descriptor that adds to a regular file, which is made where there is none; a pipe is refused, not waited for.
+
+    Raises:
+        StorageError: something else is in its place, or the system refuses.
+    """
+    with storing(path):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _BINARY | _NOFOLLOW | _NONBLOCK
+        descriptor = os.open(path, flags, 0o644)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise StorageError(f"{path}: not a regular file (links and devices are not followed)")
+    return descriptor
+
+
 def _check_regular(path: Path | str, info: os.stat_result, limit: int | None) -> None:
     if not stat.S_ISREG(info.st_mode):
         raise StorageError(f"{path}: not a regular file (links and devices are not followed)")

@@ -9,7 +9,7 @@ from typing import Any
 
 from stage3.errors import StorageError
 
-MAX_DIGITS = 20  # of a whole number: all of 64 bits
+MAX_DIGITS = 40  # of a whole number: all of 128 bits
 MAX_DEPTH = 64  # of lists and objects in each other; nothing of ours needs ten
 
 

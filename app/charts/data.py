@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageFont
 
 from app.charts import theme
+from app.store import loaders
 from stage3.cli import percent
 from stage3.data import images
 from stage3.data.page_check import PageCheck
@@ -103,14 +104,14 @@ def show_splits(splits: Mapping[str, Mapping[str, int]]) -> None:
     theme.show(figure, key="data-splits", alt=f"Split by book. {said}")
 
 
-def overlay(check: PageCheck, side: int = 1200, max_megapixels: float = images.MAX_MEGAPIXELS) -> bytes:
+def overlay(check: PageCheck, side: int = 1200) -> bytes:
     """The page as WEBP: kept panels framed and numbered in reading order, dropped ones crossed out.
 
     Raises:
         ImageProblem: the page's image cannot be read. A page without an image is drawn as an empty sheet.
     """
     if check.image:
-        page = images.thumbnail(check.image, None, side, max_megapixels=max_megapixels)
+        page = images.thumbnail(check.image, None, side, max_megapixels=loaders.MAX_MEGAPIXELS)
         if max(page.size) < min(side, LEAST_SIDE):
             scale = min(side, LEAST_SIDE) / max(page.size)
             page = page.resize((round(page.width * scale), round(page.height * scale)), Image.Resampling.BICUBIC)

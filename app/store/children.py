@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from app.store import loaders
 from stage3.processes import pid_alive, this_process
+from stage3.storage import open_for_adding, open_regular
 
 GRACE_SECONDS = 8.0  # between asking a child to stop, SIGTERM and SIGKILL
 STARTED: dict[int, subprocess.Popen[bytes]] = {}  # only so that finished ones leave the process table
@@ -115,10 +116,20 @@ def press(pid: int, module: str, asked: float) -> None:
         end(pid, module, hard=waited > 2 * GRACE_SECONDS)
 
 
+def open_log(path: Path) -> IO[bytes]:
+    """A log to add to.
+
+    Raises:
+        StorageError: something else than a file is in its place.
+    """
+    return os.fdopen(open_for_adding(path), "ab")
+
+
 def tail(path: Path, lines: int = 12) -> str:
     """The last lines that a child printed into a file."""
     try:
-        with path.open("rb") as file:
+        descriptor, _ = open_regular(path)  # a pipe in its place is not waited for
+        with os.fdopen(descriptor, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 8192))
             text = file.read().decode("utf-8", errors="replace")

@@ -53,7 +53,8 @@ def start(run: RunFolder, config: Config) -> Path:
         raise ConfigError(f"{out.name} is being written already.")
     # the run's own data is not named: the command then takes it as the run recorded it
     other = ["--data", config.data] if config.data != run.config.data else []
-    arguments = ["--run", str(run.path.resolve()), "--out", str(out), *other]
+    cache = ["--cache_dir", loaders.config_here(run.config).cache_dir]  # never what a foreign run names
+    arguments = ["--run", str(run.path.resolve()), "--out", str(out), *other, *cache]
     with _beside(out, LOG).open("wb") as log:
         child = children.spawn(MODULE, arguments, nice=5, log=log, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
     record = children.remembered(child, MEMORY_BYTES) | {"run": run.name, "data": config.data or config.manifest}

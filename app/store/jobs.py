@@ -21,6 +21,7 @@ from stage3.cli import train_command
 from stage3.config import Config
 from stage3.errors import ConfigError, Stage3Error, StorageError
 from stage3.runs import RunFolder
+from stage3.small_files import Record, encodable
 
 START_SECONDS = 60.0  # a job that has not begun to run after so long, and whose process is gone, has failed
 MEMORY_BYTES = 24 * 2**30  # of address space; torch alone reserves several
@@ -28,6 +29,7 @@ WALL_MINUTES = 240.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 MODULE = "app.store.waiter"
 MOST_REMEMBERED = 4000
+MOST_PID = 2**22  # of Linux; Windows and macOS stay below
 _starting = threading.Lock()
 _ended: dict[tuple[object, ...], Job] = {}  # jobs that have ended, by the files that say so
 
@@ -89,7 +91,9 @@ def start(config: Config, name: str, parent: str = "") -> RunFolder:
     limit = config.max_minutes or WALL_MINUTES
     # Fewer checkpoints than epochs: each is synced to disk, which is most of the time of a short run.
     every = max(config.checkpoint_every, config.epochs // 4)
-    config = config.replace(max_minutes=min(limit, WALL_MINUTES), threads=1, checkpoint_every=every)
+    config = config.replace(
+        max_minutes=min(limit, WALL_MINUTES), threads=1, checkpoint_every=every, cache_dir=loaders.own_cache(config)
+    )
     with _starting:  # sessions of one server that ask for one name at once
         run = RunFolder.create(folder() / name, config)
     _spawn(run, {"parent": parent})
@@ -141,7 +145,7 @@ def _spawn(run: RunFolder, record: dict[str, Any]) -> None:
     """A process that waits for a place and trains, with its output in the run's `console.log`."""
     arguments = [str(run.path.resolve()), f"{time.time_ns():020d}"]
     seen = run.status.updated
-    with (run.path / "console.log").open("ab") as log:
+    with children.open_log(run.path / "console.log") as log:
         child = children.spawn(MODULE, arguments, nice=5, log=log, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
     run.write_json("job", children.remembered(child, MEMORY_BYTES) | record | {"seen": seen})
 
@@ -179,16 +183,20 @@ def _jobs() -> Iterator[Job]:
     root = folder()
     for name in sorted(entry.name for entry in root.iterdir()) if root.is_dir() else []:
         record = loaders.stamp_of(f"{root}/{name}/job.json")
-        if record is None or name.startswith("."):
+        if record is None or name.startswith(".") or not encodable(name):
             continue
         path = root / name
         key = (str(path), record, loaders.stamp_of(f"{path}/status.json"))
         job = _ended.get(key)
         if job is None:
             try:
-                job = read(RunFolder.load(path))
-            except Stage3Error:
+                run = RunFolder.load(path)
+            except Stage3Error:  # the Runs view names it
                 continue
+            try:
+                job = read(run)
+            except Stage3Error as error:
+                job = Job(run, "", 0, "failed", str(error))
             if not job.is_live:
                 _ended[key] = job
                 while len(_ended) > MOST_REMEMBERED:
@@ -203,19 +211,20 @@ def read(run: RunFolder) -> Job:
     Raises:
         StorageError: the run was not started here, or its record is damaged.
     """
-    record = run.read_json("job")
-    pid, parent = record.get("pid"), record.get("parent", "")
-    if type(pid) is not int or not isinstance(parent, str):
-        raise StorageError(f"{run.path / 'job.json'}: damaged, needs a pid")
-    alive = children.is_alive(record)
+    record = Record(run.path / "job.json")
+    pid, parent, started = record.whole("pid", low=1), record.text("parent"), record.number("started", 0.0)
+    seen = record.text("seen", run.status.updated)
+    if pid is None or pid > MOST_PID:
+        raise StorageError(f"{record.path}: damaged, needs a pid")
+    alive = children.is_alive(record.values)
     status = run.status
     state, message = str(status.state), status.message
-    young = time.time() - float(record.get("started", 0.0)) < START_SECONDS
+    young = time.time() - started < START_SECONDS
     if run.is_live:
         pass
     elif alive and (run.path / QUEUED).exists():
         state, message = "queued", ""
-    elif alive and status.updated == record.get("seen", status.updated):  # its process has not said anything yet
+    elif alive and status.updated == seen:  # its process has not said anything yet
         state, message = ("starting", "") if young or state == "created" else (state, message)
     elif state == "running":
         state, message = "failed", "the process died; see its log"

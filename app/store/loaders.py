@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from app.store import watch
 from app.store.cache import Memory
-from stage3.config import Config
+from stage3.cli import clean
+from stage3.config import FIELDS, Config, spec_of
 from stage3.errors import DataError, Stage3Error, StorageError
-from stage3.runs import RunFolder, list_broken, list_runs
+from stage3.runs import RunFolder
+from stage3.runs.listing import SMALL, looks_like_a_run, opened
+from stage3.small_files import encodable
 from stage3.storage import sha256
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = Path("data") / "samples"
+MAX_MEGAPIXELS = 100.0  # of any image that the explorer decodes: 0.8 GB while it does
 MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evaluate` takes more
 
 _reading = threading.Lock()
@@ -108,7 +112,7 @@ def broken() -> list[tuple[str, str]]:
 def _scan() -> Iterator[tuple[Entry | None, str, tuple[str, str]]]:
     """Each folder that may be a run: the run or None, when it was last active, and (its id, why it does not open).
 
-    A folder is opened again only when its settings or its status have changed.
+    A folder is opened again only when its settings, its status or its records have changed.
     """
     for label, root in roots().items():
         if not root.is_dir():
@@ -121,18 +125,20 @@ def _scan() -> Iterator[tuple[Entry | None, str, tuple[str, str]]]:
                 names = sorted(e.name for e in found if not e.name.startswith(".") and e.is_dir())
             folders = [(f"{at}/{name}", root / name) for name in names]
         for place, path in folders:
-            key = (label, place, stamp_of(f"{place}/config.yaml"), stamp_of(f"{place}/status.json"))
+            if not encodable(place):
+                yield None, "", (f"{label}/{clean(path.name)}", "its name is not UTF-8. Rename the folder.")
+                continue
+            key = (label, place, *(stamp_of(f"{place}/{name}") for name in SMALL))
             yield _folders.get(key, functools.partial(_opened, label, path))
 
 
 def _opened(label: str, path: Path) -> tuple[Entry | None, str, tuple[str, str]]:
     name = f"{label}/{path.resolve().name}"
-    runs = list_runs([path]) if RunFolder.exists(path) else []
-    if runs:
-        return Entry(name, runs[0], label == "samples"), runs[0].status.updated, (name, "")
-    wrong = list_broken([path]) if RunFolder.exists(path) else list_broken([path.parent])
-    reason = next((why for at, why in wrong if at == path), "")
-    return None, "", (name, reason)
+    try:
+        run = opened(path)
+    except Stage3Error as error:
+        return None, "", (name, str(error) if looks_like_a_run(path) else "")
+    return Entry(name, run, label == "samples"), run.status.updated, (name, "")
 
 
 def known_data() -> dict[str, str]:
@@ -217,18 +223,36 @@ def metrics_key(run: RunFolder) -> tuple[Any, ...] | None:
 
 
 def config_here(config: Config) -> Config:
-    """The settings with relative data paths made absolute from `base()`, and the CPU as device."""
+    """The settings as the explorer reads data with them: paths from `base()`, the CPU, and its own limits.
+
+    A run folder may come from anybody. So images are decoded up to `MAX_MEGAPIXELS` whatever a run allows itself, and
+    the cache is never the run's choice, unless that lies where the explorer was started or STAGE3_CACHE names it.
+    """
     return _config_at(config, base())
 
 
 @functools.lru_cache(256)  # checking all settings again takes half a millisecond, and keys of many images need it
 def _config_at(config: Config, base: Path) -> Config:
     changes: dict[str, Any] = {"device": "cpu", "recompute_features": False}
-    for name in ("data", "manifest", "panels", "labels", "cache_dir"):
+    changes["max_megapixels"] = min(config.max_megapixels, MAX_MEGAPIXELS)
+    changes["cache_dir"] = str(base / own_cache(config))
+    for name in ("data", "manifest", "panels", "labels"):
         value = getattr(config, name)
         if value and not Path(value).is_absolute():
             changes[name] = str(base / value)
     return config.replace(**changes)
+
+
+def own_cache(config: Config) -> str:
+    """Where the explorer keeps tables and features: where the run has them, if that is a place of whoever started it.
+
+    Such places are the folder that the explorer was started in and those that STAGE3_CACHE names (separated like PATH).
+    """
+    here = base().resolve()
+    wanted = (here / config.cache_dir).resolve()
+    named = [Path(p).resolve() for p in os.environ.get("STAGE3_CACHE", "").split(os.pathsep) if p]
+    ours = any(wanted.is_relative_to(place) for place in (here, *named))
+    return config.cache_dir if ours else str(FIELDS["cache_dir"].default)
 
 
 def data_key(config: Config) -> tuple[Any, ...]:
@@ -250,8 +274,6 @@ def data_key(config: Config) -> tuple[Any, ...]:
 
 def _key_now(config: Config) -> tuple[Any, ...]:
     """Settings of the groups "data" and "features", and a stamp of the files, "" where they are still to be read."""
-    from stage3.config import FIELDS, spec_of
-
     here = config_here(config)
     settings = tuple(getattr(here, n) for n in FIELDS if spec_of(n).group in ("data", "features"))
     return (*settings, watch.stamp(settings, here))

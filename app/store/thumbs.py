@@ -63,7 +63,7 @@ def image(run_id: str, kind: str, row: int, side: int) -> bytes:
         path = table.pages["image_path"].iloc[page]
         if not path:
             raise images.ImageProblem("missing", "the page has no image")
-        small = images.thumbnail(path, box, side, max_megapixels=run.config.max_megapixels)
+        small = images.thumbnail(path, box, side, max_megapixels=loaders.MAX_MEGAPIXELS)
         return images.encode(small, "WEBP", 82)
 
     return _encoded.get(key, make)
@@ -82,7 +82,7 @@ def whole_page(run_id: str, page: int, form: Literal["PNG", "JPEG", "WEBP"]) -> 
     path = loaders.open_dataset(run).table.pages["image_path"].iloc[page]
     if not path:
         raise images.ImageProblem("missing", "the page has no image")
-    return images.encode(images.open_page(path, max_megapixels=run.config.max_megapixels), form, 92)
+    return images.encode(images.open_page(path, max_megapixels=loaders.MAX_MEGAPIXELS), form, 92)
 
 
 def placeholder(side: int) -> bytes:

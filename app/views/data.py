@@ -189,7 +189,7 @@ def _page(config: Config, data: Dataset, page_id: str, image: str, reason: str) 
             shell.line(_why(why[0], check.problem[1] if check.problem else ""))
     kept = sum(p.order is not None for p in check.panels)
     try:
-        drawn = charts.overlay(check, max_megapixels=config.max_megapixels)
+        drawn = charts.overlay(check)
         alt = f"The page with {kept} usable panels framed and {len(check.panels) - kept} dropped ones crossed out"
         st.image(drawn, alt=alt, width=560)
     except ImageProblem as problem:

@@ -13,7 +13,7 @@ from app.charts import curves as curve_charts
 from app.charts import names, theme
 from app.parts import compared, forms, results, tiles
 from app.parts.results import I2T, RANK, SAME_PAGE, SKILL, T2I
-from app.store import loaders, readonly
+from app.store import children, loaders, readonly
 from stage3.config import FIELDS, changes, spec_of
 from stage3.errors import Stage3Error
 from stage3.evaluate.between import why_not
@@ -296,9 +296,7 @@ def _record(entry: loaders.Entry) -> None:
     left, right = st.columns(2)
     with left:
         shell.line("Last lines of train.log")
-        log = entry.run.path / "train.log"
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:] if log.is_file() else []
-        st.code("\n".join(lines) or "(empty)", language=None, wrap_lines=True)
+        st.code(children.tail(entry.run.path / "train.log") or "(empty)", language=None, wrap_lines=True)
     with right:
         shell.line("Environment")
         try:
@@ -306,7 +304,8 @@ def _record(entry: loaders.Entry) -> None:
         except Stage3Error as error:
             shell.error_box(error)
             return
-        shell.facts({**environment.pop("versions", {}), **environment})
+        versions = environment.pop("versions", {})
+        shell.facts({**(versions if isinstance(versions, dict) else {"versions": versions}), **environment})
 
 
 def _shown(value: Any) -> str:

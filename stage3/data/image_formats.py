@@ -17,8 +17,20 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from stage3.data import remote
+
 READ = "JPEG, PNG, WEBP, AVIF, TIFF, GIF or BMP"
 MAX_METADATA = 64 * 2**20  # bytes of a PNG's texts and profiles, decompressed; more is an attack
+
+
+class ImageProblem(ValueError):
+    """An image cannot be used; `code` is the reason it is counted under, `detail` says what was found."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        detail = remote.redacted(detail)
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
 
 
 class Jpeg(JpegImagePlugin.JpegImageFile):

@@ -24,7 +24,9 @@ from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from stage3 import storage
 from stage3.data import remote
+from stage3.data.decoded import Turn, in_turn, quiet_tiff, rgb
 from stage3.data.image_formats import READ, Jpeg, lean_png, sniff, unread
+from stage3.data.image_formats import ImageProblem as ImageProblem
 from stage3.errors import ConfigError, StorageError
 
 MIN_SIDE = 4  # pixels; nothing below holds a panel
@@ -33,16 +35,6 @@ MAX_MEGAPIXELS = 100.0
 CROP_LIMIT = 80_000_000  # pixels; above, Image.crop would warn of a bomb that the page's own check has let in
 OVERSAMPLE = 2  # crops are decoded at no less than this many times what they will be shrunk to, for fidelity
 Box = Sequence[float]  # x, y, w, h as shares of the page
-
-
-class ImageProblem(ValueError):
-    """An image cannot be used; `code` is the reason it is counted under, `detail` says what was found."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        detail = remote.redacted(detail)
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
 
 
 # What Pillow raises on damaged files, by its own documentation and by fuzzing.
@@ -104,8 +96,12 @@ def open_page(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS, trunc
         ImageProblem: with a code: missing, unreadable, not_a_file, empty, format, corrupt, truncated, too_small,
             aspect, too_many_pixels, mode, blank.
     """
-    with open_regular(path) as file:
-        return _decoded(_opened(file, path, max_megapixels), path, truncated=truncated)
+
+    def decoded(turn: Turn) -> Image.Image:
+        with open_regular(path) as file:
+            return _decoded(_opened(file, path, max_megapixels), path, turn, truncated=truncated)
+
+    return in_turn(decoded)
 
 
 def open_bytes(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS, longest: int = 0) -> Image.Image:
@@ -119,16 +115,16 @@ def open_bytes(data: bytes, *, max_megapixels: float = MAX_MEGAPIXELS, longest: 
     Raises:
         ImageProblem: as `open_page`.
     """
-    image = _opened(io.BytesIO(data), "the image", max_megapixels)
-    if longest:
-        scale = longest / max(image.size)
-        _draft(image, [(0.0, 0.0, 1.0, 1.0)], max(1, int(min(image.size) * scale)))
-    page = _decoded(image, "the image", truncated=False)
-    if longest and max(page.size) > longest:
-        scale = longest / max(page.size)
-        size = (max(1, round(page.width * scale)), max(1, round(page.height * scale)))
-        return page.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return page
+
+    def decoded(turn: Turn) -> Image.Image:
+        image = _opened(io.BytesIO(data), "the image", max_megapixels)
+        if longest:
+            scale = longest / max(image.size)
+            _draft(image, [(0.0, 0.0, 1.0, 1.0)], max(1, int(min(image.size) * scale)))
+        page = _decoded(image, "the image", turn, truncated=False)
+        return _shrunk(page, longest) if longest else page
+
+    return in_turn(decoded)
 
 
 def page_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
@@ -211,12 +207,18 @@ def decode_panels(
     Raises:
         ImageProblem: as `open_page`.
     """
-    with open_regular(path) as file:
-        image = _opened(file, path, max_megapixels)
-        full, scale = image.size, _draft(image, boxes, OVERSAMPLE * short_side)
-        page = _decoded(image, path, truncated=truncated)
-        full = full[::-1] if _orientation(image) >= 5 else full
-    return [_cut(page, tuple(edge / scale for edge in _pixels(box, full)), size, resample) for box in boxes]
+
+    def decoded(turn: Turn) -> list[Image.Image]:
+        with open_regular(path) as file:
+            image = _opened(file, path, max_megapixels)
+            full, scale = image.size, _draft(image, boxes, OVERSAMPLE * short_side)
+            page = _decoded(image, path, turn, truncated=truncated)
+            full = full[::-1] if _orientation(image) >= 5 else full
+        crops = [_cut(page, tuple(edge / scale for edge in _pixels(box, full)), size, resample) for box in boxes]
+        page.close()
+        return crops
+
+    return in_turn(decoded)
 
 
 def _cut(
@@ -253,17 +255,28 @@ def thumbnail(path: Path | str, box: Box | None, side: int, *, max_megapixels: f
         ImageProblem: as `open_page`.
     """
     x, y, w, h = (0.0, 0.0, 1.0, 1.0) if box is None else (float(v) for v in box)
-    with open_regular(path) as file:
-        image = _opened(file, path, max_megapixels)
-        width, height = image.size[::-1] if _orientation(image) >= 5 else image.size
-        longest, shortest = max(w * width, h * height), min(w * width, h * height)
-        _draft(image, [(x, y, w, h)], max(1, int(side * shortest / max(longest, 1.0))))
-        part = crop(_decoded(image, path, truncated=False), (x, y, w, h))
-    scale = side / max(part.size)
+
+    def decoded(turn: Turn) -> Image.Image:
+        with open_regular(path) as file:
+            image = _opened(file, path, max_megapixels)
+            width, height = image.size[::-1] if _orientation(image) >= 5 else image.size
+            longest, shortest = max(w * width, h * height), min(w * width, h * height)
+            _draft(image, [(x, y, w, h)], max(1, int(side * shortest / max(longest, 1.0))))
+            page = _decoded(image, path, turn, truncated=False)
+            part = crop(page, (x, y, w, h))
+            page.close()
+            return _shrunk(part, side)
+
+    return in_turn(decoded)
+
+
+def _shrunk(image: Image.Image, side: int) -> Image.Image:
+    """The image with its long side at most `side` pixels."""
+    scale = side / max(image.size)
     if scale >= 1:
-        return part
-    size = (max(1, round(part.width * scale)), max(1, round(part.height * scale)))
-    return part.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def encode(image: Image.Image, format: Literal["PNG", "JPEG", "WEBP"] = "PNG", quality: int = 85) -> bytes:
@@ -314,12 +327,16 @@ def _without_warnings(quiet: bool) -> Iterator[None]:
         yield
 
 
-def _decoded(image: ImageFile.ImageFile, path: Path | str, *, truncated: bool) -> Image.Image:
+def _decoded(image: ImageFile.ImageFile, path: Path | str, turn: Turn, *, truncated: bool) -> Image.Image:
+    turn.take(image.size)
     cut = False
     try:
         if not truncated:
             _check_complete(image, path)
-        with _without_warnings(isinstance(image, TiffImagePlugin.TiffImageFile)):
+        is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+        if is_tiff:
+            quiet_tiff()
+        with _without_warnings(is_tiff):
             image.load()
     except ImageProblem:
         raise
@@ -328,13 +345,16 @@ def _decoded(image: ImageFile.ImageFile, path: Path | str, *, truncated: bool) -
             code = "truncated" if "truncated" in str(error) else "corrupt"
             raise ImageProblem(code, f"{path}: {_reason(error)}") from None
         cut = True
+    animated, orientation = _animated(image), _orientation(image)
     try:
-        page = _upright(_rgb(image, path), _orientation(image))
+        page = _upright(rgb(image, path), orientation)
     except ImageProblem:
         raise
     except _BROKEN as error:
         raise ImageProblem("mode", f"{path}: {image.mode} cannot become RGB: {_reason(error)}") from None
-    page.info = {name: True for name, holds in (("truncated", cut), ("animated", _animated(image))) if holds}
+    if page is not image:
+        image.close()  # its pixels: the plugin is part of a cycle, which is collected at some later time
+    page.info = {name: True for name, holds in (("truncated", cut), ("animated", animated)) if holds}
     return page
 
 
@@ -380,28 +400,6 @@ def _check_complete(image: ImageFile.ImageFile, path: Path | str) -> None:
 
 def _reason(error: BaseException) -> str:
     return f"{type(error).__name__} {str(error)[:160]}".strip()
-
-
-def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
-    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        if layered.getchannel("A").getextrema()[1] == 0:
-            raise ImageProblem("blank", f"{path} is transparent everywhere")
-        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layered).convert("RGB")
-    if image.mode.startswith("I"):
-        return _from_16_bits(image, path)
-    if image.mode in {"F", "LAB", "HSV"}:
-        raise ImageProblem("mode", f"{path}: color mode {image.mode} is not supported")
-    return image.convert("RGB") if image.mode != "RGB" else image.copy() if image.readonly else image
-
-
-def _from_16_bits(image: Image.Image, path: Path | str) -> Image.Image:
-    """Gray of 16 bits, 65535 becoming 255."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageProblem("mode", f"{path}: 32-bit gray with values up to {values.max()}")
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
 _TRANSPOSE = {

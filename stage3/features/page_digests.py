@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,11 +17,15 @@ from pathlib import Path
 from stat import S_ISREG
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stage3.config import Config
 from stage3.data import images, remote
+from stage3.data.seal import KEY, digest_of
 from stage3.errors import ConfigError, StorageError
-from stage3.storage import make_folder, replacing
+from stage3.processes import pid_alive
+from stage3.storage import TMP, make_folder, replacing
 
 COLUMNS = {
     "path": "str",
@@ -106,11 +111,13 @@ class PageDigests:
         frames = [pd.DataFrame({k: pd.Series([], dtype=t) for k, t in COLUMNS.items()})]
         for path in self._files():
             try:
-                frame = pd.read_parquet(path)
-            except (OSError, ValueError):  # gone, or damaged: only time is lost, every file is read again
+                table = pq.read_table(path)
+                frame = table.to_pandas()[list(COLUMNS)].astype(COLUMNS)
+                intact = (table.schema.metadata or {}).get(KEY) == digest_of(frame)
+            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):  # gone, or damaged
                 continue
-            if set(COLUMNS) <= set(frame.columns):
-                frames.append(frame[list(COLUMNS)])
+            if intact:  # else only time is lost: every file is read again
+                frames.append(frame)
         return pd.concat(frames, ignore_index=True) if len(frames) > 2 else frames[-1]
 
     def look(self, path: str, sha256: str = "") -> PageFile:
@@ -169,6 +176,14 @@ class PageDigests:
         after = self._keep(path, replace(before, problem="", remarks=" ".join(remarks), reading=self._limits))
         return after != before
 
+    def _clear_dead(self) -> None:
+        """Remove what processes that were killed left of such a file."""
+        for left in self.path.parent.glob(f"{TMP}pages*"):
+            pid = left.name.rpartition("-")[2]
+            if pid.isdecimal() and int(pid) != os.getpid() and not pid_alive(int(pid)):
+                with suppress(OSError):
+                    left.unlink()
+
     def _keep(self, path: str, row: _Known) -> _Known:
         self._changed[path] = self._rows[path] = row
         return row
@@ -189,8 +204,11 @@ class PageDigests:
         frame = pd.DataFrame(list(merged.values()), columns=list(COLUMNS)).astype(COLUMNS)
         try:
             make_folder(self.path.parent)
+            self._clear_dead()
             with replacing(self.path, durable=False) as scratch:
-                frame.to_parquet(scratch, index=False)
+                table = pa.Table.from_pandas(frame, preserve_index=False)
+                sealed = {**(table.schema.metadata or {}), KEY: digest_of(frame)}
+                pq.write_table(table.replace_schema_metadata(sealed), scratch)
         except StorageError as error:
             if isinstance(error.__cause__, PermissionError):  # another process reads it (Windows): only time is lost
                 return

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from stage3.model.objectives import Stage3
 
 SPACES = ("panel", "image", "text")
-LARGE_BYTES = 512 * 2**20  # of float32 embeddings in three spaces; smaller data sets are embedded in memory
+LARGE_BYTES = 256 * 2**20  # of float32 embeddings in three spaces; smaller data sets are embedded in memory
 FORMAT = 1
 
 

@@ -144,7 +144,7 @@ class RunFolder:
             >>> RunFolder.exists("data/samples/runs/sample"), RunFolder.exists("data/samples")
             (True, False)
         """
-        return (Path(path) / "config.yaml").is_file()
+        return not path_problem(str(path)) and (Path(path) / "config.yaml").is_file()
 
     def write_config(self, config: Config) -> None:
         """Record changed settings, as a resumed run may have."""
@@ -398,9 +398,14 @@ class RunFolder:
         """
         best = self.best()
         deleted = self._folder.prune(keep, best.step if best else None, all_writers=self._lock.mine)
-        with storing(self.path):
-            clear_scratch(self.path)
+        self.clear_leftovers()
         return deleted
+
+    def clear_leftovers(self) -> None:
+        """Remove what processes that were killed left unfinished, here and in the run's folders."""
+        with storing(self.path):
+            for folder in (self.path, *(p for p in self.path.iterdir() if p.is_dir() and not p.is_symlink())):
+                clear_scratch(folder)
 
 
 def _pretty(value: Mapping[str, Any]) -> bytes:

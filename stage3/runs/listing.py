@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ def list_broken(roots: Iterable[Path | str]) -> list[tuple[Path, str]]:
         try:
             opened(path)
         except (DataError, StorageError) as error:
-            if any((path / name).exists() or (path / name).is_symlink() for name in TELLING):
+            if looks_like_a_run(path):
                 broken.append((path, str(error)))
     return broken
 
@@ -53,6 +54,11 @@ def opened(path: Path) -> RunFolder:
         read_best(path / "best.json")
     recorded(run)
     return run
+
+
+def looks_like_a_run(path: Path) -> bool:
+    """Whether a folder that does not open was meant to be a run."""
+    return any(os.path.lexists(path / name) for name in TELLING)
 
 
 def _candidates(roots: Iterable[Path | str]) -> Iterator[Path]:

@@ -61,7 +61,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def row_of(line: bytes) -> dict[str, Any] | None:
-    """One line; None when it is torn, too long, or holds what no metric is: text but the split's name, lists, objects."""
+    """One line; None when it is torn, too long, or holds what no metric is, such as a text, a list or an infinity."""
     if len(line) > MAX_LINE or not line.endswith(b"\n"):
         return None
     try:

@@ -27,6 +27,7 @@ class Status:
     boot_id: str = ""
     started: str = ""
     updated: str = ""
+    saved_step: int | None = None  # of the newest checkpoint that was ever saved
     best_step: int | None = None
     best_value: float | None = None
     exit_code: int | None = None
@@ -57,8 +58,9 @@ def read_status(path: Path) -> Status:
             pid=record.whole("pid", None),
             host=record.text("host", most=300),
             boot_id=record.text("boot_id", most=100),
-            started=record.text("started", most=40),
-            updated=record.text("updated", most=40),
+            started=record.time("started"),
+            updated=record.time("updated"),
+            saved_step=record.whole("saved_step", None),
             best_step=record.whole("best_step", None),
             best_value=record.number("best_value", None),
             exit_code=record.whole("exit_code", None, low=-1000),

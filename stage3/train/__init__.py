@@ -6,7 +6,8 @@ This file prepares a run and says how it ended. Beside it: `trainer` is the loop
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from stage3.cli import Stop, counted, percent, progress, stopping, typed
 from stage3.config import FIELDS, SPLITS, Config, coerce, differences, spec_of
 from stage3.errors import ConfigError, DataError, Interrupted, Stage3Error, StorageError
 from stage3.runs import RunFolder
-from stage3.small_files import read_yaml
+from stage3.small_files import path_problem, read_yaml, shown
+from stage3.storage import remove, storing
 from stage3.train.together import Leader, follow
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ def train_run(
     from stage3.features import usable_device
     from stage3.peers import joined
 
+    if problem := path_problem(str(path)):
+        raise ConfigError(f"--run {shown(str(path))} {problem}")
     asked = Asked(dict(settings), read_yaml(Path(config)) if config else {}, str(config or ""), source)
     with joined(lambda: usable_device(asked.device(Path(path)))) as peers, stopping() as stop:
         if not peers.leads:
@@ -67,7 +71,8 @@ def train_run(
         leader = Leader(peers)
         with leader.preparing():
             run, resumed = open_or_create(Path(path), asked, data)
-            with run.lock():
+            with nothing_left_of(None if resumed else run), run.lock():
+                run.clear_leftovers()
                 if resumed and has_begun(run):
                     change_settings(run, asked, allow_inexact_resume)
                 elif resumed:
@@ -88,6 +93,18 @@ def train_run(
                             leader=leader,
                         )
     return run
+
+
+@contextmanager
+def nothing_left_of(new: RunFolder | None) -> Iterator[None]:
+    """Remove a new run whose settings or data are refused in here: nothing was trained, and its name stays free."""
+    try:
+        yield
+    except (ConfigError, DataError):
+        if new is not None and not new.checkpoints():
+            with storing(new.path):
+                remove(new.path)
+        raise
 
 
 @dataclass(frozen=True)
@@ -194,8 +211,10 @@ def change_settings(the_run: RunFolder, asked: Asked, allow_inexact_resume: bool
 
 
 def has_begun(the_run: RunFolder) -> bool:
-    """Whether anything was trained: a checkpoint is there, or one was chosen as the best and has been lost."""
-    return bool(the_run.checkpoints() or the_run.best())
+    """Whether anything was trained: a checkpoint is there, or the run's records tell of one that has been lost."""
+    status = the_run.status
+    saved = status.saved_step is not None or status.best_step is not None
+    return bool(the_run.checkpoints() or the_run.best() or saved)
 
 
 def check_places(path: Path, config: Config) -> None:
@@ -257,6 +276,12 @@ def train(
     except Stage3Error as error:
         the_run.set_status("failed", message=str(error), exit_code=error.exit_code)
         the_run.log(f"failed: {error}")
+        raise
+    except KeyboardInterrupt:  # a second Ctrl-C, or one after SIGTERM: asked for, though nothing more was saved
+        saved = the_run.checkpoints()
+        since = f"since step {saved[-1].step} " if saved else ""
+        message = f"stopped at once: nothing {since}was saved; the same command resumes it"
+        the_run.set_status("stopped", message=message, exit_code=Interrupted.exit_code)
         raise
     except BaseException as error:
         the_run.set_status("failed", message=f"{type(error).__name__}: {error}", exit_code=1)
@@ -329,10 +354,10 @@ def prepare(
     the_run.write_json("data_report", data.table.report.to_dict() | {"can_show": can_show.to_dict()})
     for line in check_signal(trainer) if trainer.total_steps else ():  # without a step nothing has to be learned
         _both(the_run, line, tell)
-    if resumed and not the_run.checkpoints() and the_run.best():
+    if resumed and not the_run.checkpoints() and has_begun(the_run):
         raise StorageError(
-            f"{the_run.path} recorded a best checkpoint, but its folder checkpoints/ is gone. "
-            "Restore it, or train a new run."
+            f"{the_run.path} recorded checkpoints up to step {the_run.status.step}, but its folder checkpoints/ is "
+            "gone or empty. Restore it, or train a new run."
         )
     if resumed and the_run.checkpoints():
         loaded = the_run.load_checkpoint(check=trainer.check)

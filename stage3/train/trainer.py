@@ -42,6 +42,7 @@ from stage3.train.optimizer import (
     restore_optimizer,
     set_learning_rate,
 )
+from stage3.train.resuming import check_moments, check_settings, check_state, lost_metrics, recorded_settings
 
 MAX_SKIPPED_IN_A_ROW = 3
 STATUS_SECONDS = 0.2  # replacing a file at every step would cost a tenth of a small run
@@ -60,11 +61,15 @@ STATE: dict[str, tuple[type, ...]] = {  # what a checkpoint's state.json holds
     "device": (str,),
     "processes": (int,),
     "pending": (dict,),
+    "settings": (dict, NoneType),
+    "moments": (int, NoneType),
 }
 ADDED: dict[str, Any] = {
     "floor": None,
     "top": None,
     "processes": 1,
+    "settings": None,
+    "moments": None,
 }  # entries that checkpoints of earlier versions lack, and what they mean there
 
 
@@ -428,17 +433,19 @@ class Trainer:
             "processes": self.peers.size,
             "pending": {"losses": self.totals.losses, "counts": self.totals.counts, "norms": self.totals.norms}
             | {"silent": self.totals.silent, "skipped": self.totals.skipped},
+            "settings": recorded_settings(self.config, self.run.path),
         }
         weights = {name: t.detach().cpu().contiguous() for name, t in self.model.state_dict().items()}
         tensors = {"model": weights, "optimizer": optimizer_tensors(self.model, self.optimizer)}
         if self.tuned:
             tensors["optimizer"] |= optimizer_tensors(self.tuned, self.optimizer)
+        state["moments"] = len(tensors["optimizer"])
         self.run.save_checkpoint(self.step, tensors, state, self.tuned.files() if self.tuned else {})
         best: dict[str, Any] = {}
         if self.best:
             self.run.set_best(self.best.step, self.best.value, self.best.metric)
             best = {"best_step": self.best.step, "best_value": self.best.value}
-        self.run.set_status(step=self.step, **best)
+        self.run.set_status(step=self.step, saved_step=self.step, **best)
         self.run.prune(self.config.keep_checkpoints)
 
     def _check_weights(self) -> None:
@@ -455,8 +462,10 @@ class Trainer:
         """Refuse a checkpoint that this run cannot go on from, whatever its manifest vouches for.
 
         Raises:
+            ConfigError: the run's settings were edited since.
             StorageError: another encoder, other tensors, or a state that lacks an entry; they are named.
         """
+        check_settings(self.run, loaded.state)
         state, where = ADDED | loaded.state, loaded.path / "state.json"
         for name, kinds in STATE.items():
             if name not in state or not isinstance(state[name], kinds):
@@ -468,6 +477,7 @@ class Trainer:
             wrong = set(state[name]) ^ ({f.name for f in fields(made)} - own) if state[name] is not None else set()
             if wrong:
                 raise StorageError(f"{where}: {name}: entry {min(wrong)!r} is missing or unknown")
+        check_state(state, loaded, self.scaler.state_dict())
         ours = self.model.encoder.spec.to_dict()
         differ = [name for name in {**ours, **state["encoder"]} if ours.get(name) != state["encoder"].get(name)]
         if differ:
@@ -476,6 +486,7 @@ class Trainer:
         checkpoint.check_tensors(self.model.state_dict(), loaded.tensors.get("model", {}), loaded.path)
         for module, tensors in self._optimizer_state(loaded):
             check_optimizer(module, tensors)
+        check_moments(state["moments"], loaded)
         if self.tuned:
             self.tuned.check(loaded.path)
 
@@ -519,6 +530,9 @@ class Trainer:
         self.validations_since_best = state["validations_since_best"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.totals = Totals(**state["pending"])
+        last = min(self.step, self.total_steps)
+        for line in lost_metrics(self.run.metrics(), last, self.config.log_every, self.sampler.n_batches):
+            self.say(line)
         self.run.cut_metrics(self.step)
         self.skipped = self.totals.skipped + curves.skipped_since_validation(self.run.metrics())
         if self.best:

@@ -305,6 +305,33 @@ def test_text_of_any_shape(case: str, field: str, tmp_path: Path) -> None:
     assert table.report.counts["text_cut"] == (case == "three-million-characters")
 
 
+def nested(depth: int) -> Any:
+    value: Any = "deep"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "counted"),
+    [
+        (["a", True, "b"], "a b", "True is no text"),
+        ({"text": "a", "bold": True}, "a", ""),  # the text's own key is read, the others are not meant
+        ({"text": False}, "", "False is no text"),
+        (False, "", "False is no text"),
+        (nested(20), "deep", ""),
+        (["near", nested(60)], "near", "nested more than 20 deep"),
+    ],
+)
+def test_what_is_no_text_in_a_texts_place_is_counted(tmp_path: Path, text: Any, expected: str, counted: str) -> None:
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": [panel(description=text)]})
+    table = world.load()
+    assert panels_of(table, page_id)["description"].tolist() == [expected]
+    assert table.report.counts["text_unreadable"] == bool(counted)
+    assert [e for e in table.report.examples.get("text_unreadable", []) if page_id in e] != [] or not counted
+
+
 def same(box: tuple[float, ...], text: str = "", **fields: Any) -> dict[str, Any]:
     return panel(box, text_content=[{"text": text}] if text else [], **fields)
 

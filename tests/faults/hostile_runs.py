@@ -131,6 +131,8 @@ CASES: dict[str, Spoil] = {
     "status-best": changed("status.json", best_value="high", best_step=[1]),
     "status-message": changed("status.json", message={"a": 1}, pid="x"),
     "status-pid": changed("status.json", state="running", pid=2**62, host=3),
+    "status-time": changed("status.json", started="yesterday", updated="9999-99-99"),
+    "status-time-without-zone": changed("status.json", started="2026-01-01T00:00:00"),
     "status-negative": changed("status.json", step=-5, total_steps=-1),
     "status-list": text("status.json", "[]"),
     "status-deep": text("status.json", NESTED),

@@ -20,7 +20,7 @@ from disk_faults import Disk, Killed, PowerModel, write_tree
 from stage3 import storage
 from stage3.config import Config
 from stage3.errors import StorageError
-from stage3.runs import RunFolder, checkpoints, folder
+from stage3.runs import RunFolder, checkpoints, folder, metrics_file
 from stage3.runs.checkpoints import CheckpointFolder, damage
 from stage3.storage import Lock
 
@@ -342,7 +342,7 @@ def test_a_checkpoint_saved_again_is_replaced_whole_at_any_fault(fresh, tmp_path
 
 def plant(monkeypatch, name, replacement):
     """Replace a function in every module that imported it."""
-    for module in (storage, checkpoints, folder):
+    for module in (storage, checkpoints, folder, metrics_file):
         if hasattr(module, name):
             monkeypatch.setattr(module, name, replacement)
 

@@ -234,10 +234,10 @@ def test_a_torn_line_is_left_out_and_the_next_row_does_not_join_it(run):
 def test_cutting_metrics_keeps_the_bytes_of_what_stays(run):
     path = run.path / "metrics.jsonl"
     assert run.cut_metrics(5) == 0
-    path.write_bytes(b'{"step":  1}\n{"step": 2.0}\ngarbage\n{"note": "no step"}\n{"step": 3}\n{"step": 4')
+    path.write_bytes(b'{"step":  1}\n{"step": 2.0}\ngarbage\n{"no step": 7}\n{"step": 3}\n{"step": 4')
     assert run.metrics().attrs["damaged_lines"] == 1
     assert run.cut_metrics(2) == 3
-    assert path.read_bytes() == b'{"step":  1}\n{"step": 2.0}\n{"note": "no step"}\n'
+    assert path.read_bytes() == b'{"step":  1}\n{"step": 2.0}\n{"no step": 7}\n'
     assert run.cut_metrics(2) == 0
 
 

@@ -270,7 +270,7 @@ def test_a_validation_row_says_how_training_went_since_the_one_before_also_after
     monkeypatch.setattr(
         Trainer,
         "train_step",
-        lambda self, batch, step: Outcome.NOT_FINITE if step in (2, 3, 7, 9) else real(self, batch, step),
+        lambda self, batch, step, *more: Outcome.NOT_FINITE if step in (2, 3, 7, 9) else real(self, batch, step, *more),
     )
     settings = {"epochs": 3, "log_every": 2, "learn_temperature": True}
     whole = trained(tmp_path / "whole", **settings)

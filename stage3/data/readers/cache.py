@@ -23,6 +23,7 @@ from stage3.data.readers.names import Listing, chunks, scan
 from stage3.data.readers.rows import build
 from stage3.data.readers.sight import format_hint, sight_problems
 from stage3.data.readers.source import DataSource, source_of
+from stage3.data.seal import is_sealed, seal
 from stage3.data.splits import split_books, split_sizes
 from stage3.data.table import UNWANTED, DataReport, PanelTable
 from stage3.errors import DataError, StorageError
@@ -30,7 +31,7 @@ from stage3.processes import pid_alive
 from stage3.storage import file_sha256, rename, sha256
 
 MOST_BOOKS = 20  # named in the report with their page counts
-VERSION = 4  # of the rules: a change to what a reader makes of the same files raises it
+VERSION = 5  # of the rules: a change to what a reader makes of the same files raises it
 LOOKED_AT = "image_folders.json"
 # Not faults of a page: it is listed, and just not part of what is trained on, or nothing was ever found on it.
 NOT_DAMAGE = frozenset({*UNWANTED, "no_panel_file", "panel_file_ambiguous", "no_panels"})
@@ -137,6 +138,8 @@ def _digest(path: Path) -> str:
 
 def _cached(folder: Path) -> PanelTable | None:
     """The table in the folder; None when there is none, it is damaged, or an image or image folder has changed."""
+    if not is_sealed(folder):
+        return None
     try:
         looked = _looked_at(folder)
         if any(_mtime(name) != time for name, time in looked["folders"].items()):
@@ -186,6 +189,7 @@ def _make(config: Config, source: DataSource, listing: Listing | None, scanned: 
         (work / "report.json").write_text(json.dumps(table.report.to_dict(), ensure_ascii=False), encoding="utf-8")
         looked = {"folders": images.folders, "images": str(images.stamp), "unused": images.unused}
         (work / LOOKED_AT).write_text(json.dumps(looked, ensure_ascii=False), encoding="utf-8")
+        seal(work)
         _put_in_place(work, folder)
     except OSError as error:
         raise StorageError(

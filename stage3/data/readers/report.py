@@ -85,6 +85,7 @@ ANOMALIES = {
     "text_is_no_text": "texts that say there is none (None, N/A, ...) on many panels: counted as no text",
     "json_fenced": "panel files between ``` fences: read without them",
     "page_in_list": "panel files that hold their page in a list",
+    "text_unreadable": "true, false, or lists within lists in a text's place: no part of the text",
     "text_cut": "texts cut to 10,000 characters",
     "id_differs_inside": "panel files with another id inside",
     "image_missing": "pages whose image is missing",

@@ -237,6 +237,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+MAX_NESTING = 20  # lists and objects in each other around a text
 _TEXT_KEYS = ("text", "dialogue", "caption", "content", "description", "name")
 
 
@@ -248,7 +249,7 @@ def flatten(value: Any, depth: int = 0) -> str:
     if isinstance(value, str):
         text = value.strip()
         return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
-    if value is None or isinstance(value, bool) or depth > 20:
+    if value is None or isinstance(value, bool) or depth > MAX_NESTING:
         return ""
     if isinstance(value, int | float):
         if isinstance(value, float) and not math.isfinite(value):
@@ -259,6 +260,27 @@ def flatten(value: Any, depth: int = 0) -> str:
         known = [value[k] for k in _TEXT_KEYS if k in value]
         value = known[:1] or list(value.values())
     return " ".join(t for t in (flatten(v, depth + 1) for v in value) if t) if isinstance(value, list) else ""
+
+
+def unreadable(value: Any, depth: int = 0) -> str:
+    """What `flatten` leaves out of a value without being asked to: true, false, and what lies too deep; "" for nothing.
+
+    Example:
+        >>> unreadable(["a", True]), unreadable({"text": "a", "bold": True}), unreadable(3)
+        ('True is no text', '', '')
+    """
+    if value is None or isinstance(value, str):
+        return ""
+    if depth > MAX_NESTING:
+        return f"nested more than {MAX_NESTING} deep"
+    if isinstance(value, bool):
+        return f"{value} is no text"
+    if not isinstance(value, dict | list):
+        return ""
+    if isinstance(value, dict):
+        known = [value[k] for k in _TEXT_KEYS if k in value]
+        value = known[:1] or list(value.values())
+    return next(filter(None, (unreadable(v, depth + 1) for v in value)), "")
 
 
 _AROUND_TEXT = " \t\r\n.\"'`*_()[]{}<>“”„«»-–—"
@@ -277,7 +299,9 @@ def text_key(text: str) -> str:
 
 
 def _text(value: Any, column: str, index: int, page: PageInfo) -> str:
-    """A panel's text without the words that are no text in this source."""
+    """A panel's text without the words that are no text in this source; values that are no text at all are counted."""
+    if not isinstance(value, str) and (why := unreadable(value)):
+        page.note("text_unreadable", f"panels[{index}]: {column}: {why}")
     refused = page.no_text.get(column)
     if not refused:
         return flatten(value)

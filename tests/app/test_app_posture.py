@@ -1,0 +1,164 @@
+"""What the server refuses before it looks, and what it says of itself; the viewer's own limits on what a run names."""
+
+from __future__ import annotations
+
+import ast
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from app.posture import Posture, too_long
+from app.store import loaders, thumbs
+from stage3.config import Config
+from stage3.data.images import ImageProblem
+
+APP = Path(__file__).parents[2] / "app"
+
+
+async def hello(request):
+    return PlainTextResponse("hello", headers={"X-Frame-Options": "SAMEORIGIN"} if "own" in request.url.path else None)
+
+
+async def stream(socket):
+    await socket.accept()
+    await socket.send_text("in")
+    await socket.close()
+
+
+@pytest.fixture(scope="module")
+def client():
+    routes = [Route("/", hello), Route("/own", hello), *thumbs.ROUTES, WebSocketRoute("/_stcore/stream", stream)]
+    app = Starlette(routes=routes, middleware=[Middleware(Posture, origins=["https://comics.example"])])
+    return TestClient(app, base_url="http://127.0.0.1:8501")
+
+
+def test_no_other_page_may_show_the_explorer_in_a_frame(client):
+    for path in ("/", "/missing", "/" + "a" * 300):
+        headers = client.get(path).headers
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Content-Security-Policy"] == "frame-ancestors 'none'"
+    assert client.get("/own").headers["X-Frame-Options"] == "SAMEORIGIN"  # what an answer says itself stays
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 256, "ü" * 128, "x/" * 1025, "images/panel/runs/" + "r" * 300 + "/0/240", "%00" * 100 + "a" * 200]
+)
+def test_names_that_no_file_can_have_are_not_found(client, name):
+    assert client.get(f"/{name}").status_code == 404
+    assert not too_long("/images/panel/runs/" + "r" * 255)
+
+
+@pytest.mark.parametrize(
+    ("origin", "opens"),
+    [
+        ("http://127.0.0.1:8501", True),
+        ("HTTP://127.0.0.1:8501", True),
+        (None, True),
+        ("https://comics.example", True),
+        ("http://127.0.0.1:9999", False),
+        ("http://localhost:8501", False),  # the Host is 127.0.0.1
+        ("http://127.0.0.1", False),
+        ("https://127.0.0.1:8501.evil.example", False),
+        ("http://127.0.0.1:99999", False),
+        ("http://comics.example", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+def test_the_websocket_opens_for_pages_of_this_very_server(client, origin, opens):
+    def connect():
+        with client.websocket_connect(
+            "ws://127.0.0.1:8501/_stcore/stream", headers={"origin": origin} if origin is not None else {}
+        ) as s:
+            return s.receive_text()
+
+    if opens:
+        assert connect() == "in"
+        return
+    with pytest.raises(WebSocketDisconnect) as refused:
+        connect()
+    assert refused.value.code == 1008
+
+
+def test_the_server_uses_it():
+    tree = ast.parse((APP / "main.py").read_text(encoding="utf-8"))
+    made = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Middleware"]
+    assert [n.args[0].id for n in made] == ["Posture", "TrustedHostMiddleware"]
+
+
+def png(path: Path, side: int) -> Path:
+    """A gray PNG of side² pixels whose file is small."""
+    row = b"\0" + bytes(side)
+    packer = zlib.compressobj(1)
+    data = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+    header = side.to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    return path
+
+
+def test_a_run_does_not_decide_how_large_images_the_explorer_decodes(tmp_path, monkeypatch):
+    monkeypatch.setattr(loaders, "MAX_MEGAPIXELS", 0.5)
+    path = png(tmp_path / "large.png", 1000)
+    config = Config(data="d", max_megapixels=2000)
+
+    class Run:
+        pass
+
+    run = Run()
+    run.config = config
+    table = type("Table", (), {})()
+    import pandas as pd
+
+    table.pages = pd.DataFrame({"image_path": [str(path)]})
+    monkeypatch.setattr(loaders, "entry", lambda run_id: type("Entry", (), {"run": run})())
+    monkeypatch.setattr(loaders, "data_key", lambda config: ("key", str(tmp_path)))
+    monkeypatch.setattr(loaders, "open_dataset", lambda run: type("Data", (), {"table": table})())
+    with pytest.raises(ImageProblem, match="too_many_pixels"):
+        thumbs.image("runs/x", "page", 0, 96)
+    with pytest.raises(ImageProblem, match="too_many_pixels"):
+        thumbs.whole_page("runs/x", 0, "PNG")
+    loaders._config_at.cache_clear()
+    assert loaders.config_here(config).max_megapixels == 0.5
+    assert loaders.config_here(config.replace(max_megapixels=0.2)).max_megapixels == 0.2
+    loaders._config_at.cache_clear()
+    with Image.open(path) as image:
+        assert image.size == (1000, 1000)
+
+
+def test_no_decoder_of_the_explorer_takes_its_limit_from_a_run():
+    for path in APP.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "max_megapixels":
+                assert "MAX_MEGAPIXELS" in ast.unparse(node.value), f"{path}:{node.value.lineno}"
+
+
+def test_a_run_does_not_decide_where_the_explorer_writes(tmp_path, monkeypatch):
+    (tmp_path / "home" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "home")
+    loaders._config_at.cache_clear()
+    default = Config().cache_dir
+
+    def cache(given: str) -> str:
+        return loaders.config_here(Config(cache_dir=given)).cache_dir
+
+    assert Path(cache(str(tmp_path / "elsewhere"))) == tmp_path / "home" / default
+    assert Path(cache("../elsewhere")) == tmp_path / "home" / default
+    assert Path(cache("imports/x/cache")) == tmp_path / "home" / "imports" / "x" / "cache"
+    (tmp_path / "home" / "out").symlink_to(tmp_path)
+    assert Path(cache("out/elsewhere")) == tmp_path / "home" / default
+    monkeypatch.setenv("STAGE3_CACHE", str(tmp_path / "big"))
+    loaders._config_at.cache_clear()
+    assert Path(cache(str(tmp_path / "big" / "features"))) == tmp_path / "big" / "features"
+    loaders._config_at.cache_clear()

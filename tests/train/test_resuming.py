@@ -1,0 +1,216 @@
+"""What a resumed run is asked before it goes on: its settings, forged state, lost checkpoints and lost metrics."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import synthetic
+import torch
+
+from stage3 import train
+from stage3.errors import ConfigError, Interrupted, StorageError
+from stage3.runs import RunFolder
+from stage3.train.resuming import lost_metrics, recorded_settings
+from stage3.train.trainer import Trainer
+
+STOPPED = 5  # steps done
+
+
+@pytest.fixture(scope="module")
+def data():
+    return synthetic.dataset()
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, data):
+    """A run of two epochs that was stopped on its way, with checkpoints of steps 0, 3, 4 and 5."""
+    run = synthetic.run(tmp_path_factory.mktemp("runs") / "stopped", checkpoint_steps=3, keep_checkpoints=0)
+    trainer = Trainer(run, data)
+    with run.lock(), pytest.raises(Interrupted):
+        trainer.fit(lambda: trainer.step >= STOPPED)
+    run.write_json("data", data.identity())
+    run.set_status("stopped")
+    assert [c.step for c in run.checkpoints()] == [0, 3, 4, STOPPED]
+    return run.path
+
+
+@pytest.fixture
+def run(stopped, tmp_path):
+    return RunFolder.load(shutil.copytree(stopped, tmp_path / "run"))
+
+
+def resumed(run: RunFolder, data) -> list[str]:
+    """`stage3.train` on the run, as from a shell; what it says."""
+    said: list[str] = []
+    train.train_run(run.path, {}, data=data, tell=said.append)
+    return said
+
+
+EDITED = {
+    "lr": 0.01,
+    "seed": 9,
+    "batch_pages": 5,
+    "epochs": 3,
+    "contrastive_temperature": 0.2,
+    "dim": 16,
+    "dropout": 0.2,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), EDITED.items())
+def test_settings_that_were_edited_in_mid_run_are_refused_by_name(run, data, name, value):
+    before = getattr(run.config, name)
+    run.write_config(run.config.replace(**{name: value}))
+    with pytest.raises(
+        ConfigError, match=rf"{name} was {before}, is {value}.*step {STOPPED}|step {STOPPED}.*{name} was"
+    ):
+        resumed(RunFolder.load(run.path), data)
+    assert RunFolder.load(run.path).load_checkpoint().step == STOPPED
+    assert RunFolder.load(run.path).status.state == "failed"
+
+
+def test_settings_that_do_not_reach_the_weights_may_be_edited(run, data):
+    run.write_config(run.config.replace(keep_checkpoints=5, workers=1, patience=90))
+    resumed(RunFolder.load(run.path), data)
+    assert RunFolder.load(run.path).status.state == "finished"
+
+
+def test_recorded_settings_do_not_know_where_the_run_lies(run):
+    config = run.config.replace(vision_backbone=str(run.path.resolve() / "backbones" / "own"))
+    values = recorded_settings(config, run.path)
+    assert values["vision_backbone"] == "backbones/own"
+    assert not {"data", "cache_dir", "threads", "device", "patience"} & set(values)
+    assert {"lr", "seed", "epochs", "dim", "val_fraction"} <= set(values)
+
+
+def forge(run: RunFolder, state=None, tensors=None, drop: str = "") -> None:
+    """The newest checkpoint with other content, sealed as a checkpoint is."""
+    newest = run.load_checkpoint()
+    changed, groups = dict(newest.state), {name: dict(group) for name, group in newest.tensors.items()}
+    if state:
+        state(changed)
+    if tensors:
+        tensors(groups)
+    groups.pop(drop, None)
+    shutil.rmtree(newest.path)
+    run.save_checkpoint(newest.step, groups, changed)
+
+
+FORGED = {
+    "best of wrong types": lambda s: s.update(best={"step": "3", "value": 0.5, "metric": "m"}),
+    "best of a later step": lambda s: s.update(best={"step": 99, "value": 0.5, "metric": "m"}),
+    "an immense best": lambda s: s.update(best={"step": 3, "value": 1e305, "metric": "m"}),
+    "a best that is a truth": lambda s: s.update(best={"step": 3, "value": True, "metric": "m"}),
+    "a metric that is a list": lambda s: s.update(best={"step": 3, "value": 0.5, "metric": ["m"]}),
+    "losses that are text": lambda s: s["pending"].update(losses={"total": "low"}),
+    "losses of three": lambda s: s["pending"].update(losses={"total": [1, 2, 3]}),
+    "counts that are lists": lambda s: s["pending"].update(counts={"panels": [1]}),
+    "norms that are objects": lambda s: s["pending"].update(norms=[{}]),
+    "a negative count": lambda s: s.update(validations_since_best=-1),
+    "a truth for a count": lambda s: s.update(skipped_in_a_row=True),
+    "an immense floor": lambda s: s.update(floor=1e301),
+    "a scaler of other entries": lambda s: s.update(scaler={"scale": 2.0, "grow": 1}),
+    "a threaded nothing": lambda s: s.update(threads=0),
+    "moments that are a text": lambda s: s.update(moments="12"),
+    "fewer moments": lambda s: s.update(moments=3),
+    "settings that are a list": lambda s: s.update(settings=["lr"]),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_state_is_passed_over_with_a_word_and_the_older_checkpoint_used(run, data, name):
+    forge(run, state=FORGED[name])
+    said = resumed(RunFolder.load(run.path), data)
+    assert any("passed over" in line and "step-00000005" in line for line in said)
+    assert any("after step 4" in line for line in said)
+    assert RunFolder.load(run.path).status.state == "finished"
+
+
+def empty(groups) -> None:
+    groups["optimizer"] = {}
+
+
+def cut(groups) -> None:
+    name = next(n for n in groups["optimizer"] if n.startswith("step/"))
+    parameter = name.partition("/")[2]
+    groups["optimizer"] = {n: t for n, t in groups["optimizer"].items() if n.partition("/")[2] != parameter}
+
+
+def later(groups) -> None:
+    for name, value in groups["optimizer"].items():
+        if name.startswith("step/"):
+            value.fill_(1000)
+
+
+def negative(groups) -> None:
+    next(t for n, t in groups["optimizer"].items() if n.startswith("exp_avg_sq/")).fill_(-1)
+
+
+@pytest.mark.parametrize("change", [empty, cut, later, negative], ids=lambda f: f.__name__)
+def test_other_optimizer_state_never_goes_on_without_a_word(run, data, change):
+    forge(run, tensors=change)
+    said = resumed(RunFolder.load(run.path), data)
+    assert any("passed over" in line and "optimizer" in line for line in said)
+    whole = RunFolder.load(run.path).load_checkpoint()
+    again = synthetic.run(run.path.parent / "whole", checkpoint_steps=3, keep_checkpoints=0)
+    trainer = Trainer(again, data)
+    with again.lock():
+        trainer.fit(lambda: False)
+    undisturbed = again.load_checkpoint().tensors["model"]
+    assert all(torch.equal(value, undisturbed[name]) for name, value in whole.tensors["model"].items())
+
+
+def test_a_checkpoint_without_its_optimizer_is_passed_over(run, data):
+    forge(run, drop="optimizer")
+    assert any("optimizer.safetensors: missing" in line for line in resumed(RunFolder.load(run.path), data))
+
+
+def test_checkpoints_of_earlier_versions_resume(run, data):
+    forge(run, state=lambda s: [s.pop(name) for name in ("settings", "moments")])
+    said = resumed(RunFolder.load(run.path), data)
+    assert any(f"after step {STOPPED}" in line for line in said)
+    assert not any("passed over" in line for line in said)
+
+
+def test_a_run_that_lost_its_checkpoints_and_its_best_does_not_start_over(run, data):
+    shutil.rmtree(run.path / "checkpoints")
+    (run.path / "best.json").unlink(missing_ok=True)
+    before = (run.path / "metrics.jsonl").read_bytes()
+    with pytest.raises(StorageError, match=rf"up to step {STOPPED}, but its folder checkpoints/ is gone"):
+        resumed(RunFolder.load(run.path), data)
+    (run.path / "checkpoints").mkdir()
+    with pytest.raises(StorageError, match="gone or empty"):
+        resumed(RunFolder.load(run.path), data)
+    assert (run.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(run, data):
+    shutil.rmtree(run.path / "checkpoints")
+    (run.path / "best.json").unlink(missing_ok=True)
+    status = json.loads((run.path / "status.json").read_text())
+    status |= {"step": 2, "saved_step": None, "best_step": None}
+    (run.path / "status.json").write_text(json.dumps(status))
+    resumed(RunFolder.load(run.path), data)
+    assert RunFolder.load(run.path).status.state == "finished"
+
+
+def test_metrics_that_were_lost_or_damaged_are_said(run, data):
+    path = run.path / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    train_rows = [i for i, line in enumerate(lines) if json.loads(line)["split"] == "train"]
+    lines[train_rows[1]] = b'{"step": "two"}\n'
+    del lines[train_rows[3]]
+    path.write_bytes(b"".join(lines))
+    said = resumed(RunFolder.load(run.path), data)
+    assert "metrics.jsonl: 1 damaged line left out" in said
+    assert any("2 of 5 training rows up to step 5 are lost, the first that of step 2" in line for line in said)
+
+
+def test_a_whole_record_is_not_called_lost(run, data):
+    assert not any("metrics.jsonl" in line for line in resumed(run, data))
+    frame = run.metrics()
+    assert lost_metrics(frame, 5, 1, 6) == []
+    assert lost_metrics(frame[frame["step"] < 4], 5, 1, 6)[0].startswith("metrics.jsonl: 2 of 5")
+    assert lost_metrics(frame, 5, 5, 2) == []
