@@ -26,7 +26,12 @@ def made(tmp_path_factory):
 def test_evidence_is_measured_on_the_test_books(made, monkeypatch):
     run, data = made
     asked: list[np.ndarray] = []
-    monkeypatch.setattr(arms, "_measured", lambda _run, _data, step, pages: asked.append(pages) or {"step": step, "metrics": {}})
+
+    def measured(_run, _data, step: int, pages: np.ndarray) -> dict[str, object]:
+        asked.append(pages)
+        return {"step": step, "metrics": {}}
+
+    monkeypatch.setattr(arms, "_measured", measured)
     monkeypatch.setattr(arms, "_signal", lambda *_: {})
     arms.measure(run, data)
     assert asked

@@ -118,7 +118,7 @@ def test_a_box_is_corrected_by_hand_and_trained_on(tab, workspace: Path) -> None
     path = workspace / "data" / "samples" / "panels.corrections.json"
     (page,) = json.loads(path.read_text(encoding="utf-8"))["pages"].values()
     first, second, third, fourth = page["panels"]
-    assert [p.get("of") for p in page["panels"]] == [1, 0, 2, None]
+    assert [p.get("of") for p in page["panels"]] == [2, 3, 1, None]  # a file lists its panels backwards
     assert "box" not in first
     assert "box" not in third
     assert second["box"] == pytest.approx([0.03, 0.01, 0.955, 0.23], abs=0.003)

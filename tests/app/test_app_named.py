@@ -61,6 +61,19 @@ def test_two_runs_have_a_color_each_and_keep_the_dashes_of_their_splits():
     }  # fmt: skip
 
 
+def test_several_metrics_of_several_runs_differ_by_their_dashes():
+    sources = [
+        curves.Source(n, rows({I2T: [v], T2I: [v + 1]}, {I2T: [v], T2I: [v + 1]})) for n, v in (("a", 1.0), ("b", 5.0))
+    ]
+    found = drawn(curves.chart(sources, {I2T: "x", T2I: "y"}, curves.How(splits=("train",))))
+    first, second = theme.categorical()[:2]
+    one, two = theme.DASHES[:2]
+    assert found == {
+        "a · x": ([1.0], one, first), "a · y": ([2.0], two, first),
+        "b · x": ([5.0], one, second), "b · y": ([6.0], two, second),
+    }  # fmt: skip
+
+
 def test_a_band_reaches_one_deviation_below_and_above_the_mean():
     runs = [curves.Source(n, rows({I2T: [0.0]}, {I2T: v})) for n, v in (("a", [1.0, 4.0]), ("b", [3.0, 10.0]))]
     how = curves.How(splits=("val",), as_band=True)
@@ -69,6 +82,8 @@ def test_a_band_reaches_one_deviation_below_and_above_the_mean():
     assert list(low.y) == pytest.approx([2 - math.sqrt(2), 7 - math.sqrt(18)])
     assert list(high.y) == pytest.approx([2 + math.sqrt(2), 7 + math.sqrt(18)])
     assert (low.fill, high.fill) == (None, "tonexty")  # the area is between the two
+    red, green, blue = (int(theme.color("alignment_i2t")[i : i + 2], 16) for i in (1, 3, 5))
+    assert high.fillcolor == f"rgba({red},{green},{blue},0.18)"
     assert (mean.name, mean.line.dash) == ("x · val · mean of 2 seeds", "dash")
 
 

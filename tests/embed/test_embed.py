@@ -133,6 +133,11 @@ def test_a_store_of_one_split_has_its_pages_alone(made, tmp_path):
     _, data = made
     found = run_export(job(made, tmp_path / "v.zarr", split="val"))
     pages = [p["canonical_id"] for p in read_store(tmp_path / "v.zarr").metadata()]
+    panels = read_store(tmp_path / "v.zarr").panels()
+    assert set(panels["split"]) == {"val"}
+    own = np.isin(data.table.page_of_panel, data.pages("val"))
+    assert panels["panel_id"].tolist() == data.table.panels["panel_id"][own].tolist()
+    assert panels["canonical_id"].tolist() == [pages[row] for row in panels["page_row"]]
     assert pages == data.table.pages["page_id"].iloc[data.pages("val")].tolist()
     assert found["pages"] == len(pages)
 

@@ -1,5 +1,6 @@
 """Invariances of the losses over generated batches."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,3 +118,22 @@ def test_blocks_equal_the_whole_matrix_in_gradient(batch, tau, chunk_size):
         total.backward()
         grads.append((z.grad, t.grad))
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-5 / tau)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("tau", [0.0101, 0.011, 0.0125, 0.0166])
+def test_no_temperature_in_use_overflows_where_panels_agree_wholly_or_oppose_each_other(tau, chunk_size):
+    """exp(1 / tau) leaves float32 between 0.0101 and 0.0113: cosines of 1 and −1 are where it shows."""
+    line = torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, 0.5])[:, None] * torch.tensor([[0.6, 0.8]])
+    z = torch.cat([line, line @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]])]).requires_grad_()
+    pages = torch.arange(16) // 4
+    loss = losses.supcon(z, pages, tau, chunk_size=chunk_size)
+    unit = torch.nn.functional.normalize(z.detach().double(), dim=1)
+    logits = (unit @ unit.T / tau).masked_fill(torch.eye(16, dtype=torch.bool), -torch.inf)
+    mates = (pages[:, None] == pages) & ~torch.eye(16, dtype=torch.bool)
+    expected = -logits.log_softmax(dim=1).masked_fill(~mates, 0.0).sum(dim=1) / mates.sum(dim=1)
+    torch.testing.assert_close(loss.value.detach().double(), expected, rtol=1e-4, atol=1e-4)
+    to_text, to_image = losses.info_nce(z, -z, tau, chunk_size=chunk_size)
+    assert torch.isfinite(torch.stack([loss.mean, to_text.mean, to_image.mean])).all()
+    (loss.mean + to_text.mean + to_image.mean).backward()
+    assert torch.isfinite(z.grad).all()

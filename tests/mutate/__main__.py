@@ -200,6 +200,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
     parser.add_argument("--again", action="store_true", help="try once more those that were alive")
+    parser.add_argument("--tests", nargs="*", default=[], help="these test files instead of the table's: a lower bound")
     parser.add_argument("--only", nargs="*", default=[], help="keys of single mutants")
     parser.add_argument(
         "--marks", default="", help="which tests, as pytest's -m; the default leaves slow ones out but in app"
@@ -236,7 +237,7 @@ def _run(asked: argparse.Namespace) -> None:
             if time.monotonic() > end:
                 break
             marks = asked.marks or ("not browser" if mutant.file.startswith("app") else "not slow and not browser")
-            tests = tuple(files_for(ROOT, mutant.file))
+            tests = tuple(asked.tests or files_for(ROOT, mutant.file))
             if tests not in suites:
                 suites[tests] = Suite(copy, list(tests), marks)
             found = judged(copy, mutant, suites[tests], marks)

@@ -29,8 +29,7 @@ def _words(text: str) -> frozenset[str]:
 
 # Calls that give back much the same thing, so that a program without them runs on: functions, and methods.
 PASSED_THROUGH = _words(
-    """abs float int round str set list tuple sorted reversed asarray array sqrt log exp log2 log10 escape normalize
-    unique nan_to_num logical_not"""
+    """abs round set sorted reversed sqrt log exp log2 log10 escape normalize unique nan_to_num logical_not"""
 )
 UNDONE = _words(
     """strip lstrip rstrip lower upper casefold clip clamp clamp_min sort_values sort_index dropna fillna abs detach
@@ -41,6 +40,7 @@ LOOKS = _words(
     """height width size gap padding margin margins opacity color help icon label title caption font line_width border
     layout columns vertical_alignment horizontal_alignment description placeholder showlegend hovertemplate"""
 )
+TYPES = _words("tuple dict list set type Literal Callable Sequence Mapping Iterator Iterable Any Memory")
 LOOKS_CALLS = _words("columns container space divider markdown caption html toast info")
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE),
@@ -220,6 +220,8 @@ def _left_alone(parent: ast.AST, field: str, node: ast.AST) -> bool:
     if isinstance(node, ast.keyword) and node.arg in LOOKS:
         return True
     if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+        return True
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in TYPES:
         return True
     if isinstance(node, ast.If):
         test = _unparsed(node.test)
