@@ -67,7 +67,7 @@ def test_every_package_of_stage3_has_a_layer_and_a_place_in_the_document():
 def test_what_is_imported_is_declared(folder):
     """Not only brought along by something else that is."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {"stage3": ["app", "ocr", "ray", "remote"], "app": ["app", "test"], "benchmarks": ["app", "test"]}[folder]
+    extras = {"stage3": ["app", "faiss", "ocr", "ray", "remote"], "app": ["app", "test"], "benchmarks": ["app", "test"]}[folder]
     wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
     declared = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower().replace("_", "-") for line in wanted}
     known = packages_distributions()
