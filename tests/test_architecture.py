@@ -68,7 +68,7 @@ def test_what_is_imported_is_declared(folder):
     """Not only brought along by something else that is."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {
-        "stage3": ["app", "faiss", "ocr", "ray", "remote"],
+        "stage3": ["app", "faiss", "ocr", "ray", "remote", "tensorboard"],
         "app": ["app", "test"],
         "benchmarks": ["app", "test"],
     }[folder]
