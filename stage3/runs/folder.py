@@ -404,8 +404,10 @@ class RunFolder:
     def clear_leftovers(self) -> None:
         """Remove what processes that were killed left unfinished, here and in the run's folders."""
         with storing(self.path):
-            for folder in (self.path, *(p for p in self.path.iterdir() if p.is_dir() and not p.is_symlink())):
-                clear_scratch(folder)
+            clear_scratch(self.path)
+            for entry in list(self.path.iterdir()):
+                if not entry.name.startswith(TMP) and entry.is_dir() and not entry.is_symlink():
+                    clear_scratch(entry)
 
 
 def _pretty(value: Mapping[str, Any]) -> bytes:
