@@ -405,8 +405,9 @@ class RunFolder:
         """Remove what processes that were killed left unfinished, here and in the run's folders."""
         with storing(self.path):
             clear_scratch(self.path)
-            for folder in [p for p in self.path.iterdir() if p.is_dir() and not p.is_symlink()]:
-                clear_scratch(folder)
+            for entry in list(self.path.iterdir()):
+                if not entry.name.startswith(TMP) and entry.is_dir() and not entry.is_symlink():
+                    clear_scratch(entry)
 
 
 def _pretty(value: Mapping[str, Any]) -> bytes:
