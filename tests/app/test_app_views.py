@@ -43,7 +43,8 @@ def words(app: AppTest) -> str:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     folder = app_support.world(tmp_path_factory.mktemp("small"))
-    app_support.make_run(folder / "runs", "seed", folder / "data" / "samples", seed=1, embed_every=2)
+    first = {"embed_every": 2, "lr": 0.04, "epochs": 5, "keep_checkpoints": 5}
+    app_support.make_run(folder / "runs", "seed", folder / "data" / "samples", seed=1, **first)
     return folder
 
 
@@ -116,7 +117,7 @@ def test_two_runs_show_only_the_settings_that_differ(small, monkeypatch):
         for name, first, second in (
             ("contrastive_weight", "1.0", "2.0"), ("reconstruction_weight", "0.5", "0.25"),
             ("alignment_weight", "1.0", "3.0"), ("contrastive_temperature", "0.07", "0.4"),
-            ("alignment_temperature", "0.07", "0.3"), ("epochs", "4", "3"), ("seed", "0", "1"),
+            ("alignment_temperature", "0.07", "0.3"), ("epochs", "5", "3"), ("lr", "0.04", "0.03"), ("seed", "0", "1"),
             ("split_seed", "0", "5"), ("test_fraction", "0.2", "0.3"),
         )
     }  # fmt: skip

@@ -13,10 +13,12 @@ from PIL import Image
 
 from stage3 import metrics
 from stage3.batches import IMAGE, TEXT
+from stage3.data import readers
 from stage3.errors import ConfigError, DataError
 from stage3.model import EncoderSpec, embedding
 from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
+from stage3.runs import RunFolder
 from stage3.search import __main__ as search_command
 from stage3.search import answers
 from stage3.search.answers import result_frame
@@ -361,8 +363,10 @@ def test_a_panel_is_asked_both_ways_and_its_own_image_file_finds_it(comics, caps
         assert "book001/page001#1" in ranked
         marked = [r["panel_id"] for r in first["results"] if r["relation"] == "true match"]
         assert marked == ["book001/page001#1"]
+    table = readers.read(RunFolder.load(comics / "runs" / "first").config)
+    x, y, w, h = table.panels.set_index("panel_id").loc["book001/page001#1", list("xywh")]
     with Image.open(comics / "pages" / "b001p001.png") as page:
-        box = (0.02 * page.width, 0.26 * page.height, 0.98 * page.width, 0.49 * page.height)
+        box = (x * page.width, y * page.height, (x + w) * page.width, (y + h) * page.height)
         page.crop(tuple(round(v) for v in box)).save(tmp_path / "crop.png")
     same = ask(comics, capsys, "--image", str(tmp_path / "crop.png"), "--target", "image", "--top", "1")
     result = same["searches"][0]["results"][0]

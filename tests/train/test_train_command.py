@@ -271,14 +271,15 @@ def test_more_than_a_hundredth_of_damaged_pages_refuse_the_run(tmp_path, comics,
 
 
 def test_a_failed_start_leaves_no_setting_to_the_next_one_and_that_is_said(tmp_path, args, capsys):
-    run = tmp_path / "r"
-    failing = [*args, "--vision_backbone", str(tmp_path), "--lr", "0.5", "--seed", "7"]
-    with pytest.raises(ConfigError, match=r"has no config\.json"):
-        train_command.main(["--run", str(run), *failing])
-    assert RunFolder.load(run).status.state == "failed"
-    with pytest.raises(ConfigError, match=r"has no config\.json"):
-        train_command.main(["--run", str(run)])  # nothing given: as it was asked for
-    assert RunFolder.load(run).config.lr == 0.5
+    """A run that a command makes and refuses is gone; one that was prepared, as the explorer does, stays."""
+    given = dict(zip([a.removeprefix("--") for a in args[::2]], args[1::2], strict=True))
+    failing = {**given, "vision_backbone": str(tmp_path), "lr": 0.5, "seed": 7}
+    run = RunFolder.create(tmp_path / "r", Config.from_mapping(failing)).path
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"has no config\.json"):
+            train_command.main(["--run", str(run)])  # nothing given: as it was asked for
+        assert RunFolder.load(run).status.state == "failed"
+        assert RunFolder.load(run).config.lr == 0.5
     with pytest.raises(ConfigError, match="no data set"):
         train_command.main(["--run", str(run), "--epochs", "3"])
     assert RunFolder.load(run).config.lr == 0.5  # a refused start changes nothing
