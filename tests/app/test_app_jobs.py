@@ -110,7 +110,7 @@ def test_of_six_started_in_one_instant_two_train_at_a_time_in_their_order(parent
     config = parent.config.replace(epochs=3)
     with ThreadPoolExecutor(6) as pool:
         runs = list(pool.map(lambda n: jobs.start(config, n), names))
-    most, end_by = 0, time.monotonic() + 90
+    most, end_by = 0, time.monotonic() + 300  # six trainings, two at a time, on a busy machine
     while any(jobs.read(r).is_live for r in runs):
         most = max(most, sum(r.is_live for r in runs))
         assert time.monotonic() < end_by
