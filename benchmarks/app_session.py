@@ -168,7 +168,7 @@ def _map_of(folder: Path) -> None:
     from stage3.runs import RunFolder
 
     run = RunFolder.load(folder / "data" / "samples" / "runs" / "first")
-    data, step = Dataset.load(run.config, progress=False), files.chosen_step(run, None)
+    data, step = Dataset.load(run.config, progress=False), run.checkpoint().step
     held = embedding.embed(run.model(step), data.panel_set, data.pages("all"))
     rows, xy = held.rows.numpy(), layouts.pca(held.panel.numpy())
     page = data.table.page_of_panel[rows]
