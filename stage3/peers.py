@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from stage3.errors import ConfigError, PeerGone
+from stage3.errors import ConfigError, Interrupted, PeerGone
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # the others wait while the first process makes features; a dead one is noticed at once
@@ -68,7 +68,7 @@ class Peers:
         n = len(rows[0])
         if self.size == 1:
             return list(rows), slice(0, n)
-        counts = self._counts(n, rows[0].device)
+        counts = self._counts(n)
         first = sum(counts[: self.rank])
         return [_gathered(r, counts, first) for r in rows], slice(first, first + n)
 
@@ -76,7 +76,7 @@ class Peers:
         """Where this process's `n` rows stand among those of all, and how many they are."""
         if self.size == 1:
             return slice(0, n), n
-        counts = self._counts(n, None)
+        counts = self._counts(n)
         first = sum(counts[: self.rank])
         return slice(first, first + n), sum(counts)
 
@@ -163,8 +163,8 @@ class Peers:
         own: np.ndarray = pages[owner == self.rank]
         return own
 
-    def _counts(self, n: int, device: torch.device | None) -> list[int]:
-        each = torch.zeros(self.size, dtype=torch.int64, device=device or _device())
+    def _counts(self, n: int) -> list[int]:
+        each = torch.zeros(self.size, dtype=torch.int64, device=_device())
         each[self.rank] = n
         with _together():
             dist.all_reduce(each)
@@ -210,12 +210,29 @@ def joined(device: Callable[[], str] = lambda: "cpu") -> Iterator[Peers]:
 
 
 def _device() -> torch.device:
+    """Where tensors must be to be sent: NCCL takes those of a GPU alone, gloo those of the processor."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 def by_torchrun() -> bool:
     """Whether `torchrun` started this process, and would start it again after any exit code but 0."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def code_of_stop(stopped: Interrupted, say: Callable[[str], None]) -> int:
+    """The exit code of work that was stopped as asked: 0 under `torchrun`, which would begin again after any other.
+
+    Args:
+        stopped: what ended the work.
+        say: prints that it was stopped, where it is not raised.
+
+    Raises:
+        Interrupted: itself, without `torchrun`, or where another process is gone: then to begin again is right.
+    """
+    if isinstance(stopped, PeerGone) or not by_torchrun():
+        raise stopped
+    say(str(stopped))
+    return 0
 
 
 @contextmanager
@@ -235,8 +252,8 @@ def _together() -> Iterator[None]:
 def _gathered(rows: Tensor, counts: list[int], first: int) -> Tensor:
     if torch.is_grad_enabled() and rows.is_floating_point() and not rows.requires_grad:
         rows = rows.detach().requires_grad_()  # nothing of its own was encoded, but backward needs every process
-    found: Tensor = _Gather.apply(rows, counts, first)  # type: ignore[no-untyped-call]
-    return found
+    found: Tensor = _Gather.apply(rows.to(_device()), counts, first)  # type: ignore[no-untyped-call]
+    return found.to(rows.device)
 
 
 class _Gather(torch.autograd.Function):

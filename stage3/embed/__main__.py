@@ -8,7 +8,7 @@ from typing import Any
 
 from stage3.cli import Parser, counted, given, run, say
 from stage3.embed import export_run, verify
-from stage3.errors import ConfigError, Interrupted, PeerGone, StorageError
+from stage3.errors import ConfigError, Interrupted, StorageError
 from stage3.runs import RunFolder
 from stage3.runs.data import DATA_SETTINGS, load_data
 from stage3.storage import to_json
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.run:
         return _reported(args, {"out": args.out}, (lambda _: None) if args.json else say)
     from stage3.features import usable_device
-    from stage3.peers import by_torchrun, joined
+    from stage3.peers import code_of_stop, joined
 
     folder = RunFolder.load(args.run)
     with joined(lambda: usable_device(args.device)) as peers:
@@ -62,13 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 tell=tell,
                 peers=peers,
             )
-        except PeerGone:
-            raise
         except Interrupted as stopped:
-            if not by_torchrun():
-                raise
-            tell(str(stopped))
-            return 0  # as asked; after any other code torchrun would begin again
+            return code_of_stop(stopped, tell)
         return _reported(args, {"out": args.out} | found, tell) if peers.leads else 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from stage3.cli import Parser, run, say, settings_from, stopping
 from stage3.config import FIELDS, spec_of
-from stage3.errors import ConfigError, Interrupted, PeerGone, StorageError
+from stage3.errors import ConfigError, Interrupted, StorageError
 from stage3.storage import to_json
 
 EXAMPLES = (
@@ -62,15 +62,10 @@ def _build(config: Any, args: Any) -> int:
         try:
             with stopping() as stop:
                 report = command.build(config, share=share, stop=stop, tell=(lambda _: None) if args.json else say)
-        except PeerGone:
-            raise
         except Interrupted as stopped:
-            from stage3.peers import by_torchrun
+            from stage3.peers import code_of_stop
 
-            if not by_torchrun():
-                raise
-            say(str(stopped))
-            return 0  # as asked; after any other code torchrun would begin again
+            return code_of_stop(stopped, say)
     if report is not None:  # the first process prints
         say(to_json(report.to_dict()) if args.json else report.sentence())
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stage3.cli import Parser, given, run, say
-from stage3.errors import Interrupted, PeerGone
+from stage3.errors import Interrupted
 from stage3.storage import to_json
 from stage3.train import result, summary_lines, train_run
 from stage3.train.together import Follower
@@ -42,15 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             allow_inexact_resume=args.allow_inexact_resume,
             tell=(lambda _: None) if args.json else say,
         )
-    except PeerGone:
-        raise
     except Interrupted as stopped:
-        from stage3.peers import by_torchrun
+        from stage3.peers import code_of_stop
 
-        if not by_torchrun():
-            raise
-        say(str(stopped))
-        return 0  # as asked; after any other code torchrun would begin again
+        return code_of_stop(stopped, say)
     if isinstance(folder, Follower):  # the first process prints
         return 0
     summary = result(folder)
