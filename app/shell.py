@@ -323,6 +323,7 @@ def main() -> None:
             st.text(notice)
     components.shortcuts(now.id if now else None)
     page.run()
+    loaders.view_drawn()
 
 
 def _page(name: str) -> Any:

@@ -15,7 +15,7 @@ from app import components, shell
 from app.charts import maps, theme
 from app.parts import cards, filters, map_address, selection, waiting
 from app.store import loaders, map_jobs
-from app.views import map_column, map_compare, map_controls, map_drift, map_parts
+from app.views import map_column, map_controls, map_drift, map_parts
 from stage3.cli import percent
 
 CHART = "map-chart"
@@ -28,7 +28,7 @@ def render() -> None:
     """Everything on one screen: controls, the map, and the column beside it."""
     chosen = shell.chosen()
     frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
-    if not len(loaders.embedded(chosen.run, chosen.step).rows):
+    if not len(loaders.embedded_rows(chosen.run, chosen.step)):
         shell.empty("No panel to draw", "The data set of this run has no panel with an image or a text.")
         return
     cards.prepare()
@@ -56,6 +56,8 @@ def render() -> None:
     if job.state != "ready":
         waiting.show(map_jobs.map_path(chosen.run, chosen.step), job, chosen)
     if mode == "two":
+        from app.views import map_compare  # it needs torch, and one map does not
+
         map_compare.render(chosen, frame)
     else:
         _one(chosen, frame)
@@ -124,7 +126,7 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> Asked:
             picked = selection.caught(drawn, at) & kept
     zoom = map_address.zoom(notes)
     window = map_parts.window_of(CHART, zoom, xy, st.session_state.pop("_moved", None) == 0)
-    rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()
+    rows = loaders.embedded_rows(chosen.run, chosen.step)
     if shell.param("panel") is not None and not (rows == shell.int_param("panel")).any():
         notes.append(f"panel={shell.param('panel')!s:.20} in the address is not on this map.")
     shown = map_parts.Shown(joined, rows, xy, kept, layout, about, picked, map_parts.group_asked(joined, notes), window)
@@ -155,13 +157,10 @@ def _chart(chosen: shell.Chosen, asked: Asked) -> None:
     facts = [f"showing {len(at):,} of {len(shown.rows):,} panels", shown.about]
     if "trust" in shown.frame and shown.layout == "umap":
         kept, cluster = shown.frame["trust"].to_numpy()[shown.kept], shown.frame["cluster_id"].to_numpy()[shown.kept]
-        facts.append(f"{percent(np.nanmean(kept), 0)} of neighbors kept from {_dim(chosen)} dimensions")
+        dim = loaders.frame(chosen.run, chosen.step).dim
+        facts.append(f"{percent(np.nanmean(kept), 0)} of neighbors kept from {dim} dimensions")
         facts.append(f"{len(np.unique(cluster[cluster >= 0]))} clusters")
     if coloring.about and coloring.kind != "group":
         facts.append(coloring.about.rstrip("."))
     with st.container(key="quiet-map-facts"):
         st.text("  ·  ".join(facts))
-
-
-def _dim(chosen: shell.Chosen) -> int:
-    return int(loaders.load_model(chosen.run, chosen.step).encoder.spec.dim)

@@ -65,7 +65,7 @@ class Shown:
 
 def joined(chosen: shell.Chosen, frame: pd.DataFrame, stored: pd.DataFrame | None) -> pd.DataFrame:
     """The panel frame with what a map adds, kept for the checkpoint."""
-    rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()
+    rows = loaders.embedded_rows(chosen.run, chosen.step)
 
     def join() -> pd.DataFrame:
         # where every panel is on the map, the frame is shared, not copied
