@@ -153,11 +153,12 @@ def show_measures(frame: pd.DataFrame, row: int, key: str) -> None:
 
 
 def show_gate(frame: pd.DataFrame, row: int) -> None:
-    """The weights that the fusion gate gave to image, text and box."""
+    """The weights that the fusion gate gave to image, text and box; their plain mean enters beside them."""
     shares = {name: float(frame[column][row]) for column, name in GATE.items()}
     if any(np.isnan(list(shares.values()))):
         return
-    shell.line("Gate: " + "   ".join(f"{name} {percent(share, 0)}" for name, share in shares.items()))
+    weights = "   ".join(f"{name} {percent(share, 0)}" for name, share in shares.items())
+    shell.line(f"Gate: {weights}   (added to the plain mean of all that is there)")
 
 
 def title_of(frame: pd.DataFrame, row: int) -> str:

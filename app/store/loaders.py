@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = Path("data") / "samples"
+MARKS = ("runs", SAMPLES.as_posix())  # one of these folders is where the explorer was started, or it is not meant
+DATA_SETTINGS = tuple(name for name in FIELDS if spec_of(name).group in ("data", "features"))
 MAX_MEGAPIXELS = 100.0  # of any image that the explorer decodes: 0.8 GB while it does
 MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evaluate` takes more
 
@@ -52,7 +54,7 @@ PATIENCE = 20.0  # seconds that `warm_up` waits for somebody to look
 _reading = threading.Lock()
 _drawn = threading.Event()
 _datasets: Memory[Dataset] = Memory(3)
-_splits: Memory[np.ndarray] = Memory(24)
+_splits: Memory[tuple[np.ndarray, str]] = Memory(24)
 _seen: Memory[Dataset] = Memory(3)
 _models: Memory[Stage3] = Memory(6)
 _embedded: Memory[Embedded | Distant] = Memory(6)
@@ -98,8 +100,8 @@ def with_named(variable: str, found: dict[str, Path]) -> dict[str, Path]:
 
 def base() -> Path:
     """The folder that relative paths of runs refer to: where the app was started, if runs or data are there."""
-    here = Path.cwd()
-    return here if (here / "runs").is_dir() or (here / SAMPLES).is_dir() else PROJECT
+    here = os.getcwd()  # noqa: PTH109 - a view asks a hundred times
+    return Path(here) if any(os.path.isdir(f"{here}/{name}") for name in MARKS) else PROJECT  # noqa: PTH112
 
 
 def entries() -> list[Entry]:
@@ -279,7 +281,7 @@ def data_key(config: Config) -> tuple[Any, ...]:
 def _key_now(config: Config) -> tuple[Any, ...]:
     """Settings of the groups "data" and "features", and a stamp of the files, "" where they are still to be read."""
     here = config_here(config)
-    settings = tuple(getattr(here, n) for n in FIELDS if spec_of(n).group in ("data", "features"))
+    settings = tuple(getattr(here, name) for name in DATA_SETTINGS)
     return (*settings, watch.stamp(settings, here))
 
 
@@ -333,8 +335,9 @@ def open_dataset(run: RunFolder) -> Dataset:
     if not key[-1]:  # its files are not there, so what counts is what this run was trained on
         key = (*key, str(run.path), record_key(run))
     shared = _datasets.get(key, make)
-    split = _splits.get((key, record_key(run)), lambda: as_recorded(run, shared).split)
-    return shared.with_layout(layout_of(run)).with_split(split)
+    recorded = (key, str(run.path), record_key(run))
+    split, layout = _splits.get(recorded, lambda: (as_recorded(run, shared).split, layout_of(run)))
+    return shared.with_layout(layout).with_split(split)
 
 
 def data_changed(run: RunFolder) -> str:
