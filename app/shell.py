@@ -19,15 +19,14 @@ Addresses look like `/map?run=samples/first&panel=12`; `/?view=map&run=…` mean
 stay across views; other parameters belong to the view and are dropped when another view is opened by hand.
 
 Text from data (ids, texts, file names, error messages) goes through `st.text`, `st.code`, `st.dataframe` or a chart
-(`charts.theme.safe`), never through Markdown, labels or captions: `shell.line` and `shell.facts` do that. Errors of the
-kinds that a person can fix (`Stage3Error`) end in one plain box where a view does not catch them.
+(`charts.theme.safe`), never through Markdown, labels or captions: `shell.line` and `shell.facts` do that. Errors that a
+view does not catch end in one plain box: see `app.guard`.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -37,8 +36,9 @@ import streamlit as st
 from app import addresses, components
 from app.addresses import START, VIEWS
 from app.charts import worth
-from app.guard import boxed, show_pending
+from app.guard import boundary, boxed, show_pending
 from app.guard import callback as callback
+from app.guard import dialog as dialog
 from app.guard import error_box as error_box
 from app.guard import fragment as fragment
 from app.store import loaders, readonly, thumbs
@@ -51,7 +51,6 @@ T = TypeVar("T")
 
 WITHOUT_RUN_BAR = ("evidence", "add")
 OF_DATA = ("", "map", "search", "page", "data")  # they say once where the data of a run has moved; "" is the start
-log = logging.getLogger("stage3.app")
 
 
 # --- the chosen run
@@ -302,9 +301,14 @@ def working(what: str, make: Callable[..., T], *args: Any) -> T:
 
 
 def main() -> None:
-    """The whole page: what every view shares, then the view."""
-    st.set_page_config(page_title="Stage 3 explorer", page_icon=components.icon(), layout="wide")
-    components.style()
+    """The whole page: what every view shares, then the view. What fails takes as little of it along as it can."""
+    with boundary():
+        st.set_page_config(page_title="Stage 3 explorer", page_icon=components.icon(), layout="wide")
+        components.style()
+        _whole_page()
+
+
+def _whole_page() -> None:
     pages = {name: _page(name) for name in VIEWS}
     page = st.navigation(list(pages.values()), position="top")
     _follow(pages, page.url_path or START)
@@ -314,10 +318,12 @@ def main() -> None:
     now = _find_chosen(found)
     st.session_state["_chosen"] = now
     if now is not None and page.url_path not in WITHOUT_RUN_BAR:
-        _run_bar(found, now)
-        if page.url_path in OF_DATA:
-            importlib.import_module("app.parts.moved").notice(now.run)
-    importlib.import_module("app.parts.strip").show()  # parts stand on this module
+        with boxed():
+            _run_bar(found, now)
+            if page.url_path in OF_DATA:
+                importlib.import_module("app.parts.moved").notice(now.run)
+    with boxed():
+        importlib.import_module("app.parts.strip").show()  # parts stand on this module
     if notice := st.session_state.pop("_notice", None):
         with st.container(border=True):
             st.text(notice)
