@@ -108,7 +108,8 @@ def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
         entry = loaders.default_entry(found)
         if wanted is not None:
             st.session_state["_notice"] = f"There is no run {str(wanted)[:100]!r} here; showing another one."
-        st.session_state["_step"] = None
+            st.query_params.pop("step", None)  # it was of that run
+            st.session_state["_step"] = None
     if entry is None:
         return None
     step: int | None
@@ -117,6 +118,10 @@ def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
     except StorageError:
         there = loaders.steps(entry.run)
         step, st.session_state["_step"] = (there[-1] if there else None), None
+    if "step" in st.query_params and step != int_param("step"):
+        shown = "it has no checkpoint" if step is None else f"step {step} is shown"
+        asked_step = st.query_params.pop("step")[:20]
+        st.session_state["_notice"] = f"step={asked_step} in the address is no checkpoint of {entry.run.name}; {shown}."
     st.session_state["_run"] = entry.id
     if st.query_params.get("run", entry.id) != entry.id:
         st.query_params["run"] = entry.id  # an address without a run is completed in the browser: see keys.js
@@ -216,6 +221,12 @@ def int_param(name: str, low: int = 0) -> int | None:
 def param(name: str) -> str | None:
     """A string of the address (untrusted: compare it with known names)."""
     return st.query_params.get(name)
+
+
+def unused(name: str, why: str, value: str | None = None) -> None:
+    """Say of a parameter of the address that it is not used: "panel=x in the address", and why."""
+    with st.container(border=True):
+        st.text(f"{name}={str(value or param(name))[:60]} in the address {why}")
 
 
 def set_params(**values: Any) -> None:
@@ -357,6 +368,9 @@ def _follow(pages: dict[str, Any], current: str) -> None:
             params = {"run": st.session_state["_run"], **params}
         st.switch_page(pages[view], query_params=params)
     asked = st.query_params.get("view")
+    if asked is not None and asked not in pages and not st.session_state.get("_followed"):
+        st.session_state["_followed"] = True
+        unused("view", f"is none of {', '.join(pages)}.")
     if asked in pages and asked != current and not st.session_state.get("_followed"):
         st.session_state["_followed"] = True  # once: the browser drops it from the address, see keys.js
         given = {name: st.query_params.get_all(name) for name in st.query_params if name != "view"}
