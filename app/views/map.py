@@ -45,10 +45,14 @@ def render() -> None:
             label_visibility="collapsed",
             required=True,
             on_change=shell.callback(
-                lambda: shell.set_params(mode=map_controls.unless(st.session_state["map_mode"], "one"))
+                lambda: shell.set_params(
+                    mode=map_controls.unless(st.session_state["map_mode"], "one"), **{"with": None}
+                )
             ),
         )
-    map_controls.say(notes)
+    if shell.param("with") is not None and mode != "two":
+        notes.append("with in the address needs mode=two; one run is shown.")
+    map_controls.say(notes, "quiet-map-mode-notes")
     if mode == "drift":
         map_drift.render(chosen, frame)
         return
@@ -124,11 +128,14 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> Asked:
             notes.append("The selection was drawn on the UMAP map; it returns when that is ready.")
         elif drawn.on in LAYOUTS:
             picked = selection.caught(drawn, at) & kept
+        else:
+            notes.append("The selection was drawn on the right one of two maps; it returns side by side.")
     zoom = map_address.zoom(notes)
     window = map_parts.window_of(CHART, zoom, xy, st.session_state.pop("_moved", None) == 0)
     rows = loaders.embedded_rows(chosen.run, chosen.step)
     if shell.param("panel") is not None and not (rows == shell.int_param("panel")).any():
         notes.append(f"panel={shell.param('panel')!s:.20} in the address is not on this map.")
+    map_address.one_of("tab", map_column.TABS, "panel", notes)
     shown = map_parts.Shown(joined, rows, xy, kept, layout, about, picked, map_parts.group_asked(joined, notes), window)
     map_controls.say(notes)
     return Asked(shown, maps.COLORINGS[name], drawing or "auto", bool(outline))

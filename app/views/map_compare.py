@@ -42,7 +42,9 @@ def _other(chosen: shell.Chosen) -> shell.Chosen | None:
     options = [e.id for e in entries if e.id != chosen.id or len(loaders.steps(e.run)) > 1]
     if not options:
         return None
-    asked = shell.param("with")
+    asked = shell.param("with") or st.session_state.get("_map_with")
+    if shell.param("with") and asked not in options:
+        shell.unused("with", "is no other run with a checkpoint; another one is shown.")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="map-with"):
         start = (
             options.index(asked) if asked in options else next((i for i, o in enumerate(options) if o != chosen.id), 0)
@@ -61,6 +63,7 @@ def _other(chosen: shell.Chosen) -> shell.Chosen | None:
             width=170,
         )
     shell.set_params(**{"with": name})
+    st.session_state["_map_with"] = name
     return shell.Chosen(run.id, run.run, step, run.is_sample)
 
 
