@@ -252,6 +252,21 @@ def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made
     assert frame["trust"].mean() > 0.3
 
 
+def test_what_is_compiled_for_a_map_is_kept_on_disk_and_nothing_fails_where_it_cannot_be(made, monkeypatch):
+    from umap import layouts as optimizer
+    from umap import umap_
+
+    epoch = optimizer._nb_optimize_layout_euclidean_single_epoch
+    for function in (umap_.smooth_knn_dist, umap_.compute_membership_strengths, epoch):
+        assert sum(function.stats.cache_hits.values()) + sum(function.stats.cache_misses.values()) > 0
+
+    def read_only(function):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(type(epoch), "enable_caching", read_only)
+    layouts._import_umap.__wrapped__()
+
+
 def test_drift_follows_panels_by_row_and_starts_each_epoch_from_the_last(made):
     drift = made[4]
     assert drift.groupby("epoch").size().to_dict() == {1: 150, 2: 150, 5: 150, 9: 150}
