@@ -313,6 +313,18 @@ def test_labels_means_hulls_and_rings_lie_where_they_belong():
     rings = figure.data[-1]
     assert (list(rings.x), list(rings.y), rings.name) == ([0, 5], [2, 5], "selected")
     assert rings.marker.symbol == "circle-open"
+    assert {t.hoverinfo for t in figure.data} == {"skip"}  # dots below them can be pointed at
+
+
+def test_a_scale_of_ranks_goes_to_ten_at_least_and_one_value_has_a_scale_too():
+    xy = np.eye(2)
+    few = maps.scatter(np.arange(2), xy, pd.Series([1.0, 2.0]), maps.COLORINGS["i2t"], maps.whole(xy)).data[0]
+    assert (few.marker.cmin, few.marker.cmax, few.marker.showscale) == (0, 1, True)
+    assert list(few.marker.colorbar.ticktext) == ["1", "3", "10"]
+    alike = maps.scatter(np.arange(2), xy, pd.Series([0.5, 0.5]), maps.COLORINGS["total"], maps.whole(xy)).data[0]
+    assert (alike.marker.cmin, alike.marker.cmax) == (0.5, 1.5)
+    nothing = maps.scatter(np.arange(2), xy, pd.Series([np.nan] * 2), maps.COLORINGS["total"], maps.whole(xy))
+    assert [t.name for t in nothing.data] == ["not defined · 2"]
 
 
 def test_drift_shows_each_epoch_s_own_positions_and_colors_that_stay():

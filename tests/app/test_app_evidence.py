@@ -16,6 +16,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.charts import evidence as charts
+from app.charts import theme
 from app.store import evidence as files
 from app.store import loaders
 from app.views import evidence_more
@@ -226,6 +227,23 @@ def test_the_dots_lie_at_their_differences_in_points_with_both_ends():
     assert helps.error_x.arrayminus[0] == pytest.approx(5.0)
     assert (hurts.x[0], hurts.error_x.array[0], hurts.error_x.arrayminus[0]) == pytest.approx((-34.0, 4.0, 6.0))
     assert "right of 0 is better" in figure.layout.xaxis.title.text
+    reach = 1.08 * 40  # the largest bound
+    band = figure.data[0]  # what takes the click
+    assert (list(band.y), list(band.x), band.base) == ([2, 1], [pytest.approx(2 * reach)] * 2, pytest.approx(-reach))
+    assert list(figure.layout.xaxis.range) == pytest.approx([-reach, reach])
+    assert [k[0] for k in band.customdata] == ["F4:2", "F4:3"]
+    faint, none = band.marker.color
+    assert (faint, none) == ("rgba(31,95,168,0.14)", "rgba(128,128,128,0.004)")  # the chosen one is marked
+    assert [(t.name, t.y[0], t.customdata[0][0]) for t in (helps, hurts)] == [
+        ("helps", pytest.approx(2 - charts.DOT_BELOW), "F4:2"), ("hurts", pytest.approx(1 - charts.DOT_BELOW), "F4:3")
+    ]  # fmt: skip
+    assert (helps.marker.color, hurts.marker.color) == (theme.categorical()[2], theme.categorical()[5])
+    told = [(a.x, a.y, a.text, a.font.color) for a in figure.layout.annotations]
+    assert [t[:2] for t in told] == [pytest.approx(at) for at in ((0, 2.3), (0.52, 1.84), (0, 1.3), (0.52, 0.84))]
+    assert "<b>F4</b>  alignment 1" in told[0][2]
+    assert "against original weights" in told[0][2]
+    assert told[3][2].startswith("-34.0 points")
+    assert [t[3] for t in told[1::2]] == [helps.marker.color, hurts.marker.color]
     lone = row(low=math.nan, high=math.nan, verdict="not judged", seeds=2)
     dots = charts.forest([lone], "", charts.POINTS).data[1]
     assert (dots.name, dots.error_x.array[0]) == ("not judged", 0.0)

@@ -23,6 +23,7 @@ from app.charts import pages, theme
 from app.parts import export, panel
 from app.store import loaders, map_jobs, thumbs, watch
 from app.views import losses, map_compare, map_parts
+from app.views import page as page_view
 from stage3.evaluate import evaluation_report
 from stage3.runs import RunFolder
 
@@ -285,6 +286,16 @@ def test_a_page_shows_the_losses_and_ranks_of_the_step_of_the_address():
     assert shown[early.step] != shown[best.step]
     frame = loaders.panel_frame(best.run)
     assert frame.loc[frame["page"] == 5, "rank_i2t"].tolist() != frame.loc[frame["page"] == 5, "rank_t2i"].tolist()
+
+
+def test_the_lists_of_a_page_are_those_of_its_own_data_set(monkeypatch):
+    monkeypatch.setattr(page_view, "id", lambda _: 1, raising=False)  # which an object may have after another has gone
+    for name, books, pages_of in (("samples/first", 8, 4), ("runs/other", 7, 3)):
+        app = opened("page", run=name, page=2 * pages_of)  # the first page of the third book
+        assert app.selectbox(key="page_book").options == [f"book{b:03d}" for b in range(books)]
+        assert app.selectbox(key="page_book").value == "book002"
+        assert app.selectbox(key="page_row").options == [f"page{p:03d}" for p in range(pages_of)]
+        assert app.selectbox(key="page_row").value == 2 * pages_of
 
 
 def test_a_comparison_of_the_address_names_its_two_runs_in_their_order():
