@@ -66,6 +66,7 @@ def test_pages_are_counted_by_how_many_panels_they_have():
     figure = data._panels_per_page([(1, 3), (4, 2000)])
     (bar,) = figure.data
     assert (list(bar.x), list(bar.y), list(bar.text)) == ([1, 4], [3, 2000], ["3", "2,000"])
+    assert (bar.marker.color, bar.textposition) == (theme.categorical()[0], "outside")
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("panels per page", "pages")
     assert list(figure.layout.yaxis.range) == pytest.approx([0, 2300])
     assert figure.layout.xaxis.dtick == 1
@@ -109,6 +110,27 @@ def test_shares_and_splits_stand_in_their_rows_under_their_names(shown):
     assert alt == ("Split by book. train: 3 books, 40 pages, 1500 panels; val: 1 books, 10 pages, 500 panels")
     data.show_splits({"train": {"books": 0, "pages": 0, "panels": 0}})
     assert list(shown["data-splits"][0].data[0].x) == [0, 0, 0]
+
+
+def test_kept_panels_are_framed_above_dropped_ones_which_are_crossed_out():
+    one = page_check.PanelCheck
+    panels = [one(0, 0, (0.2, 0.2, 0.6, 0.2), "", []), one(3, None, (0.2, 0.4, 0.3, 0.4), "", []),
+              one(1, None, None, "", []), one(2, 1, (0.0, 0.9, 0.001, 0.05), "", [])]  # fmt: skip
+    sheet = Image.open(io.BytesIO(data.overlay(page_check.PageCheck("x", "", "", None, panels, []), 1000)))
+    pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    assert pixels.shape == (1000, 700, 3)
+    blue = np.abs(pixels - (0x00, 0x72, 0xB2)).max(axis=2) < 60
+    orange = np.abs(pixels - (0xD5, 0x5E, 0x00)).max(axis=2) < 60
+    for x, y in ((142, 300), (558, 300), (450, 201), (450, 399)):  # left, right, top, bottom of the first
+        assert blue[y - 2 : y + 3, x - 2 : x + 3].any()
+        assert not orange[y - 2 : y + 3, x - 2 : x + 3].any()
+    assert not blue[250:350, 200:500].any()
+    for x, y in ((141, 600), (349, 600), (280, 799), (245, 600), (193, 500), (297, 500), (193, 700), (297, 700)):
+        assert orange[y - 2 : y + 3, x - 2 : x + 3].any()  # its frame, its middle, and four places of its cross
+    assert blue[397:400, 230:340].mean() > 0.9  # where both have an edge, the kept one's is seen
+    assert blue[188:198, 128:140].mean() > 0.5  # numbers stand on corners, mostly outside
+    assert orange[385:395, 60:136].mean() > 0.2
+    assert blue[900:950, 0:4].any()  # a box of no width is seen, and its number stays on the page
 
 
 def test_the_entries_of_a_file_say_what_became_of_each():
@@ -186,7 +208,7 @@ def test_the_budget_draws_each_loss_in_its_color_and_each_pair_between_minus_one
     norms = evidence.budget(frame, "a", "gradient")
     named = [t for t in norms.data if t.name]
     assert [(t.name, list(t.x), list(t.y), t.line.color, t.line.dash) for t in named] == [
-        (t, [1, 2], [i + 1.0] * 2, theme.color(t), theme.DASHES[i]) for i, t in enumerate(TERMS)
+        (t, [1, 2], [i + 1.0] * 2, theme.color(t), ("solid", "dash", "dot")[i]) for i, t in enumerate(TERMS)
     ]
     low, high = norms.data[:2]
     assert (list(low.y), list(high.y), low.fill, high.fill) == ([0.5] * 2, [2.0] * 2, None, "tonexty")
@@ -333,12 +355,12 @@ def test_drift_shows_each_epoch_s_own_positions_and_colors_that_stay():
         for e in (2, 5)
     ]
     frame = pd.concat([p.assign(epoch=e) for p, e in zip(parts, (2, 5), strict=True)])
-    figure = map_drift.drift(frame, np.array([0, 9, 8]), height=400)
+    figure = map_drift.drift(frame, np.array([0, 9, 17]), height=400)
     dots = figure.data[0]
     assert (list(dots.x), list(dots.y), list(dots.customdata)) == ([2, 3, 4], [20, 0, 5], [4, 9, 11])
     assert list(dots.ids) == ["4", "9", "11"]
-    assert list(dots.marker.color) == [0, 1, 0]
-    assert list(dots.marker.symbol) == [0, 2, 2]  # eight colors, then the next shape
+    assert list(dots.marker.color) == [0, 1, 1]
+    assert list(dots.marker.symbol) == [0, 2, 1]  # eight colors, then the next shape
     assert [(f.name, list(f.data[0].x), list(f.data[0].y)) for f in figure.frames] == [
         ("2", [2, 3, 4], [20, 0, 5]), ("5", [5, 6, 7], [50, 0, 5])
     ]  # fmt: skip
@@ -406,3 +428,22 @@ def test_the_scale_of_retrieval_holds_every_interval():
     empty = search.metric_table({"intervals": {}, "chance": {}})
     assert len(empty) == 8
     assert empty[["value", "low", "high", "chance"]].isna().all(axis=None)
+
+
+def test_tools_of_a_chart_are_shown_where_it_takes_something(monkeypatch):
+    asked = []
+    monkeypatch.setattr(theme.st, "plotly_chart", lambda figure, **more: asked.append(more))
+    figure = theme.go.Figure()
+    theme.show(figure, key="a", alt="words")
+    theme.show(figure, key="a", alt="words", on_select=lambda: None, selection_mode=["points"])
+    theme.show(figure, key="a", alt="words", tools=True, fill=True)
+    assert [more["config"] for more in asked] == [
+        {"displaylogo": False, "displayModeBar": False, "scrollZoom": False},
+        {"displaylogo": False, "displayModeBar": True, "scrollZoom": False},
+        {"displaylogo": False, "displayModeBar": True, "scrollZoom": True, "doubleClick": "autosize"},
+    ]
+    assert [callable(more["on_select"]) or more["on_select"] for more in asked] == ["ignore", True, "ignore"]
+    assert [more["height"] for more in asked] == ["content", "content", "stretch"]
+    assert asked[1]["selection_mode"] == ("points",)
+    assert {more["alt"] for more in asked} == {"words"}
+    assert {more["theme"] for more in asked} == {None}  # ours, not Streamlit's
