@@ -292,7 +292,7 @@ def _ask_image(searcher: Searcher) -> Query | None:
     digest, image = kept
     st.image(image, width="stretch", alt="The query image")
     vectors: dict[tuple[Any, ...], Query] = st.session_state.setdefault("search_vectors", {})
-    key = (digest, id(searcher))
+    key = (digest, searcher.checkpoint, searcher.names, searcher.crop_fit)
     if key not in vectors:
         vectors.clear()
         vectors[key] = searcher.from_image(image)

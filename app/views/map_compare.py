@@ -127,6 +127,7 @@ def _body(
     notes: list[str] = []
     stored = map_jobs.umap_map(chosen.run, chosen.step)
     joined = map_parts.joined(chosen, frame, stored).iloc[here].assign(overlap=kept)
+    joined.attrs["of"] = (joined.attrs.get("of"), *_keys(chosen, other))  # the panels that both hold
     found = filters.asked(joined, notes)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="map-controls"):
         name = map_controls.color(map_parts.colorings(joined), notes, {"overlap": maps.OVERLAP})

@@ -80,7 +80,7 @@ def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page:
         with st.container(
             horizontal=True, vertical_alignment="bottom", gap="small", width="content", key="page-choose"
         ):
-            _lists(listed, page)
+            _lists(chosen, listed, page)
             st.button(
                 "Previous",
                 icon=":material/chevron_left:",
@@ -110,9 +110,10 @@ def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page:
             st.text(summary if len(summary) <= 400 else summary[:399] + "…")
 
 
-def _lists(listed: pd.DataFrame, page: int) -> None:
+def _lists(chosen: shell.Chosen, listed: pd.DataFrame, page: int) -> None:
     """Book and page lists that follow the address; too long ones are left out, and the buttons remain."""
-    books = loaders.remember(("books", id(listed)), lambda: listed["book_id"].drop_duplicates().tolist())
+    key = ("books", *loaders.checkpoint_key(chosen.run, chosen.step))
+    books = loaders.remember(key, lambda: listed["book_id"].drop_duplicates().tolist())
     own = str(listed["book_id"].iloc[page])
     if len(books) <= LONG_LIST:
         st.session_state["page_book"] = own
