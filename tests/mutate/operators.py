@@ -343,8 +343,8 @@ def _of_expression(parent: ast.AST, node: ast.expr) -> Iterator[tuple[str, ast.A
             parent, ast.Call | ast.Subscript | ast.Compare | ast.BinOp
         ):  # elsewhere it is taken apart by length
             for i in range(len(node.elts)):
-                if isinstance(parent, ast.Subscript) and i == 0 and _is_none(node.elts[0]):
-                    continue  # `x[None, :]` is `x[:]` to everything that broadcasts
+                if isinstance(parent, ast.Subscript) and _says_nothing(node.elts, i):
+                    continue
                 yield "drop part", ast.Tuple([*node.elts[:i], *node.elts[i + 1 :]], ast.Load())
         for i in range(len(node.elts) - 1 if isinstance(parent, ast.Return | ast.Assign | ast.Subscript) else 0):
             order = [*node.elts[:i], node.elts[i + 1], node.elts[i], *node.elts[i + 2 :]]
@@ -353,8 +353,12 @@ def _of_expression(parent: ast.AST, node: ast.expr) -> Iterator[tuple[str, ast.A
         yield from _of_subscript(node)
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _says_nothing(parts: list[ast.expr], i: int) -> bool:
+    """Whether an index means the same without one part: a leading None, to what broadcasts, or a last full slice."""
+    part = parts[i]
+    if isinstance(part, ast.Constant):
+        return i == 0 and part.value is None
+    return i == len(parts) - 1 and isinstance(part, ast.Slice) and not (part.lower or part.upper or part.step)
 
 
 def _is_text(node: ast.expr) -> bool:
