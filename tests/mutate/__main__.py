@@ -79,23 +79,39 @@ def digest(*paths: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def baseline(copy: Path, test: str, marks: str) -> forks.Told:
-    """Duration and outcome of a test file's tests, and which lines they reach; kept until one of the files changes."""
-    kept = STATE / "baseline" / (test.replace("/", "-") + ".json")
-    support = digest(copy / test, *sorted((copy / "tests").glob("*.py")))
-    if kept.exists():
-        known = json.loads(kept.read_text(encoding="utf-8"))
-        same = {f: digest(copy / f) for f in known["files"] if (copy / f).exists()} == known["files"]
-        if same and (known["support"], known["marks"]) == (support, marks):
-            return forks.Told(**known["told"])
-    print(f"baseline of {test}", flush=True)
-    told = forks.run(copy, [test], {}, marks, 1200, cover=True)
-    if told.rc not in (0, 1, 5):
-        raise SystemExit(f"{test}: pytest ended with {told.rc}; see {copy.parent / 'log.txt'}")
-    files = {f: digest(copy / f) for f in told.lines}
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps({"support": support, "marks": marks, "files": files, "told": told.__dict__}))
-    return told
+def baselines(copy: Path, tests: list[str], marks: str) -> dict[str, forks.Told]:
+    """Duration and outcome of each file's tests, and which lines they reach; kept until one of the files changes."""
+    found: dict[str, forks.Told] = {}
+    for test in tests:
+        kept = _kept(test)
+        if kept.exists():
+            known = json.loads(kept.read_text(encoding="utf-8"))
+            same = {f: digest(copy / f) for f in known["files"] if (copy / f).exists()} == known["files"]
+            if same and (known["support"], known["marks"]) == (_support(copy, test), marks):
+                found[test] = forks.Told(**known["told"])
+    missing = [test for test in tests if test not in found]
+    if missing:
+        print(f"baseline of {' '.join(missing)}", flush=True)
+        told = forks.run(copy, missing, {}, marks, 2400, cover=True)
+        if told.rc not in (0, 1, 5):
+            raise SystemExit(f"pytest ended with {told.rc}; see {copy.parent / 'log.txt'}")
+        files = {f: digest(copy / f) for f in told.lines}
+        for test in missing:
+            found[test] = forks.of_file(told, test)
+            about = {"support": _support(copy, test), "marks": marks, "files": files, "told": found[test].__dict__}
+            _kept(test).parent.mkdir(parents=True, exist_ok=True)
+            _kept(test).write_text(json.dumps(about))
+    return {test: found[test] for test in tests}
+
+
+def _kept(test: str) -> Path:
+    return STATE / "baseline" / (test.replace("/", "-") + ".json")
+
+
+def _support(copy: Path, test: str) -> str:
+    """A number for the test file and for the worlds that tests are made of."""
+    worlds = [p for p in sorted((copy / "tests").glob("*.py")) if not p.name.startswith(("test_", "planted"))]
+    return digest(copy / test, *worlds)
 
 
 class Suite:
@@ -103,7 +119,7 @@ class Suite:
 
     def __init__(self, copy: Path, tests: list[str], marks: str) -> None:
         self.copy, self.marks = copy, marks
-        self.told = {test: baseline(copy, test, marks) for test in tests}
+        self.told = baselines(copy, tests, marks)
         self.server: Server | None = None
 
     def served(self) -> Server:

@@ -95,7 +95,7 @@ class Order:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             for name in getattr(item, "fixturenames", ()):
-                self.fixtures.setdefault(f"fixture {name}", set()).add(item.nodeid)
+                self.fixtures.setdefault(name, set()).add(item.nodeid)
         if self.rank:
             items[:] = sorted((i for i in items if i.nodeid in self.rank), key=lambda i: self.rank[i.nodeid])
         if self.cover is not None:
@@ -109,7 +109,7 @@ class Order:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
         before = self.now
-        self._context(f"fixture {fixturedef.argname}")
+        self._context(f"fixture {fixturedef.argname} {fixturedef.baseid}")
         try:
             return (yield)
         finally:
@@ -133,7 +133,10 @@ class Order:
 
     def tests_of(self, context: str) -> set[str]:
         """The tests that see what was run in a context: one test, all that take a fixture, or none at an import."""
-        return self.fixtures.get(context, set()) if context.startswith("fixture ") else {context} & set(self.told.tests)
+        if not context.startswith("fixture "):
+            return {context} & set(self.told.tests)
+        _, name, place = context.split(" ", 2)
+        return {test for test in self.fixtures.get(name, ()) if test.startswith(place)}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.told.tests[report.nodeid] = self.told.tests.get(report.nodeid, 0.0) + report.duration
@@ -142,6 +145,24 @@ class Order:
         if report.failed:
             self.told.tests[report.nodeid] = -1e9
         self.told.passed += report.passed and report.when == "call"
+
+
+def of_file(told: Told, file: str) -> Told:
+    """What concerns the tests of one of several files."""
+    every = list(told.tests)
+    kept = [i for i, name in enumerate(every) if name.split("::")[0] == file]
+    numbers = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    lines = {
+        source: {line: sorted(numbers[i] for i in found if i in numbers) for line, found in reached.items()}
+        for source, reached in told.lines.items()
+    }
+    return Told(
+        told.rc,
+        tests={every[i]: told.tests[every[i]] for i in kept},
+        lines=lines,
+        starts=[numbers[i] for i in told.starts if i in numbers],
+        modules=told.modules,
+    )
 
 
 def run(root: Path, files: Sequence[str], rank: Mapping[str, int], marks: str, seconds: float, *, cover: bool) -> Told:
