@@ -83,11 +83,11 @@ def baselines(copy: Path, tests: list[str], marks: str) -> dict[str, forks.Told]
     """Duration and outcome of each file's tests, and which lines they reach; kept until one of the files changes."""
     found: dict[str, forks.Told] = {}
     for test in tests:
-        kept = _kept(test)
+        kept = _kept(test, marks)
         if kept.exists():
             known = json.loads(kept.read_text(encoding="utf-8"))
             same = {f: digest(copy / f) for f in known["files"] if (copy / f).exists()} == known["files"]
-            if same and (known["support"], known["marks"]) == (_support(copy, test), marks):
+            if same and known["support"] == _support(copy, test):
                 found[test] = forks.Told(**known["told"])
     missing = [test for test in tests if test not in found]
     if missing:
@@ -98,14 +98,14 @@ def baselines(copy: Path, tests: list[str], marks: str) -> dict[str, forks.Told]
         files = {f: digest(copy / f) for f in told.lines}
         for test in missing:
             found[test] = forks.of_file(told, test)
-            about = {"support": _support(copy, test), "marks": marks, "files": files, "told": found[test].__dict__}
-            _kept(test).parent.mkdir(parents=True, exist_ok=True)
-            _kept(test).write_text(json.dumps(about))
+            about = {"support": _support(copy, test), "files": files, "told": found[test].__dict__}
+            _kept(test, marks).parent.mkdir(parents=True, exist_ok=True)
+            _kept(test, marks).write_text(json.dumps(about))
     return {test: found[test] for test in tests}
 
 
-def _kept(test: str) -> Path:
-    return STATE / "baseline" / (test.replace("/", "-") + ".json")
+def _kept(test: str, marks: str) -> Path:
+    return STATE / "baseline" / marks.replace(" ", "-") / (test.replace("/", "-") + ".json")
 
 
 def _support(copy: Path, test: str) -> str:
