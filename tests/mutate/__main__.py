@@ -301,7 +301,7 @@ def _run(asked: argparse.Namespace) -> None:
             if time.monotonic() > end:
                 break
             marks = asked.marks or ("not browser" if mutant.file.startswith("app") else "not slow and not browser")
-            tests = tuple(asked.tests or files_for(ROOT, mutant.file))
+            tests = tuple(asked.tests or files_for(copy, mutant.file))  # as copied: the work goes on beside
             if tests not in suites:
                 suites[tests] = Suite(copy, list(tests), marks)
             found = judged(copy, mutant, suites[tests])
