@@ -194,6 +194,8 @@ def test_the_budget_is_of_the_weighted_terms():
     assert rows[0]["gradient/reconstruction"] > 0
     name = "gradient_cosine/contrastive_alignment"
     assert rows[1][name] == pytest.approx(rows[0][name], abs=1e-4)
+    alone = data.panel_set.batch(np.flatnonzero(data.panel_set.count == 1))  # no panel has a mate
+    assert set(validation.gradient_budget(model, alone)) == {"gradient/alignment"}
 
 
 def test_page_mates_lack_the_panel_itself():
