@@ -303,7 +303,9 @@ def _run(asked: argparse.Namespace) -> None:
             marks = asked.marks or ("not browser" if mutant.file.startswith("app") else "not slow and not browser")
             tests = tuple(asked.tests or files_for(copy, mutant.file))  # as copied: the work goes on beside
             if tests not in suites:
+                begun = time.monotonic()
                 suites[tests] = Suite(copy, list(tests), marks)
+                end += time.monotonic() - begun  # what is kept for the next run does not count
             found = judged(copy, mutant, suites[tests])
             out.write(json.dumps(found) + "\n")
             out.flush()
