@@ -328,6 +328,7 @@ def atlas_of_run(
         StorageError: there is no such map, or the file cannot be written.
     """
     from stage3.runs.data import load_data
+    from stage3.runs.tuned import seen_by
 
     step = run.checkpoint(checkpoint).step
     path = projection_path(run, step, parameters)
@@ -336,7 +337,7 @@ def atlas_of_run(
         raise DataError(f"{path}: the data set has changed since this map was made. Make it again with --again.")
     x = None
     if bool(frame["fitted"].all()):
-        found, rows = _embeddings(run, step, data)
+        found, rows = _embeddings(run, step, seen_by(run, step, data))
         assert np.array_equal(rows, frame["row"])
         x = found.take(np.arange(len(rows))) if isinstance(found, MappedRows) else found
     return write_atlas(out, frame, data, run.config.text_parts, x)
