@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stage3.data.remote import redacted
@@ -157,7 +158,7 @@ class PanelTable:
         expected = np.repeat(np.arange(len(self.pages)), self.pages["n_panels"].to_numpy())
         if not np.array_equal(page, expected):
             raise DataError("panel table: panels are not contiguous by page, or a page has no panel")
-        if self.pages["page_id"].duplicated().any():
+        if pc.count_distinct(pa.array(self.pages["page_id"]), mode="all").as_py() < len(self.pages):
             first = self.pages.loc[self.pages["page_id"].duplicated(), "page_id"].iloc[0]
             raise DataError(f"panel table: page {first!r} appears twice")
 
@@ -193,7 +194,8 @@ class PanelTable:
 
     def has_text(self, text_parts: str) -> np.ndarray:
         """(V,) bool: `texts` has more than "" for the panel."""
-        has: np.ndarray = (self.panels[text_parts.split("+")] != "").to_numpy().any(axis=1)
+        columns = [(self.panels[part] != "").to_numpy(dtype=bool) for part in text_parts.split("+")]
+        has: np.ndarray = np.logical_or.reduce(columns)
         return has
 
     def layout(self, meaning: str = LAYOUT_MEANING) -> np.ndarray:
