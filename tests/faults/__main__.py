@@ -1,7 +1,7 @@
 """`python -m tests.faults [--full] [--seed N] [--only NAME] [--report FILE.md]`: inject faults and count what breaks.
 
-The quick share takes about a minute and is part of the tests; `--full` takes a quarter of an hour or more. The exit code is 1
-where anything did not hold. The same seed injects the same faults, except for SIGKILL at random moments.
+The quick share takes about a minute and is part of the tests; `--full` takes a quarter of an hour or more. The exit
+code is 1 where anything did not hold. The same seed injects the same faults, except for SIGKILL at random moments.
 """
 
 from __future__ import annotations
