@@ -35,10 +35,16 @@ def address(workspace):
         yield found
 
 
+@pytest.fixture(scope="module")
+def browser():
+    with screenshots.browser() as started:
+        yield started
+
+
 @pytest.fixture
-def tab(address):
+def tab(browser, address):
     problems = []
-    with screenshots.page(address, 1440, 1000) as page:
+    with screenshots.page(browser, address, 1440, 1000) as page:
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: problems.append(str(e)))

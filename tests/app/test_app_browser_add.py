@@ -30,10 +30,18 @@ def workspace(tmp_path_factory):
         run.request_stop()
 
 
+@pytest.fixture(scope="module")
+def opened(workspace):
+    """The explorer's address, and a browser."""
+    with screenshots.server(workspace) as address, screenshots.browser() as started:
+        yield address, started
+
+
 @pytest.fixture
-def tab(workspace):
+def tab(opened):
     problems = []
-    with screenshots.server(workspace) as address, screenshots.page(address, 1440, 900) as page:
+    address, browser = opened
+    with screenshots.page(browser, address, 1440, 900) as page:
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: problems.append(str(e)))
