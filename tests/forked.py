@@ -7,6 +7,7 @@ safe with torch, it is `python -m MODULE`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -54,7 +55,8 @@ class Forked:
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
         self._process = context.Process(target=_run, args=(module, list(argv), *map(str, self._streams)))
-        self._process.start()
+        with contextlib.chdir(ROOT):  # where the server looks for what it imports ahead
+            self._process.start()
         self.pid: int = self._process.pid
 
     @property
@@ -87,4 +89,5 @@ def _run(module: str, argv: list[str], out: str, err: str) -> None:
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.argv = [module, *argv]
+    assert Path(cli.__file__).is_relative_to(ROOT), cli.__file__
     cli.run(importlib.import_module(f"{module}.__main__").main)
