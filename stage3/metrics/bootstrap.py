@@ -3,20 +3,24 @@
 Panels of one page or one book resemble each other, so whole groups are resampled and never single panels.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # importing torch takes two seconds, and intervals of arrays do without
+    from torch import Tensor
 
 _CELLS_AT_ONCE = 4_000_000
 _CELLS_KEPT = 500_000  # of draws that the next metric of the same groups uses again: 4 MB
 
-Values = Tensor | NDArray[Any] | Sequence[Any]
+Values: TypeAlias = "Tensor | NDArray[Any] | Sequence[Any]"
 
 
 @dataclass(frozen=True)
@@ -239,4 +243,4 @@ def _interval(items: int, groups: int, mean: float, means: NDArray[np.float64], 
 
 
 def _array(values: Values) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return np.asarray(values) if isinstance(values, np.ndarray | Sequence) else values.detach().cpu().numpy()

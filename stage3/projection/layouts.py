@@ -9,13 +9,15 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stage3.metrics.mapped import MappedRows, float_blocks
-from stage3.metrics.nearest import Array
 from stage3.metrics.neighbors import exact_neighbors, unit_rows
+
+if TYPE_CHECKING:
+    from stage3.metrics.mapped import MappedRows
+    from stage3.metrics.nearest import Array
 
 ROWS = 2**14  # read at a time
 NEIGHBORS = 15
@@ -29,6 +31,8 @@ def pca(x: Array | MappedRows, components: int = 2) -> Array:
     Each axis points so that its largest loading is positive, so that two calls never mirror each other. Axes that the
     data do not have are 0. Read in blocks, so that a mapped matrix does not come into memory.
     """
+    from stage3.metrics.mapped import float_blocks
+
     result = np.zeros((len(x), components), np.float32)
     if len(x) < 2:
         return result

@@ -356,6 +356,7 @@ def test_a_fresh_browser_shows_all_that_the_address_says(run):
     assert app.selectbox(key="map_color").value == "split"
     assert app.segmented_control(key="map_layout_2").value == "pca"
     assert app.segmented_control(key="map_tool_3").value == "select"
+    assert json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]["dragmode"] == "select"
     assert app.segmented_control(key="map_tab").value == "group"
     assert axes(app) == [-1, 1, -1, 1]
     assert "Book: book003" in said(app)
@@ -412,6 +413,10 @@ def test_filters_of_one_column_add_up_and_a_chip_removes_one(run, monkeypatch):
     notes: list[str] = []
     found = filters.asked(frame, notes)
     assert [one.label() for one in found] == ["Books: book001, book003", "Text: red"]
+    many = filters.Filter("split", ("a", "", "c", "d", "e"))
+    assert many.label() == "Splits: a, (none), c and 2 more"
+    ends = [filters.Filter("gate_image", low=-0.5), filters.Filter("gate_image", high=0.25)]
+    assert [one.label() for one in ends] == ["Image weight ≥ -0.5", "Image weight ≤ 0.25"]
     expected = frame["book"].isin(["book001", "book003"]) & frame["text"].str.contains("red")
     np.testing.assert_array_equal(filters.passing(found, frame), expected)
     filters.put(found, None, "book")
@@ -529,6 +534,27 @@ def test_two_runs_side_by_side_count_the_neighbors_they_share(run):
     np.testing.assert_allclose([colors[r] for r in loaders.embedded(run).rows.tolist()], expected, atol=1e-6)
     worst = component(app, "map-moved")["items"][0]["row"]
     assert expected[loaders.embedded(run).rows.tolist().index(worst)] == expected.min()
+
+
+def test_groups_are_those_of_the_panels_in_common_and_of_the_map_that_is_stored_now(run):
+    """In one server: another run beside it, and another map of the same checkpoint, have groups of their own."""
+    frame = shown_frame(run)
+    for name in ("runs/other", "runs/second"):  # of seven books, and of all eight
+        app = opened(mode="two", color="book", **{"with": name})
+        side = loaders.entry(name).run
+        theirs = loaders.panel_frame(side).loc[loaders.embedded(side).rows.numpy(), "panel_id"]
+        counts = frame.loc[frame["panel_id"].isin(theirs), "book"].value_counts()
+        assert {t["name"] for t in traces(app)} == {f"{book} · {n}" for book, n in counts.items()}
+        assert app.multiselect(key="map_filter_book").options == sorted(counts.index)
+    stored = store_map(run)
+    path = files.projection_path(run, loaders.resolve_step(run, None))
+    about = {"table": loaders.open_dataset(run).table.fingerprint()}
+    for new in ("textless", "a new name"):
+        files.save(path, stored.assign(cluster_name=stored["cluster_name"].replace("textless", new)), about)
+        app = opened(color="cluster", layout="pca")
+        assert app.multiselect(key="map_filter_cluster_name").options == sorted(["(none)", NAMES[0], NAMES[1], new])
+        named = {t["name"] for t in traces(app)}
+        assert named == {"red circle · 32", "&lt;b&gt;9&lt;/b&gt;-panel pages · 33", f"{new} · 32", "no cluster · 25"}
 
 
 @pytest.mark.parametrize("on", ["pca", "right"])
