@@ -108,6 +108,14 @@ def test_filters_add_up_and_one_of_a_column_replaces_its_like(monkeypatch):
         filters._add([], "rank_i2t", low, high)
         assert state.pop("_map_filter_problem").startswith("Give a number")
     assert address["filter"] == ["book:b", "text:fox", "rank_i2t:2.."]
+    filters._add([], "rank_i2t", "2", "2")
+    assert address["filter"] == ["rank_i2t:2..2"]
+    books = [str(n) for n in range(50)]
+    address["filter"] = [f"book:{b}" for b in books]
+    (many,) = filters.asked(pd.DataFrame({"book": books}), [])
+    assert many.values == tuple(books[:40])  # as many as an address may carry
+    filters.write([filters.Filter("book", tuple(books))])
+    assert len(address["filter"]) == 40
 
 
 # --- addresses of a map, and what was drawn on it
