@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tests.mutate import __main__ as command
 from tests.mutate.mapping import MORE, files_for
 from tests.mutate.operators import mutants
+from tests.mutate.server import replaced
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = '''
@@ -95,3 +98,53 @@ def test_a_summary_counts_by_package_and_lists_who_is_alive(monkeypatch):
     assert "| app | 5 | 2 | 1 | 1 | 1 | 50 % |" in text
     assert "| app/a.py:3 | negate | `x` → `(not x)` | alive | d |" in text
     assert "| c |" not in text
+
+
+MODULE = """
+from functools import cache
+LIMIT = 3
+def outer(x, most=LIMIT):
+    return [inner(x) for _ in range(most)]
+def inner(x): return x + 1
+class Kept:
+    size = 2
+    @cache
+    def twice(self, x): return (lambda y: y * 2)(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("x + 1", "x - 1", ([4, 4, 4], 10)),
+        ("inner(x) for", "(inner(x),\n inner(x))[0] + 1 for", ([7, 7, 7], 10)),  # what follows moves a line down
+        ("y * 2", "y + 2", ([6, 6, 6], 7)),
+        ("LIMIT = 3", "LIMIT = 2", None),
+        ("most=LIMIT", "most=2", None),
+        ("size = 2", "size = 3", None),
+        ("@cache", "", None),
+    ],
+)
+def test_a_change_goes_into_loaded_functions_or_is_said_to_lie_outside_them(old, new, expected, tmp_path):
+    path = tmp_path / "loaded.py"
+    path.write_text(MODULE)
+    spec = importlib.util.spec_from_file_location("loaded_here", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    functions = [module.outer, module.inner, module.Kept.twice.__wrapped__]
+    sys.modules["loaded_here"] = module
+    try:
+        assert replaced(functions, str(path), MODULE, MODULE.replace(old, new)) == (expected is not None)
+    finally:
+        del sys.modules["loaded_here"]
+    if expected:
+        assert (module.outer(5), module.Kept().twice(5)) == expected
+
+
+def test_slices_stand_in_no_parentheses_and_every_mutant_compiles():
+    source = "found = x[:, 0] + x[None, :]\n"
+    found = mutants("x.py", source)
+    assert {"0,", ":,"} <= {m.after.strip("()") for m in found if m.before == ":, 0"}
+    assert not [m for m in found if m.before == "None, :" and m.operator == "drop part"]
+    for mutant in found:
+        compile(mutant.apply(source), "x.py", "exec")

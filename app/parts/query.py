@@ -99,6 +99,8 @@ def follow_address() -> None:
         return
     st.session_state["search_asked"] = asked
     panel, words = asked
+    if panel is None and shell.param("panel") is not None:
+        shell.unused("panel", "is not the number of a panel.")
     if panel is not None:
         st.session_state["search_kind"], st.session_state["search_panel"] = "panel", panel
     elif words:

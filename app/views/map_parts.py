@@ -68,7 +68,7 @@ def joined(chosen: shell.Chosen, frame: pd.DataFrame, stored: pd.DataFrame | Non
 
     What is kept of the frame has `attrs["of"]` in its key: another map of the same checkpoint has other clusters.
     """
-    rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()
+    rows = loaders.embedded_rows(chosen.run, chosen.step)
 
     def join() -> pd.DataFrame:
         # where every panel is on the map, the frame is shared, not copied

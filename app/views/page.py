@@ -48,6 +48,8 @@ def _page(n: int, frame: pd.DataFrame) -> int:
     panel = shell.int_param("panel")
     if asked is None and panel is not None and panel < len(frame):
         return int(frame["page"].iloc[panel])
+    if asked is None and shell.param("page") is not None:
+        shell.unused("page", "is not the number of a page. The first one is shown.")
     if asked is not None and asked >= n:
         with st.container(border=True, key="page-missing"):
             st.text(f"There is no page {asked}; this data set has {n:,} pages. The first one is shown.")
@@ -57,7 +59,11 @@ def _page(n: int, frame: pd.DataFrame) -> int:
 
 def _focus(chosen: shell.Chosen, page: int) -> int | None:
     row = shell.int_param("panel")
-    return row if row is not None and row in panel.page_rows(chosen, page) else None
+    if row is not None and row in panel.page_rows(chosen, page):
+        return row
+    if shell.param("panel") is not None:
+        shell.unused("panel", "is not on this page. The first one is shown.")
+    return None
 
 
 def _open(page: int) -> None:

@@ -128,8 +128,9 @@ class PanelSet:
 
     def rows_of(self, pages: np.ndarray) -> np.ndarray:
         """Rows of the panels of these pages, page after page, leaving out panels without any modality."""
-        spans = [np.arange(self.first[p], self.first[p] + self.count[p]) for p in pages]
-        rows: np.ndarray = np.concatenate(spans) if spans else np.zeros(0, np.int64)
+        count = self.count[pages]
+        before = np.cumsum(count) - count  # panels of the pages before
+        rows: np.ndarray = np.repeat(self.first[pages] - before, count) + np.arange(int(count.sum()))
         usable: np.ndarray = rows[self.present[rows].any(axis=1)]
         return usable
 

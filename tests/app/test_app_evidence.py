@@ -141,10 +141,12 @@ def test_what_the_numbers_were_measured_on_is_said(made):
     pd.DataFrame([dataclasses.asdict(r) for r in (noise, late)]).to_parquet(made / "evidence.parquet")
     assert "Validation books, every epoch's checkpoint" in texts(opened(finding="F1"))
     assert "Test books, last checkpoint; batches: training steps" in texts(opened(finding="F5"))
+    assert "finding=F9 in the address is not in this table" in texts(opened(finding="F9", comparison=1))
 
 
 def test_the_rows_widen_to_all_and_narrow_by_verdict(made):
-    app = opened()
+    app = opened(comparison=0)
+    assert "comparison=0 in the address needs the finding" in texts(app)
     forest = drawn(app, "evidence-forest")
     assert [k[0] for k in forest[0]["customdata"]] == ["F4:2", "F3:0"]
     app.segmented_control(key="evidence-width").set_value("all").run()

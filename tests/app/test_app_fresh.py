@@ -273,6 +273,53 @@ def test_a_run_and_a_step_of_an_address_are_the_ones_that_a_view_shows(view):
     assert app.session_state["_chosen"].step == step
 
 
+def test_a_step_of_an_address_without_a_run_is_of_the_run_that_is_shown():
+    early, _ = early_and_best()
+    app = opened("runs", step=early.step)
+    assert (app.session_state["_chosen"].id, app.session_state["_chosen"].step) == ("samples/first", early.step)
+    for step in ("99999", "x"):
+        app.query_params["step"] = step
+        app.run()
+        shown = app.session_state["_chosen"].step
+        assert f"step={step} in the address is no checkpoint of first; step {shown} is shown." in said(app)
+        assert "step" not in app.query_params
+    assert "in the address" not in said(app.run()), "once is enough"
+    other = opened("runs", run="runs/nobody", step=early.step)
+    assert "There is no run 'runs/nobody' here" in said(other)
+    assert "step" not in other.query_params, "it was of that run"
+
+
+@pytest.mark.parametrize(
+    ("view", "params", "whys"),
+    [
+        ("page", {"page": "x"}, ["page=x in the address is not the number of a page"]),
+        ("page", {"page": 1, "panel": 3}, ["panel=3 in the address is not on this page"]),
+        ("search", {"panel": "x"}, ["panel=x in the address is not the number of a panel"]),
+        ("map", {"mode": "two", "with": "runs/nobody"}, ["with=runs/nobody in the address is no other run"]),
+        ("losses", {"with": "runs/nobody"}, ["with=runs/nobody in the address names a run that is not here"]),
+        (
+            "runs",
+            {"pick": "runs/a", "with": "b"},
+            ["pick=runs/a in the address is no run", "with=b in the address is no"],
+        ),
+        ("retrain", {"job": "samples/first"}, ["job=samples/first in the address is a run that was not started here"]),
+        (
+            "maps",
+            {"with": "runs/second", "lasso": "right:-9,-9;9,-9;9,9", "tab": "x"},
+            [
+                "view=maps in the address is none of runs, map,",
+                "with in the address needs mode=two",
+                "was drawn on the right one of two maps",
+                "tab=x in the address is not known here",
+            ],
+        ),
+    ],
+)
+def test_what_an_address_asks_for_in_vain_is_said(view, params, whys):
+    words = said(opened(view, run="samples/first", **params))
+    assert [why for why in whys if why not in words] == [], words
+
+
 def test_a_page_shows_the_losses_and_ranks_of_the_step_of_the_address():
     early, best = early_and_best()
     shown = {}

@@ -623,9 +623,7 @@ def test_a_button_trains_such_a_run_again_with_every_epoch_kept(run, monkeypatch
 
 
 @pytest.mark.slow
-def test_five_thousand_panels_are_all_drawn_with_webgl_and_fewer_with_svg(tmp_path_factory, monkeypatch):
-    folder = app_support.workspace(tmp_path_factory.mktemp("many"), books=53, pages=25, panels=4, epochs=1)
-    monkeypatch.chdir(folder)
+def test_five_thousand_panels_are_all_drawn_with_webgl_and_fewer_with_svg(large):
     app = opened(color="book")
     assert "showing 5,079 of 5,079 panels" in said(app)
     assert {t["type"] for t in traces(app)} == {"scattergl"}

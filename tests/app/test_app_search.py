@@ -406,9 +406,7 @@ def test_a_missed_panel_becomes_the_query_in_the_gallery_of_its_rank(here):
 
 
 @pytest.mark.slow
-def test_five_thousand_panels_and_a_filter_within_its_time(tmp_path_factory, monkeypatch):
-    folder = app_support.workspace(tmp_path_factory.mktemp("large"), books=50, pages=25, panels=4, epochs=1, dim=64)
-    monkeypatch.chdir(folder)
+def test_five_thousand_panels_and_a_filter_within_its_time(large):
     app = opened(panel=17)
     frame = loaders.panel_frame(loaders.entry("samples/first").run)
     assert len(frame) > 4000

@@ -95,7 +95,15 @@ def test_items_stand_at_the_positions_of_their_own_panels():
     """An interval resamples the pages of these positions: a panel without a text must not shift the others'."""
     e, expected = made(), by_hand(made())
     model = SimpleNamespace(weights={"reconstruction": 0.0})
-    values, _ = items.item_values(model, e)  # type: ignore[arg-type]
+    values, chance = items.item_values(model, e)  # type: ignore[arg-type]
+    both = [0, 1, 3, 4, 6, 7, 9]
+    galleries = [1 + sum(j != i and bool(e.text_ids[j] != e.text_ids[i]) for j in both) for i in both]
+    assert sorted(set(galleries)) == [6, 7]  # two panels say the same and do not compete
+    for k in (1, 5, 10):
+        assert chance[f"retrieval/t2i_r{k}"] == pytest.approx(np.mean([min(k, g) / g for g in galleries]))
+    harmonic = [sum(1 / r for r in range(1, g + 1)) / g for g in galleries]
+    assert chance["retrieval/mean_mrr"] == chance["retrieval/i2t_mrr"] == pytest.approx(np.mean(harmonic))
+    assert chance["retrieval/i2t_median_rank"] == pytest.approx(np.mean([(g + 1) / 2 for g in galleries]))
     for way in ("i2t", "t2i"):
         value, at = values[f"retrieval/{way}_mrr"]
         assert dict(zip(at.tolist(), value.tolist(), strict=True)) == pytest.approx(
@@ -143,6 +151,7 @@ def test_skill_is_of_the_mean_of_page_mates_against_the_configured_target(normal
     torch.testing.assert_close(skill.float(), 1 - error / spread)
     assert values["reconstruction/rank_r1"][0].tolist() == [float(h) for h in hits]
     assert chance["reconstruction/rank_r1"] == pytest.approx(1 / 9)
+    assert chance["reconstruction/skill"] == 0
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -194,6 +203,8 @@ def test_the_budget_is_of_the_weighted_terms():
     assert rows[0]["gradient/reconstruction"] > 0
     name = "gradient_cosine/contrastive_alignment"
     assert rows[1][name] == pytest.approx(rows[0][name], abs=1e-4)
+    alone = data.panel_set.batch(np.flatnonzero(data.panel_set.count == 1))  # no panel has a mate
+    assert set(validation.gradient_budget(model, alone)) == {"gradient/alignment"}
 
 
 def test_page_mates_lack_the_panel_itself():
@@ -215,6 +226,9 @@ def numbered() -> dict[str, object]:
     value = {name: 0.11 + 0.01 * i for i, name in enumerate(of)}
     columns = {column: {name: v + shift for name, v in value.items()} for column, shift in (
         ("frozen", 0.001), ("untrained", 0.002), ("chance", 0.003))}  # fmt: skip
+    check = {name: 1.5 + 0.25 * i for i, name in enumerate(f"collapse/{n}" for n in words.COLLAPSE)}
+    for column, shift in (("frozen", 0.01), ("untrained", 0.02)):
+        columns[column] |= {name: v + shift for name, v in check.items()}
     return {
         "run": "r", "step": 3, "selected_by": None, "split": "test", "books": 2, "pages": 3, "panels": 4, "gallery": 5,
         "notes": [], "level": 0.95, "resampled": "page", "spaces": {}, "undefined": {}, "against_chance": [],
@@ -226,7 +240,7 @@ def numbered() -> dict[str, object]:
             "frozen_image": {"retrieval/same_page_r_precision": 0.91},
             "frozen_text": {"retrieval/same_page_r_precision": 0.92},
         },
-        "loss/alignment_i2t": 1.5, "loss/alignment_t2i": 2.5, **value,
+        "loss/alignment_i2t": 1.5, "loss/alignment_t2i": 2.5, **value, **check,
     }  # fmt: skip
 
 
@@ -258,6 +272,30 @@ def test_every_line_of_a_terminal_has_the_numbers_of_its_name():
     assert after(words.WITHIN, "text → its image first") == cells("retrieval/within_page_t2i")
     assert "  of frozen image features alone 91.0 %, of text alone 92.0 %" in lines
     assert "losses, in fixed batches: alignment_i2t 1.500, alignment_t2i 2.500" in lines
+    for name, label in words.COLLAPSE.items():
+        v, most = float(report[f"collapse/{name}"]), "of at most 4" if name == "effective_rank" else ""  # type: ignore[arg-type]
+        line = next(line for line in lines if line.startswith(f"  {label} "))
+        assert line[36:].split() == f"{v:.3f} {most} {v + 0.01:.3f} {v + 0.02:.3f}".split()
+
+
+def test_the_terminal_says_why_a_number_is_missing_and_of_which_parts():
+    report = numbered()
+    assert not [line for line in words.report_lines(report) if line.startswith("Why there is")]
+    report["undefined"] = {
+        "retrieval/i2t_r1": {"interval": "one page", "chance": "no gallery"},
+        "retrieval/within_page_t2i": {"interval": "one page"},
+        "collapse/page_gap": {"value": "one page", "untrained": "one page"},
+    }
+    report["spaces"] = {"frozen2": "word " * 40}
+    lines = list(words.report_lines(report))
+    start = lines.index("Why there is a –:")
+    compared = lines.index("What is compared:")
+    assert " ".join(" ".join(lines[start + 1 : compared]).split()) == (
+        "interval of image → text, among the panels of one page; value, untrained of collapse check (page gap): "
+        "one page chance of image → text: no gallery"
+    )
+    wrapped = lines[compared + 1 : compared + 3]
+    assert [len(line) for line in wrapped] == [110, 4 + 20 * 5 - 1]  # as wide as the table
 
 
 def test_the_line_of_an_epoch_has_the_numbers_of_its_names():

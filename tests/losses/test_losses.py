@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from stage3 import losses
-from stage3.losses import blockwise
+from stage3.losses import blockwise, of_own_rows
 
 TEMPERATURES = [1.0, 0.5, 0.1, 0.07, 0.05, 0.02, 0.01]
 PAGES = [
@@ -87,7 +87,7 @@ def test_supcon_equals_its_formula_even_with_single_panel_pages(pages, tau, chun
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 4])
-@pytest.mark.parametrize("ids", [None, [0, 1, 2, 3, 4, 5], [3, 3, -1, -1, 0, 3], [9] * 6, [5, 5, 5, 5, 5, -1]])
+@pytest.mark.parametrize("ids", [None, [0, 1, 2, 3, 4, 5], [3, 0, -1, -1, 0, 3], [9] * 6, [5, 5, 5, 5, 5, -1]])
 @pytest.mark.parametrize("tau", [0.5, 0.07, 0.01])
 def test_info_nce_equals_its_formula_in_both_directions(ids, tau, chunk_size):
     v, t = rows(6), rows(6, seed=1)
@@ -196,9 +196,46 @@ def test_large_batches_take_blocks_by_themselves_and_agree(tau, monkeypatch):
     monkeypatch.setattr(losses, "info_nce_chunked", None)
     with pytest.raises(TypeError):
         losses.supcon(v, pages, tau)
+    with pytest.raises(TypeError):
+        losses.info_nce(v, t, tau)
     monkeypatch.setattr(losses, "DENSE_UP_TO", 400)
     torch.testing.assert_close(blocks, gradients(lambda z, tau: losses.supcon(z, pages, tau), v, tau=tau))
     torch.testing.assert_close(pairs, gradients(losses.info_nce, v, t, tau=tau))
+
+
+@pytest.mark.parametrize("dense_up_to", [37, 0])
+@pytest.mark.parametrize("tau", [0.5, 0.02])
+def test_the_shares_of_several_processes_are_the_whole_in_value_and_gradient(tau, dense_up_to, monkeypatch):
+    """Each computes its own rows against all rows; the gradients of the shares add up to that of the whole."""
+    v, t = rows(37, 16), rows(37, 16, seed=1)
+    pages = torch.tensor([0] * 5 + [1] + [2] * 7 + [3] * 4 + [4] * 20)
+    ids = torch.randint(-1, 12, (37,), generator=torch.Generator().manual_seed(3))
+    weight = torch.linspace(0.5, 1.5, 37)
+    shares = [slice(0, 13), slice(13, 13), slice(13, 17), slice(17, 37)]  # whole pages; one process has none
+
+    def losses_of(v, t, tau, own):
+        yield losses.supcon(v, pages, tau, own=own)
+        for text_ids in (None, ids):
+            yield from losses.info_nce(v, t, tau, text_ids, own=own)
+
+    def differentiated(own):
+        leaves = v.clone().requires_grad_(), t.clone().requires_grad_(), torch.tensor(tau, requires_grad=True)
+        found = list(losses_of(*leaves, own))
+        total = sum((n * part.value * weight[own or slice(None)]).sum() for n, part in enumerate(found, start=1))
+        total.backward()
+        return [part.value.detach() for part in found], [part.valid for part in found], [leaf.grad for leaf in leaves]
+
+    values, valid, gradient = differentiated(None)
+    monkeypatch.setattr(losses, "DENSE_UP_TO", dense_up_to)
+    monkeypatch.setattr(of_own_rows, "ROWS", 6)
+    monkeypatch.setattr(of_own_rows, "COLUMNS", 9)
+    assert all(part.value.dtype == torch.float32 for part in losses_of(v.double(), t.double(), tau, shares[0]))
+    parts = [differentiated(own) for own in shares]
+    for n in range(len(values)):
+        torch.testing.assert_close(torch.cat([part[0][n] for part in parts]), values[n], rtol=1e-5, atol=1e-5)
+        assert torch.cat([part[1][n] for part in parts]).equal(valid[n])
+    for n in range(len(gradient)):
+        torch.testing.assert_close(sum(part[2][n] for part in parts), gradient[n], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("tau", [0.3, 0.01])  # with and without a shifted exponential

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stage3 import metrics
+from stage3.metrics import bootstrap
 from stage3.metrics import rows as shared
 
 PROFILE = settings(max_examples=30, deadline=None, derandomize=True)
@@ -59,6 +60,8 @@ def test_ranks_in_a_larger_gallery_and_over_several_blocks(monkeypatch):
     found = metrics.retrieval_ranks(query, gallery, partner=partner, query_ids=query_ids, gallery_ids=gallery_ids)
     by_hand = ranks_by_hand(query, gallery, partner.tolist(), query_ids.tolist(), gallery_ids.tolist())
     assert found.tolist() == by_hand
+    found = metrics.retrieval_ranks(query, gallery, partner=partner, gallery_ids=gallery_ids)  # no query has an id
+    assert found.tolist() == ranks_by_hand(query, gallery, partner.tolist())
 
 
 def test_ranks_do_not_depend_on_norms_order_or_autocast():
@@ -116,6 +119,8 @@ def test_random_embeddings_score_at_chance():
     assert metrics.median_rank(ranks) == pytest.approx(metrics.chance_median_rank(n), rel=0.1)
     assert metrics.chance_recall(3, 10) == 1.0
     assert metrics.chance_mean_reciprocal_rank(2) == 0.75
+    exact = math.fsum(1 / i for i in range(1, 20_001)) / 20_000
+    assert metrics.chance_mean_reciprocal_rank(20_000) == pytest.approx(exact, rel=1e-12)
     pages = torch.randint(0, 100, (n,), generator=generator)
     within = metrics.within_page_ranks(rows(n, seed=1), rows(n, seed=2), pages)
     assert within.accuracy == pytest.approx(within.chance, abs=0.06)
@@ -151,6 +156,7 @@ def test_pairs_of_a_page_come_once_each_whatever_the_parts():
         pairs = [pair for one, other in parts for pair in zip(one.tolist(), other.tolist(), strict=True)]
         assert len(pairs) == len(set(pairs))
         assert set(pairs) == expected
+        assert len(parts) == 1 or at_once < 1000
 
 
 @PROFILE
@@ -163,6 +169,11 @@ def test_r_precision_equals_a_loop(pages, seed):
         wanted = pages.count(page) - 1
         expected = sum(pages[j] == page for j in others[:wanted]) / wanted if wanted else math.nan
         assert found[i] == pytest.approx(expected, nan_ok=True)
+
+
+def test_chance_is_the_mean_over_panels_with_mates():
+    pages = torch.tensor([0, 0, 1, 1, 1, 2])  # mates: 1, 1, 2, 2, 2, none; five others each
+    assert metrics.chance_r_precision(pages) == pytest.approx((1 + 1 + 2 + 2 + 2) / 5 / 5)
 
 
 def test_r_precision_shares_the_places_that_a_tie_leaves():
@@ -183,7 +194,9 @@ def test_page_gap_and_mean_cosine_equal_loops_over_pairs(pages, seed):
         for j in range(len(pages)):
             if i != j:
                 (intra if pages[i] == pages[j] else inter).append(cosine(z[i], z[j]))
-    found = metrics.page_gap(z, torch.tensor(pages, dtype=torch.long))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared, "CELLS_AT_ONCE", 20)  # a few rows at a time
+        found = metrics.page_gap(z, torch.tensor(pages, dtype=torch.long))
     expected = (np.mean(part) if part else math.nan for part in (intra, inter))
     assert (found.intra, found.inter) == pytest.approx(tuple(expected), abs=1e-6, nan_ok=True)
     assert found.gap == pytest.approx(found.intra - found.inter, nan_ok=True)
@@ -221,7 +234,9 @@ def test_effective_rank_tells_healthy_from_collapsed():
 # --- reconstruction --------------------------------------------------------------------------------------------
 
 
-def test_skill_is_zero_for_the_mean_and_one_for_the_truth():
+@pytest.mark.parametrize("cells", [25, 2**22])
+def test_skill_is_zero_for_the_mean_and_one_for_the_truth(cells, monkeypatch):
+    monkeypatch.setattr(shared, "CELLS_AT_ONCE", cells)
     target = rows(20) + 5
     mean = target.mean(0).expand_as(target)
     for prediction, skill in [(mean, 0.0), (target, 1.0), (mean + 2 * (mean - target), -8.0)]:
@@ -233,7 +248,9 @@ def test_skill_is_zero_for_the_mean_and_one_for_the_truth():
     assert math.isnan(metrics.reconstruction_skill(0.0, torch.ones(4, 2)))
 
 
-def test_reconstruction_ranks_are_by_distance_and_not_by_angle():
+@pytest.mark.parametrize("cells", [25, 2**22])
+def test_reconstruction_ranks_are_by_distance_and_not_by_angle(cells, monkeypatch):
+    monkeypatch.setattr(shared, "CELLS_AT_ONCE", cells)
     target, prediction = rows(15) * torch.linspace(0.2, 4, 15)[:, None] + 3, rows(15) + 3
     partner = torch.arange(15).flip(0)
     by_hand = ranks_by_hand(
@@ -241,6 +258,7 @@ def test_reconstruction_ranks_are_by_distance_and_not_by_angle():
     )
     assert metrics.reconstruction_ranks(prediction, target, partner).tolist() == by_hand
     assert metrics.reconstruction_rank_r1(target + 1e-3, target) == 1.0
+    assert metrics.reconstruction_rank_r1(target[[1, 0, 2]], target[:3]) == pytest.approx(1 / 3)
     subset = metrics.reconstruction_ranks(target[4:6], target, torch.tensor([4, 5]))
     assert subset.tolist() == [1.0, 1.0]
 
@@ -380,3 +398,22 @@ def test_many_groups_are_hardly_expanded_and_none_stays_undefined():
     low, high = metrics.expanded(found)
     assert (high - low) / (found.high - found.low) == pytest.approx(1, abs=0.01)
     assert all(map(math.isnan, metrics.expanded(metrics.bootstrap_interval([1.0, 2.0], [0, 0]))))
+
+
+def test_student_s_quantile_by_the_series_at_whole_numbers():
+    assert bootstrap.student_quantile(2, 2.0) == 2 + 10 / 8 + (160 + 128 + 6) / 384
+    assert bootstrap.student_quantile(1, 1.0) == 1 + 2 / 4 + 24 / 96
+
+
+def test_the_interval_of_a_median_is_that_of_resampled_groups():
+    values = torch.tensor([4.0, 1.0, 1.0, 7.0, 2.0, 9.0, 3.0])
+    groups = torch.tensor([5, 5, 2, 2, 9, 7, 7])  # of unequal size: the number of drawn values is even or odd
+    draw, medians = np.random.default_rng(3), []
+    names = sorted(set(groups.tolist()))
+    for _ in range(60):
+        drawn = [names[i] for i in draw.integers(len(names), size=len(names))]
+        medians.append(np.median(np.concatenate([values[groups == g].numpy() for g in drawn])))
+    found = bootstrap.median_interval(values, groups, level=0.8, resamples=60, seed=3)
+    assert found == pytest.approx(tuple(np.quantile(medians, [0.1, 0.9])))
+    assert len(set(medians)) >= 5
+    assert all(map(math.isnan, bootstrap.median_interval(values, torch.ones(7))))

@@ -123,6 +123,8 @@ def test_random_directions_keep_inner_products_on_average():
 def test_an_anchor_stays_in_its_dimensions_with_a_root_mean_square_of_one():
     feature = spread_out(50, 6)
     anchor = Anchor(6, 16, (4, 11))
+    assert not anchor.center.any()
+    assert not anchor.directions.any()
     anchor.fit(statistics_of(feature)[0], drawn())
     out = anchor(feature)
     assert not out[:, :4].any()

@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.mutate import forks, worlds
 from tests.mutate.mapping import files_for, package_of
 from tests.mutate.operators import Mutant, mutants
+from tests.mutate.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".stage3" / "mutate"
@@ -79,60 +80,106 @@ def digest(*paths: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def baseline(copy: Path, test: str, marks: str) -> forks.Told:
-    """Duration and outcome of a test file's tests, and which lines they reach; kept until one of the files changes."""
-    kept = STATE / "baseline" / (test.replace("/", "-") + ".json")
-    support = digest(copy / test, *sorted((copy / "tests").glob("*.py")))
-    if kept.exists():
-        known = json.loads(kept.read_text(encoding="utf-8"))
-        same = {f: digest(copy / f) for f in known["files"] if (copy / f).exists()} == known["files"]
-        if same and (known["support"], known["marks"]) == (support, marks):
-            return forks.Told(**known["told"])
-    print(f"baseline of {test}", flush=True)
-    told = forks.run(copy, [test], {}, marks, 1200, cover=True)
-    if told.rc not in (0, 1, 5):
-        raise SystemExit(f"{test}: pytest ended with {told.rc}; see {copy.parent / 'log.txt'}")
-    files = {f: digest(copy / f) for f in told.lines}
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps({"support": support, "marks": marks, "files": files, "told": told.__dict__}))
-    return told
+def baselines(copy: Path, tests: list[str], marks: str) -> dict[str, forks.Told]:
+    """Duration and outcome of each file's tests, and which lines they reach; kept until one of the files changes."""
+    found: dict[str, forks.Told] = {}
+    for test in tests:
+        kept = _kept(test, marks)
+        if kept.exists():
+            known = json.loads(kept.read_text(encoding="utf-8"))
+            same = {f: digest(copy / f) for f in known["files"] if (copy / f).exists()} == known["files"]
+            if same and known["support"] == _support(copy, test):
+                found[test] = forks.Told(**known["told"])
+    missing = [test for test in tests if test not in found]
+    if missing:
+        print(f"baseline of {' '.join(missing)}", flush=True)
+        told = forks.run(copy, missing, {}, marks, 2400, cover=True)
+        if told.rc not in (0, 1, 5):
+            raise SystemExit(f"pytest ended with {told.rc}; see {copy.parent / 'log.txt'}")
+        files = {f: digest(copy / f) for f in told.lines}
+        for test in missing:
+            found[test] = forks.of_file(told, test)
+            about = {"support": _support(copy, test), "files": files, "told": found[test].__dict__}
+            _kept(test, marks).parent.mkdir(parents=True, exist_ok=True)
+            _kept(test, marks).write_text(json.dumps(about))
+    return {test: found[test] for test in tests}
+
+
+def _kept(test: str, marks: str) -> Path:
+    return STATE / "baseline" / marks.replace(" ", "-") / (test.replace("/", "-") + ".json")
+
+
+def _support(copy: Path, test: str) -> str:
+    """A number for the test file and for the worlds that tests are made of."""
+    worlds = [p for p in sorted((copy / "tests").glob("*.py")) if not p.name.startswith(("test_", "planted"))]
+    return digest(copy / test, *worlds)
 
 
 class Suite:
     """The tests of a list of files, and which of them reach a line."""
 
     def __init__(self, copy: Path, tests: list[str], marks: str) -> None:
-        self.told = {test: baseline(copy, test, marks) for test in tests}
+        self.copy, self.marks = copy, marks
+        self.told = baselines(copy, tests, marks)
+        self.server: Server | None = None
+
+    def served(self) -> Server:
+        """The process that has the tests collected."""
+        if not self.server:
+            modules = dict.fromkeys(name for told in self.told.values() for name in told.modules)
+            self.server = Server(self.copy, list(self.told), self.marks, modules)
+        return self.server
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self.server:
+            self.server.close()
 
     def rank(self, mutant: Mutant) -> dict[str, int]:
-        """The tests to run, in order: those that reach the change, then the rest of their files; none if none does."""
-        lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
+        """The tests to run, in order: those that reach the change, then those beside them that start processes.
+
+        What only an import reaches is seen by all tests of a file that uses the module. None where no test is near.
+        """
         near: list[tuple[float, list[str]]] = []
         far: list[str] = []
         for told in self.told.values():
-            names = [n for n in told.tests if told.tests[n] >= 0]  # one that fails without a bug sees nothing
             every = list(told.tests)
             reached = told.lines.get(mutant.file, {})
-            hits = {i for line in lines for i in reached.get(str(line), [])}
+            hits = self._hits(told, mutant)
             anywhere = {i for found in reached.values() for i in found if i >= 0}
             if hits == {-1} and not anywhere:
                 continue
+            rest = set(range(len(every))) if -1 in hits else set(told.starts)
             if -1 in hits:
                 hits = anywhere
-            first = sorted((every[i] for i in hits if told.tests[every[i]] >= 0), key=lambda n: told.tests[n])
+            first = _quickest(told, hits)
             if first:
                 near.append((told.tests[first[0]], first))
-                far += [n for n in names if n not in set(first)]
+                far += _quickest(told, rest - hits)
         order = [n for _, part in sorted(near, key=lambda p: p[0]) for n in part] + far
         return {name: i for i, name in enumerate(order)}
 
-    def seconds(self, names: Iterable[str]) -> float:
-        """How long the tests took without a bug."""
-        wanted = set(names)
-        return sum(s for told in self.told.values() for n, s in told.tests.items() if n in wanted and s > 0)
+    def at_import(self, mutant: Mutant) -> bool:
+        """Whether the line runs when the module is loaded, or while tests are collected."""
+        return any(-1 in self._hits(told, mutant) for told in self.told.values())
+
+    def _hits(self, told: forks.Told, mutant: Mutant) -> set[int]:
+        lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
+        return {i for line in lines for i in told.lines.get(mutant.file, {}).get(str(line), [])}
+
+    def seconds(self, names: Iterable[str]) -> dict[str, float]:
+        """How long the tests took without a bug, in the order of the names."""
+        took = {n: max(s, 0.0) for told in self.told.values() for n, s in told.tests.items()}
+        return {name: took[name] for name in names}
 
 
-def judged(copy: Path, mutant: Mutant, suite: Suite, marks: str) -> dict[str, object]:
+def _quickest(told: forks.Told, numbers: Iterable[int]) -> list[str]:
+    """The tests of these numbers, the quickest first, without those that fail without a bug: they see nothing."""
+    names = [list(told.tests)[i] for i in numbers]
+    return sorted((n for n in names if told.tests[n] >= 0), key=lambda n: told.tests[n])
+
+
+def judged(copy: Path, mutant: Mutant, suite: Suite) -> dict[str, object]:
     """What the tests say of a mutant: killed, timeout, alive, or uncovered where no test reaches the line."""
     rank = suite.rank(mutant)
     begun = time.monotonic()
@@ -140,12 +187,18 @@ def judged(copy: Path, mutant: Mutant, suite: Suite, marks: str) -> dict[str, ob
     if rank:
         path = copy / mutant.file
         source = path.read_text(encoding="utf-8")
+        seconds = suite.seconds(rank)
+        # the explorer's pages are run from their files, and what an import has done stays done
+        inside = mutant.file.startswith("stage3/") and not suite.at_import(mutant)
+        server = suite.served() if inside else None  # started before the file changes
         path.write_text(mutant.apply(source), encoding="utf-8")
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             compiled.unlink()
         try:
-            files = list(dict.fromkeys(name.split("::")[0] for name in rank))
-            told = forks.run(copy, files, rank, marks, 3 * suite.seconds(rank) + 30, cover=False)
+            told = server.judge(mutant.file, source, mutant.apply(source), seconds) if server else None
+            if told is None:
+                files = list(dict.fromkeys(name.split("::")[0] for name in rank))
+                told = forks.run(copy, files, rank, suite.marks, 3 * sum(seconds.values()) + 30, cover=False)
         finally:
             path.write_text(source, encoding="utf-8")
         outcome, test = {0: "alive", -9: "timeout"}.get(told.rc, "killed"), told.failed
@@ -167,6 +220,14 @@ def results() -> dict[str, dict[str, object]]:
     path = STATE / "results.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return {r["key"]: r for r in map(json.loads, lines)}
+
+
+def standing(found: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The results of mutants that the source still has: what was rewritten since tells nothing."""
+    keys: set[str] = set()
+    for file in {str(r["file"]) for r in found if (ROOT / str(r["file"])).exists()}:
+        keys |= {m.key for m in mutants(file, (ROOT / file).read_text(encoding="utf-8"))}
+    return [r for r in found if r["key"] in keys]
 
 
 def summary(found: Iterable[dict[str, object]]) -> str:
@@ -211,7 +272,10 @@ def main(arguments: list[str]) -> int:
     STATE.mkdir(parents=True, exist_ok=True)
     if asked.paths:
         _run(asked)
-    text = summary(results().values())
+    found = list(results().values())
+    if asked.report:
+        found = standing(found)
+    text = summary(found)
     if asked.report:
         asked.report.write_text(text, encoding="utf-8")
     print(text.split("\n\n")[0])
@@ -240,10 +304,12 @@ def _run(asked: argparse.Namespace) -> None:
             if time.monotonic() > end:
                 break
             marks = asked.marks or ("not browser" if mutant.file.startswith("app") else "not slow and not browser")
-            tests = tuple(asked.tests or files_for(ROOT, mutant.file))
+            tests = tuple(asked.tests or files_for(copy, mutant.file))  # as copied: the work goes on beside
             if tests not in suites:
+                begun = time.monotonic()
                 suites[tests] = Suite(copy, list(tests), marks)
-            found = judged(copy, mutant, suites[tests], marks)
+                end += time.monotonic() - begun  # what is kept for the next run does not count
+            found = judged(copy, mutant, suites[tests])
             out.write(json.dumps(found) + "\n")
             out.flush()
             change = f"{_short(mutant.before)} -> {_short(mutant.after)}"
@@ -252,6 +318,8 @@ def _run(asked: argparse.Namespace) -> None:
                 f"{i}/{len(todo)} {found['outcome']:9} {found['seconds']:5} s {mutant.key} {place}: {change}",
                 flush=True,
             )
+    for suite in reversed(suites.values()):  # a later one holds what the earlier ones listen to
+        suite.close()
 
 
 if __name__ == "__main__":

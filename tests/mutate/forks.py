@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _posixsubprocess
 import contextlib
 import importlib
 import json
@@ -12,10 +13,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.mutate.mapping import TOO_LONG
@@ -72,32 +74,69 @@ class Told:
     passed: int = 0
     tests: dict[str, float] = field(default_factory=dict)
     lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    starts: list[int] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
 
 
 class Order:
-    """Runs only the tests that are named, those of the smallest number first; notes durations and the first failure."""
+    """Runs only the tests that are named, those of the smallest number first; notes durations and the first failure.
+
+    With `cover` it also tells coverage whose lines are being run, a test's or a fixture's, and notes who starts a
+    process, in which coverage sees nothing.
+    """
 
     def __init__(self, rank: Mapping[str, int], told: Told, cover: object = None) -> None:
         self.rank, self.told, self.cover = rank, told, cover
+        self.now = ""
+        self.fixtures: dict[str, set[str]] = {}
+        self.starting: set[str] = set()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            for name in getattr(item, "fixturenames", ()):
+                self.fixtures.setdefault(name, set()).add(item.nodeid)
         if self.rank:
             items[:] = sorted((i for i in items if i.nodeid in self.rank), key=lambda i: self.rank[i.nodeid])
+        if self.cover is not None:
+            sys.addaudithook(self._audit)
+            # multiprocessing tells no audit hook
+            _posixsubprocess.fork_exec = self._spawned(_posixsubprocess.fork_exec)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._context(f"{nodeid}|setup")
+        self._context(nodeid)
 
-    def pytest_fixture_post_finalizer(self) -> None:
-        self._context("")
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> None:
-        self._context(f"{item.nodeid}|call")
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
+        before = self.now
+        self._context(f"fixture {fixturedef.argname} {fixturedef.baseid}")
+        try:
+            return (yield)
+        finally:
+            self._context(before)
 
     def _context(self, name: str) -> None:
+        self.now = name
         if self.cover is not None:
             self.cover.switch_context(name)  # type: ignore[attr-defined]
+
+    def _audit(self, event: str, _arguments: object) -> None:
+        if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+            self.starting.add(self.now)
+
+    def _spawned(self, start: Callable[..., int]) -> Callable[..., int]:
+        def noted(*arguments: object) -> int:
+            self.starting.add(self.now)
+            return start(*arguments)
+
+        return noted
+
+    def tests_of(self, context: str) -> set[str]:
+        """The tests that see what was run in a context: one test, all that take a fixture, or none at an import."""
+        if not context.startswith("fixture "):
+            return {context} & set(self.told.tests)
+        _, name, place = context.split(" ", 2)
+        return {test for test in self.fixtures.get(name, ()) if test.startswith(place)}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.told.tests[report.nodeid] = self.told.tests.get(report.nodeid, 0.0) + report.duration
@@ -106,6 +145,24 @@ class Order:
         if report.failed:
             self.told.tests[report.nodeid] = -1e9
         self.told.passed += report.passed and report.when == "call"
+
+
+def of_file(told: Told, file: str) -> Told:
+    """What concerns the tests of one of several files."""
+    every = list(told.tests)
+    kept = [i for i, name in enumerate(every) if name.split("::")[0] == file]
+    numbers = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    lines = {
+        source: {line: sorted(numbers[i] for i in found if i in numbers) for line, found in reached.items()}
+        for source, reached in told.lines.items()
+    }
+    return Told(
+        told.rc,
+        tests={every[i]: told.tests[every[i]] for i in kept},
+        lines=lines,
+        starts=[numbers[i] for i in told.starts if i in numbers],
+        modules=told.modules,
+    )
 
 
 def run(root: Path, files: Sequence[str], rank: Mapping[str, int], marks: str, seconds: float, *, cover: bool) -> Told:
@@ -141,23 +198,9 @@ def _child(
     *,
     cover: bool,
 ) -> None:
-    os.setsid()
     told = Told()
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        os.chdir(root)
-        os.environ["PYTHONPATH"] = str(root)
-        sys.path[:] = [str(root), *(p for p in sys.path if p and Path(p).resolve() != Path(__file__).parents[2])]
-        for name in [n for n in sys.modules if n.split(".")[0] == "tests"]:
-            del sys.modules[name]
-        if not cover:  # the baseline leaves compiled files behind, a mutant must not
-            sys.dont_write_bytecode = True
-            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        arguments = ["-q", "-p", "no:cacheprovider", f"--basetemp={temp}", "--hypothesis-seed=0"]
-        arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", marks, "-k", TOO_LONG, *files]
+        arguments = prepared(root, files, marks, log, temp, cover=cover)
         if cover:
             told.rc = _covered(root, arguments, told)
         else:
@@ -171,6 +214,28 @@ def _child(
         os._exit(0)
 
 
+def prepared(root: Path, files: Sequence[str], marks: str, log: Path, temp: Path, *, cover: bool) -> list[str]:
+    """Make this process one that works in `root` and writes to `log`; returns what pytest is told."""
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.chdir(root)
+    os.environ["PYTHONPATH"] = str(root)
+    sys.path[:] = [str(root), *(p for p in sys.path if p and Path(p).resolve() != Path(__file__).parents[2])]
+    for name in [n for n in sys.modules if n.split(".")[0] == "tests"]:
+        del sys.modules[name]
+    if not cover:  # the baseline leaves compiled files behind, a mutant must not
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    first = [p for p in hypothesis.Phase if p not in (hypothesis.Phase.shrink, hypothesis.Phase.explain)]
+    hypothesis.settings.register_profile("mutate", phases=first, database=None, deadline=None)
+    hypothesis.settings.load_profile("mutate")  # whether it fails, not on what
+    arguments = ["-q", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={temp}", "--hypothesis-seed=0"]
+    return [*arguments, "-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", marks, "-k", TOO_LONG, *files]
+
+
 def _covered(root: Path, arguments: list[str], told: Told) -> int:
     import coverage
 
@@ -178,14 +243,17 @@ def _covered(root: Path, arguments: list[str], told: Told) -> int:
     data.unlink(missing_ok=True)
     cover = coverage.Coverage(data_file=str(data), source=[str(root / "stage3"), str(root / "app")], config_file=False)
     cover.start()
-    rc = int(pytest.main(arguments, plugins=[Order({}, told, cover)]))
+    order = Order({}, told, cover)
+    rc = int(pytest.main(arguments, plugins=[order]))
     cover.stop()
+    told.modules = [name for name in sys.modules if name.split(".")[0] not in ("__main__", "stage3", "app", "tests")]
     found = cover.get_data()
     numbers = {name: i for i, name in enumerate(told.tests)}
+    told.starts = sorted(numbers[t] for c in order.starting for t in order.tests_of(c) if t in numbers)
     for file in found.measured_files():
         name = Path(file).relative_to(root).as_posix()
         for line, contexts in found.contexts_by_lineno(file).items():
-            # whatever a fixture or an import reached counts for every test of the file: -1
-            tests = {numbers.get(c[:-5], -1) if c.endswith("|call") else -1 for c in contexts}
+            tests = {numbers[t] for c in contexts for t in order.tests_of(c) if t in numbers}
+            tests |= {-1} if "" in contexts else set()  # at an import
             told.lines.setdefault(name, {})[str(line)] = sorted(tests)
     return rc

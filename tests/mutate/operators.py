@@ -87,13 +87,19 @@ def mutants(file: str, source: str) -> list[Mutant]:
     seen: dict[tuple[str, ...], int] = {}
     for operator, scope, anchor, after in _Walk(tree).all():
         start, end = _at(starts, source, anchor.lineno, anchor.col_offset), _end(starts, source, anchor)
-        text = after if isinstance(anchor, ast.stmt) else f"({after})"
         before = source[start:end]
+        slices = isinstance(anchor, ast.Tuple) and any(isinstance(e, ast.Slice) for e in anchor.elts)
+        if slices:  # a colon stands in no parentheses: `x[(:, 0)]` is no program
+            text = after.removeprefix("(").removesuffix(")")
+            same = not _differ(f"_[{before}]", f"_[{text}]")
+        else:
+            text = after if isinstance(anchor, ast.stmt) else f"({after})"
+            same = not _differ(before, text)
         if (start, end, text) in found:
             continue
         alike = (scope, operator, before, text)
         mutant = Mutant(file, anchor.lineno, operator, scope, start, end, before, text, seen.get(alike, 0))
-        if _differ(before, text):
+        if not same:
             found[start, end, text] = mutant
             seen[alike] = mutant.nth + 1
     return sorted(found.values(), key=lambda m: (m.start, m.end, m.after))
@@ -337,12 +343,22 @@ def _of_expression(parent: ast.AST, node: ast.expr) -> Iterator[tuple[str, ast.A
             parent, ast.Call | ast.Subscript | ast.Compare | ast.BinOp
         ):  # elsewhere it is taken apart by length
             for i in range(len(node.elts)):
+                if isinstance(parent, ast.Subscript) and _says_nothing(node.elts, i):
+                    continue
                 yield "drop part", ast.Tuple([*node.elts[:i], *node.elts[i + 1 :]], ast.Load())
         for i in range(len(node.elts) - 1 if isinstance(parent, ast.Return | ast.Assign | ast.Subscript) else 0):
             order = [*node.elts[:i], node.elts[i + 1], node.elts[i], *node.elts[i + 2 :]]
             yield "swap parts", ast.Tuple(order, ast.Load())
     elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
         yield from _of_subscript(node)
+
+
+def _says_nothing(parts: list[ast.expr], i: int) -> bool:
+    """Whether an index means the same without one part: a leading None, to what broadcasts, or a last full slice."""
+    part = parts[i]
+    if isinstance(part, ast.Constant):
+        return i == 0 and part.value is None
+    return i == len(parts) - 1 and isinstance(part, ast.Slice) and not (part.lower or part.upper or part.step)
 
 
 def _is_text(node: ast.expr) -> bool:

@@ -82,13 +82,14 @@ def test_products_that_are_too_rough_are_not_used(rows, monkeypatch):
     assert nearest_mapped(unit(1, 64), rows, K).rows.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("what", ["dtype", "short"])
+@pytest.mark.parametrize("what", ["dtype", "columns", "shape", "short"])
 def test_files_that_are_no_such_matrix_are_refused(tmp_path, what):
-    path = tmp_path / "x.npy"
-    np.save(path, unit(10, 4).numpy() if what == "dtype" else unit(10, 4).half().numpy())
+    path, half = tmp_path / "x.npy", unit(10, 4).half().numpy()
+    held = {"dtype": unit(10, 4).numpy(), "columns": np.asfortranarray(half), "shape": half[:, 0].copy()}
+    np.save(path, held.get(what, half))
     if what == "short":
         path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"float16 rows" if what == "dtype" else "shorter than"):
+    with pytest.raises(ValueError, match="shorter than" if what == "short" else r"float16 rows"):
         MappedRows(path)
 
 

@@ -1,0 +1,185 @@
+"""Tests that stay collected: each mutant is put into the functions of a fork, so that nothing is imported again."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import itertools
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import CodeType, FunctionType
+
+import pytest
+
+from tests.mutate.forks import Order, Told, prepared
+
+PATIENCE = 20  # seconds that a test may take beside five times what it took
+
+
+class Server:
+    """A process that has collected test files, and forks once for each mutant."""
+
+    def __init__(self, root: Path, files: Sequence[str], marks: str, modules: Iterable[str]) -> None:
+        """Start it, with modules loaded that some test will need. It ends with this process, or at `close`."""
+        self.answer, log, temp = (root.parent / name for name in ("answer.json", "log.txt", "tmp"))
+        asked, ask = os.pipe()
+        replied, reply = os.pipe()
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(ask)
+            os.close(replied)
+            try:
+                for name in modules:
+                    with contextlib.suppress(ImportError):
+                        importlib.import_module(name)
+                arguments = prepared(root, files, marks, log, temp, cover=False)
+                pytest.main(["-x", *arguments], plugins=[_Serve(root, self.answer, asked, reply)])
+            except BaseException:  # the child must not go on as its parent; what happened stands in the log
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        os.close(asked)
+        os.close(reply)
+        self.asks, self.replies = os.fdopen(ask, "w"), os.fdopen(replied)
+
+    def judge(self, file: str, source: str, other: str, limits: Mapping[str, float]) -> Told | None:
+        """Run the tests, in order, each with the seconds that it took, on `other` instead of `source` of a file.
+
+        None where the change is not inside functions that can be replaced; rc -9 where a test took too long.
+        """
+        self.answer.unlink(missing_ok=True)
+        self.asks.write(json.dumps([file, source, other, dict(limits)]) + "\n")
+        self.asks.flush()
+        status = int(self.replies.readline() or -1)
+        if status == signal.SIGALRM:
+            return Told(rc=-9)
+        told = Told(**json.loads(self.answer.read_text(encoding="utf-8"))) if self.answer.exists() else Told(rc=-1)
+        return None if told.rc == NOT_HERE else told
+
+    def close(self) -> None:
+        """End it."""
+        self.asks.close()
+        os.waitpid(self.pid, 0)
+
+
+NOT_HERE = 99
+
+
+class _Serve:
+    """In place of pytest's loop over the tests: one fork for each line that is asked."""
+
+    def __init__(self, root: Path, answer: Path, asked: int, reply: int) -> None:
+        self.root, self.answer = root, answer
+        self.asked, self.reply = os.fdopen(asked), os.fdopen(reply, "w")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        functions = [f for f in gc.get_objects() if type(f) is FunctionType]
+        functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
+        gc.collect()
+        gc.freeze()
+        for line in self.asked:
+            file, source, other, limits = json.loads(line)
+            pid = os.fork()
+            if pid == 0:
+                told = Told()
+                try:
+                    os.setsid()
+                    if replaced(functions, str(self.root / file), source, other):
+                        _run(session, [items[name] for name in limits if name in items], told, limits)
+                    else:
+                        told.rc = NOT_HERE
+                    self.answer.write_text(json.dumps(told.__dict__), encoding="utf-8")
+                finally:
+                    os._exit(0)
+            _, status = os.waitpid(pid, 0)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # whatever its tests started
+            self.reply.write(f"{os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0}\n")
+            self.reply.flush()
+        return True
+
+
+def _run(session: pytest.Session, items: Sequence[pytest.Item], told: Told, limits: Mapping[str, float]) -> None:
+    session.config.pluginmanager.register(Order({}, told))
+    for item, after in itertools.zip_longest(items, items[1:]):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(PATIENCE + int(5 * limits[item.nodeid]))
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        if told.failed:
+            break
+    signal.alarm(0)
+    told.rc = 1 if told.failed else 0
+
+
+def replaced(functions: Sequence[FunctionType], path: str, source: str, other: str) -> bool:
+    """Give the functions of a loaded file the code that `other` has; False where more than functions differ.
+
+    A file that is not loaded yet comes from the disk, changed, when it is.
+    """
+    if not any(getattr(m, "__file__", None) == path for m in list(sys.modules.values())):
+        return True
+    old, new = (compile(text, path, "exec", dont_inherit=True) for text in (source, other))
+    changed = differing(old, new)
+    if not changed:
+        return False
+    for old, new in changed:
+        outer = [f for f in functions if f.__code__ == old]
+        if not outer:
+            return False
+        for before, after in [(old, new), *_inner(old, new)]:
+            for function in [f for f in functions if f.__code__ == before]:
+                try:
+                    function.__code__ = after
+                except ValueError:  # another number of names taken from around it
+                    return False
+    return True
+
+
+def differing(old: CodeType, new: CodeType) -> list[tuple[CodeType, CodeType]] | None:
+    """The outermost functions that differ, with what they become; None where the code around them does."""
+    if _bare(old) != _bare(new):
+        return None
+    found: list[tuple[CodeType, CodeType]] = []
+    for before, after in zip(_codes(old), _codes(new), strict=True):
+        if _same(before, after):
+            continue
+        if "__module__" in before.co_names and "__qualname__" in before.co_names:  # a class body
+            inner = differing(before, after)
+            if inner is None:
+                return None
+            found += inner
+        else:
+            found.append((before, after))
+    return found
+
+
+def _codes(code: CodeType) -> list[CodeType]:
+    return [c for c in code.co_consts if isinstance(c, CodeType)]
+
+
+def _inner(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
+    if len(_codes(old)) == len(_codes(new)):
+        for before, after in zip(_codes(old), _codes(new), strict=True):
+            yield before, after
+            yield from _inner(before, after)
+
+
+def _bare(code: CodeType) -> tuple[object, ...]:
+    """What a code is apart from its lines and the codes in it."""
+    constants = [repr(c) if not isinstance(c, CodeType) else c.co_name for c in code.co_consts]
+    return (code.co_name, code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars,
+            code.co_argcount, code.co_kwonlyargcount, code.co_flags, code.co_exceptiontable, constants)  # fmt: skip
+
+
+def _same(old: CodeType, new: CodeType) -> bool:
+    inner = _codes(old), _codes(new)
+    return _bare(old) == _bare(new) and all(_same(a, b) for a, b in zip(*inner, strict=True))
