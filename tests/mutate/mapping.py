@@ -23,8 +23,8 @@ MORE = {
 SEEN_BY = {
     "charts/curves": "named charts", "charts/maps": "named charts", "charts/map_marks": "charts",
     "charts/map_drift": "charts", "charts/search": "named charts", "charts/pages": "named charts page",
-    "charts/names": "named names", "charts/evidence": "charts evidence", "charts/data": "charts",
-    "charts/worth": "parts", "charts/theme": "theme named", "charts/apart": "charts",
+    "charts/names": "named names", "charts/evidence": "charts", "charts/data": "charts",
+    "charts/worth": "parts", "charts/theme": "theme named charts", "charts/apart": "charts",
     "views/losses": "views named fresh", "views/evidence": "evidence parts",
     "views/evidence_more": "evidence", "views/data": "data parts", "views/page": "page fresh parts",
     "views/search": "search", "views/runs": "results fresh parts", "views/retrain": "fresh parts retrain",
