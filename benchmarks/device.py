@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from stage3.features import ArrayRows, FeatureReport, FeatureSet
 from stage3.model import EncoderSpec
 from stage3.model.objectives import Stage3
 from stage3.train.ahead import ahead
+from stage3.train.fixed_order import fixed_order
 from stage3.train.optimizer import clip, make_optimizer
 
 SIZES, QUICK = (512, 4096, 32768), (64, 512)
@@ -118,7 +120,7 @@ def panel_set(panels: int) -> PanelSet:
     return PanelSet.build(features, layout, np.ones(panels, bool), at // PER_PAGE)
 
 
-def step_row(device: torch.device, panels: int, precision: str, data: PanelSet) -> dict[str, Any]:
+def step_row(device: torch.device, panels: int, precision: str, data: PanelSet, *, order: bool) -> dict[str, Any]:
     """Training steps on this many panels as training takes them, one alone, and cutting and copying its batch alone."""
     config = Config(precision=precision)
     model = Stage3.initialized(EncoderSpec.of(config, (IMAGE,), TEXT), config, 0).to(device).train()
@@ -142,16 +144,13 @@ def step_row(device: torch.device, panels: int, precision: str, data: PanelSet) 
         for _, batch in ahead(range(AT_ONCE), make, beforehand=gpu):
             step(batch.to(device))
 
-    panels, cut_took = len(pages) * PER_PAGE, seconds(device, cut)
-    alone, took = seconds(device, lambda: step(cut())), seconds(device, steps) / AT_ONCE
-    row = {
-        "panels": panels,
-        "precision": precision,
-        "ms": 1e3 * took,
-        "alone_ms": 1e3 * alone,
-        "cut_ms": 1e3 * cut_took,
-    }
-    return row | {"panels_per_second": panels / took, "gb": peak(device, lambda: step(cut()))}
+    with fixed_order(device) if order else nullcontext():
+        alone, took = seconds(device, lambda: step(cut())), seconds(device, steps) / AT_ONCE
+        memory = peak(device, lambda: step(cut()))
+    panels = len(pages) * PER_PAGE
+    row = {"panels": panels, "precision": precision, "order": "fixed" if order else "any", "ms": 1e3 * took}
+    row |= {"alone_ms": 1e3 * alone, "cut_ms": 1e3 * seconds(device, cut)}
+    return row | {"panels_per_second": panels / took, "gb": memory}
 
 
 def main() -> None:
@@ -170,7 +169,12 @@ def main() -> None:
         "torch": torch.__version__,
         "tflops": products(device, 512 if args.quick else 8192),
         "losses": [row for size in sizes for row in loss_rows(device, size)],
-        "steps": [step_row(device, size, kind, data) for size in sizes for kind in ("float32", "bf16")],
+        "steps": [
+            step_row(device, size, kind, data, order=order)
+            for size in sizes
+            for kind in ("float32", "bf16")
+            for order in (True, False)
+        ],
     }
     if args.json:
         print(json.dumps(found))
@@ -181,7 +185,7 @@ def main() -> None:
         print("{panels:6d} panels  {loss:9s} {form:10s} {ms:9.2f} ms  {gb:6.2f} GB  {of_roofline:6.2f} of the roofline"
               .format(**row))  # fmt: skip
     for row in found["steps"]:
-        print("{panels:6d} panels  step {precision:8s} {ms:9.2f} ms, one alone {alone_ms:9.2f} ms, "
+        print("{panels:6d} panels  step {precision:8s} {order:6s}{ms:9.2f} ms, one alone {alone_ms:9.2f} ms, "
               "cut and copied {cut_ms:7.2f} ms  {gb:6.2f} GB  "
               "{panels_per_second:10,.0f} panels/s".format(**row))  # fmt: skip
 

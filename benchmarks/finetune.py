@@ -31,6 +31,7 @@ from stage3.features.backbones import VisionBackbone
 from stage3.model import finetune
 from stage3.runs import RunFolder
 from stage3.storage import to_json
+from stage3.train.fixed_order import fixed_order
 from stage3.train.trainer import Trainer
 
 
@@ -173,7 +174,8 @@ def main() -> None:
         for again in (False, True):
             config = Config(**common, finetune_checkpointing=again)
             name = "activations computed again" if again else "activations kept"
-            found[name] = measure(config, data, folder / f"run{again}", 2 if args.quick else args.calls)
+            with fixed_order(torch.device(args.device), strict=False):
+                found[name] = measure(config, data, folder / f"run{again}", 2 if args.quick else args.calls)
     on = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
     about = {"on": on, "torch": torch.__version__, "precision": common["precision"]}
     about["seconds"] = round(time.perf_counter() - began, 1)

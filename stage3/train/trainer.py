@@ -31,6 +31,7 @@ from stage3.objectives import TERMS, WITH_TEMPERATURE
 from stage3.peers import ALONE, Peers
 from stage3.runs import Best, Loaded, RunFolder, curves
 from stage3.train.ahead import ahead
+from stage3.train.fixed_order import fixed_order
 from stage3.train.optimizer import (
     check_optimizer,
     clip,
@@ -225,6 +226,10 @@ class Trainer:
             NumericError: three steps in a row were not finite.
         """
         self.run.set_status("running", step=self.step, total_steps=self.total_steps, message="training")
+        with fixed_order(self.device, strict=self.tuned is None):
+            self._fit(stop)
+
+    def _fit(self, stop: Callable[[], bool]) -> None:
         for line in self.sampler.shortfalls if self.step == 0 else ():
             self.say(f"batches: {line}")
         if len(self.ranked_pages) < len(self.val_pages):
