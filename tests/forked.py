@@ -8,18 +8,18 @@ safe with torch, it is `python -m MODULE`.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from stage3 import cli
+import stage3
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = ["stage3.train.trainer", "stage3.batches.dataset", "stage3.evaluate.report", "forked"]
@@ -38,23 +38,25 @@ class Process(Protocol):
     def communicate(self, *, timeout: float) -> tuple[str, str]: ...
 
 
-def start(module: str, argv: Sequence[str]) -> Process:
-    """Start `python -m MODULE ARGV` in the root of the repository; its output is text."""
+def start(module: str, argv: Sequence[str], **environment: str) -> Process:
+    """Start `python -m MODULE ARGV` in the root of the repository, with further variables; its output is text."""
     if sys.platform == "linux":
-        return Forked(module, argv)
+        return Forked(module, argv, environment)
     command = [sys.executable, "-m", module, *argv]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    variables = {**os.environ, **environment}
+    return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 class Forked:
     """A started command."""
 
-    def __init__(self, module: str, argv: Sequence[str]) -> None:
+    def __init__(self, module: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
-        self._process = context.Process(target=_run, args=(module, list(argv), *map(str, self._streams)))
+        given = (module, list(argv), dict(environment), *map(str, self._streams))
+        self._process = context.Process(target=_run, args=given)
         with contextlib.chdir(ROOT):  # where the server looks for what it imports ahead
             self._process.start()
         self.pid: int = self._process.pid
@@ -81,13 +83,14 @@ class Forked:
         return out, err
 
 
-def _run(module: str, argv: list[str], out: str, err: str) -> None:
+def _run(module: str, argv: list[str], environment: dict[str, str], out: str, err: str) -> None:
     """In the new process: what `python -m` does."""
     os.chdir(ROOT)
+    os.environ.update(environment)
     for number, path in ((1, out), (2, err)):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.argv = [module, *argv]
-    assert Path(cli.__file__).is_relative_to(ROOT), cli.__file__
-    cli.run(importlib.import_module(f"{module}.__main__").main)
+    assert Path(stage3.__file__).is_relative_to(ROOT), stage3.__file__
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

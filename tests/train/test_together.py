@@ -27,17 +27,16 @@ SETTINGS = ["--data", "data/samples", "--dropout", "0", "--feature_noise", "0", 
 SETTINGS += ["--batch_pages", "64", "--epochs"]
 
 
-def start(size: int, *argv: str) -> list[subprocess.Popen]:
+def start(size: int, module: str, *argv: str) -> list[forked.Process]:
+    """Processes that find each other as those of torchrun do, without it."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared["OMP_NUM_THREADS"] = "1"
-    ranks = [shared | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(size)]
-    return [subprocess.Popen([sys.executable, "-m", *argv], env=e, stdout=-1, stderr=-1, text=True) for e in ranks]
+    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [forked.start(module, argv, RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(size)]
 
 
-def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str, str]]:
+def ended(processes: list[forked.Process], seconds: float = 300) -> list[tuple[int, str, str]]:
     found = []
     for process in processes:
         out, err = process.communicate(timeout=seconds)
@@ -224,23 +223,31 @@ def test_a_requested_stop_ends_all_and_another_number_of_processes_must_be_allow
     assert f"resuming {run} after step {status.step}" in out
 
 
-@pytest.mark.parametrize("victim", ["leader", "follower"])
-def test_a_killed_process_ends_all_and_restarts_resume(tmp_path, victim):
+def test_a_killed_process_ends_all_and_restarts_resume(tmp_path):
+    """First one that follows, then the one that leads, of those that took their place."""
     run = tmp_path / "run"
-    agent = torchrun(run, *SETTINGS, "5", restarts=1)
+    agent = torchrun(run, *SETTINGS, "10", restarts=2)
     wait_for_step(run, 6, agent)
     workers = workers_of(agent)
-    assert len(workers) == 2
     leader = RunFolder.load(run).status.pid
-    os.kill(leader if victim == "leader" else next(p for p in workers if p != leader), signal.SIGKILL)
+    assert len(workers) == 2
+    assert leader in workers
+    os.kill(next(p for p in workers if p != leader), signal.SIGKILL)
+    wait_for_end(workers)
+    killed_at = RunFolder.load(run).status.step
+    until = time.monotonic() + 120
+    while RunFolder.load(run).status.pid == leader or RunFolder.load(run).status.step <= killed_at:
+        assert agent.poll() is None, agent.stdout.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.kill(RunFolder.load(run).status.pid, signal.SIGKILL)
     out, _ = agent.communicate(timeout=300)
     assert agent.returncode == 0, out
-    assert f"resuming {run} after step" in out
+    assert out.count(f"resuming {run} after step") == 2
     assert RunFolder.load(run).status.state == "finished"
-    if victim == "follower":
-        whole = torchrun(tmp_path / "whole", *SETTINGS, "5")
-        whole.communicate(timeout=300)
-        assert all(torch.equal(v, weights(run)[n]) for n, v in weights(tmp_path / "whole").items())
+    for code, _, errors in ended(start(2, "stage3.train", "--run", str(tmp_path / "whole"), *SETTINGS, "10")):
+        assert code == 0, errors
+    assert all(torch.equal(v, weights(run)[n]) for n, v in weights(tmp_path / "whole").items())
 
 
 def test_a_killed_agent_leaves_no_process_and_a_checkpoint(tmp_path):
