@@ -19,15 +19,14 @@ Addresses look like `/map?run=samples/first&panel=12`; `/?view=map&run=…` mean
 stay across views; other parameters belong to the view and are dropped when another view is opened by hand.
 
 Text from data (ids, texts, file names, error messages) goes through `st.text`, `st.code`, `st.dataframe` or a chart
-(`charts.theme.safe`), never through Markdown, labels or captions: `shell.line` and `shell.facts` do that. Errors of the
-kinds that a person can fix (`Stage3Error`) end in one plain box where a view does not catch them.
+(`charts.theme.safe`), never through Markdown, labels or captions: `shell.line` and `shell.facts` do that. Errors that a
+view does not catch end in one plain box: see `app.guard`.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -37,8 +36,9 @@ import streamlit as st
 from app import addresses, components
 from app.addresses import START, VIEWS
 from app.charts import worth
-from app.guard import boxed, show_pending
+from app.guard import boundary, boxed, show_pending
 from app.guard import callback as callback
+from app.guard import dialog as dialog
 from app.guard import error_box as error_box
 from app.guard import fragment as fragment
 from app.store import loaders, readonly, thumbs
@@ -51,7 +51,6 @@ T = TypeVar("T")
 
 WITHOUT_RUN_BAR = ("evidence", "add")
 OF_DATA = ("", "map", "search", "page", "data")  # they say once where the data of a run has moved; "" is the start
-log = logging.getLogger("stage3.app")
 
 
 # --- the chosen run
@@ -109,7 +108,8 @@ def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
         entry = loaders.default_entry(found)
         if wanted is not None:
             st.session_state["_notice"] = f"There is no run {str(wanted)[:100]!r} here; showing another one."
-        st.session_state["_step"] = None
+            st.query_params.pop("step", None)  # it was of that run
+            st.session_state["_step"] = None
     if entry is None:
         return None
     step: int | None
@@ -118,6 +118,10 @@ def _find_chosen(found: list[loaders.Entry]) -> Chosen | None:
     except StorageError:
         there = loaders.steps(entry.run)
         step, st.session_state["_step"] = (there[-1] if there else None), None
+    if "step" in st.query_params and step != int_param("step"):
+        shown = "it has no checkpoint" if step is None else f"step {step} is shown"
+        asked_step = st.query_params.pop("step")[:20]
+        st.session_state["_notice"] = f"step={asked_step} in the address is no checkpoint of {entry.run.name}; {shown}."
     st.session_state["_run"] = entry.id
     if st.query_params.get("run", entry.id) != entry.id:
         st.query_params["run"] = entry.id  # an address without a run is completed in the browser: see keys.js
@@ -219,6 +223,12 @@ def param(name: str) -> str | None:
     return st.query_params.get(name)
 
 
+def unused(name: str, why: str, value: str | None = None) -> None:
+    """Say of a parameter of the address that it is not used: "panel=x in the address", and why."""
+    with st.container(border=True):
+        st.text(f"{name}={str(value or param(name))[:60]} in the address {why}")
+
+
 def set_params(**values: Any) -> None:
     """Write parameters into the address without a rerun; None removes one."""
     for name, value in {"view": None, **values}.items():
@@ -302,9 +312,14 @@ def working(what: str, make: Callable[..., T], *args: Any) -> T:
 
 
 def main() -> None:
-    """The whole page: what every view shares, then the view."""
-    st.set_page_config(page_title="Stage 3 explorer", page_icon=components.icon(), layout="wide")
-    components.style()
+    """The whole page: what every view shares, then the view. What fails takes as little of it along as it can."""
+    with boundary():
+        st.set_page_config(page_title="Stage 3 explorer", page_icon=components.icon(), layout="wide")
+        components.style()
+        _whole_page()
+
+
+def _whole_page() -> None:
     pages = {name: _page(name) for name in VIEWS}
     page = st.navigation(list(pages.values()), position="top")
     _follow(pages, page.url_path or START)
@@ -314,15 +329,18 @@ def main() -> None:
     now = _find_chosen(found)
     st.session_state["_chosen"] = now
     if now is not None and page.url_path not in WITHOUT_RUN_BAR:
-        _run_bar(found, now)
-        if page.url_path in OF_DATA:
-            importlib.import_module("app.parts.moved").notice(now.run)
-    importlib.import_module("app.parts.strip").show()  # parts stand on this module
+        with boxed():
+            _run_bar(found, now)
+            if page.url_path in OF_DATA:
+                importlib.import_module("app.parts.moved").notice(now.run)
+    with boxed():
+        importlib.import_module("app.parts.strip").show()  # parts stand on this module
     if notice := st.session_state.pop("_notice", None):
         with st.container(border=True):
             st.text(notice)
     components.shortcuts(now.id if now else None)
     page.run()
+    loaders.view_drawn()
 
 
 def _page(name: str) -> Any:
@@ -351,6 +369,9 @@ def _follow(pages: dict[str, Any], current: str) -> None:
             params = {"run": st.session_state["_run"], **params}
         st.switch_page(pages[view], query_params=params)
     asked = st.query_params.get("view")
+    if asked is not None and asked not in pages and not st.session_state.get("_followed"):
+        st.session_state["_followed"] = True
+        unused("view", f"is none of {', '.join(pages)}.")
     if asked in pages and asked != current and not st.session_state.get("_followed"):
         st.session_state["_followed"] = True  # once: the browser drops it from the address, see keys.js
         given = {name: st.query_params.get_all(name) for name in st.query_params if name != "view"}

@@ -154,6 +154,7 @@ def retrain(folder: Path) -> tuple[float, float]:
     before, cpu = Path.cwd(), 0.0
     os.chdir(folder)
     try:
+        loaders.view_drawn()
         loaders.warm_up()  # the server has imported what starting a run needs
         start = time.monotonic()
         parent = loaders.entry("samples/sample")

@@ -8,12 +8,14 @@ Makes a manifest and one aligned panel file with five panels per page on average
 of a small random bank, of the sample run's sizes. Each step runs in a process of its own, which reads what the one
 before left on the disk. CPU seconds are of the step itself, without the start of Python; peak memory is of the whole
 process (VmHWM, mapped files included). Results are added to `--work`/results.json, the latest of each step and size.
+With `--part 0.05` only the beginning of the epoch and of the store is made, and the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -155,7 +157,7 @@ def index(folder: Path) -> Callable[[], dict[str, Any]]:
     return work
 
 
-def train(folder: Path) -> Callable[[], dict[str, Any]]:
+def train(folder: Path, part: float = 1.0) -> Callable[[], dict[str, Any]]:
     """Steps of one epoch, without validation; the setting up of the trainer is in the memory, not in the time."""
     from stage3.batches.dataset import Dataset
     from stage3.data import readers
@@ -170,11 +172,11 @@ def train(folder: Path) -> Callable[[], dict[str, Any]]:
         table = readers.load(config)
         split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
         data = Dataset(table, features(folder, table), split)
-    return lambda: epoch(RunFolder.create(folder / "runs" / "first", config), data)
+    return lambda: epoch(RunFolder.create(folder / "runs" / "first", config), data, part)
 
 
-def epoch(run: Any, data: Any) -> dict[str, Any]:
-    """Train one epoch (three on the sample) and save a checkpoint."""
+def epoch(run: Any, data: Any, part: float) -> dict[str, Any]:
+    """Train one epoch or its first part (three on the sample) and save a checkpoint."""
     from stage3.batches.sampler import steps_from
     from stage3.train.trainer import Trainer
 
@@ -182,7 +184,7 @@ def epoch(run: Any, data: Any) -> dict[str, Any]:
         begin = time.process_time()
         trainer = Trainer(run, data)
         setting_up = time.process_time() - begin
-        last = trainer.sampler.n_batches * (3 if len(data.table) < 3000 else 1)
+        last = math.ceil(trainer.sampler.n_batches * (3 if len(data.table) < 3000 else part))
         panels, start, cpu = 0, time.monotonic(), time.process_time()
         for step, _, pages in steps_from(trainer.sampler, 0):
             if step > last:
@@ -215,8 +217,8 @@ def validate(folder: Path) -> Callable[[], dict[str, Any]]:
     return work
 
 
-def embed(folder: Path) -> Callable[[], dict[str, Any]]:
-    """Stage 4's store; deleted afterwards."""
+def embed(folder: Path, part: float = 1.0) -> Callable[[], dict[str, Any]]:
+    """Stage 4's store, or the chunks of its first part; deleted afterwards."""
     from stage3.embed import export_run
 
     run, data = loaded(folder)
@@ -224,18 +226,21 @@ def embed(folder: Path) -> Callable[[], dict[str, Any]]:
     def work() -> dict[str, Any]:
         shutil.rmtree(folder / "out", ignore_errors=True)
         (folder / "out").mkdir()
-        found = export_run(run, folder / "out" / "x.zarr", checkpoint=run.checkpoints()[-1].step, data=data)
+        step, pages = run.checkpoints()[-1].step, len(data.pages("all"))
+        written = None if part == 1 else f"0:{math.ceil(part * pages / 100) * 100}"
+        found = export_run(run, folder / "out" / "x.zarr", checkpoint=step, data=data, pages=written)
         size = sum(path.stat().st_size for path in (folder / "out").rglob("*") if path.is_file())
         shutil.rmtree(folder / "out")
-        return {"panels": found["panels"], "MB on disk": size / 1e6}
+        return {"panels": round(found["panels"] * part), "MB on disk": size / 1e6}
 
     return work
 
 
 def project(folder: Path) -> Callable[[], dict[str, Any]]:
     """The map, embeddings included."""
+    import pyarrow.parquet as pq
+
     from stage3.projection import project_run
-    from stage3.projection.files import load
 
     run, data = loaded(folder)
     import stage3.runs.data
@@ -244,7 +249,7 @@ def project(folder: Path) -> Callable[[], dict[str, Any]]:
 
     def work() -> dict[str, Any]:
         path, _ = project_run(run, checkpoint=run.checkpoints()[-1].step, align=False, again=True)
-        frame = load(path)
+        frame = pq.read_table(path, columns=["fitted", "trust"]).to_pandas()
         return {"panels": len(frame), "fitted": int(frame["fitted"].sum()), "trust": float(frame["trust"].mean())}
 
     return work
@@ -296,7 +301,8 @@ def explorer(folder: Path) -> Callable[[], dict[str, Any]]:
     return work
 
 
-WORKS = {
+IN_PART = ("train", "embed")  # steps of which the beginning can be measured
+WORKS: dict[str, Callable[..., Callable[[], dict[str, Any]]]] = {
     "index": index,
     "index again": index,
     "train": train,
@@ -309,28 +315,29 @@ WORKS = {
 }
 
 
-def child(step: str, folder: Path) -> None:
+def child(step: str, folder: Path, part: float) -> None:
     """Run one step in this process and print what it took."""
     from benchmarks.search import peak_mb
 
-    work = WORKS[step](folder)
+    work = WORKS[step](folder, part) if step in IN_PART else WORKS[step](folder)
     ready = peak_mb()
     start, cpu = time.monotonic(), time.process_time()
     found = work()
     measured = {"seconds": time.monotonic() - start, "cpu": time.process_time() - cpu}
+    measured["part"] = part if step in IN_PART else 1.0
     print("RESULT " + json.dumps(measured | found | {"peak_mb": peak_mb(), "ready_mb": ready}), flush=True)
 
 
 # --- all of them
 
 
-def measure(step: str, folder: Path, seconds: float) -> dict[str, Any]:
+def measure(step: str, folder: Path, seconds: float, part: float = 1.0) -> dict[str, Any]:
     """A step in a process of its own.
 
     Raises:
         RuntimeError: it failed; the end of what it said is in the error.
     """
-    command = [sys.executable, "-m", "benchmarks.scale", "--child", step, "--work", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.scale", "--child", step, "--work", str(folder), "--part", str(part)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -353,6 +360,23 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-9)), 1)[0])
 
 
+def cpu_of_all(row: dict[str, Any]) -> float:
+    """CPU seconds of a whole step, where only a part was measured too."""
+    return float(row["cpu"]) / float(row.get("part", 1.0))
+
+
+def peak_of(row: dict[str, Any]) -> float:
+    """Most MB that were resident."""
+    return float(row["peak_mb"])
+
+
+def cell(row: dict[str, Any]) -> str:
+    """What a step took, in words."""
+    part = row.get("part", 1.0)
+    time = f"{cpu_of_all(row):,.1f} s" if part == 1 else f"{cpu_of_all(row):,.0f} s by its first {part:.0%}"
+    return f"{time}, {peak_of(row):,.0f} MB"
+
+
 def table_of(results: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     """Markdown: for each step a row with CPU seconds and peak memory at each size, and the exponent of each."""
     sizes = sorted({int(size) for found in results.values() for size in found if size.isdecimal()})
@@ -360,11 +384,9 @@ def table_of(results: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     lines = [head, "|" + "---|" * (len(sizes) + 3)]
     for step in STEPS:
         found = {int(size): r for size, r in results.get(step, {}).items() if size.isdecimal()}
-        cells = [
-            f"{found[s]['cpu']:,.1f} s, {found[s]['peak_mb']:,.0f} MB" if s in found else "not measured" for s in sizes
-        ]
+        cells = [cell(found[s]) if s in found else "not measured" for s in sizes]
         at = sorted(found)
-        slopes = [exponent(at, [found[s][name] for s in at]) for name in ("cpu", "peak_mb")]
+        slopes = [exponent(at, [values(found[s]) for s in at]) for values in (cpu_of_all, peak_of)]
         shown = ["" if np.isnan(slope) else f"{slope:.2f}" for slope in slopes]
         lines.append(f"| {step}: {WHAT[step]} | " + " | ".join([*cells, *shown]) + " |")
     return lines
@@ -399,6 +421,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, nargs="*", default=[], metavar="N")
     parser.add_argument("--steps", nargs="*", default=list(STEPS), choices=STEPS, metavar="STEP", help="default all")
+    parser.add_argument(
+        "--part", type=float, default=1.0, help=f"beginning of {' and '.join(IN_PART)} that is measured"
+    )
     parser.add_argument("--work", type=Path, default=Path("/tmp/stage3-scale"), help="keeps data and results")
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds of one step")
     parser.add_argument("--show", action="store_true", help="print the table of what was measured")
@@ -406,7 +431,7 @@ def main() -> int:
     parser.add_argument("--child", choices=list(WORKS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        child(args.child, args.work)
+        child(args.child, args.work, args.part)
         return 0
     args.work.mkdir(parents=True, exist_ok=True)
     kept = args.work / "results.json"
@@ -421,7 +446,7 @@ def main() -> int:
         for step in args.steps:
             if step == "index":
                 shutil.rmtree(folder / "cache", ignore_errors=True)
-            results.setdefault(step, {})[str(pages)] = found = measure(step, folder, args.timeout)
+            results.setdefault(step, {})[str(pages)] = found = measure(step, folder, args.timeout, args.part)
             kept.write_text(json.dumps(results, indent=1))
             speed = found["panels"] / max(found["cpu"], 1e-9)
             line = f"{pages:>9,} {step:<16}{found['seconds']:>9.1f} s {found['cpu']:>9.1f} CPU s"

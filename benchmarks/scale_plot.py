@@ -36,7 +36,11 @@ def drawn(results: Results, steps: Sequence[str]) -> str:
 
 def _pane(results: Results, steps: Sequence[str], name: str, title: str, x: int) -> str:
     points = {
-        step: sorted((int(size), float(row[name])) for size, row in results[step].items() if size.isdecimal())
+        step: sorted(
+            (int(size), float(row[name]) / (row.get("part", 1.0) if name == "cpu" else 1.0))
+            for size, row in results[step].items()
+            if size.isdecimal()
+        )
         for step in steps
         if step in results
     }

@@ -782,6 +782,62 @@ BUGS = (
         "    spare = int((own >= 0).all())",
         "tests/metrics/test_neighbors.py -k plane",
     ),
+    Bug(
+        "explorer two maps show the groups of the pair before",
+        "app/views/map_compare.py",
+        '(joined.attrs.get("of"), *_keys(chosen, other))',
+        'joined.attrs.get("of")',
+        "tests/app/test_app_map.py -k groups_are_those",
+    ),
+    Bug(
+        "explorer a map that was made again keeps the names of its clusters",
+        "app/views/map_parts.py",
+        '        both.attrs["of"] = made\n',
+        "",
+        "tests/app/test_app_map.py -k groups_are_those",
+    ),
+    Bug(
+        "explorer filters offer the values of another map",
+        "app/parts/filters.py",
+        'column, frame.attrs.get("of"), *',
+        "column, *",
+        "tests/app/test_app_map.py -k groups_are_those",
+    ),
+    Bug(
+        "explorer books of a page are kept by an object's address",
+        "app/views/page.py",
+        'key = ("books", *loaders.checkpoint_key(chosen.run, chosen.step))',
+        'key = ("books", id(listed))',
+        "tests/app/test_app_fresh.py -k lists_of_a_page",
+    ),
+    Bug(
+        "explorer an uploaded image keeps the query of another checkpoint",
+        "app/parts/query.py",
+        "(digest, searcher.checkpoint, searcher.names, searcher.crop_fit)",
+        "(digest, id(searcher))",
+        "tests/app/test_app_search.py -k uploaded_crop",
+    ),
+    Bug(
+        "explorer a filter from a negative number is shown without its sign",
+        "app/parts/filters.py",
+        "≥ {self.low:g}",
+        "≥ {abs(self.low):g}",
+        "tests/app/test_app_map.py -k add_up_and_a_chip",
+    ),
+    Bug(
+        "explorer before and now are swapped",
+        "app/views/retrain.py",
+        '("before", "now"), key="retrain-compared"',
+        '("now", "before"), key="retrain-compared"',
+        "tests/app/test_app_fresh.py -k retrain_shows",
+    ),
+    Bug(
+        "explorer curves of the evidence are kept without their metric",
+        "app/views/evidence.py",
+        '("arms", *names.items(), metric, split, *',
+        '("arms", *names.items(), split, *',
+        "tests/app/test_app_evidence.py -k nothing_that_is_kept",
+    ),
 )
 
 

@@ -136,3 +136,21 @@ def test_nothing_loosens_pillow_for_the_whole_process():
         text = path.read_text(encoding="utf-8")
         assert "LOAD_TRUNCATED_IMAGES = True" not in text, path
         assert "MAX_IMAGE_PIXELS = None" not in text, path
+
+
+def test_one_place_catches_every_error():
+    """The explorer's boundary, which shows them and writes them into the log; others may only pass one on."""
+    broad = {"", "Exception", "BaseException"}
+    found = []
+    for folder in ("stage3", "app", "tools", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+                    assert not broad & {ast.unparse(kind) for kind in node.args}, f"{path}:{node.lineno}"
+                if not isinstance(node, ast.ExceptHandler):
+                    continue
+                kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type] if node.type else []
+                passes_on = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+                if (not kinds or broad & {ast.unparse(kind) for kind in kinds}) and not passes_on:
+                    found.append(path.relative_to(ROOT).as_posix())
+    assert found == ["app/guard.py"]

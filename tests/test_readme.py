@@ -1,10 +1,14 @@
 """The README and the documentation say what is true: the example runs, links lead somewhere, commands exist."""
 
+import contextlib
+import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -229,11 +233,15 @@ def test_every_command_that_is_named_exists():
 
 @cache
 def options(module: str, *action: str) -> set[str]:
-    """Long options in the help of a module, or of one of its actions."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *action, "--help"], capture_output=True, encoding="utf-8", cwd=ROOT, check=True
-    )
-    return {name.replace("-", "_") for name in re.findall(r"--([a-z][\w-]*)", done.stdout)}
+    """Long options in the help of a module, or of one of its actions; as `python -m` runs it, in this process."""
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), contextlib.redirect_stdout(shown):
+        warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)  # another test has imported it
+        patch.setattr(sys, "argv", [module, *action, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(module, run_name="__main__")
+    assert not ended.value.code, module
+    return {name.replace("-", "_") for name in re.findall(r"--([a-z][\w-]*)", shown.getvalue())}
 
 
 def test_every_option_that_is_shown_is_in_the_help_of_its_command():

@@ -27,7 +27,7 @@ def button(chosen: shell.Chosen, page: int) -> None:
         _editor(chosen, page)
 
 
-@st.dialog("Correct boxes", width="large", icon=":material/edit:")
+@shell.dialog("Correct boxes", width="large", icon=":material/edit:")
 def _editor(chosen: shell.Chosen, page: int) -> None:
     try:
         record = loaders.open_dataset(chosen.run).table.pages.iloc[page]

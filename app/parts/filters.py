@@ -77,8 +77,10 @@ class Filter:
             more = f" and {len(self.values) - 3} more" if len(self.values) > 3 else ""
             return f"{label}{' with' if self.part else ''}: {shown}{more}"
         label = NUMBERS[self.column]
-        if math.isinf(self.low) or math.isinf(self.high):
-            return f"{label} {'≤' if math.isinf(self.low) else '≥'} {min(abs(self.low), abs(self.high)):g}"
+        if math.isinf(self.low):
+            return f"{label} ≤ {self.high:g}"
+        if math.isinf(self.high):
+            return f"{label} ≥ {self.low:g}"
         return f"{label} {self.low:g} to {self.high:g}"
 
 
@@ -186,7 +188,7 @@ def _category(
     by: dict[tuple[str, bool], Filter],
     found: list[Filter],
 ) -> None:
-    key = ("values", column, len(frame), column in frame, *loaders.checkpoint_key(chosen.run, chosen.step))
+    key = ("values", column, frame.attrs.get("of"), *loaders.checkpoint_key(chosen.run, chosen.step))
     values: list[str] = loaders.remember(key, lambda: sorted(v for v in frame[column].unique().tolist()))
     if len(values) < 2:
         return

@@ -10,7 +10,7 @@ from stage3.errors import Stage3Error
 from stage3.runs import RunFolder
 
 
-def box(error: BaseException) -> None:
+def box(error: BaseException | str) -> None:
     """An error of a view; where the data has moved, the page says so already, and there is nothing to add but this."""
     chosen: shell.Chosen | None = st.session_state.get("_chosen")
     if chosen is None or str(error).partition(" (the data that ")[0] != loaders.missing(chosen.run):

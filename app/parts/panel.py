@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
-import torch
 
 from app import shell
 from app.charts import names, pages
@@ -17,8 +16,10 @@ from app.store.cache import Memory
 from stage3.cli import percent
 from stage3.data.images import ImageProblem
 from stage3.metrics import neighbors
-from stage3.metrics.mapped import MappedRows, nearest_mapped
 from stage3.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from stage3.metrics.mapped import MappedRows
 
 MEASURES = {
     **{f"loss_{part.name}": part.short for o in OBJECTIVES for part in o.halves or (o,)},
@@ -66,7 +67,7 @@ def positions_of(chosen: shell.Chosen, rows: np.ndarray) -> np.ndarray:
     """Where panel rows stand among the embedded panels, -1 for panels that were not embedded."""
 
     def make() -> np.ndarray:
-        embedded = loaders.embedded(chosen.run, chosen.step).rows.numpy()
+        embedded = loaders.embedded_rows(chosen.run, chosen.step)
         return neighbors.own_rows(len(loaders.open_dataset(chosen.run).table), embedded)
 
     at: np.ndarray = _kept.get(("positions", *loaders.checkpoint_key(chosen.run, chosen.step)), make)
@@ -80,7 +81,7 @@ def unit_embeddings(chosen: shell.Chosen) -> np.ndarray | MappedRows:
 
     def make() -> np.ndarray | MappedRows:
         vectors = loaders.panel_vectors(chosen.run, chosen.step)
-        return vectors if isinstance(vectors, MappedRows) else neighbors.unit_rows(vectors)
+        return neighbors.unit_rows(vectors) if isinstance(vectors, np.ndarray) else vectors
 
     return _kept.get(key, make)  # type: ignore[no-any-return]
 
@@ -91,13 +92,17 @@ def nearest(chosen: shell.Chosen, rows: np.ndarray, k: int) -> tuple[np.ndarray,
     def make() -> tuple[np.ndarray, np.ndarray]:
         z = unit_embeddings(chosen)
         at = positions_of(chosen, rows)
-        if isinstance(z, MappedRows):
+        if not isinstance(z, np.ndarray):
+            import torch  # whoever only looks at the map need not wait for it
+
+            from stage3.metrics.mapped import nearest_mapped
+
             asked = torch.from_numpy(neighbors.unit_rows(z.take(at)))
             hits = nearest_mapped(asked, z, min(k, len(z) - 1), exclude=at)
             found, cosine = hits.rows, hits.scores
         else:
             found, cosine = neighbors.exact_neighbors(z[at], k, z, at, refine=True)
-        return loaders.embedded(chosen.run, chosen.step).rows.numpy()[found], cosine
+        return loaders.embedded_rows(chosen.run, chosen.step)[found], cosine
 
     key = ("nearest", *loaders.checkpoint_key(chosen.run, chosen.step), tuple(rows.tolist()), k)
     return _kept.get(key, make)  # type: ignore[no-any-return]
@@ -148,11 +153,12 @@ def show_measures(frame: pd.DataFrame, row: int, key: str) -> None:
 
 
 def show_gate(frame: pd.DataFrame, row: int) -> None:
-    """The weights that the fusion gate gave to image, text and box."""
+    """The weights that the fusion gate gave to image, text and box; their plain mean enters beside them."""
     shares = {name: float(frame[column][row]) for column, name in GATE.items()}
     if any(np.isnan(list(shares.values()))):
         return
-    shell.line("Gate: " + "   ".join(f"{name} {percent(share, 0)}" for name, share in shares.items()))
+    weights = "   ".join(f"{name} {percent(share, 0)}" for name, share in shares.items())
+    shell.line(f"Gate: {weights}   (added to the plain mean of all that is there)")
 
 
 def title_of(frame: pd.DataFrame, row: int) -> str:

@@ -99,6 +99,8 @@ def follow_address() -> None:
         return
     st.session_state["search_asked"] = asked
     panel, words = asked
+    if panel is None and shell.param("panel") is not None:
+        shell.unused("panel", "is not the number of a panel.")
     if panel is not None:
         st.session_state["search_kind"], st.session_state["search_panel"] = "panel", panel
     elif words:
@@ -290,7 +292,7 @@ def _ask_image(searcher: Searcher) -> Query | None:
     digest, image = kept
     st.image(image, width="stretch", alt="The query image")
     vectors: dict[tuple[Any, ...], Query] = st.session_state.setdefault("search_vectors", {})
-    key = (digest, id(searcher))
+    key = (digest, searcher.checkpoint, searcher.names, searcher.crop_fit)
     if key not in vectors:
         vectors.clear()
         vectors[key] = searcher.from_image(image)

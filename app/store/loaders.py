@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from app.store.frames import Frame
     from stage3.batches.dataset import Dataset
     from stage3.diagnose import Diagnosis
     from stage3.evaluate import Comparison
@@ -43,16 +44,21 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = Path("data") / "samples"
+MARKS = ("runs", SAMPLES.as_posix())  # one of these folders is where the explorer was started, or it is not meant
+DATA_SETTINGS = tuple(name for name in FIELDS if spec_of(name).group in ("data", "features"))
 MAX_MEGAPIXELS = 100.0  # of any image that the explorer decodes: 0.8 GB while it does
 MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evaluate` takes more
 
+PATIENCE = 20.0  # seconds that `warm_up` waits for somebody to look
+
 _reading = threading.Lock()
+_drawn = threading.Event()
 _datasets: Memory[Dataset] = Memory(3)
-_splits: Memory[np.ndarray] = Memory(24)
+_splits: Memory[tuple[np.ndarray, str]] = Memory(24)
 _seen: Memory[Dataset] = Memory(3)
 _models: Memory[Stage3] = Memory(6)
 _embedded: Memory[Embedded | Distant] = Memory(6)
-_frames: Memory[pd.DataFrame] = Memory(6)
+_frames: Memory[Frame] = Memory(6)
 _metrics: Memory[pd.DataFrame] = Memory(64)
 _results: Memory[dict[str, float]] = Memory(2000)  # small: one row per run
 _other: Memory[Any] = Memory(128)
@@ -94,8 +100,8 @@ def with_named(variable: str, found: dict[str, Path]) -> dict[str, Path]:
 
 def base() -> Path:
     """The folder that relative paths of runs refer to: where the app was started, if runs or data are there."""
-    here = Path.cwd()
-    return here if (here / "runs").is_dir() or (here / SAMPLES).is_dir() else PROJECT
+    here = os.getcwd()  # noqa: PTH109 - a view asks a hundred times
+    return Path(here) if any(os.path.isdir(f"{here}/{name}") for name in MARKS) else PROJECT  # noqa: PTH112
 
 
 def entries() -> list[Entry]:
@@ -275,7 +281,7 @@ def data_key(config: Config) -> tuple[Any, ...]:
 def _key_now(config: Config) -> tuple[Any, ...]:
     """Settings of the groups "data" and "features", and a stamp of the files, "" where they are still to be read."""
     here = config_here(config)
-    settings = tuple(getattr(here, n) for n in FIELDS if spec_of(n).group in ("data", "features"))
+    settings = tuple(getattr(here, name) for name in DATA_SETTINGS)
     return (*settings, watch.stamp(settings, here))
 
 
@@ -329,8 +335,9 @@ def open_dataset(run: RunFolder) -> Dataset:
     if not key[-1]:  # its files are not there, so what counts is what this run was trained on
         key = (*key, str(run.path), record_key(run))
     shared = _datasets.get(key, make)
-    split = _splits.get((key, record_key(run)), lambda: as_recorded(run, shared).split)
-    return shared.with_layout(layout_of(run)).with_split(split)
+    recorded = (key, str(run.path), record_key(run))
+    split, layout = _splits.get(recorded, lambda: (as_recorded(run, shared).split, layout_of(run)))
+    return shared.with_layout(layout).with_split(split)
 
 
 def data_changed(run: RunFolder) -> str:
@@ -413,34 +420,63 @@ def panel_vectors(run: RunFolder, step: int | None = None) -> np.ndarray | Mappe
 
 def panel_frame(run: RunFolder, step: int | None = None) -> pd.DataFrame:
     """`stage3.runs.inspection.panel_frame` of a checkpoint: one row per panel, index = row of the panel table."""
+    return frame(run, step).panels
 
-    def make() -> pd.DataFrame:
-        from stage3.runs import inspection
 
-        data, model, made = seen(run, step), load_model(run, step), embedded(run, step)
-        measured = inspection.kept_columns(run, resolve_step(run, step), data, model, made)
-        frame = inspection.panel_frame(data, model, made, measured)
-        give_back()
-        return frame
+def embedded_rows(run: RunFolder, step: int | None = None) -> np.ndarray:
+    """(N,) int64 rows of the panels that a checkpoint embeds, as in `embedded(run, step).rows`, which is not needed."""
+    return frame(run, step).rows
 
-    return _frames.get(checkpoint_key(run, step), make)
+
+def frame(run: RunFolder, step: int | None = None) -> Frame:
+    """The panel frame of a checkpoint with its rows; from the disk where it was made before. See `app.store.frames`.
+
+    Raises:
+        Stage3Error: as `open_dataset`, unless the frame was made before.
+    """
+    key = checkpoint_key(run, step)
+
+    def make() -> Frame:
+        from app.store import frames
+
+        place = frames.place(config_here(run.config).cache_dir, key)
+        has_data = bool(data_key(run.config)[-1])
+        if has_data:
+            with suppress(StorageError):
+                return frames.read(place)
+        made = _made_frame(run, step)
+        if has_data:
+            with suppress(StorageError):
+                frames.keep(place, made)
+        return made
+
+    return _frames.get(key, make)
+
+
+def _made_frame(run: RunFolder, step: int | None) -> Frame:
+    from app.store.frames import Frame
+    from stage3.runs import inspection
+
+    data, model, made = seen(run, step), load_model(run, step), embedded(run, step)
+    measured = inspection.kept_columns(run, resolve_step(run, step), data, model, made)
+    panels = inspection.panel_frame(data, model, made, measured)
+    give_back()
+    return Frame(panels, open_dataset(run).table.fingerprint(), int(model.encoder.spec.dim))
 
 
 def _held_out(run: RunFolder, step: int | None) -> Embedded:
-    """Embeddings of books that a checkpoint was not trained on: test, else val, which chose it, else all."""
+    """Embeddings of the pages that `evaluation` measures: books that a checkpoint was not trained on, where there are.
+
+    At most `MAX_EVALUATED` pages: neighbors are quadratic, and 20,000 panels took 40 seconds.
+    """
     import torch
 
-    from stage3.config import SPLITS
-    from stage3.model.distant import Distant, take
-    from stage3.runs import inspection
+    from stage3.model.distant import take
+    from stage3.runs.data import chosen_pages
 
-    data, everything = open_dataset(run), embedded(run, step)
-    split_of = torch.from_numpy(data.split)[everything.page_ids]
-    for name in ("test", "val"):
-        chosen = (split_of == SPLITS.index(name)).nonzero()[:, 0]
-        if len(chosen):
-            return take(everything, inspection.gallery_sample(chosen, everything))
-    return take(everything, torch.arange(len(everything.rows))) if isinstance(everything, Distant) else everything
+    everything = embedded(run, step)
+    pages = chosen_pages(run, open_dataset(run), None, MAX_EVALUATED)[1]
+    return take(everything, torch.isin(everything.page_ids, torch.from_numpy(pages)).nonzero()[:, 0])
 
 
 def added(run: RunFolder, step: int | None = None) -> Added:
@@ -554,17 +590,35 @@ def result(run: RunFolder) -> dict[str, float]:
 
 
 def warm_up() -> None:
-    """Import what every view needs and read the default run's panels; the view that needs it reports what fails."""
-    # Walking the 400,000 objects of torch, pandas and plotly stops all sessions, and collecting while they are imported
-    # took half a second of the first view. They live as long as the server, so the collector need not look at them.
-    gc.disable()
-    try:
+    """Read what the first view shows, and once it is drawn what a click will ask for; a view reports what fails."""
+    with _uncollected():
         import plotly.graph_objects  # noqa: F401
 
         found = default_entry(entries())
         if found is not None:
             with suppress(Stage3Error):
                 panel_frame(found.run)
+    _drawn.wait(PATIENCE)
+    with _uncollected(), suppress(Stage3Error):
+        if found is not None:
+            embedded(found.run)
+
+
+def view_drawn() -> None:
+    """A session has drawn its first view: the processor is free for what comes next."""
+    _drawn.set()
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import and read without the garbage collector, which need not look at what lives as long as the server.
+
+    Walking the 400,000 objects of torch, pandas and plotly stops all sessions, and collecting while they are imported
+    took half a second of the first view.
+    """
+    gc.disable()
+    try:
+        yield
     finally:
         gc.freeze()
         gc.enable()

@@ -32,7 +32,7 @@ _guard = threading.Lock()
 
 
 def pca_positions(run: RunFolder, step: int | None) -> np.ndarray:
-    """(N, 2) principal components, one row for each of `loaders.embedded(run, step).rows`.
+    """(N, 2) principal components, one row for each of `loaders.embedded_rows(run, step)`.
 
     They are those of the stored map; while there is none, their axes lie as on the map that it will be aligned with.
     """
@@ -41,16 +41,16 @@ def pca_positions(run: RunFolder, step: int | None) -> np.ndarray:
         return stored[list(PCA)].to_numpy(np.float32)
 
     def make() -> np.ndarray:
-        embedded = loaders.embedded(run, step)
-        rows, flat = embedded.rows.numpy(), layouts.pca(loaders.panel_vectors(run, step))
-        onto = reference.reference_of(run, loaders.open_dataset(run).table.fingerprint(), len(rows), _roots())
+        seen = loaders.frame(run, step)
+        rows, flat = seen.rows, layouts.pca(loaders.panel_vectors(run, step))
+        onto = reference.reference_of(run, seen.table, len(rows), _roots())
         return flat if onto is None else layouts.oriented(flat, onto.positions(rows, PCA))
 
     return _kept.get(("pca", *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
 
 
 def umap_map(run: RunFolder, step: int | None) -> pd.DataFrame | None:
-    """The stored map in the order of `loaders.embedded(run, step).rows`, None while there is none that fits."""
+    """The stored map in the order of `loaders.embedded_rows(run, step)`, None while there is none that fits."""
     path = files.projection_path(run, loaders.resolve_step(run, step))
     if not path.is_file():
         return None
@@ -60,10 +60,10 @@ def umap_map(run: RunFolder, step: int | None) -> pd.DataFrame | None:
             frame = files.load(path)
         except StorageError:
             return None
-        rows = loaders.embedded(run, step).rows.numpy()
-        if frame.attrs["about"].get("table") != loaders.open_dataset(run).table.fingerprint():
+        seen = loaders.frame(run, step)
+        if frame.attrs["about"].get("table") != seen.table:
             return None  # the data set changed since; rows of the map name other panels now
-        found: pd.DataFrame = frame.set_index("row").reindex(rows)
+        found: pd.DataFrame = frame.set_index("row").reindex(seen.rows)
         found.attrs["key"] = key
         return None if found["umap_dim1"].isna().any() else found
 
@@ -103,9 +103,12 @@ def ensure(run: RunFolder, step: int | None, *, drift: bool = False, again: bool
             return state(path)
         if len(alive) >= MOST_AT_ONCE:
             return Job("running", "waiting for another map")
-        what = ["--drift"]
-        if not drift:
-            what = ["--checkpoint", str(loaders.resolve_step(run, step))]
+        here = loaders.config_here(run.config)  # never what a foreign run names
+        what = ["--cache_dir", here.cache_dir, "--max_megapixels", f"{here.max_megapixels:g}"]
+        if drift:
+            what += ["--drift"]
+        else:
+            what += ["--checkpoint", str(loaders.resolve_step(run, step))]
             what += [part for root in _roots() for part in ("--beside", str(root))]
         what += ["--again"] if stale else []
         _children[path] = _spawn(["--run", str(run.path.resolve()), *what])

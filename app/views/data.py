@@ -151,7 +151,7 @@ def _left_out(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
     at = picked[0] if picked and picked[0] < len(pages) else 0
     with right:
         if len(pages):
-            _page(config, data, str(pages["page_id"][at]), str(pages["image"][at]), str(pages["reason"][at]))
+            _page(chosen, config, data, str(pages["page_id"][at]), str(pages["image"][at]), str(pages["reason"][at]))
 
 
 def _any_page(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
@@ -176,12 +176,15 @@ def _any_page(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
             shell.go("page", page=int(row))
     written = listed["image"][(listed["page_id"] == page).to_numpy()]
     with right:
-        _page(config, data, page, str(written.iloc[0]) if len(written) else "", "")
+        _page(chosen, config, data, page, str(written.iloc[0]) if len(written) else "", "")
 
 
-def _page(config: Config, data: Dataset, page_id: str, image: str, reason: str) -> None:
+def _page(chosen: shell.Chosen, config: Config, data: Dataset, page_id: str, image: str, reason: str) -> None:
     """One page with its boxes, and what became of each entry of its file."""
-    check = page_check.check_page(config, page_id, image, data.table.report.facts)
+    of = (*loaders.data_key(chosen.run.config), page_id, image)
+    check: page_check.PageCheck = loaders.remember(
+        ("checked", *of), lambda: page_check.check_page(config, page_id, image, data.table.report.facts)
+    )
     shell.line(page_id)
     why = check.problem or ((reason, REASONS.get(reason, "")) if reason else None)
     if why:
@@ -189,7 +192,7 @@ def _page(config: Config, data: Dataset, page_id: str, image: str, reason: str) 
             shell.line(_why(why[0], check.problem[1] if check.problem else ""))
     kept = sum(p.order is not None for p in check.panels)
     try:
-        drawn = charts.overlay(check)
+        drawn = loaders.remember(("overlay", *of), lambda: charts.overlay(check))
         alt = f"The page with {kept} usable panels framed and {len(check.panels) - kept} dropped ones crossed out"
         st.image(drawn, alt=alt, width=560)
     except ImageProblem as problem:

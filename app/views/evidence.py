@@ -68,6 +68,8 @@ def render() -> None:
 
 def _part() -> str:
     asked = shell.param("part")
+    if asked is not None and asked not in PARTS:
+        shell.unused("part", f"is none of {', '.join(PARTS)}.")
     part = st.segmented_control(
         "Part",
         list(PARTS),
@@ -155,6 +157,10 @@ def _keep_choice(options: dict[str, Row], shown: list[Row]) -> None:
     asked = [k for k, r in options.items() if r.finding == finding and at in (None, str(r.comparison))]
     listed = [key_of(r) for r in shown] or list(options)
     st.session_state["evidence-row"] = next((k for k in asked if k in listed), (asked or listed)[0])
+    if not asked and finding is not None:
+        shell.unused("finding", "is not in this table, or has no such comparison. The first one is shown.")
+    elif not asked and at is not None:
+        shell.unused("comparison", "needs the finding that it belongs to, such as finding=F1. The first one is shown.")
 
 
 def _forest(shown: list[Row], where: Path) -> None:

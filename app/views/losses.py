@@ -51,11 +51,14 @@ def render() -> None:
 def _runs(chosen: shell.Chosen) -> list[loaders.Entry]:
     """The chosen run, and others to compare it with."""
     everything = {e.id: e for e in loaders.entries()}
-    asked = [i for i in (shell.param("with") or "").split(",") if i in everything and i != chosen.id]
+    named = [i for i in (shell.param("with") or "").split(",") if i]
+    asked = [i for i in named if i in everything and i != chosen.id]
     groups = curves.seed_groups({i: e.run.config for i, e in everything.items()})
     seeds = next(([i for i in g if i != chosen.id] for g in groups if chosen.id in g), [])
     if "losses-with" not in st.session_state:
         st.session_state["losses-with"] = asked
+        if set(named) - set(everything):
+            shell.unused("with", "names a run that is not here.")
     others = [i for i in everything if i != chosen.id]
     st.session_state["losses-with"] = [i for i in st.session_state["losses-with"] if i in others]
     added = st.multiselect(

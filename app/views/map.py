@@ -15,7 +15,7 @@ from app import components, shell
 from app.charts import maps, theme
 from app.parts import cards, filters, map_address, selection, waiting
 from app.store import loaders, map_jobs
-from app.views import map_column, map_compare, map_controls, map_drift, map_parts
+from app.views import map_column, map_controls, map_drift, map_parts
 from stage3.cli import percent
 
 CHART = "map-chart"
@@ -28,7 +28,7 @@ def render() -> None:
     """Everything on one screen: controls, the map, and the column beside it."""
     chosen = shell.chosen()
     frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
-    if not len(loaders.embedded(chosen.run, chosen.step).rows):
+    if not len(loaders.embedded_rows(chosen.run, chosen.step)):
         shell.empty("No panel to draw", "The data set of this run has no panel with an image or a text.")
         return
     cards.prepare()
@@ -45,10 +45,14 @@ def render() -> None:
             label_visibility="collapsed",
             required=True,
             on_change=shell.callback(
-                lambda: shell.set_params(mode=map_controls.unless(st.session_state["map_mode"], "one"))
+                lambda: shell.set_params(
+                    mode=map_controls.unless(st.session_state["map_mode"], "one"), **{"with": None}
+                )
             ),
         )
-    map_controls.say(notes)
+    if shell.param("with") is not None and mode != "two":
+        notes.append("with in the address needs mode=two; one run is shown.")
+    map_controls.say(notes, "quiet-map-mode-notes")
     if mode == "drift":
         map_drift.render(chosen, frame)
         return
@@ -56,6 +60,8 @@ def render() -> None:
     if job.state != "ready":
         waiting.show(map_jobs.map_path(chosen.run, chosen.step), job, chosen)
     if mode == "two":
+        from app.views import map_compare  # it needs torch, and one map does not
+
         map_compare.render(chosen, frame)
     else:
         _one(chosen, frame)
@@ -122,11 +128,14 @@ def controls(chosen: shell.Chosen, frame: pd.DataFrame) -> Asked:
             notes.append("The selection was drawn on the UMAP map; it returns when that is ready.")
         elif drawn.on in LAYOUTS:
             picked = selection.caught(drawn, at) & kept
+        else:
+            notes.append("The selection was drawn on the right one of two maps; it returns side by side.")
     zoom = map_address.zoom(notes)
     window = map_parts.window_of(CHART, zoom, xy, st.session_state.pop("_moved", None) == 0)
-    rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()
+    rows = loaders.embedded_rows(chosen.run, chosen.step)
     if shell.param("panel") is not None and not (rows == shell.int_param("panel")).any():
         notes.append(f"panel={shell.param('panel')!s:.20} in the address is not on this map.")
+    map_address.one_of("tab", map_column.TABS, "panel", notes)
     shown = map_parts.Shown(joined, rows, xy, kept, layout, about, picked, map_parts.group_asked(joined, notes), window)
     map_controls.say(notes)
     return Asked(shown, maps.COLORINGS[name], drawing or "auto", bool(outline))
@@ -155,13 +164,10 @@ def _chart(chosen: shell.Chosen, asked: Asked) -> None:
     facts = [f"showing {len(at):,} of {len(shown.rows):,} panels", shown.about]
     if "trust" in shown.frame and shown.layout == "umap":
         kept, cluster = shown.frame["trust"].to_numpy()[shown.kept], shown.frame["cluster_id"].to_numpy()[shown.kept]
-        facts.append(f"{percent(np.nanmean(kept), 0)} of neighbors kept from {_dim(chosen)} dimensions")
+        dim = loaders.frame(chosen.run, chosen.step).dim
+        facts.append(f"{percent(np.nanmean(kept), 0)} of neighbors kept from {dim} dimensions")
         facts.append(f"{len(np.unique(cluster[cluster >= 0]))} clusters")
     if coloring.about and coloring.kind != "group":
         facts.append(coloring.about.rstrip("."))
     with st.container(key="quiet-map-facts"):
         st.text("  ·  ".join(facts))
-
-
-def _dim(chosen: shell.Chosen) -> int:
-    return int(loaders.load_model(chosen.run, chosen.step).encoder.spec.dim)

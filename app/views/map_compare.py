@@ -42,7 +42,9 @@ def _other(chosen: shell.Chosen) -> shell.Chosen | None:
     options = [e.id for e in entries if e.id != chosen.id or len(loaders.steps(e.run)) > 1]
     if not options:
         return None
-    asked = shell.param("with")
+    asked = shell.param("with") or st.session_state.get("_map_with")
+    if shell.param("with") and asked not in options:
+        shell.unused("with", "is no other run with a checkpoint; another one is shown.")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="map-with"):
         start = (
             options.index(asked) if asked in options else next((i for i, o in enumerate(options) if o != chosen.id), 0)
@@ -61,6 +63,7 @@ def _other(chosen: shell.Chosen) -> shell.Chosen | None:
             width=170,
         )
     shell.set_params(**{"with": name})
+    st.session_state["_map_with"] = name
     return shell.Chosen(run.id, run.run, step, run.is_sample)
 
 
@@ -70,7 +73,7 @@ def common(a: shell.Chosen, b: shell.Chosen) -> tuple[np.ndarray, np.ndarray]:
     def make() -> tuple[np.ndarray, np.ndarray]:
         ids = []
         for side in (a, b):
-            rows = loaders.embedded(side.run, side.step).rows.numpy()
+            rows = loaders.embedded_rows(side.run, side.step)
             ids.append(pd.Index(loaders.open_dataset(side.run).table.panels["panel_id"].iloc[rows]))
         place = ids[1].get_indexer(ids[0])
         here = np.flatnonzero(place >= 0)
@@ -89,7 +92,7 @@ def overlap(a: shell.Chosen, b: shell.Chosen) -> tuple[np.ndarray, np.ndarray, n
     def make() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         here, there = common(a, b)
         data = loaders.open_dataset(a.run).table
-        pages = data.page_of_panel[loaders.embedded(a.run, a.step).rows.numpy()[here]]
+        pages = data.page_of_panel[loaders.embedded_rows(a.run, a.step)[here]]
         sample = layouts.stratified(data.book_of_page[pages], MOST_COMPARED)
         here, there = here[sample], there[sample]
         x = take(loaders.embedded(a.run, a.step), torch.from_numpy(here)).panel.numpy()
@@ -124,6 +127,7 @@ def _body(
     notes: list[str] = []
     stored = map_jobs.umap_map(chosen.run, chosen.step)
     joined = map_parts.joined(chosen, frame, stored).iloc[here].assign(overlap=kept)
+    joined.attrs["of"] = (joined.attrs.get("of"), *_keys(chosen, other))  # the panels that both hold
     found = filters.asked(joined, notes)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="map-controls"):
         name = map_controls.color(map_parts.colorings(joined), notes, {"overlap": maps.OVERLAP})
@@ -138,7 +142,7 @@ def _body(
         picked = selection.caught(drawn, second if drawn.on == "right" else first) & passing
     zoom, both = map_address.zoom(notes), np.vstack([first, second])
     moved = st.session_state.pop("_moved", None)
-    rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()[here]
+    rows = loaders.embedded_rows(chosen.run, chosen.step)[here]
     coloring = maps.OVERLAP if name == "overlap" else maps.COLORINGS[name]
     about = layout.upper()
     group = map_parts.group_asked(joined, notes)
@@ -207,7 +211,7 @@ def _values(other: shell.Chosen, there: np.ndarray, joined: pd.DataFrame, colori
     if coloring.kind != "number" or coloring.column == "overlap":
         return joined[coloring.column]
     frame = loaders.panel_frame(other.run, other.step)
-    rows = loaders.embedded(other.run, other.step).rows.numpy()[there]
+    rows = loaders.embedded_rows(other.run, other.step)[there]
     if coloring.column not in frame:  # of the map, such as the neighbors kept
         stored = map_jobs.umap_map(other.run, other.step)
         own = np.full(len(rows), np.nan) if stored is None else stored[coloring.column].to_numpy()[there]

@@ -18,10 +18,10 @@ def unless(value: str, default: str) -> str | None:
     return value if value != default else None
 
 
-def say(notes: list[str]) -> None:
+def say(notes: list[str], key: str = "quiet-map-notes") -> None:
     """What of the address could not be read."""
     if notes:
-        with st.container(key="quiet-map-notes", gap="xxsmall"):
+        with st.container(key=key, gap="xxsmall"):
             for note in notes:
                 st.badge("address", icon=":material/link_off:", color="orange")
                 shell.line(note)

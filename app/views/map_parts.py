@@ -64,8 +64,11 @@ class Shown:
 
 
 def joined(chosen: shell.Chosen, frame: pd.DataFrame, stored: pd.DataFrame | None) -> pd.DataFrame:
-    """The panel frame with what a map adds, kept for the checkpoint."""
-    rows = loaders.embedded(chosen.run, chosen.step).rows.numpy()
+    """The panel frame with what a map adds, kept for the checkpoint.
+
+    What is kept of the frame has `attrs["of"]` in its key: another map of the same checkpoint has other clusters.
+    """
+    rows = loaders.embedded_rows(chosen.run, chosen.step)
 
     def join() -> pd.DataFrame:
         # where every panel is on the map, the frame is shared, not copied
@@ -74,7 +77,9 @@ def joined(chosen: shell.Chosen, frame: pd.DataFrame, stored: pd.DataFrame | Non
             return part
         names = {"umap_dim1": "umap_x", "umap_dim2": "umap_y"}
         extra = ("umap_dim1", "umap_dim2", "cluster_id", "cluster_name", "trust")
-        return part.assign(**{names.get(c, c): stored[c].to_numpy() for c in extra})
+        both = part.assign(**{names.get(c, c): stored[c].to_numpy() for c in extra})
+        both.attrs["of"] = made
+        return both
 
     made = None if stored is None else stored.attrs["key"]
     found: pd.DataFrame = loaders.remember(("map frame", made, *loaders.checkpoint_key(chosen.run, chosen.step)), join)
@@ -153,8 +158,8 @@ def legend(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring) -> maps.
     """Groups and colors of all panels, whatever passes the filters, so that a filter recolors nothing."""
     if coloring.kind != "group":
         return None
-    key = ("legend", coloring.column, shown.layout, theme.is_dark(), shown.frame.columns.size)
-    key = (*key, *loaders.checkpoint_key(chosen.run, chosen.step))
+    about = (coloring.column, shown.layout, theme.is_dark(), shown.frame.attrs.get("of"))
+    key = ("legend", *about, *loaders.checkpoint_key(chosen.run, chosen.step))
     found: maps.Legend = loaders.remember(key, lambda: maps.legend_of(shown.frame[coloring.column], shown.xy))
     return found
 
@@ -225,8 +230,8 @@ def figure_of(
 
 def _figure_key(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring, at: np.ndarray, drawing: Any) -> Any:
     dots = hashlib.sha256(at.tobytes() + shown.xy[at].tobytes()).hexdigest()
-    key = (coloring.label, shown.window, shown.frame.columns.size, drawing["webgl"], drawing["tool"], theme.is_dark(),
-           drawing["height"])  # fmt: skip
+    key = (coloring.label, shown.window, shown.frame.attrs.get("of"), drawing["webgl"], drawing["tool"],
+           theme.is_dark(), drawing["height"])  # fmt: skip
     return (*loaders.checkpoint_key(chosen.run, chosen.step), *key, dots)
 
 

@@ -48,6 +48,8 @@ def _page(n: int, frame: pd.DataFrame) -> int:
     panel = shell.int_param("panel")
     if asked is None and panel is not None and panel < len(frame):
         return int(frame["page"].iloc[panel])
+    if asked is None and shell.param("page") is not None:
+        shell.unused("page", "is not the number of a page. The first one is shown.")
     if asked is not None and asked >= n:
         with st.container(border=True, key="page-missing"):
             st.text(f"There is no page {asked}; this data set has {n:,} pages. The first one is shown.")
@@ -57,7 +59,11 @@ def _page(n: int, frame: pd.DataFrame) -> int:
 
 def _focus(chosen: shell.Chosen, page: int) -> int | None:
     row = shell.int_param("panel")
-    return row if row is not None and row in panel.page_rows(chosen, page) else None
+    if row is not None and row in panel.page_rows(chosen, page):
+        return row
+    if shell.param("panel") is not None:
+        shell.unused("panel", "is not on this page. The first one is shown.")
+    return None
 
 
 def _open(page: int) -> None:
@@ -74,7 +80,7 @@ def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page:
         with st.container(
             horizontal=True, vertical_alignment="bottom", gap="small", width="content", key="page-choose"
         ):
-            _lists(listed, page)
+            _lists(chosen, listed, page)
             st.button(
                 "Previous",
                 icon=":material/chevron_left:",
@@ -104,9 +110,10 @@ def _head(chosen: shell.Chosen, frame: pd.DataFrame, listed: pd.DataFrame, page:
             st.text(summary if len(summary) <= 400 else summary[:399] + "…")
 
 
-def _lists(listed: pd.DataFrame, page: int) -> None:
+def _lists(chosen: shell.Chosen, listed: pd.DataFrame, page: int) -> None:
     """Book and page lists that follow the address; too long ones are left out, and the buttons remain."""
-    books = loaders.remember(("books", id(listed)), lambda: listed["book_id"].drop_duplicates().tolist())
+    key = ("books", *loaders.checkpoint_key(chosen.run, chosen.step))
+    books = loaders.remember(key, lambda: listed["book_id"].drop_duplicates().tolist())
     own = str(listed["book_id"].iloc[page])
     if len(books) <= LONG_LIST:
         st.session_state["page_book"] = own

@@ -63,7 +63,10 @@ def _watched() -> loaders.Entry | None:
         except Stage3Error as error:
             shell.error_box(error)
             return None
-        return entry if (entry.run.path / "job.json").exists() else None
+        if (entry.run.path / "job.json").exists():
+            return entry
+        shell.unused("job", "is a run that was not started here.")
+        return None
     live = next((job for job in jobs.jobs() if job.is_live), None)
     if live is None:
         return None

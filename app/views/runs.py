@@ -85,6 +85,9 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
     key = f"runs-table-{abs(hash(tuple(e.id for e in found))) % 10**8}"
     if key not in st.session_state:  # rows keep their places while they are picked
         st.session_state["_runs_first"] = asked
+        known = {e.id for e in loaders.entries()}
+        named = {name: shell.param(name) for name in ("pick", "with")}
+        st.session_state["_runs_unused"] = {name: value for name, value in named.items() if value not in (None, *known)}
     if len(found) >= MANY:
         found = _in_order(found, st.session_state.get("_runs_first", asked))
     rows = [_row(entry) for entry in found]
@@ -136,6 +139,10 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
     chosen = list(event["selection"]["rows"])[:2] if event["selection"]["rows"] else start[:1] or [0]
     if len(event["selection"]["rows"]) > 2:
         shell.line("Two runs are compared at a time: the first two of those picked.")
+    if event["selection"]["rows"] != start:
+        st.session_state["_runs_unused"] = {}
+    for name, value in st.session_state["_runs_unused"].items():
+        shell.unused(name, "is no run here.", value)
     picked = [found[i] for i in chosen if i < len(found)] or [found[0]]
     shell.set_params(pick=picked[0].id, **{"with": picked[1].id if len(picked) == 2 else None})
     return picked

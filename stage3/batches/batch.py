@@ -6,11 +6,11 @@ V panels of a batch, Di and Dt sizes of the image and text features. No padding 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -80,8 +80,15 @@ class PanelBatch:
 
     def to(self, device: torch.device | str) -> PanelBatch:
         """The same batch on another device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "peers"}
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> PanelBatch:
+        """The same batch in memory that a GPU copies from while it computes."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> PanelBatch:
+        changed: dict[str, Any] = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "peers"}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -128,8 +135,9 @@ class PanelSet:
 
     def rows_of(self, pages: np.ndarray) -> np.ndarray:
         """Rows of the panels of these pages, page after page, leaving out panels without any modality."""
-        spans = [np.arange(self.first[p], self.first[p] + self.count[p]) for p in pages]
-        rows: np.ndarray = np.concatenate(spans) if spans else np.zeros(0, np.int64)
+        count = self.count[pages]
+        before = np.cumsum(count) - count  # panels of the pages before
+        rows: np.ndarray = np.repeat(self.first[pages] - before, count) + np.arange(int(count.sum()))
         usable: np.ndarray = rows[self.present[rows].any(axis=1)]
         return usable
 

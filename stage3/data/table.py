@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from stage3.data.remote import redacted
 from stage3.errors import DataError
@@ -55,6 +58,7 @@ PAGE_COLUMNS: dict[str, str] = {
 }
 
 
+HASHED_AT_ONCE = 2**17  # rows whose texts are Python strings for a moment
 UNWANTED = ("label", "label_missing", "bad_row")
 """Reasons of pages that were left out because somebody wants it so: no share of damage counts them, above or below."""
 
@@ -154,7 +158,7 @@ class PanelTable:
         expected = np.repeat(np.arange(len(self.pages)), self.pages["n_panels"].to_numpy())
         if not np.array_equal(page, expected):
             raise DataError("panel table: panels are not contiguous by page, or a page has no panel")
-        if self.pages["page_id"].duplicated().any():
+        if pc.count_distinct(pa.array(self.pages["page_id"]), mode="all").as_py() < len(self.pages):
             first = self.pages.loc[self.pages["page_id"].duplicated(), "page_id"].iloc[0]
             raise DataError(f"panel table: page {first!r} appears twice")
 
@@ -174,14 +178,25 @@ class PanelTable:
         """(V,) bool."""
         return self.panels["has_box"].to_numpy(dtype=bool)
 
-    def texts(self, text_parts: str) -> list[str]:
+    def texts(self, text_parts: str, rows: np.ndarray | None = None) -> list[str]:
         """(V,) text fed to the encoder, its parts in the order of the setting; "" when there is none.
 
         Dialogue usually comes first, so that truncation never drops it.
+
+        Args:
+            text_parts: the setting of this name.
+            rows: (n,) only of these panels; None is all.
         """
         parts = text_parts.split("+")
-        columns = [self.panels[p].tolist() for p in parts]
+        panels = self.panels[parts] if rows is None else self.panels[parts].iloc[rows]
+        columns = [panels[p].tolist() for p in parts]
         return [" ".join(t for t in row if t) for row in zip(*columns, strict=True)]
+
+    def has_text(self, text_parts: str) -> np.ndarray:
+        """(V,) bool: `texts` has more than "" for the panel."""
+        columns = [(self.panels[part] != "").to_numpy(dtype=bool) for part in text_parts.split("+")]
+        has: np.ndarray = np.logical_or.reduce(columns)
+        return has
 
     def layout(self, meaning: str = LAYOUT_MEANING) -> np.ndarray:
         """(V, 7) float32 layout features; rows of panels without them (`has_layout`) are 0.
@@ -196,17 +211,17 @@ class PanelTable:
         """
         p = self.panels
         x, y, w, h = (np.nan_to_num(p[c].to_numpy(dtype=np.float32)) for c in "xywh")
-        zero = np.zeros_like(x)
+        rows = np.zeros((len(p), 7), np.float32)
         if meaning == "ocr":
             width, height = (self.pages[c].to_numpy(dtype=np.float32)[self.page_of_panel] for c in ("width", "height"))
-            aspect, place = (w * width) / np.maximum(h * height, 1e-6), zero
+            rows[:, 0] = (w * width) / np.maximum(h * height, 1e-6)
         else:
             assert meaning == LAYOUT_MEANING, meaning
-            aspect = np.minimum(w / np.maximum(h, 1e-6), 20.0)
-            place = p["order"].to_numpy(dtype=np.float32) / 15
-        rows = np.stack([aspect, w * h, place, zero, zero, x + w / 2, y + h / 2], axis=1)
+            rows[:, 0] = np.minimum(w / np.maximum(h, 1e-6), 20.0)
+            rows[:, 2] = p["order"].to_numpy(dtype=np.float32) / 15
+        rows[:, 1], rows[:, 5], rows[:, 6] = w * h, x + w / 2, y + h / 2
         rows[~self.has_layout(meaning)] = 0.0
-        return rows.astype(np.float32)
+        return rows
 
     def has_layout(self, meaning: str = LAYOUT_MEANING) -> np.ndarray:
         """(V,) bool: the panel has a box and, where the meaning needs pixels, its page's size is known."""
@@ -234,8 +249,10 @@ class PanelTable:
             (self.panels, [c for c in PANEL_COLUMNS if c != "speakers"]),
             (self.pages, ["page_id", "book_id", "page_type", "n_panels"]),
         ):
-            hashed = pd.util.hash_pandas_object(frame[columns], index=False, categorize=False)
-            digest.update(hashed.to_numpy().astype("<u8").tobytes())
+            for start in range(0, len(frame), HASHED_AT_ONCE):
+                part = frame[columns].iloc[start : start + HASHED_AT_ONCE]
+                hashed = pd.util.hash_pandas_object(part, index=False, categorize=False)
+                digest.update(hashed.to_numpy().astype("<u8").tobytes())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -254,8 +271,16 @@ class PanelTable:
         """
         try:
             report = DataReport.from_dict(json.loads((folder / "report.json").read_text(encoding="utf-8")))
-            table = cls(pd.read_parquet(folder / "panels.parquet"), pd.read_parquet(folder / "pages.parquet"), report)
+            table = cls(_columns(folder / "panels.parquet"), _columns(folder / "pages.parquet"), report)
         except FileNotFoundError as error:
             raise DataError(f"{folder}: not a saved panel table, {Path(str(error.filename)).name} is missing") from None
         table.check()
         return table
+
+
+def _columns(path: Path) -> pd.DataFrame:
+    """A Parquet file read column after column: of a large one, a third of the memory that reading it at once takes."""
+    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+        found = {name: file.read([name], use_threads=False).to_pandas()[name] for name in file.schema_arrow.names}
+    pa.default_memory_pool().release_unused()
+    return pd.DataFrame(found, copy=False)

@@ -24,7 +24,8 @@ from stage3.model import embedding
 from stage3.model.objectives import Stage3
 from stage3.runs import RunFolder
 
-SIDECAR_ROWS = 100_000  # panels per row group of the sidecar
+SIDECAR_ROWS = 100_000  # panels per row group of the sidecar, and pages described at a time
+_OF_PAGE = ("page_id", "book_id", "page_type")
 
 
 @dataclass(frozen=True)
@@ -132,21 +133,23 @@ class Export:
     def metadata(self) -> Iterator[dict[str, Any]]:
         """One object per page, in row order, as Stage 4 reads them."""
         _, page, slot = self.layout
-        stored = np.bincount(page[slot < SLOTS], minlength=len(self.pages)).tolist()
-        frame = self.data.table.pages.iloc[self.pages]
-        columns = zip(frame["page_id"], frame["overall_summary"], stored, strict=True)
-        for i, (page_id, summary, n) in enumerate(columns):
-            yield {"sequence_index": i, "canonical_id": page_id, "num_panels": n, "overall_summary": summary}
+        stored = np.bincount(page[slot < SLOTS], minlength=len(self.pages))
+        for start in range(0, len(self.pages), SIDECAR_ROWS):
+            part = slice(start, start + SIDECAR_ROWS)
+            frame = self.data.table.pages[["page_id", "overall_summary"]].iloc[self.pages[part]]
+            columns = zip(frame["page_id"], frame["overall_summary"], stored[part].tolist(), strict=True)
+            for i, (page_id, summary, n) in enumerate(columns, start):
+                yield {"sequence_index": i, "canonical_id": page_id, "num_panels": n, "overall_summary": summary}
 
     def sidecar(self) -> Iterator[dict[str, Any]]:
         """The sidecar's columns, in parts: one row per stored panel."""
-        rows, page, slot = (column[self.layout[2] < SLOTS] for column in self.layout)
-        for start in range(0, len(rows), SIDECAR_ROWS):
-            yield self._sidecar_part(*(column[start : start + SIDECAR_ROWS] for column in (rows, page, slot)))
+        kept = np.flatnonzero(self.layout[2] < SLOTS)
+        for start in range(0, len(kept), SIDECAR_ROWS):
+            yield self._sidecar_part(*(column[kept[start : start + SIDECAR_ROWS]] for column in self.layout))
 
     def _sidecar_part(self, rows: np.ndarray, page: np.ndarray, slot: np.ndarray) -> dict[str, Any]:
         table = self.data.table
-        panels, pages = table.panels.iloc[rows], table.pages.iloc[self.pages[page]]
+        panels, pages = table.panels.iloc[rows], table.pages[[*_OF_PAGE]].iloc[self.pages[page]]
         image, text, box = self.data.panel_set.present[rows].T
         names = np.asarray(SPLITS)[self.data.split[self.pages[page]]]
         return {

@@ -9,17 +9,18 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stage3.batches.dataset import Dataset
 from stage3.cli import counted, number, percent
 from stage3.config import SPLITS
 from stage3.errors import StorageError
-from stage3.evaluate.report import evaluation_report
 from stage3.runs import RunFolder
 from stage3.runs.curves import is_share
 from stage3.runs.data import MAX_PAGES, chosen_pages, load_data
 from stage3.storage import sha256, to_json
+
+if TYPE_CHECKING:
+    from stage3.batches.dataset import Dataset
 
 FORMAT = 1  # raise it when a number of a report changes its meaning: kept ones are then measured again
 FILE = "evaluation-{}"
@@ -110,6 +111,8 @@ def kept_report(
         DataError: no pages, or features of other backbones.
         StorageError: the checkpoint does not load.
     """
+    from stage3.evaluate.report import evaluation_report  # reading a kept report needs no torch
+
     data = data or load_data(run)
     step = run.checkpoint(checkpoint).step
     name, pages, _ = chosen_pages(run, data, split, max_pages)

@@ -3,18 +3,24 @@
 Panels of one page or one book resemble each other, so whole groups are resampled and never single panels.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # importing torch takes two seconds, and intervals of arrays do without
+    from torch import Tensor
 
 _CELLS_AT_ONCE = 4_000_000
+_CELLS_KEPT = 500_000  # of draws that the next metric of the same groups uses again: 4 MB
 
-Values = Tensor | NDArray[Any] | Sequence[Any]
+Values: TypeAlias = "Tensor | NDArray[Any] | Sequence[Any]"
 
 
 @dataclass(frozen=True)
@@ -204,13 +210,29 @@ def _resampled(
     mean = float(sums.sum() / sizes.sum())
     if len(sizes) < 2:
         return len(numbers), len(sizes), mean, np.empty(0)
+    parts = [(times @ sums) / (times @ sizes) for times in _draws(len(sizes), resamples, seed)]
+    return len(numbers), len(sizes), mean, np.concatenate(parts)
+
+
+def _draws(groups: int, resamples: int, seed: int) -> Iterable[NDArray[np.float64]]:
+    """How often each group is drawn, (resamples, groups) in blocks of rows; the same for all values of these groups."""
+    return (
+        _kept_draws(groups, resamples, seed) if groups * resamples <= _CELLS_KEPT else _drawn(groups, resamples, seed)
+    )
+
+
+@lru_cache(maxsize=8)
+def _kept_draws(groups: int, resamples: int, seed: int) -> tuple[NDArray[np.float64], ...]:
+    return tuple(_drawn(groups, resamples, seed))
+
+
+def _drawn(groups: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     generator = np.random.default_rng(seed)
-    parts, at_once = [], max(1, _CELLS_AT_ONCE // len(sizes))
+    at_once = max(1, _CELLS_AT_ONCE // groups)
     for start in range(0, resamples, at_once):
         draws = min(at_once, resamples - start)
-        times = generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws)
-        parts.append((times @ sums) / (times @ sizes))
-    return len(numbers), len(sizes), mean, np.concatenate(parts)
+        times = generator.multinomial(groups, np.full(groups, 1 / groups), size=draws)
+        yield times.astype(np.float64)
 
 
 def _interval(items: int, groups: int, mean: float, means: NDArray[np.float64], level: float) -> Interval:
@@ -221,4 +243,4 @@ def _interval(items: int, groups: int, mean: float, means: NDArray[np.float64], 
 
 
 def _array(values: Values) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return np.asarray(values) if isinstance(values, np.ndarray | Sequence) else values.detach().cpu().numpy()

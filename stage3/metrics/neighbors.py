@@ -6,10 +6,12 @@ Shape letters: N queries, G gallery rows, D dimension, K neighbors.
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
-from stage3.metrics.nearest import Array, nearest
+import numpy as np
+
+if TYPE_CHECKING:
+    from stage3.metrics.nearest import Array
 
 TRUST_K = 15
 
@@ -62,6 +64,10 @@ def exact_neighbors(
     if own is None:
         own = np.arange(len(query)) if gallery is None else np.full(len(query), -1)
     k = max(0, min(k, len(searched) - int((own >= 0).any())))
+    import torch
+
+    from stage3.metrics.nearest import nearest
+
     hits = nearest(torch.from_numpy(query), torch.from_numpy(searched), k, exclude=own, refine=refine)
     return hits.rows.astype(np.int32), hits.scores.astype(np.float32)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stage3.losses import page_counts, page_index
-from stage3.metrics.rows import TIE, blocks, check_length, mean_of, similarity, unit
+from stage3.metrics.rows import TIE, blocks, check_length, mean_of, parts, similarity, unit
 
 
 def same_page_r_precision(z: Tensor, page_ids: Tensor) -> Tensor:
@@ -91,11 +91,15 @@ def page_gap(z: Tensor, page_ids: Tensor) -> PageGap:
         >>> gap.intra, gap.inter, gap.gap
         (1.0, 0.0, 1.0)
     """
-    z = unit(z, "z").double()
+    z = unit(z, "z")
     check_length("page_ids", page_ids, len(z))
     page, counts = page_index(page_ids)
-    sums = z.new_zeros(len(counts), z.shape[1]).index_add_(0, page, z)
-    own, within, everything = z.square().sum(), sums.square().sum(), z.sum(dim=0).square().sum()
+    sums = z.new_zeros(len(counts), z.shape[1], dtype=torch.float64)
+    own = sums.new_zeros(())
+    for rows, of in zip(parts(z), torch.split(page, len(next(parts(z)))), strict=True):
+        sums.index_add_(0, of, rows.double())
+        own += rows.double().square().sum()
+    within, everything = sums.square().sum(), sums.sum(dim=0).square().sum()
     intra_pairs = int((counts * (counts - 1)).sum())
     inter_pairs = len(z) ** 2 - int((counts * counts).sum())
     return PageGap(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stage3.metrics.retrieval import recall_at
-from stage3.metrics.rows import check_rows, mid_ranks
+from stage3.metrics.rows import check_rows, mid_ranks, parts
 
 
 def reconstruction_skill(mse: Tensor | float, target: Tensor) -> float:
@@ -30,8 +30,8 @@ def reconstruction_skill(mse: Tensor | float, target: Tensor) -> float:
     errors = torch.as_tensor(mse, dtype=torch.float64)
     if not len(target) or not errors.numel():
         return math.nan
-    target = target.double()
-    baseline = float((target - target.mean(dim=0)).square().mean())
+    center = sum(part.double().sum(dim=0) for part in parts(target)) / len(target)
+    baseline = sum(float((part.double() - center).square().sum()) for part in parts(target)) / target.numel()
     return 1 - float(errors.mean()) / baseline if baseline > 0 else math.nan
 
 
@@ -56,10 +56,12 @@ def reconstruction_ranks(prediction: Tensor, target: Tensor, partner: Tensor | N
     if not len(target):
         return mid_ranks(prediction.float(), target.float(), target.new_zeros(0).float(), partner, None, None)
     center = target.double().mean(dim=0)  # distances do not change, rounding does
-    prediction, target = prediction.double() - center, target.double() - center
     # |p - t|^2 orders like t.p - |t|^2 / 2; in units of the gallery's spread, so that TIE means rounding
-    scale = target.square().sum(dim=1).mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
-    prediction, target = (prediction / scale).float(), (target / scale).float()
+    squares = torch.cat([(part.double() - center).square().sum(dim=1) for part in parts(target)])
+    scale = squares.mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+    prediction, target = (
+        torch.cat([((part.double() - center) / scale).float() for part in parts(rows)]) for rows in (prediction, target)
+    )
     return mid_ranks(prediction, target, -target.square().sum(dim=1) / 2, partner, None, None)
 
 

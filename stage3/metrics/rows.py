@@ -65,6 +65,11 @@ def blocks(rows: Tensor, width: int) -> Iterator[Tensor]:
     return iter(torch.split(rows, at_once)) if len(rows) else iter(())
 
 
+def parts(rows: Tensor) -> Iterator[Tensor]:
+    """A matrix in pieces of at most `CELLS_AT_ONCE`, for what would not fit in float64 all at once."""
+    return iter(torch.split(rows, max(1, CELLS_AT_ONCE // max(1, rows.shape[1]))))
+
+
 def similarity(a: Tensor, b: Tensor) -> Tensor:
     """All dot products in float32, whatever autocast is on around the caller."""
     with torch.autocast(device_type=a.device.type, enabled=False):
@@ -102,7 +107,7 @@ def check_length(name: str, rows: Tensor, expected: int) -> None:
         raise ValueError(f"{name} has {len(rows)} rows where {expected} are needed.")
 
 
-def page_pairs(page_ids: Tensor, pairs_at_once: int = 65_536) -> Iterator[tuple[Tensor, Tensor]]:
+def page_pairs(page_ids: Tensor, pairs_at_once: int = 8192) -> Iterator[tuple[Tensor, Tensor]]:
     """All ordered pairs of different rows on one page, in parts of about `pairs_at_once`."""
     order = page_ids.argsort(stable=True)
     _, counts = page_index(page_ids)

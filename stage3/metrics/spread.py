@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stage3.metrics.pages import page_gap
-from stage3.metrics.rows import CELLS_AT_ONCE, blocks, check_length, check_rows, mean_of, similarity, unit
+from stage3.metrics.rows import blocks, check_length, check_rows, mean_of, parts, similarity, unit
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def alignment_uniformity(image: Tensor, text: Tensor, panel: Tensor, t: float = 
     """
     image, text, panel = unit(image, "image"), unit(text, "text"), unit(panel, "panel")
     check_length("text", text, len(image))
-    alignment = mean_of((image.double() - text.double()).square().sum(dim=1))
+    pieces = zip(parts(image), parts(text), strict=True)
+    alignment = mean_of(torch.cat([(a.double() - b.double()).square().sum(dim=1) for a, b in pieces]))
     pairs = len(panel) * (len(panel) - 1)
     if not pairs:
         return AlignmentUniformity(alignment, math.nan)
@@ -80,7 +81,7 @@ def effective_rank(z: Tensor, epsilon: float = 1e-7) -> float:
         gram = z.double() @ z.double().T
     else:
         gram = torch.zeros(dimension, dimension, dtype=torch.float64, device=z.device)
-        for part in torch.split(z, max(1, CELLS_AT_ONCE // dimension)):
+        for part in parts(z):
             gram += part.double().T @ part.double()
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     if not float(singular.sum()):

@@ -66,20 +66,24 @@ def embed(
     peers: Peers = ALONE,
 ) -> Embedded:
     """Embed all panels of these pages, page after page; several processes share the work, and each gets all of it."""
-    parts: dict[str, list[Tensor]] = {name: [] for name in Embedded.__dataclass_fields__}
     chunks = [pages[i : i + EMBED_PAGES] for i in range(0, len(pages), EMBED_PAGES)] or [pages]
     share = -(-len(chunks) // peers.size)
     chunks = chunks[peers.rank * share : (peers.rank + 1) * share] or [pages[:0]]
+    size, at = sum(len(panel_set.rows_of(chunk)) for chunk in chunks), 0
+    whole: dict[str, Tensor] = {}
     with frozen(model):
         for chunk in chunks:
-            for name, value in forward(model, panel_set, chunk, device).items():
-                parts[name].append(value)
-    # inference tensors cannot be saved for backward by a caller; joined outside of inference mode they are plain ones,
-    # and each name's parts are let go before the next is joined
-    names = list(parts)
+            found = forward(model, panel_set, chunk, device)
+            for name, value in found.items():
+                if name not in whole:  # a plain tensor: inference tensors cannot be saved for backward by a caller
+                    with torch.inference_mode(mode=False):
+                        whole[name] = torch.empty((size, *value.shape[1:]), dtype=value.dtype)
+                whole[name][at : at + len(value)] = value
+            at += len(found["rows"])
+    names = list(Embedded.__dataclass_fields__)
     with torch.no_grad():
-        whole = peers.gather(*(torch.cat(parts.pop(name)) for name in names))[0]
-    return Embedded(**dict(zip(names, whole, strict=True)))
+        gathered = peers.gather(*(whole[name] for name in names))[0]
+    return Embedded(**dict(zip(names, gathered, strict=True)))
 
 
 def forward(

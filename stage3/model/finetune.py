@@ -82,7 +82,6 @@ class Tuned(nn.Module):
             check_texts(data)
             self.text = cast(Trainable, resolve_text(config.text_backbone, where, config.precision, notes))
             self.folders[f"{BACKBONE}-text"] = self.text
-            self.texts = data.table.texts(config.text_parts)
         # a network of each, under a name that no parameter of `Stage3` has
         self.backbones = nn.ModuleDict({name: part.net.requires_grad_(True) for name, part in self.folders.items()})
         self.eval()
@@ -109,10 +108,14 @@ class Tuned(nn.Module):
             rows = batch.present[:, TEXT].nonzero()[:, 0]
             _, first, again = np.unique(batch.text_ids[rows].cpu().numpy(), return_index=True, return_inverse=True)
             distinct = batch.rows[rows].cpu().numpy()[first]
-            found = self._in_chunks(self.text.in_graph, [clean_text(self.texts[row])[0] for row in distinct])
+            found = self._in_chunks(self.text.in_graph, self._texts(distinct))
             features = found and [torch.cat(found)[torch.from_numpy(again.ravel()).to(batch.text.device)]]
             batch = replace(batch, text=self._spread(batch.text, rows, features))
         return batch
+
+    def _texts(self, rows: np.ndarray) -> list[str]:
+        """What the text backbone reads of these panels."""
+        return [clean_text(text)[0] for text in self.data.table.texts(self.config.text_parts, rows)]
 
     def _in_chunks(self, encode: Callable[[Sequence[Any]], Tensor], inputs: Sequence[Any]) -> list[Tensor]:
         chunks = [inputs[i : i + CHUNK] for i in range(0, len(inputs), CHUNK)]
@@ -148,7 +151,7 @@ class Tuned(nn.Module):
         if self.text is not None:
             rows = rows_with(stored, mine, TEXT)
             _, first, again = np.unique(self.data.features.text_rows[rows], return_index=True, return_inverse=True)
-            texts = [clean_text(self.texts[row])[0] for row in rows[first]]
+            texts = self._texts(rows[first])
             with torch.inference_mode():
                 vectors = [self.text.in_graph(part).cpu() for part in _parts(texts, CHUNK)]
             vectors = [torch.cat(vectors)[torch.from_numpy(again.ravel())]] if vectors else []

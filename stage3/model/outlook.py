@@ -51,7 +51,7 @@ def outlook(table: PanelTable, config: Config) -> Outlook:
         split, one_book = np.zeros(len(table.pages), np.int64), True
     of_panel = split[table.page_of_panel]
     image = table.has_box & (table.pages["image_path"] != "").to_numpy()[table.page_of_panel]
-    text = np.array([bool(t) for t in table.texts(config.text_parts)], bool)
+    text = table.has_text(config.text_parts)
     several = (table.pages["n_panels"] > 1).to_numpy()
     train = of_panel == 0
     pairs, mates = int((image & text & train).sum()), int((several & (split == 0)).sum())

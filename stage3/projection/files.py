@@ -11,7 +11,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 from stage3.errors import ConfigError, DataError, Stage3Error, StorageError
 from stage3.processes import this_process
 from stage3.runs import RunFolder
-from stage3.storage import Lock, make_folder, read_file, read_json, replace_file, sha256, to_json
+from stage3.storage import Lock, make_folder, read_file, read_json, replace_file, replacing, sha256, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,7 @@ OUR_COLUMNS = ("row", "pca_1", "pca_2", "trust", "fitted")
 NAME = "cluster_name"  # a column that maps of earlier versions lack
 DRIFT_COLUMNS = ("epoch", "row", "umap_dim1", "umap_dim2", "kept")
 MAX_PARQUET = 2 * 2**30  # bytes
+ROWS_AT_ONCE = 2**20  # that are written
 STAGES = 5  # that the making of a map goes through
 Tell = Callable[[str, int, int], None]
 
@@ -111,15 +112,22 @@ def drift_path(the_run: RunFolder, parameters: Parameters | None = None) -> Path
 
 def save(path: Path, frame: pd.DataFrame, about: dict[str, Any]) -> None:
     """Write a map completely or not at all; `about` (what it was made of) goes into the Parquet file's metadata."""
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"stage3": to_json(about).encode()})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
+    texts = {name: "str" for name, kind in frame.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
     make_folder(path.parent)
-    replace_file(path, buffer.getvalue())
+    with replacing(path) as scratch, ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for start in range(0, max(len(frame), 1), ROWS_AT_ONCE):
+            part = frame.iloc[start : start + ROWS_AT_ONCE].astype(texts)
+            table = pa.Table.from_pandas(part, preserve_index=False)
+            if writer is None:
+                meta = {**(table.schema.metadata or {}), b"stage3": to_json(about).encode()}
+                schema = table.schema.with_metadata(meta)
+                writer = stack.enter_context(pq.ParquetWriter(scratch, schema))
+            writer.write_table(table.cast(writer.schema))
 
 
 def load(path: Path) -> pd.DataFrame:

@@ -7,13 +7,17 @@ function needs them, since compiling UMAP alone takes several seconds. N panels,
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stage3.metrics.mapped import MappedRows, float_blocks
-from stage3.metrics.nearest import Array
 from stage3.metrics.neighbors import exact_neighbors, unit_rows
+
+if TYPE_CHECKING:
+    from stage3.metrics.mapped import MappedRows
+    from stage3.metrics.nearest import Array
 
 ROWS = 2**14  # read at a time
 NEIGHBORS = 15
@@ -27,6 +31,8 @@ def pca(x: Array | MappedRows, components: int = 2) -> Array:
     Each axis points so that its largest loading is positive, so that two calls never mirror each other. Axes that the
     data do not have are 0. Read in blocks, so that a mapped matrix does not come into memory.
     """
+    from stage3.metrics.mapped import float_blocks
+
     result = np.zeros((len(x), components), np.float32)
     if len(x) < 2:
         return result
@@ -101,11 +107,10 @@ def _optimized(
     seed: int,
 ) -> Array:
     min_dist, epochs, rate = settings
-    with warnings.catch_warnings():
-        # importing umap announces, as an ImportWarning, that TensorFlow is not there; there is no argument for that
-        warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
-        from umap.layouts import optimize_layout_euclidean
-        from umap.umap_ import find_ab_params, fuzzy_simplicial_set, make_epochs_per_sample
+    _import_umap()
+    from umap.layouts import optimize_layout_euclidean
+    from umap.umap_ import find_ab_params, fuzzy_simplicial_set, make_epochs_per_sample
+
     state = np.random.RandomState(seed)
     graph = fuzzy_simplicial_set(x, size, state, "cosine", {}, indices, distances)[0].tocoo()
     passes = epochs or (500 if len(x) <= 10_000 else 200)
@@ -131,6 +136,26 @@ def _optimized(
     )
     placed: Array = np.asarray(layout, dtype=np.float32)
     return placed
+
+
+@cache
+def _import_umap() -> None:
+    """Import it, and let numba keep what it compiles on disk, as it does for what umap marks: ten seconds per process.
+
+    Numba keeps it beside umap's files, or in the user's cache where that folder cannot be written.
+    """
+    with warnings.catch_warnings():
+        # importing umap announces, as an ImportWarning, that TensorFlow is not there; there is no argument for that
+        warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
+        from umap import layouts, umap_
+    compiled = (
+        umap_.smooth_knn_dist,
+        umap_.compute_membership_strengths,
+        layouts._nb_optimize_layout_euclidean_single_epoch,
+    )
+    with suppress(RuntimeError):  # neither folder can be written: it is compiled anew
+        for function in compiled:
+            function.enable_caching()
 
 
 def clusters(xy: Array, min_cluster_size: int = 0) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def project(
     parameters: Parameters,
     tell: Tell,
     *,
-    described: pd.DataFrame | None = None,
+    described: Callable[[Array], pd.DataFrame] | None = None,
     onto: Reference | None = None,
 ) -> pd.DataFrame:
     """The map of embedded panels: positions, clusters and neighbors kept (`trust`), one row per panel.
@@ -67,8 +68,8 @@ def project(
         table: the panels.
         parameters: of the layout; of more panels than its `limit` a sample is laid out, and `placing` does the rest.
         tell: called with (stage, done, total) as the work goes on.
-        described: one row per embedded panel, as in `stage3.runs.inspection.describe_panels`, to name clusters by;
-            without it they are numbered.
+        described: describes rows of the panel table, as `stage3.runs.inspection.describe_panels`, to name clusters by
+            the panels that were laid out; without it they are numbered.
         onto: an older map of panels of this table, which the new one starts from and is turned onto; the result's
             `attrs["aligned_to"]` says how.
     """
@@ -110,31 +111,39 @@ def project(
         xy, cluster, kept = layout, label, trust(own_x, layout, TRUST_K, near=own_near)
     else:
         xy, cluster, kept = place_all(x, fitted, layout, label)
-    frame = pd.DataFrame(_identity(table, rows))
+    frame = pd.DataFrame(_identity(table, rows), copy=False)
     frame["cluster_id"] = cluster.astype(np.int32)
     frame["umap_dim1"], frame["umap_dim2"] = xy[:, 0], xy[:, 1]
     frame["row"] = rows.astype(np.int64)
     frame["pca_1"], frame["pca_2"] = flat[:, 0], flat[:, 1]
     frame["trust"], frame["fitted"] = kept, own_rows(len(x), fitted) >= 0
-    numbers = frame["cluster_id"].to_numpy()
-    frame[NAME] = files.numbered(numbers) if described is None else named(described, numbers)
+    names = files.numbered(label) if described is None else named(described(rows[fitted]), label)
+    of_cluster = dict(zip(label.tolist(), names, strict=True))
+    frame[NAME] = _repeated([of_cluster.get(c, "") for c in range(-1, int(cluster.max()) + 1)], cluster + 1)
     frame.attrs["aligned_to"] = aligned_to
     tell("done", 5, 5)
     return frame
 
 
 def _identity(table: PanelTable, rows: Array) -> dict[str, Any]:
-    page = table.page_of_panel[rows]
-    of_page = table.pages.iloc[page].reset_index(drop=True)
-    name = of_page["page_id"].str.replace("\\", "/", regex=False).str.rsplit("/", n=1).str[-1]
+    page, pages = table.page_of_panel[rows], table.pages
+    name = pages["page_id"].str.replace("\\", "/", regex=False).str.rsplit("/", n=1).str[-1]
     return {
-        "page_index": page.astype(np.int64),
+        "page_index": page,
         "panel_index": table.panels["order"].to_numpy()[rows].astype(np.int64),
-        "canonical_id": of_page["page_id"],
-        "comic_name": of_page["book_id"],
-        "page_name": name,
-        "panel_count": of_page["n_panels"].astype("int64"),
+        "canonical_id": _repeated(pages["page_id"], page),
+        "comic_name": _repeated(pages["book_id"], page),
+        "page_name": _repeated(name, page),
+        "panel_count": pages["n_panels"].to_numpy().astype(np.int64)[page],
     }
+
+
+def _repeated(values: Sequence[str] | pd.Series, at: Array) -> pd.Categorical:
+    """(N,) the texts at these places of a short list; each is held once, and files have them as plain texts."""
+    import pandas as pd
+
+    codes, texts = pd.factorize(pd.Series(values, dtype="str"))
+    return pd.Categorical.from_codes(codes.astype(np.int32)[at], texts)
 
 
 def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, tell: Tell | None = None) -> pd.DataFrame:
@@ -213,7 +222,7 @@ def _map_work(
         if not len(rows):
             raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
         onto = reference_of(the_run, data.table.fingerprint(), len(rows), roots) if align else None
-        described = describe_panels(data, the_run.config.text_parts).loc[rows]
+        described = partial(describe_panels, data, the_run.config.text_parts)
         frame = project(x, rows, data.table, parameters, tell, described=described, onto=onto)
         aligned_to = frame.attrs["aligned_to"]
         if onto is not None and onto.path == projection_path(the_run, step, parameters):
@@ -319,6 +328,7 @@ def atlas_of_run(
         StorageError: there is no such map, or the file cannot be written.
     """
     from stage3.runs.data import load_data
+    from stage3.runs.tuned import seen_by
 
     step = run.checkpoint(checkpoint).step
     path = projection_path(run, step, parameters)
@@ -327,7 +337,7 @@ def atlas_of_run(
         raise DataError(f"{path}: the data set has changed since this map was made. Make it again with --again.")
     x = None
     if bool(frame["fitted"].all()):
-        found, rows = _embeddings(run, step, data)
+        found, rows = _embeddings(run, step, seen_by(run, step, data))
         assert np.array_equal(rows, frame["row"])
         x = found.take(np.arange(len(rows))) if isinstance(found, MappedRows) else found
     return write_atlas(out, frame, data, run.config.text_parts, x)

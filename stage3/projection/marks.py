@@ -6,10 +6,12 @@ Pure functions of positions. N panels, L labels, G groups.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stage3.metrics.nearest import Array
+if TYPE_CHECKING:
+    from stage3.metrics.nearest import Array
 
 FAN_ROUNDS = 200
 

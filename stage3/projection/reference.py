@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stage3.errors import DataError, StorageError
-from stage3.metrics.nearest import Array
 from stage3.metrics.neighbors import TRUST_K, trust
 from stage3.projection import files, layouts
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from stage3.metrics.nearest import Array
     from stage3.runs import RunFolder
 
 LEAST_SHARED = 0.5  # share of the new map's panels that an older map must hold

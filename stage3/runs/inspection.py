@@ -47,8 +47,13 @@ MEASURED = (
 MODALITIES = {IMAGE: "image", TEXT: "text", LAYOUT: "box"}
 
 
-def describe_panels(data: Dataset, text_parts: str) -> pd.DataFrame:
+def describe_panels(data: Dataset, text_parts: str, rows: np.ndarray | None = None) -> pd.DataFrame:
     """The panel table joined with its pages, for people: one row per panel, in table order.
+
+    Args:
+        data: the data set.
+        text_parts: what the text backbone read, the setting of this name.
+        rows: (n,) rows of the panel table that are described, in this order; None is all.
 
     Returns:
         Columns panel_id, page, page_id, book, page_type, order, n_panels, source_index, x, y, w, h, has_box, dialogue,
@@ -56,15 +61,18 @@ def describe_panels(data: Dataset, text_parts: str) -> pd.DataFrame:
         modality ("image + text + box" …). The index is the row of the panel table.
     """
     panels, pages = data.table.panels, data.table.pages
-    page = data.table.page_of_panel
-    present = data.panel_set.present
-    frame = panels.drop(columns=["page"]).copy()
+    page, present, text_ids = data.table.page_of_panel, data.panel_set.present, data.features.text_rows
+    frame = panels.drop(columns=["page"])
+    if rows is None:
+        frame = frame.copy()
+    else:
+        frame, page, present, text_ids = frame.iloc[rows], page[rows], present[rows], text_ids[rows]
     frame.insert(1, "page", page)
     for name, column in (("page_id", "page_id"), ("book", "book_id"), ("page_type", "page_type")):
         frame[name] = pages[column].to_numpy()[page]
     frame["n_panels"] = pages["n_panels"].to_numpy()[page]
-    frame["text"] = data.table.texts(text_parts)
-    frame["text_id"] = data.features.text_rows
+    frame["text"] = data.table.texts(text_parts, rows)
+    frame["text_id"] = text_ids
     frame["split"] = np.array(SPLITS)[data.split[page]]
     frame["has_image"], frame["has_text"] = present[:, IMAGE], present[:, TEXT]
     frame["modality"] = _modality_names(present)

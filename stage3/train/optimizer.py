@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW
+from torch import Tensor, nn, optim
 
 from stage3.config import Config
 from stage3.errors import StorageError
+
+
+class AdamW(optim.AdamW):
+    """torch's AdamW without its compiler, which nothing here uses and which takes two seconds to import.
+
+    torch wraps these methods to say that they must not be compiled, and imports the compiler to say so. Here is what
+    they wrap; the numbers are the same.
+    """
+
+    add_param_group = inspect.unwrap(optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(optim.AdamW.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(optim.AdamW.step))
+
 
 ADAMW = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.charts import evidence as charts
+from app.charts import theme
 from app.store import evidence as files
 from app.store import loaders
 from app.views import evidence_more
@@ -107,6 +112,13 @@ def drawn(app: AppTest, key: str) -> list[dict]:
     return json.loads(charts_there[0].proto.spec)["data"]
 
 
+def numbers(value: object) -> list[float]:
+    """What a chart's specification holds for an array."""
+    if isinstance(value, dict):
+        return np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"]).tolist()
+    return list(value)  # type: ignore[call-overload]
+
+
 def test_a_finding_shows_verdict_interval_metrics_and_commands(made):
     app = opened(finding="F4")
     said = texts(app)
@@ -129,16 +141,66 @@ def test_what_the_numbers_were_measured_on_is_said(made):
     pd.DataFrame([dataclasses.asdict(r) for r in (noise, late)]).to_parquet(made / "evidence.parquet")
     assert "Validation books, every epoch's checkpoint" in texts(opened(finding="F1"))
     assert "Test books, last checkpoint; batches: training steps" in texts(opened(finding="F5"))
+    assert "finding=F9 in the address is not in this table" in texts(opened(finding="F9", comparison=1))
 
 
 def test_the_rows_widen_to_all_and_narrow_by_verdict(made):
-    app = opened()
+    app = opened(comparison=0)
+    assert "comparison=0 in the address needs the finding" in texts(app)
     forest = drawn(app, "evidence-forest")
     assert [k[0] for k in forest[0]["customdata"]] == ["F4:2", "F3:0"]
     app.segmented_control(key="evidence-width").set_value("all").run()
     assert len(drawn(app, "evidence-forest")[0]["customdata"]) == 3
     app.pills(key="evidence-verdicts").set_value(["hurts"]).run()
     assert [k[0] for k in drawn(app, "evidence-forest")[0]["customdata"]] == ["F3:0"]
+
+
+def test_nothing_that_is_kept_answers_for_another_file_choice_or_label(made):
+    """One server: each input in turn changes, and what is drawn from it changes with it."""
+    page = "retrieval/same_page_r_precision"
+    path = made / "curves.parquet"
+    both = [*curve("alignment 1", page, [0.3, 0.4]), *curve("corrected", page, [0.35, 0.45])]
+    frame = pd.concat([pd.read_parquet(path), pd.DataFrame(both)], ignore_index=True)
+    frame.to_parquet(path)
+
+    def means(app: AppTest) -> dict[str, list[float]]:
+        named = [t for t in drawn(app, "evidence-curves") if t.get("name")]
+        return {t["name"]: pytest.approx(numbers(t["y"])) for t in named}
+
+    def dots(app: AppTest) -> list[float]:
+        return [x for t in drawn(app, "evidence-forest") if t["type"] == "scatter" for x in numbers(t["x"])]
+
+    app = opened(finding="F4")
+    assert means(app) == {"alignment 1": [0.1, 0.6], "original weights": [0.2, 0.5]}
+    app.pills(key="evidence-curve-F4:2").set_value(page).run()
+    assert means(app) == {"alignment 1": [0.3, 0.4], "original weights": [0.35, 0.45]}
+    frame.assign(mean=frame["mean"] + 0.25).to_parquet(path)
+    assert means(opened(finding="F4")) == {"alignment 1": [0.35, 0.85], "original weights": [0.45, 0.75]}
+
+    older = made.parent / "older"
+    shutil.copytree(made, older)
+    frame.assign(mean=frame["mean"] + 0.125).to_parquet(older / "curves.parquet")
+    os.utime(older / "evidence.parquet", (1, 1))
+    app = opened(finding="F4")
+    assert app.selectbox(key="evidence-folder").options == ["made here: evidence", "made here: older"]
+    assert app.selectbox(key="evidence-folder").value == str(made)
+    app.selectbox(key="evidence-folder").select(str(older)).run()
+    assert means(app)["alignment 1"] == [0.225, 0.725]
+    shutil.rmtree(older)
+
+    turned = [dataclasses.replace(r, difference=-r.difference, low=-r.high, high=-r.low) for r in ROWS]
+    app = opened(finding="F4")
+    assert dots(app) == pytest.approx([13.0, -9.0])
+    fills = drawn(app, "evidence-forest")[0]["marker"]["color"]
+    app.selectbox(key="evidence-row").select("F3:0").run()
+    assert drawn(app, "evidence-forest")[0]["marker"]["color"] == fills[::-1] != fills
+    pd.DataFrame([dataclasses.asdict(r) for r in turned]).to_parquet(made / "evidence.parquet")
+    assert dots(opened(finding="F4")) == pytest.approx([-13.0, 9.0])
+    renamed = [*turned, dataclasses.replace(ROWS[0], comparison=4, fixed="another name")]
+    pd.DataFrame([dataclasses.asdict(r) for r in renamed]).to_parquet(made / "evidence.parquet")
+    app = opened(finding="F4", comparison=4)  # not the first of its finding
+    assert app.selectbox(key="evidence-row").value == "F4:4"
+    assert list(means(app)) == ["another name", "original weights"]
 
 
 def test_choosing_another_row_changes_the_address_and_says_what_was_expected(made):
@@ -167,6 +229,23 @@ def test_the_dots_lie_at_their_differences_in_points_with_both_ends():
     assert helps.error_x.arrayminus[0] == pytest.approx(5.0)
     assert (hurts.x[0], hurts.error_x.array[0], hurts.error_x.arrayminus[0]) == pytest.approx((-34.0, 4.0, 6.0))
     assert "right of 0 is better" in figure.layout.xaxis.title.text
+    reach = 1.08 * 40  # the largest bound
+    band = figure.data[0]  # what takes the click
+    assert (list(band.y), list(band.x), band.base) == ([2, 1], [pytest.approx(2 * reach)] * 2, pytest.approx(-reach))
+    assert list(figure.layout.xaxis.range) == pytest.approx([-reach, reach])
+    assert [k[0] for k in band.customdata] == ["F4:2", "F4:3"]
+    faint, none = band.marker.color
+    assert (faint, none) == ("rgba(31,95,168,0.14)", "rgba(128,128,128,0.004)")  # the chosen one is marked
+    assert [(t.name, t.y[0], t.customdata[0][0]) for t in (helps, hurts)] == [
+        ("helps", pytest.approx(2 - charts.DOT_BELOW), "F4:2"), ("hurts", pytest.approx(1 - charts.DOT_BELOW), "F4:3")
+    ]  # fmt: skip
+    assert (helps.marker.color, hurts.marker.color) == (theme.categorical()[2], theme.categorical()[5])
+    told = [(a.x, a.y, a.text, a.font.color) for a in figure.layout.annotations]
+    assert [t[:2] for t in told] == [pytest.approx(at) for at in ((0, 2.3), (0.52, 1.84), (0, 1.3), (0.52, 0.84))]
+    assert "<b>F4</b>  alignment 1" in told[0][2]
+    assert "against original weights" in told[0][2]
+    assert told[3][2].startswith("-34.0 points")
+    assert [t[3] for t in told[1::2]] == [helps.marker.color, hurts.marker.color]
     lone = row(low=math.nan, high=math.nan, verdict="not judged", seeds=2)
     dots = charts.forest([lone], "", charts.POINTS).data[1]
     assert (dots.name, dots.error_x.array[0]) == ("not judged", 0.0)

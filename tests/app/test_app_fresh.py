@@ -5,6 +5,7 @@ And every parameter of an address opens its view with a value that is not the de
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from app.charts import pages, theme
 from app.parts import export, panel
 from app.store import loaders, map_jobs, thumbs, watch
 from app.views import losses, map_compare, map_parts
+from app.views import page as page_view
 from stage3.evaluate import evaluation_report
 from stage3.runs import RunFolder
 
@@ -252,6 +254,13 @@ def said(app: AppTest) -> str:
     return "\n".join(str(e.value) for kind in (app.text, app.code, app.subheader, app.markdown) for e in kind)
 
 
+def decoded(value):
+    """What a chart's specification holds for an array."""
+    if isinstance(value, dict):
+        return np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
+    return value
+
+
 @pytest.mark.parametrize("view", ["runs", "map", "search", "page", "losses", "retrain", "data"])
 def test_a_run_and_a_step_of_an_address_are_the_ones_that_a_view_shows(view):
     run = loaders.entry("runs/other").run
@@ -262,6 +271,53 @@ def test_a_run_and_a_step_of_an_address_are_the_ones_that_a_view_shows(view):
     assert app.selectbox(key="_step_choice").value == step
     assert "weights 0.5 / 1.5 / 0.75  ·  τ 0.2 / 0.05" in said(app)
     assert app.session_state["_chosen"].step == step
+
+
+def test_a_step_of_an_address_without_a_run_is_of_the_run_that_is_shown():
+    early, _ = early_and_best()
+    app = opened("runs", step=early.step)
+    assert (app.session_state["_chosen"].id, app.session_state["_chosen"].step) == ("samples/first", early.step)
+    for step in ("99999", "x"):
+        app.query_params["step"] = step
+        app.run()
+        shown = app.session_state["_chosen"].step
+        assert f"step={step} in the address is no checkpoint of first; step {shown} is shown." in said(app)
+        assert "step" not in app.query_params
+    assert "in the address" not in said(app.run()), "once is enough"
+    other = opened("runs", run="runs/nobody", step=early.step)
+    assert "There is no run 'runs/nobody' here" in said(other)
+    assert "step" not in other.query_params, "it was of that run"
+
+
+@pytest.mark.parametrize(
+    ("view", "params", "whys"),
+    [
+        ("page", {"page": "x"}, ["page=x in the address is not the number of a page"]),
+        ("page", {"page": 1, "panel": 3}, ["panel=3 in the address is not on this page"]),
+        ("search", {"panel": "x"}, ["panel=x in the address is not the number of a panel"]),
+        ("map", {"mode": "two", "with": "runs/nobody"}, ["with=runs/nobody in the address is no other run"]),
+        ("losses", {"with": "runs/nobody"}, ["with=runs/nobody in the address names a run that is not here"]),
+        (
+            "runs",
+            {"pick": "runs/a", "with": "b"},
+            ["pick=runs/a in the address is no run", "with=b in the address is no"],
+        ),
+        ("retrain", {"job": "samples/first"}, ["job=samples/first in the address is a run that was not started here"]),
+        (
+            "maps",
+            {"with": "runs/second", "lasso": "right:-9,-9;9,-9;9,9", "tab": "x"},
+            [
+                "view=maps in the address is none of runs, map,",
+                "with in the address needs mode=two",
+                "was drawn on the right one of two maps",
+                "tab=x in the address is not known here",
+            ],
+        ),
+    ],
+)
+def test_what_an_address_asks_for_in_vain_is_said(view, params, whys):
+    words = said(opened(view, run="samples/first", **params))
+    assert [why for why in whys if why not in words] == [], words
 
 
 def test_a_page_shows_the_losses_and_ranks_of_the_step_of_the_address():
@@ -279,11 +335,52 @@ def test_a_page_shows_the_losses_and_ranks_of_the_step_of_the_address():
     assert frame.loc[frame["page"] == 5, "rank_i2t"].tolist() != frame.loc[frame["page"] == 5, "rank_t2i"].tolist()
 
 
+def test_the_lists_of_a_page_are_those_of_its_own_data_set(monkeypatch):
+    monkeypatch.setattr(page_view, "id", lambda _: 1, raising=False)  # which an object may have after another has gone
+    for name, books, pages_of in (("samples/first", 8, 4), ("runs/other", 7, 3)):
+        app = opened("page", run=name, page=2 * pages_of)  # the first page of the third book
+        assert app.selectbox(key="page_book").options == [f"book{b:03d}" for b in range(books)]
+        assert app.selectbox(key="page_book").value == "book002"
+        assert app.selectbox(key="page_row").options == [f"page{p:03d}" for p in range(pages_of)]
+        assert app.selectbox(key="page_row").value == 2 * pages_of
+
+
 def test_a_comparison_of_the_address_names_its_two_runs_in_their_order():
     app = opened("runs", pick="runs/second", **{"with": "samples/first"})
     table = next(d.value for d in app.dataframe if list(d.value.columns) == ["setting", "first", "second"])
     values = table.set_index("setting").loc["alignment_weight"]
     assert (values["first"], values["second"]) == ("3.0", "1.0")
+
+
+def test_retrain_shows_the_job_of_the_address_now_and_the_run_that_it_was_started_from_before():
+    before, now = (loaders.entry(n).run for n in ("samples/first", "runs/second"))
+    (now.path / "job.json").write_text(json.dumps({"pid": 2**22 - 1, "parent": "samples/first"}), encoding="utf-8")
+    app = opened("retrain", job="runs/second")
+    (now.path / "job.json").unlink()
+    tables = {tuple(d.value.columns): d.value.set_index(d.value.columns[0]) for d in app.dataframe}
+    settings = tables["setting", "before", "now"]
+    assert settings.loc["alignment_weight"].tolist() == ["1", "3"]
+    assert settings.loc["epochs"].tolist() == ["5", "3"]
+    compared, tiles = tables["metric", "before", "now", "difference", "verdict"], {m.label: m for m in app.metric}
+    expected = loaders.comparison(before, now).table.set_index("metric")
+    for label, metric in (
+        ("Same-page precision", "retrieval/same_page_r_precision"),
+        ("R@5 image → text", "retrieval/i2t_r5"),
+        ("R@5 text → image", "retrieval/t2i_r5"),
+        ("MRR image → text", "retrieval/i2t_mrr"),
+        ("MRR text → image", "retrieval/t2i_mrr"),
+    ):
+        row = expected.loc[metric]
+        words = [f"{row[n]:.2f}" if "mrr" in metric else f"{100 * row[n]:.1f} %" for n in ("first", "second")]
+        assert compared.loc[label, ["before", "now"]].tolist() == words
+        assert "mrr" not in metric or words[0] != words[1]  # or a swap could not be seen
+        if label in tiles:
+            assert (tiles[label].value, tiles[label].delta) == (words[1], f"{100 * row['difference']:+.1f} points")
+    assert len(tiles) == 4
+    lines = [t for c in app.get("plotly_chart") for t in json.loads(c.proto.spec)["data"] if t.get("name")]
+    dashed = {t["name"]: float(np.asarray(decoded(t["x"]))[-1]) for t in lines if t["line"]["dash"] == "dash"}
+    alone = ("Contrastive, validation", "Alignment, validation")  # their temperatures differ
+    assert dashed == {"runs/second": 3, "samples/first (before)": 5} | dict.fromkeys(alone, 3)  # epochs
 
 
 def test_losses_of_several_runs_of_an_address_are_all_drawn():

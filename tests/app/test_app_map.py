@@ -134,8 +134,9 @@ def drawn(app: AppTest, index: int = 0) -> dict[int, tuple[float, float]]:
 def test_principal_components_are_shown_while_the_map_is_made_and_one_child_is_started(run, started):
     app = opened()
     roots = [part for root in loaders.roots().values() for part in ("--beside", str(root.resolve()))]
-    asked = ["--run", str(run.path.resolve()), "--checkpoint", str(loaders.resolve_step(run, None)), *roots]
-    assert started == [asked]
+    own = ["--cache_dir", str(loaders.base() / "data" / "cache"), "--max_megapixels", "100"]
+    step = str(loaders.resolve_step(run, None))
+    assert started == [["--run", str(run.path.resolve()), *own, "--checkpoint", step, *roots]]
     with pytest.raises(DataError, match="nowhere"):  # what the command says of a run, once it understands the rest
         projection_command.main(["--json", "--run", "nowhere", *started[0][2:]])
     app.run()
@@ -356,6 +357,7 @@ def test_a_fresh_browser_shows_all_that_the_address_says(run):
     assert app.selectbox(key="map_color").value == "split"
     assert app.segmented_control(key="map_layout_2").value == "pca"
     assert app.segmented_control(key="map_tool_3").value == "select"
+    assert json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]["dragmode"] == "select"
     assert app.segmented_control(key="map_tab").value == "group"
     assert axes(app) == [-1, 1, -1, 1]
     assert "Book: book003" in said(app)
@@ -412,6 +414,10 @@ def test_filters_of_one_column_add_up_and_a_chip_removes_one(run, monkeypatch):
     notes: list[str] = []
     found = filters.asked(frame, notes)
     assert [one.label() for one in found] == ["Books: book001, book003", "Text: red"]
+    many = filters.Filter("split", ("a", "", "c", "d", "e"))
+    assert many.label() == "Splits: a, (none), c and 2 more"
+    ends = [filters.Filter("gate_image", low=-0.5), filters.Filter("gate_image", high=0.25)]
+    assert [one.label() for one in ends] == ["Image weight ≥ -0.5", "Image weight ≤ 0.25"]
     expected = frame["book"].isin(["book001", "book003"]) & frame["text"].str.contains("red")
     np.testing.assert_array_equal(filters.passing(found, frame), expected)
     filters.put(found, None, "book")
@@ -531,6 +537,27 @@ def test_two_runs_side_by_side_count_the_neighbors_they_share(run):
     assert expected[loaders.embedded(run).rows.tolist().index(worst)] == expected.min()
 
 
+def test_groups_are_those_of_the_panels_in_common_and_of_the_map_that_is_stored_now(run):
+    """In one server: another run beside it, and another map of the same checkpoint, have groups of their own."""
+    frame = shown_frame(run)
+    for name in ("runs/other", "runs/second"):  # of seven books, and of all eight
+        app = opened(mode="two", color="book", **{"with": name})
+        side = loaders.entry(name).run
+        theirs = loaders.panel_frame(side).loc[loaders.embedded(side).rows.numpy(), "panel_id"]
+        counts = frame.loc[frame["panel_id"].isin(theirs), "book"].value_counts()
+        assert {t["name"] for t in traces(app)} == {f"{book} · {n}" for book, n in counts.items()}
+        assert app.multiselect(key="map_filter_book").options == sorted(counts.index)
+    stored = store_map(run)
+    path = files.projection_path(run, loaders.resolve_step(run, None))
+    about = {"table": loaders.open_dataset(run).table.fingerprint()}
+    for new in ("textless", "a new name"):
+        files.save(path, stored.assign(cluster_name=stored["cluster_name"].replace("textless", new)), about)
+        app = opened(color="cluster", layout="pca")
+        assert app.multiselect(key="map_filter_cluster_name").options == sorted(["(none)", NAMES[0], NAMES[1], new])
+        named = {t["name"] for t in traces(app)}
+        assert named == {"red circle · 32", "&lt;b&gt;9&lt;/b&gt;-panel pages · 33", f"{new} · 32", "no cluster · 25"}
+
+
 @pytest.mark.parametrize("on", ["pca", "right"])
 def test_a_selection_on_one_of_two_maps_rings_the_same_panels_on_both(run, on):
     two = {"mode": "two", "with": "runs/second"}
@@ -597,9 +624,7 @@ def test_a_button_trains_such_a_run_again_with_every_epoch_kept(run, monkeypatch
 
 
 @pytest.mark.slow
-def test_five_thousand_panels_are_all_drawn_with_webgl_and_fewer_with_svg(tmp_path_factory, monkeypatch):
-    folder = app_support.workspace(tmp_path_factory.mktemp("many"), books=53, pages=25, panels=4, epochs=1)
-    monkeypatch.chdir(folder)
+def test_five_thousand_panels_are_all_drawn_with_webgl_and_fewer_with_svg(large):
     app = opened(color="book")
     assert "showing 5,079 of 5,079 panels" in said(app)
     assert {t["type"] for t in traces(app)} == {"scattergl"}

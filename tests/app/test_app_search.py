@@ -250,7 +250,7 @@ def upload(app: AppTest, data: bytes, name: str = "mine.png") -> AppTest:
     return checked(app.file_uploader[0].set_value((name, data, "image/png")).run())
 
 
-def test_an_uploaded_crop_finds_its_own_panel_and_only_a_small_copy_is_kept(here):
+def test_an_uploaded_crop_finds_its_own_panel_and_only_a_small_copy_is_kept(here, monkeypatch):
     searcher = the_searcher()
     row = panel_with_both(searcher, 3)
     panel = searcher.frame.loc[row]
@@ -263,6 +263,15 @@ def test_an_uploaded_crop_finds_its_own_panel_and_only_a_small_copy_is_kept(here
     _, kept = app.session_state["search_image"]
     assert max(kept.size) <= query.KEPT_SIDE
     assert app.file_uploader[0].value is None  # the file itself is forgotten
+    monkeypatch.setattr(query, "id", lambda _: 1, raising=False)  # which an object may have after another has gone
+    for name in ("runs/second", "samples/first"):
+        checked(app.selectbox(key="_run_choice").select(name).run())
+        entry = loaders.entry(name)
+        own = query.searcher_of(shell.Chosen(name, entry.run, loaders.resolve_step(entry.run, None), False))
+        found = own.search(own.from_image(kept), "image", 10)
+        assert [(i["row"], i["score"]) for i in lists(app)[1]["items"]] == [
+            (row, round(float(score), 4)) for row, score in zip(found.rows.tolist(), found.scores, strict=True)
+        ]
 
 
 HOSTILE = {
@@ -397,9 +406,7 @@ def test_a_missed_panel_becomes_the_query_in_the_gallery_of_its_rank(here):
 
 
 @pytest.mark.slow
-def test_five_thousand_panels_and_a_filter_within_its_time(tmp_path_factory, monkeypatch):
-    folder = app_support.workspace(tmp_path_factory.mktemp("large"), books=50, pages=25, panels=4, epochs=1, dim=64)
-    monkeypatch.chdir(folder)
+def test_five_thousand_panels_and_a_filter_within_its_time(large):
     app = opened(panel=17)
     frame = loaders.panel_frame(loaders.entry("samples/first").run)
     assert len(frame) > 4000

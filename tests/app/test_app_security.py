@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
+from streamlit.config import get_config_options
 
 from app import addresses, components, shell
 from app.charts import theme
@@ -25,7 +26,7 @@ from app.store import loaders, thumbs
 APP = Path(__file__).parents[2] / "app"
 SOURCES = sorted(APP.rglob("*.py"))
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
-FORBIDDEN_ATTRIBUTES = {"html", "iframe", "write", "number_input", "html5", "experimental_rerun"}
+FORBIDDEN_ATTRIBUTES = {"html", "iframe", "write", "number_input", "html5", "experimental_rerun", "data_editor"}
 FORBIDDEN_KEYWORDS = {"unsafe_allow_html", "unsafe_allow_javascript", "use_container_width", "shell"}
 MARKDOWN = {
     "markdown",
@@ -51,6 +52,10 @@ def test_the_server_is_for_this_machine_and_sends_nothing_out():
     assert config["server"]["maxUploadSize"] == 20
     assert config["browser"]["gatherUsageStats"] is False
     assert config["client"]["showErrorDetails"] == "none"
+    assert config["client"]["disableDataExport"] is True, "tables would hand formulas to a spreadsheet"
+    known = get_config_options()
+    named = [f"{group}.{name}" for group, values in config.items() for name in values]
+    assert not [name for name in named if not name.startswith("theme.") and name not in known]
 
 
 def streamlit_calls(tree: ast.AST):

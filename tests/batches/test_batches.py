@@ -335,6 +335,9 @@ def test_texts_are_composed_in_the_order_of_the_setting():
     assert made.texts("dialogue+description")[:2] == ["Who? A cat", "A dog"]
     assert made.texts("description+dialogue")[:2] == ["A cat Who?", "A dog"]
     assert made.texts("dialogue")[:2] == ["Who?", ""]
+    assert made.texts("dialogue", np.array([1, 0])) == ["", "Who?"]
+    assert made.has_text("dialogue")[:2].tolist() == [True, False]
+    assert made.has_text("dialogue+description")[:2].tolist() == [True, True]
 
 
 def test_pages_split_by_book_and_never_twice():

@@ -194,7 +194,9 @@ def test_page_gap_and_mean_cosine_equal_loops_over_pairs(pages, seed):
         for j in range(len(pages)):
             if i != j:
                 (intra if pages[i] == pages[j] else inter).append(cosine(z[i], z[j]))
-    found = metrics.page_gap(z, torch.tensor(pages, dtype=torch.long))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared, "CELLS_AT_ONCE", 20)  # a few rows at a time
+        found = metrics.page_gap(z, torch.tensor(pages, dtype=torch.long))
     expected = (np.mean(part) if part else math.nan for part in (intra, inter))
     assert (found.intra, found.inter) == pytest.approx(tuple(expected), abs=1e-6, nan_ok=True)
     assert found.gap == pytest.approx(found.intra - found.inter, nan_ok=True)
@@ -232,7 +234,9 @@ def test_effective_rank_tells_healthy_from_collapsed():
 # --- reconstruction --------------------------------------------------------------------------------------------
 
 
-def test_skill_is_zero_for_the_mean_and_one_for_the_truth():
+@pytest.mark.parametrize("cells", [25, 2**22])
+def test_skill_is_zero_for_the_mean_and_one_for_the_truth(cells, monkeypatch):
+    monkeypatch.setattr(shared, "CELLS_AT_ONCE", cells)
     target = rows(20) + 5
     mean = target.mean(0).expand_as(target)
     for prediction, skill in [(mean, 0.0), (target, 1.0), (mean + 2 * (mean - target), -8.0)]:
@@ -244,7 +248,9 @@ def test_skill_is_zero_for_the_mean_and_one_for_the_truth():
     assert math.isnan(metrics.reconstruction_skill(0.0, torch.ones(4, 2)))
 
 
-def test_reconstruction_ranks_are_by_distance_and_not_by_angle():
+@pytest.mark.parametrize("cells", [25, 2**22])
+def test_reconstruction_ranks_are_by_distance_and_not_by_angle(cells, monkeypatch):
+    monkeypatch.setattr(shared, "CELLS_AT_ONCE", cells)
     target, prediction = rows(15) * torch.linspace(0.2, 4, 15)[:, None] + 3, rows(15) + 3
     partner = torch.arange(15).flip(0)
     by_hand = ranks_by_hand(

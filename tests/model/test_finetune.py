@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from stage3.api import Run
 from stage3.batches import IMAGE, generator
@@ -15,7 +17,7 @@ from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.errors import ConfigError, DataError, Interrupted, StorageError
 from stage3.features.backbones import pretrained, resolve_text, resolve_vision
-from stage3.model import embedding
+from stage3.model import embedding, mapped
 from stage3.model.finetune import Tuned, depths_of
 from stage3.runs import RunFolder
 from stage3.runs.tuned import backbones_of, seen_by
@@ -212,8 +214,9 @@ def test_a_changed_byte_of_a_backbone_damages_its_checkpoint(settings, data, tmp
 # --- use
 
 
-def test_everything_reads_by_the_backbones_of_the_checkpoint(tuned, data):
+def test_everything_reads_by_the_backbones_of_the_checkpoint(tuned, data, tmp_path, monkeypatch):
     from app.store import loaders
+    from stage3.projection import maps
     from stage3.search import Searcher
 
     run = Run.load(tuned.run.path)
@@ -244,6 +247,20 @@ def test_everything_reads_by_the_backbones_of_the_checkpoint(tuned, data):
     assert torch.equal(loaders.embedded(RunFolder.load(run.path), step).panel, everywhere)
     precision = run.diagnose(split="val", checkpoint=step).numbers["retrieval/same_page_r_precision"]
     assert precision == pytest.approx(report["retrieval/same_page_r_precision"])
+    given: list = []
+    frame = pd.DataFrame({"row": np.arange(len(everywhere)), "fitted": True})
+    frame.attrs["about"] = {"table": data.table.fingerprint()}
+    monkeypatch.setattr(maps.files, "load", lambda path: frame)
+    monkeypatch.setattr(maps, "write_atlas", lambda out, frame, data, parts, x: given.append(x) or "")
+    maps.atlas_of_run(RunFolder.load(run.path), tmp_path / "x.parquet", checkpoint=step)
+    assert np.array_equal(given[0], everywhere.numpy())
+    monkeypatch.setattr(mapped, "LARGE_BYTES", 2**10)  # the same, from files
+    large = Searcher.of_run(run, checkpoint=step, cache=tmp_path)
+    assert isinstance(large.embedded, mapped.Mapped)
+    kept = large.gallery("panel")[0].rows_at(np.arange(len(everywhere)))
+    np.testing.assert_allclose(kept, normalize(everywhere, dim=1).numpy(), atol=5e-4)
+    asked, known = large.from_panel(20, "image"), searcher.from_panel(20, "image")
+    assert large.search(asked, "text", 1).rows.tolist() == searcher.search(known, "text", 1).rows.tolist()
 
 
 def test_the_export_holds_the_tuned_embeddings(tuned, tmp_path):

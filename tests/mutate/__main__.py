@@ -6,6 +6,7 @@ import argparse
 import collections
 import hashlib
 import json
+import os
 import random
 import shutil
 import sys
@@ -14,7 +15,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.mutate import forks
+from tests.mutate import forks, worlds
 from tests.mutate.mapping import files_for, package_of
 from tests.mutate.operators import Mutant, mutants
 from tests.mutate.server import Server
@@ -295,6 +296,8 @@ def _run(asked: argparse.Namespace) -> None:
         todo = [m for m in todo if m.key not in known]
     copy = STATE / "copy"
     copied(copy)
+    if todo and all(m.file.startswith("app/") for m in todo):
+        os.environ |= {"PYTEST_PLUGINS": worlds.__name__, worlds.KEEP: str(STATE / "worlds")}
     forks.warm()
     suites: dict[tuple[str, ...], Suite] = {}
     with (STATE / "results.jsonl").open("a", encoding="utf-8") as out:

@@ -228,7 +228,15 @@ def made():
     table = table_of([4] * 40, [f"book{i // 10}" for i in range(40)])
     told: list[str] = []
     parameters = files.Parameters(limit=100, neighbors=8)
-    frames = [maps.project(x, np.arange(160), table, parameters, lambda *a: told.append(a[0])) for _ in "ab"]
+
+    def described(rows):
+        assert len(rows) == 100  # those that were laid out
+        return pd.DataFrame({"text": [f"{['north', 'east', 'south', 'west'][label[row]]} side" for row in rows]})
+
+    def tell(*stage):
+        told.append(stage[0])
+
+    frames = [maps.project(x, np.arange(160), table, parameters, tell, described=described) for _ in "ab"]
     moved = x.copy()
     moved[:40] = blobs(160, 4, seed=3)[0][:40]
     rows = np.arange(160)
@@ -248,8 +256,27 @@ def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made
     centers = np.stack([xy[label == i].mean(axis=0) for i in range(4)])
     nearest = np.linalg.norm(xy[:, None] - centers, axis=2).argmin(axis=1)
     assert (nearest == label).mean() > 0.97  # the placed ones too
+    names = frame.loc[frame["cluster_id"] >= 0, files.NAME].astype("str")
+    expected = np.array(["north", "east", "south", "west"])[label[names.index]]
+    assert (names == expected).mean() > 0.97
+    assert (frame.loc[frame["cluster_id"] < 0, files.NAME] == "").all()
     assert frame["trust"].between(0, 1).all()
     assert frame["trust"].mean() > 0.3
+
+
+def test_what_is_compiled_for_a_map_is_kept_on_disk_and_nothing_fails_where_it_cannot_be(made, monkeypatch):
+    from umap import layouts as optimizer
+    from umap import umap_
+
+    epoch = optimizer._nb_optimize_layout_euclidean_single_epoch
+    for function in (umap_.smooth_knn_dist, umap_.compute_membership_strengths, epoch):
+        assert sum(function.stats.cache_hits.values()) + sum(function.stats.cache_misses.values()) > 0
+
+    def read_only(function):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(type(epoch), "enable_caching", read_only)
+    layouts._import_umap.__wrapped__()
 
 
 def test_drift_follows_panels_by_row_and_starts_each_epoch_from_the_last(made):
@@ -267,13 +294,16 @@ def test_drift_follows_panels_by_row_and_starts_each_epoch_from_the_last(made):
     assert step < across / 6
 
 
-def test_a_map_is_kept_with_what_it_was_made_of(made, tmp_path):
+def test_a_map_is_kept_with_what_it_was_made_of(made, tmp_path, monkeypatch):
     frame = made[2][0]
+    monkeypatch.setattr(files, "ROWS_AT_ONCE", 70)
     path = tmp_path / "projections" / "x.parquet"
     files.save(path, frame, {"step": 3})
     back = files.load(path)
     assert back.attrs["about"] == {"step": 3}
-    pd.testing.assert_frame_equal(back, frame, check_dtype=False)
+    texts = {name: "str" for name, kind in frame.dtypes.items() if kind == "category"}
+    assert {"canonical_id", "comic_name", "page_name", "cluster_name"} == set(texts)
+    pd.testing.assert_frame_equal(back, frame.astype(texts), check_dtype=False)
     files.save(path, frame.drop(columns="trust"), {})
     with pytest.raises(DataError, match="'trust' is missing"):
         files.load(path)

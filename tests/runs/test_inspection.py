@@ -33,6 +33,13 @@ def test_embeddings_are_plain_tensors_that_a_caller_may_train_on(inspected):
     assert not any(getattr(embedded, name).is_inference() for name in embedded.__dataclass_fields__)
 
 
+def test_some_panels_are_described_as_among_all(inspected):
+    run, data, *_ = inspected
+    rows = np.array([7, 3, 40])
+    some, every = (inspection.describe_panels(data, run.config.text_parts, chosen) for chosen in (rows, None))
+    pd.testing.assert_frame_equal(some, every.loc[rows])
+
+
 def best_row(run):
     frame = run.metrics()
     return frame[(frame["split"] == "val") & (frame["step"] == run.best().step)].iloc[0]

@@ -59,7 +59,12 @@ def page_order(boxes: np.ndarray, right_to_left: bool = False) -> Order:
 def _ordered(boxes: np.ndarray, rows: np.ndarray, depth: int) -> tuple[list[int], bool]:
     if len(rows) < 2:
         return list(rows), True
-    horizontal, vertical = (_best_cut(boxes[rows, axis], boxes[rows, axis + 2]) for axis in (1, 0))
+    horizontal = _best_cut(boxes[rows, 1], boxes[rows, 3])
+    if horizontal[0] <= CLEAN and depth:  # most pages: it comes first, whatever the vertical one is
+        a, sure_a = _ordered(boxes, rows[horizontal[1]], depth - 1)
+        b, sure_b = _ordered(boxes, rows[~horizontal[1]], depth - 1)
+        return a + b, sure_a and sure_b
+    vertical = _best_cut(boxes[rows, 0], boxes[rows, 2])
     # A clean horizontal cut comes first, then a clean vertical one, then whichever is cleaner.
     first, second = (horizontal, vertical) if horizontal[0] <= max(CLEAN, vertical[0]) else (vertical, horizontal)
     over, before = first
@@ -77,6 +82,9 @@ def _best_cut(low: np.ndarray, size: np.ndarray) -> tuple[float, np.ndarray]:
     The first such line when several are as good; a share above 1 when no line has panels on both sides.
     """
     size = np.maximum(size, 1e-12)
+    gap = _first_gap(low, size)
+    if gap is not None:
+        return 0.0, gap
     lines = np.unique(np.concatenate([low, low + size]))
     lines = np.concatenate([lines, (lines[1:] + lines[:-1]) / 2])
     share_before = np.clip((lines[:, None] - low[None]) / size[None], 0, 1)  # (L, N)
@@ -85,3 +93,25 @@ def _best_cut(low: np.ndarray, size: np.ndarray) -> tuple[float, np.ndarray]:
     over[before.all(1) | ~before.any(1)] = 2.0
     best = np.lexsort((lines, np.round(over, 9)))[0]
     return float(over[best]), before[best]
+
+
+def _first_gap(low: np.ndarray, size: np.ndarray) -> np.ndarray | None:
+    """(N,) which panels lie before the first line that none reaches over; None where only comparing all lines tells.
+
+    A short cut to the answer of `_best_cut`, which takes most of the time of reading a data set.
+    """
+    lows, sizes = low.tolist(), size.tolist()
+    largest = max(sizes)
+    if min(sizes) < 1e-6 * largest:
+        return None
+    order = sorted(range(len(lows)), key=lows.__getitem__)
+    reach = lows[order[0]] + sizes[order[0]]
+    for n, row in enumerate(order[1:], 1):
+        if lows[row] >= reach:
+            before = np.zeros(len(lows), bool)
+            before[order[:n]] = True
+            return before
+        if lows[row] >= reach - 1e-8 * largest:  # panels overlap by less than `_best_cut` tells apart
+            return None
+        reach = max(reach, lows[row] + sizes[row])
+    return None

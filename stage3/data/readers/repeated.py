@@ -65,10 +65,11 @@ def _same_boxes(rows: list[int], boxes: np.ndarray, texts: list[tuple[str, str]]
     text = np.array([numbers[texts[row]] for row in rows], np.int64)  # 0 is no text
     stays = np.ones(len(rows), bool)
     copies: dict[int, int] = {}
-    for n, row in enumerate(rows):
-        common = np.minimum(high[:n], high[n]) - np.maximum(low[:n], low[n])
-        both = np.clip(common, 0.0, None).prod(axis=1)
-        alike = both >= SAME_IOU * (area[:n] + area[n] - both)
+    common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    both = np.clip(common, 0.0, None).prod(axis=2)
+    same = np.tril(both >= SAME_IOU * (area[:, None] + area - both), -1)  # (N, N), of each panel those before it
+    for n in np.flatnonzero(same.any(axis=1)).tolist():
+        row, alike = rows[n], same[n, :n]
         if text[n]:
             alike &= (text[:n] == text[n]) | (text[:n] == 0)
         for other in np.flatnonzero(alike & stays[:n]).tolist():

@@ -1,0 +1,52 @@
+"""What all tests of the explorer share."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import app_support
+import pytest
+from streamlit.components.v2 import manifest_scanner
+
+from app.store import map_jobs
+from stage3.features import __main__ as features_command
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _components_are_looked_for_once() -> Iterator[None]:
+    """Each `AppTest` reads the metadata of all installed packages anew, a third of a second; a server does so once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            manifest_scanner, "scan_component_manifests", functools.cache(manifest_scanner.scan_component_manifests)
+        )
+        yield
+
+
+@pytest.fixture(scope="session")
+def _five_thousand(tmp_path_factory) -> Path:
+    """5,300 panels on 1,325 pages of 53 books and a run on them.
+
+    There are 200 drawings. Their features are made from a small set that has each once; one build makes an image again
+    for each shard of pages.
+    """
+    folder = tmp_path_factory.mktemp("large")
+    once = app_support.write_comics(folder / "once", books=8, pages=25, panels=4)
+    cache = folder / "data" / "cache"
+    features_command.main(["build", "--data", str(once), "--cache_dir", str(cache), "--text_parts", "description"])
+    return app_support.workspace(folder, books=53, pages=25, panels=4, epochs=1)
+
+
+@pytest.fixture
+def large(_five_thousand, monkeypatch) -> Iterator[Path]:
+    """The explorer is in a folder with 5,300 panels; a map that a test starts there and does not wait for is ended."""
+    monkeypatch.chdir(_five_thousand)
+    before = set(map_jobs._children)
+    yield _five_thousand
+    for path in set(map_jobs._children) - before:
+        child = map_jobs._children.pop(path)
+        if isinstance(child, subprocess.Popen):
+            child.kill()
+            child.wait()

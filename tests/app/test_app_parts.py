@@ -1,0 +1,402 @@
+"""What parts of views say and write, against hand values: no view is opened for it."""
+
+from __future__ import annotations
+
+import io
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from app.charts import maps, worth
+from app.parts import (
+    add_train,
+    cards,
+    compared,
+    export,
+    filters,
+    forms,
+    map_address,
+    panel,
+    results,
+    retrain_form,
+    selection,
+    tiles,
+)
+from app.views import data as data_view
+from app.views import evidence, losses, map_column, map_controls, map_parts, retrain
+from app.views import page as page_view
+from app.views import runs as runs_view
+from stage3.config import Config
+from stage3.evaluate import Comparison
+from stage3.evaluate.between import BETTER, NOISE, NOT, UNKNOWN, WORSE
+
+# --- filters
+
+
+def numbers() -> pd.DataFrame:
+    """Panels whose rows are not their positions."""
+    return pd.DataFrame(
+        {"book": ["a", "b", "b", "ab"], "page_type": ["", "story", "story", "x"], "split": ["train"] * 4,
+         "text": ["Red", "a red FOX", "", "blue"], "rank_i2t": [1.0, 2.0, math.nan, 9.0],
+         "loss_total": [0.25, 4.0, 1.0, 2.0]}, index=[3, 5, 8, 9],
+    )  # fmt: skip
+
+
+class Address(dict):
+    """Query parameters that a test can look at."""
+
+    def get_all(self, name: str) -> list[str]:
+        return self.get(name, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "passes", "label"),
+    [
+        ("book:b", [5, 8], "Books: b"),
+        ("book~B", [5, 8, 9], "Books with: B"),
+        ("page_type:", [3], "Page types: (none)"),
+        ("text:red", [3, 5], "Text: red"),
+        ("text:b:c~d", [], "Text: b:c~d"),
+        ("rank_i2t:2..9", [5, 9], "Rank image → text 2 to 9"),
+        ("rank_i2t:..2", [3, 5], "Rank image → text ≤ 2"),
+        ("loss_total:1..", [5, 8, 9], "Loss: weighted sum ≥ 1"),
+        ("loss_total:1..1", [8], "Loss: weighted sum 1 to 1"),
+    ],
+)
+def test_a_filter_of_the_address_lets_pass_what_it_says_and_is_written_back(monkeypatch, text, passes, label):
+    address = Address(filter=[text])
+    monkeypatch.setattr(filters.st, "query_params", address)
+    notes: list[str] = []
+    (one,) = filters.asked(numbers(), notes)
+    assert not notes
+    assert numbers().index[one.passes(numbers())].tolist() == passes
+    assert one.label() == label
+    filters.write([one])
+    assert address["filter"] == [text]
+    filters.put([one], None, one.column, one.part)
+    assert "filter" not in address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["book:c", "book~", "text:", "nothing:1", "rank_i2t:2", "rank_i2t:3..2", "rank_i2t:x..", "rank_i2t:nan..", "split"
+     "~", "index:1..2", "rank_i2t~2"],
+)  # fmt: skip
+def test_a_filter_that_does_not_fit_is_noted(monkeypatch, text):
+    monkeypatch.setattr(filters.st, "query_params", Address(filter=[text, "book:a", "book:b", "book:a"]))
+    notes: list[str] = []
+    assert filters.asked(numbers(), notes) == [filters.Filter("book", ("a", "b"))]
+    assert notes == [f"filter={text} in the address does not fit these panels; it is left out."]
+
+
+def test_filters_add_up_and_one_of_a_column_replaces_its_like(monkeypatch):
+    address = Address()
+    monkeypatch.setattr(filters.st, "query_params", address)
+    found = [filters.Filter("book", ("b",)), filters.Filter("text", ("fox",), True)]
+    assert filters.passing(found, numbers()).tolist() == [False, True, False, False]
+    assert filters.passing([], numbers()).all()
+    filters.put(found, filters.Filter("book", ("a", "ab")), "book")
+    assert address["filter"] == ["text:fox", "book:a", "book:ab"]
+    state: dict[str, str] = {}
+    monkeypatch.setattr(filters.st, "session_state", state)
+    filters._add(found, "rank_i2t", "2", "")
+    assert address["filter"] == ["book:b", "text:fox", "rank_i2t:2.."]
+    for low, high in (("", ""), ("5", "2"), ("x", "2"), ("nan", "")):
+        filters._add([], "rank_i2t", low, high)
+        assert state.pop("_map_filter_problem").startswith("Give a number")
+    assert address["filter"] == ["book:b", "text:fox", "rank_i2t:2.."]
+    filters._add([], "rank_i2t", "2", "2")
+    assert address["filter"] == ["rank_i2t:2..2"]
+    books = [str(n) for n in range(50)]
+    address["filter"] = [f"book:{b}" for b in books]
+    (many,) = filters.asked(pd.DataFrame({"book": books}), [])
+    assert many.values == tuple(books[:40])  # as many as an address may carry
+    filters.write([filters.Filter("book", tuple(books))])
+    assert len(address["filter"]) == 40
+
+
+# --- addresses of a map, and what was drawn on it
+
+
+@pytest.fixture
+def address(monkeypatch):
+    """The address, as a dictionary."""
+    kept: dict[str, object] = {}
+
+    def set_params(**values: object) -> None:
+        kept.update(values)
+        for name in [n for n, v in kept.items() if v is None]:
+            del kept[name]
+
+    monkeypatch.setattr(map_address.shell, "param", kept.get)
+    monkeypatch.setattr(map_address.shell, "set_params", set_params)
+    return kept
+
+
+def test_words_zoom_and_shapes_of_a_map_come_back_from_the_address(address):
+    notes: list[str] = []
+    assert map_address.one_of("tool", ("pan", "lasso"), "pan", notes) == "pan"
+    address["tool"] = "lasso"
+    assert map_address.one_of("tool", ("pan", "lasso"), "pan", notes) == "lasso"
+    assert map_address.zoom(notes) is None
+    map_address.set_zoom((1.234567, 2.0, -3.0, 4.5))
+    assert address["zoom"] == "1.2346,2,-3,4.5"
+    assert map_address.zoom(notes) == (1.2346, 2.0, -3.0, 4.5)
+    map_address.set_zoom(None)
+    assert "zoom" not in address
+    square, triangle = np.array([[0, 0], [4, 0], [4, 4.04], [0, 4]]), np.array([[9, 9], [11, 9], [10, 12.0]])
+    assert map_address.drawn(notes) is None
+    map_address.set_drawn("umap", [square, triangle], 10.0)
+    drawn = map_address.drawn(notes)
+    assert (drawn.on, notes) == ("umap", [])
+    corners = [{tuple(c) for c in shape.tolist()} for shape in drawn.shapes]
+    assert corners == [{(0, 0), (4, 0), (4, 4.04), (0, 4)}, {(9, 9), (11, 9), (10, 12)}]
+    xy = np.array([[1.0, 1.0], [10.0, 10.0], [6.0, 6.0], [3.0, 1.0]])
+    assert selection.caught(drawn, xy).tolist() == [True, True, False, True]
+    assert not selection.caught(None, xy).any()
+    selection.clear()
+    assert "lasso" not in address
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("zoom", "1,1,0,2"), ("zoom", "0,1,2,2"), ("zoom", "0,1,0"), ("zoom", "0,inf,0,1"), ("zoom", "0,1e9,0,1"),
+     ("lasso", "pca:0,0;1,1"), ("lasso", "pca:0,0;1,1;2"), ("lasso", "0,0;1,1;2,0"), ("lasso", "umap:0,0;1,1;2,0|1,2")],
+)  # fmt: skip
+def test_a_zoom_or_lasso_that_cannot_be_read_is_noted_and_left_out(address, name, text):
+    address[name] = text
+    notes: list[str] = []
+    assert getattr(map_address, "zoom" if name == "zoom" else "drawn")(notes) is None
+    assert len(notes) == 1
+    assert notes[0].startswith(name)
+
+
+def test_a_box_is_a_lasso_with_four_corners_and_a_click_names_a_panel_or_a_page(address):
+    box = {"x": [3.0, 1.0], "y": [2.0, 8.0]}
+    shapes = selection.shapes_of({"selection": {"lasso": [{"x": [0, 1, 2], "y": [5, 6, 7]}], "box": [box]}})
+    assert [s.tolist() for s in shapes] == [[[0, 5], [1, 6], [2, 7]], [[1, 2], [3, 2], [3, 8], [1, 8]]]
+    assert selection.shapes_of(None) == []
+    assert selection.clicked({"selection": {"points": [{}, {"customdata": [4, 5]}, {"customdata": 6}]}}) == 4
+    assert selection.clicked({"selection": {"points": []}}) is None
+    selection.take({"selection": {"box": [box], "points": [{"customdata": 9}]}}, "right", np.array([9]), 10.0)
+    assert (address["lasso"].partition(":")[0], address["tab"]) == ("right", "selection")
+    assert "panel" not in address
+    selection.take({"selection": {"points": [{"customdata": 9}]}}, "pca", np.array([4, 9]), 1.0)
+    assert (address["panel"], address.get("tab")) == (9, None)
+    selection.take({"selection": {"points": [{"customdata": -1}]}}, "pca", np.array([4, 9]), 1.0)
+    assert (address["group"], address["tab"]) == ("page:0", "group")
+
+
+def test_levels_of_a_zoom_are_its_doublings():
+    full = (0.0, 16.0, 0.0, 4.0)
+    levels = [map_parts.level_of((0.0, w, 0.0, h), full) for w, h in ((16, 4), (8, 1), (2, 2), (1, 8), (64, 1))]
+    assert levels == [0, 1, 3, 1, 0]
+    assert map_controls.unless("a", "a") is None
+    assert map_controls.unless("a", "b") == "a"
+
+
+# --- panels
+
+
+def panels() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"page": [7, 7, 9], "book": ["b", "b", "b"], "page_id": ["b/p1", "b/p1", "p2"], "order": [0, 1, 4],
+         "n_panels": [2, 2, 5], "dialogue": ["A: hi", "", "x" * 700], "description": ["a fox", "", ""],
+         "text": ["hi", "", "y" * 300], "has_box": [True, False, True], "rank_i2t": [3.0, math.nan, 1.0],
+         "rank_t2i": [8.0, math.nan, 2.0], "loss_total": [1.25, math.nan, 0.5]}, index=[4, 6, 9],
+    )  # fmt: skip
+
+
+def test_a_panel_is_called_by_its_number_and_page_and_related_by_page_and_book():
+    frame = panels()
+    assert panel.title_of(frame, 6) == "Panel 2 of 2  ·  b/p1"
+    assert panel.words(frame, 4) == "A: hi\na fox"
+    assert panel.words(frame, 6) == "(no text)"
+    assert panel.words(frame, 9, 10) == "x" * 9 + "…"
+    assert panel.words(frame, 9, 700) == "x" * 700
+    assert [panel.kinship(frame, 4, other) for other in (6, 9)] == ["same page", "same book"]
+    assert panel.kinship(frame.assign(book=["b", "b", "c"]), 4, 9) == "another book"
+    assert map_column.card(frame, 4) == {
+        "row": 4, "text": "b/p1 · 1", "where": "b/p1", "note": "rank 3 / 8 · loss 1.25"
+    }  # fmt: skip
+    assert map_column.card(frame.assign(book="other"), 6) == {
+        "row": 6, "text": "other · b/p1 · 2", "where": "other · b/p1", "note": "rank – / – · loss –", "bare": True
+    }  # fmt: skip
+    assert cards.item(frame, 9) == {"row": 9, "text": "y" * 239 + "…", "where": "p2 · panel 5"}
+    assert cards.item(frame, 6) == {"row": 6, "text": "", "where": "b/p1 · panel 2", "bare": True}
+    assert cards.item(frame.assign(text="z" * 240), 4)["text"] == "z" * 240
+    assert page_view._short("b/p1", "b") == "p1"
+    assert page_view._short("b", "b") == "b"
+    assert page_view._span(np.array([[0.25, math.nan], [-0.5, 1.0]])) == "from -0.50 to 1.00"
+
+
+def test_a_hovered_dot_is_told_with_its_page_number_and_value():
+    frame = panels().assign(cluster_name=["fox", "", "fox"])
+    shown = map_parts.Shown(frame, frame.index.to_numpy(), np.zeros((3, 2)), np.array([True, True, False]), "pca", "",
+                            np.zeros(3, bool), ("book", "b"), (0, 1, 0, 1))  # fmt: skip
+    lines = map_parts._hover(shown, maps.COLORINGS["cluster"], frame["cluster_name"], np.array([2, 1]))
+    assert lines == ["p2 · 5/5\nCluster: fox", "b/p1 · 2/2\nCluster: (none)"]
+    lines = map_parts._hover(shown, maps.COLORINGS["total"], frame["loss_total"], np.arange(3))
+    assert lines[0] == "b/p1 · 1/2\nLoss: weighted sum: 1.25"
+    assert map_parts._hover(shown, maps.COLORINGS["page"], frame["page"], np.arange(3))[0] == "b/p1 · 1/2"
+    assert shown.members.tolist() == [True, True, False]  # of the group, if they pass the filters
+
+
+# --- files
+
+
+def test_files_have_the_row_first_and_numbers_from_one():
+    frame = panels().assign(x=[0.1, math.nan, 0.3], y=0.2, w=0.5, h=0.25)
+    table = pd.read_parquet(io.BytesIO(export.parquet(frame)))
+    assert table["row"].tolist() == [4, 6, 9]
+    assert table["panel_number"].tolist() == [1, 2, 5]
+    assert table["page_row"].tolist() == [7, 7, 9]
+    assert [table[f"box_{c}"].iloc[0] for c in "xywh"] == [0.1, 0.2, 0.5, 0.25]
+    assert not {"x", "order", "page"} & set(table)
+    assert export.file_stem("runs/a-b") == "runs-a-b"
+    long = [export.file_stem("x" * 81 + end) for end in "ab"]
+    assert long[0] != long[1]
+    assert {len(s) for s in long} == {79}
+    assert export.file_stem("x" * 80) == "x" * 80
+    changed = [export.file_stem(name) for name in ("a b", "a?b")]
+    assert changed[0] != changed[1]
+    assert all(s.startswith("a-b-") for s in changed)
+
+
+# --- what runs are worth
+
+
+def of(metric: str, **changed: object) -> dict[str, object]:
+    row = {"metric": metric, "first": 0.5, "second": 0.625, "difference": 0.125, "low": -0.25, "high": 0.375}
+    return row | {"verdict": NOISE, "why": ""} | changed
+
+
+def test_a_comparison_is_told_with_signs_units_and_words():
+    assert compared.difference("retrieval/i2t_r5", of("retrieval/i2t_r5")) == "+12.5 [−25.0, +37.5]"
+    assert compared.difference("loss/total", of("loss/total")) == "+0.125 [−0.250, +0.375]"
+    assert compared.difference("loss/total", of("loss/total", low=math.nan, high=math.nan)) == "+0.125"
+    assert compared.difference("loss/total", of("loss/total", difference=math.nan)) == "–"
+    assert compared.value("loss/total", 0.5) == "0.500"
+    assert compared.value("retrieval/i2t_r5", 0.5) == "50.0 %"
+    words = [compared.verdict_words(of("x", verdict=v, difference=d)) for v, d in ((BETTER, 1.0), (WORSE, -1.0))]
+    assert words == ["↑ better", "↓ worse"]
+    assert compared.verdict_words(of("x")) == NOISE
+    assert compared.verdict_words(of("x", verdict=NOT, why="τ changed")) == "not comparable: τ changed"
+    rows = [of("loss/total"), of("retrieval/t2i_r5", first=0.25), of("retrieval/i2t_r5"), of("collapse/x")]
+    found = Comparison(pd.DataFrame(rows), "val", panels=1, pages=2, gallery=1200)
+    table = compared.rows_of(found, ("before", "now"))
+    assert list(table.columns) == ["metric", "before", "now", "difference", "verdict"]
+    assert table["metric"].tolist() == ["R@5 image → text", "R@5 text → image", "Total loss"]
+    assert table["before"].tolist() == ["50.0 %", "25.0 %", "0.500"]
+    assert table["now"].tolist() == ["62.5 %", "62.5 %", "0.625"]
+    assert compared.basis(found) == (
+        "Validation pages that neither run was trained on: 1 panel of 2 pages, 1,200 with image and text. "
+        "Paired by panel; intervals by page."
+    )
+    unknown = Comparison(pd.DataFrame([of("loss/total", verdict=UNKNOWN)]), "test", panels=1, pages=2, gallery=3)
+    assert compared.delta(unknown, "loss/total") == {
+        "delta": "+0.125", "delta_color": "off", "delta_arrow": "off", "delta_description": UNKNOWN
+    }  # fmt: skip
+
+
+def test_an_evaluation_is_told_with_interval_chance_and_baselines_of_its_own_metric():
+    report = {
+        "split": "test", "panels": 1, "pages": 30, "gallery": 1200.0, "retrieval/i2t_r5": 0.5,
+        "collapse/effective_rank": 12.34, "intervals": {"retrieval/i2t_r5": [0.25, 0.75]},
+        "chance": {"retrieval/i2t_r5": 0.125}, "baselines": {"untrained": {"retrieval/i2t_r5": 0.0625}, "frozen": {}},
+    }  # fmt: skip
+    assert results.rows(report).to_dict("records") == [
+        {"metric": "R@5 image → text", "value": "50.0 %", "interval": "25.0 % to 75.0 %", "chance": "12.5 %",
+         "frozen": "–", "untrained": "6.2 %"},
+        {"metric": "Effective rank", "value": "12.3", "interval": "–", "chance": "–", "frozen": "–", "untrained": "–"},
+    ]  # fmt: skip
+    assert results.basis(report) == "Test pages: 1 panel of 30 pages; R@5 among the 1,200 with image and text."
+    assert worth.shown("collapse/effective_rank", 9.994) == "9.99"
+    assert worth.shown("collapse/effective_rank", 10.0) == "10.0"
+    assert worth.shown("collapse/effective_rank", math.nan) == "–"
+    assert [worth._small(n) for n in ("Same-page", "R@5", "MRR", "Total loss")] == [
+        "same-page", "R@5", "MRR", "total loss"
+    ]  # fmt: skip
+
+
+def test_the_line_of_a_run_names_what_chose_its_checkpoint(monkeypatch):
+    kept: list[dict[str, object] | None] = [None]
+    monkeypatch.setattr(worth.loaders, "stored_evaluation", lambda run: kept[0])
+
+    def line(metric: str, value: float) -> str:
+        return worth.headline(SimpleNamespace(best=lambda: SimpleNamespace(metric=metric, value=value)))
+
+    assert worth.headline(SimpleNamespace(best=lambda: None)) == ""
+    assert line("", 0.5) == ""
+    assert line("loss/total", 1.5) == "Total loss 1.50"
+    assert line("retrieval/i2t_r5", 0.5) == "Validation, which chose the checkpoint: R@5 image → text 50.0 %"
+    kept[0] = {"split": "val", "retrieval/i2t_r5": 0.25}
+    assert "Validation, which chose the checkpoint" in line("retrieval/i2t_r5", 0.5)
+
+
+def test_tiles_and_differences_stand_under_their_names(monkeypatch):
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(tiles.st, "metric", lambda name, text, width: told.append((name, text)))
+    tiles.show(("loss/total", "none", "retrieval/t2i_r5"), {"retrieval/t2i_r5": 0.25, "loss/total": 1.0})
+    assert told == [("Total loss", "1.000"), ("R@5 text → image", "25.0 %")]
+    tables = []
+    monkeypatch.setattr(tiles.st, "dataframe", lambda table, **_: tables.append(table.set_index("metric")))
+    first, second = {"retrieval/i2t_r5": 0.25, "loss/total": 2.0}, {"retrieval/i2t_r5": 0.75, "loss/total": 1.5}
+    tiles.differences(first, second, ("one", "two"), 9)
+    assert tables[0].loc["R@5 image → text", ["one", "two", "difference"]].tolist() == [0.25, 0.75, 0.5]
+    assert tables[0].loc["loss/total", ["one", "two", "difference"]].tolist() == [2.0, 1.5, -0.5]
+
+
+# --- settings and times
+
+
+def test_settings_are_written_as_yaml_has_them_and_sliders_hold_their_start():
+    assert [retrain_form.short(v) for v in (0.30, True, 5, "x", 1e-5)] == ["0.3", "true", "5", "x", "1e-05"]
+    base = Config(data="data/samples")
+    changed = base.replace(lr=0.5, keep_labels=("a b", "c"), detach_target=False)
+    assert retrain_form.to_address(base, changed) == "keep_labels:a%20b%2Cc;lr:0.5;detach_target:False" or (
+        sorted(retrain_form.to_address(base, changed).split(";"))
+        == ["detach_target:False", "keep_labels:a%20b%2Cc", "lr:0.5"]
+    )
+    assert retrain_form.from_address(base, "lr:0.5;;epochs:3") == (base.replace(lr=0.5, epochs=3), "")
+    for text, why in (("threads:2", "unknown setting 'threads'"), ("data:elsewhere", "no data set is known"),
+                      ("labels:x", "cannot name files"), ("lr:0.5;lr", "lr")):  # fmt: skip
+        config, refused = retrain_form.from_address(base, text)
+        assert config == base
+        assert why in refused
+    stops = [0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.42, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0]
+    assert forms.stops("alignment_weight", 0.42) == stops
+    assert forms.stops("contrastive_temperature", 0.07) == [
+        s for s in forms.TEMPERATURE_STOPS if s >= forms.spec_of("contrastive_temperature").low
+    ]
+    assert forms.title("batch_pages") == "Batch pages"
+    assert forms.title("lr") == "Learning rate"
+    assert forms.plain(("a", "b")) == ["a", "b"]
+    assert runs_view._shown(["a", "b"]) == "a, b"
+    assert [runs_view._shown(v) for v in ("", None, 0, False)] == ["–", "–", "0", "False"]
+    assert [runs_view._in_percent(v) for v in (None, 0.25)] == [None, 25.0]
+
+
+def test_durations_are_told_in_words():
+    assert [add_train._words(s) for s in (1, 5, 5.1, 89, 90, 121)] == ["5 s", "5 s", "10 s", "90 s", "2 min", "3 min"]
+    config = Config(epochs=10, val_fraction=0.25, test_fraction=0.25, batch_pages=8)
+    # 8 s + 0.02 s a panel; 10 epochs of 5 steps (40 of 80 pages by 8) of 0.05 s
+    assert add_train.estimate(config, 100, 80) == "Train: about 15 s. Embed only: about 10 s."
+    assert retrain._seconds_between("2026-01-01T00:00:00+00:00", "2026-01-01T00:01:30+00:00") == 90
+    assert math.isnan(retrain._seconds_between("", "2026-01-01T00:01:30+00:00"))
+
+
+def test_other_words_of_views():
+    assert data_view._why("label", "") == "Left out under “label”: the page type is not among keep_labels."
+    assert data_view._why("odd", "line 3") == "Left out under “odd”: line 3."
+    assert data_view._why("odd", "") == "Left out under “odd”."
+    assert losses._gallery([losses.Source("a", pd.DataFrame({"split": ["val"], "step": [1]}))])[0] == ""
+
+    class Seen:
+        metric = "retrieval/mean_r5"
+        measured_at = "last"
+
+    assert evidence._measured_on([Seen]) == "Test books, last checkpoint"
