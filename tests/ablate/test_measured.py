@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,8 @@ def made(tmp_path_factory):
 def test_evidence_is_measured_on_the_test_books(made, monkeypatch):
     run, data = made
     asked: list[np.ndarray] = []
+    steps = [c.step for c in run.checkpoints()]
+    assert len(steps) == 3
 
     def measured(_run, _data, step: int, pages: np.ndarray) -> dict[str, object]:
         asked.append(pages)
@@ -33,8 +37,15 @@ def test_evidence_is_measured_on_the_test_books(made, monkeypatch):
 
     monkeypatch.setattr(arms, "_measured", measured)
     monkeypatch.setattr(arms, "_signal", lambda *_: {})
-    arms.measure(run, data)
-    assert asked
+    for best in (steps[0], steps[1], steps[2], None):  # without a validation the last one is the best
+        asked.clear()
+        known = None if best is None else SimpleNamespace(step=best)
+        monkeypatch.setattr(type(run), "best", lambda _, known=known: known)
+        record = arms.measure(run, data)
+        chosen = steps[-1] if best is None else best
+        assert (record["best"]["step"], record["last"]["step"]) == (chosen, steps[-1])
+        assert len(asked) == 1 + (chosen != steps[-1])  # nothing is measured twice
+        assert record["weights_sha256"] == arms.weights_digest(run, chosen)
     for pages in asked:
         assert pages.tolist() == data.pages("test").tolist() != data.pages("val").tolist()
 
@@ -43,6 +54,7 @@ def test_a_key_is_of_the_settings_and_of_the_data():
     base = Config()
     whole = arms.key_of(base, {"table": "a", "panels": 3})
     assert arms.key_of(base, {"panels": 3, "table": "a"}) == whole
+    assert len(whole) == 10  # runs of earlier experiments are found again by it
     others = [
         arms.key_of(base, {"table": "b", "panels": 3}),
         arms.key_of(base, {"table": "a", "panels": 4}),
@@ -70,3 +82,14 @@ def test_the_reference_of_the_chunked_losses_is_more_exact_than_float32(made):
             assert 1e-9 < found[f"chunked/{name}/{variant}"] < 1e-4, name  # float32 against itself would be 0
     assert found["chunked/floats_a_panel/chunked"] < found["chunked/floats_a_panel/dense"]
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_errors_are_of_the_largest_number_whatever_its_sign_and_floats_are_counted_once():
+    z = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    errors = chunked_check._errors(lambda z: (-3 * z).sum(dim=1), lambda z: (-4 * z).sum(dim=1), (z,))
+    assert errors == pytest.approx((7 / 28, 0.5 / 2))
+    page = torch.tensor([1, 0, 1])
+    value, gradient, kept = chunked_check._run(lambda z, p: z[p].square().sum(dim=1), (z, page), torch.float32)
+    assert value.tolist() == [25, 5, 25]
+    torch.testing.assert_close(gradient, torch.tensor([[2.0, 4.0], [12.0, 16.0]], dtype=torch.float64) / 3)
+    assert kept == 6  # the three rows that were squared, and not their numbers

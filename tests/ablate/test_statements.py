@@ -9,9 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stage3.ablate import evidence, tables
+from stage3 import ablate
+from stage3.ablate import arms, evidence, tables
 from stage3.ablate.terms import PAGE, R5, Arm, Comparison, Finding, Judged
+from stage3.config import Config
+from stage3.errors import ConfigError
 from stage3.metrics.bootstrap import Interval
+from tests import synthetic
 
 SEEDS = 3
 
@@ -235,3 +239,56 @@ def test_curves_are_of_each_split_and_epoch_over_the_seeds_that_have_it():
 def test_a_fraction_of_a_curve_s_file_is_enough(tmp_path):
     tables.parquet(tmp_path / "deep" / "x.parquet", pd.DataFrame({"a": [0.5], "n": [3], "s": ["t"]}))
     assert [str(t) for t in pd.read_parquet(tmp_path / "deep" / "x.parquet").dtypes[:2]] == ["float32", "int64"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"seeds": 0}, "seeds: 0 is out of range"),
+        ({"jobs": 0}, "jobs: 0 is out of range"),
+        ({"settings": {"seed": 3}}, "Use --seeds N"),
+        ({"settings": {"finetune": "text"}}, "experiments compare runs on frozen features"),
+    ],
+)
+def test_what_no_experiment_can_have_is_refused_before_anything_is_made(wrong, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        ablate.run_experiments(["S2"], out=tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_samples_are_the_data_unless_others_are_named():
+    assert ablate._with_data({}) == {"data": ablate.DATA}
+    assert ablate._with_data({"finetune": "none", "dim": 8}) == {"data": ablate.DATA, "finetune": "none", "dim": 8}
+    assert ablate._with_data({"data": "mine"}) == {"data": "mine"}
+    assert ablate._with_data({"manifest": "m.csv"}) == {"manifest": "m.csv"}
+
+
+def test_a_run_s_folder_says_what_its_arm_changes():
+    assert arms.name_of(Arm("a", {"dropout": 0.5, "select_by": "loss/total"}), "k", 3) == (
+        "dropout_0.5-select_by_loss_total-k-s3"
+    )
+    assert arms.name_of(Arm("a", data="thinned"), "k", 0) == "base-thinned-k-s0"
+    assert arms.name_of(Arm("a", pinned=False), "k", 12) == "defaults-k-s12"
+    long = arms.name_of(Arm("a", {"visual_fusion": "x" * 45 + "." + "y" * 9}), "k", 0)
+    assert long == f"visual_fusion_{'x' * 45}-k-s0"  # sixty characters, and no mark at their end
+
+
+def test_the_text_counts_the_test_panels_and_their_books():
+    data = synthetic.dataset()
+    made = SimpleNamespace(data=data, distinct=[SimpleNamespace(config=Config(data="comics", epochs=7))] * 4)
+    about = ablate._about(made, [FINDING], 5, "again")
+    pages = data.pages("test")
+    books = {data.table.pages["book_id"][page] for page in pages}
+    assert len(books) < len(pages) < about["panels"] == int(data.panel_set.count[pages].sum())
+    assert about == {
+        "command": "again --findings X1", "data": "comics", "runs": 4, "epochs": 7, "seeds": 5,
+        "panels": about["panels"], "books": len(books),
+    }  # fmt: skip
+
+
+def test_a_table_goes_between_one_pair_of_markers():
+    start, end = evidence.START, evidence.END
+    assert evidence.replaced(f"a\n{start}\nold\n{end}\nz", "new", "f") == f"a\n{start}\nnew\n{end}\nz"
+    for text in ("", start, end, f"{end}{start}", f"{start}{start}{end}", f"{start}{end}{end}"):
+        with pytest.raises(ValueError, match=r"^f: needs one line"):
+            evidence.replaced(text, "new", "f")

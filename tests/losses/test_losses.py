@@ -234,6 +234,8 @@ def test_the_shares_of_several_processes_are_the_whole_in_value_and_gradient(tau
     for n in range(len(values)):
         torch.testing.assert_close(torch.cat([part[0][n] for part in parts]), values[n], rtol=1e-5, atol=1e-5)
         assert torch.cat([part[1][n] for part in parts]).equal(valid[n])
+    one = torch.ones(1, 1)
+    assert of_own_rows.log_sum_exp(one, one, torch.tensor(tau), 0, None).tolist() == [0]  # nobody is left
     for n in range(len(gradient)):
         torch.testing.assert_close(sum(part[2][n] for part in parts), gradient[n], rtol=1e-4, atol=1e-4)
 

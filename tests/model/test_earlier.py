@@ -64,6 +64,7 @@ def test_a_converted_model_comes_back_from_its_checkpoint(tmp_path):
     again = model_of(model.state_dict(), SPEC.to_dict(), NO_HEAD, tmp_path)
     assert torch.equal(again(batch()).embeddings.panel, model(batch()).embeddings.panel)
     assert again.encoder.spec == SPEC
+    assert (SPEC.layout_dropout, SPEC.feature_noise) == (0, 0)  # such a file says nothing of them
     assert not [name for name in model.state_dict() if name.startswith("reconstruction_head")]
     untrained = again.before_training()
     assert torch.isfinite(untrained(batch()).embeddings.panel).all()

@@ -290,7 +290,8 @@ def _run(asked: argparse.Namespace) -> None:
     if asked.only:
         todo = [m for m in todo if m.key in asked.only]
     elif asked.again:
-        todo = [m for m in todo if known.get(m.key, {}).get("outcome") in ("alive", "uncovered")]
+        lost = {entry["key"] for entry in exceptions()}
+        todo = [m for m in todo if known.get(m.key, {}).get("outcome") in ("alive", "uncovered") and m.key not in lost]
     else:
         todo = [m for m in todo if m.key not in known]
     copy = STATE / "copy"

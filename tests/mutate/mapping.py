@@ -9,6 +9,7 @@ VIEWS = ("views", "map", "search", "results", "page", "data", "cache", "evidence
 MORE = {
     "stage3/losses": ["tests/losses", "tests/model/test_objectives.py"],
     "stage3/metrics": ["tests/metrics", "tests/projection", "tests/search"],
+    "stage3/model/objectives.py": ["tests/model", "tests/evaluate/test_by_hand.py"],
     "stage3/model/validation.py": ["tests/model", "tests/evaluate/test_by_hand.py"],
     "stage3/model/mapped.py": ["tests/model", "tests/search/test_mapped.py"],
     "stage3/model/baselines.py": ["tests/model", "tests/evaluate/test_by_hand.py"],
