@@ -82,14 +82,14 @@ def test_a_filter_of_the_address_lets_pass_what_it_says_and_is_written_back(monk
 
 @pytest.mark.parametrize(
     "text",
-    ["book:c", "book~", "text:", "nothing:1", "rank_i2t:2", "rank_i2t:3..2", "rank_i2t:x..", "rank_i2t:nan..", "split"
-     "~", "index:1..2", "rank_i2t~2"],
+    ["book:c", "x" * 61, "book~", "text:", "nothing:1", "rank_i2t:2", "rank_i2t:3..2", "rank_i2t:x..", "rank_i2t:nan..",
+     "split~", "index:1..2", "rank_i2t~2"],
 )  # fmt: skip
 def test_a_filter_that_does_not_fit_is_noted(monkeypatch, text):
     monkeypatch.setattr(filters.st, "query_params", Address(filter=[text, "book:a", "book:b", "book:a"]))
     notes: list[str] = []
     assert filters.asked(numbers(), notes) == [filters.Filter("book", ("a", "b"))]
-    assert notes == [f"filter={text} in the address does not fit these panels; it is left out."]
+    assert notes == [f"filter={text[:60]} in the address does not fit these panels; it is left out."]
 
 
 def test_filters_add_up_and_one_of_a_column_replaces_its_like(monkeypatch):
@@ -296,6 +296,10 @@ def test_a_comparison_is_told_with_signs_units_and_words():
         "Validation pages that neither run was trained on: 1 panel of 2 pages, 1,200 with image and text. "
         "Paired by panel; intervals by page."
     )
+    noise = compared.delta(Comparison(pd.DataFrame([of("retrieval/i2t_r5")]), "test", 1, 2, 3), "retrieval/i2t_r5")
+    assert noise == {
+        "delta": "+12.5 points", "delta_color": "off", "delta_arrow": "off", "delta_description": NOISE
+    }  # fmt: skip
     unknown = Comparison(pd.DataFrame([of("loss/total", verdict=UNKNOWN)]), "test", panels=1, pages=2, gallery=3)
     assert compared.delta(unknown, "loss/total") == {
         "delta": "+0.125", "delta_color": "off", "delta_arrow": "off", "delta_description": UNKNOWN
