@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it is first imported
@@ -83,27 +84,38 @@ class ModelFolder:
 
     Args:
         kind: what the model is for, as errors name it: "detector".
-        name: a folder or a Hugging Face id, with or without `@revision`.
+        name: what it is called there.
+        model_id: a folder or a Hugging Face id, with or without `@revision`; None is `name`.
 
     Raises:
-        DataError: the model is not here, or has no safetensors weights.
+        DataError: the model is not here.
     """
 
-    def __init__(self, kind: str, name: str) -> None:
-        self.kind, self.name = kind, name
-        self.folder = local_folder(f"{kind} {name!r}", name)
-        if not list(self.folder.glob("*.safetensors")):
-            raise self.refused("no safetensors weights; save the model again with save_pretrained")
+    def __init__(self, kind: str, name: str, model_id: str | None = None) -> None:
+        self.called = f"{kind} {name!r}"
+        self.folder = local_folder(self.called, name if model_id is None else model_id)
 
-    def model(self, auto: Any) -> Any:
+    def load_model(self, auto: Any) -> Any:
         """The model in float32 and eval mode, as the class `auto` of `transformers` loads it.
 
         Raises:
-            DataError: it does not load, or lacks weights.
+            DataError: it has no safetensors weights, does not load, or lacks weights.
+        """
+        if not list(self.folder.glob("*.safetensors")):
+            raise self.refused("no safetensors weights; save the model again with save_pretrained")
+        model, absent = self.loaded(auto, "does not load")
+        if absent:
+            raise self.refused(f"{len(absent)} weights are missing and would be random numbers: {absent[0]}")
+        return model.requires_grad_(False).eval()
+
+    def loaded(self, auto: Any, failing: str) -> tuple[Any, list[str]]:
+        """The model, and the names of weights that it has and its files lack, sorted; `failing` is what an error says.
+
+        Its weights may be trained, even if it is loaded in inference mode.
         """
         import torch
 
-        with self.refusing("does not load"), quiet():
+        with self.refusing(failing), quiet(), torch.inference_mode(False):
             model, loading = auto.from_pretrained(
                 self.folder,
                 trust_remote_code=False,
@@ -112,36 +124,51 @@ class ModelFolder:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        if loading["missing_keys"]:
-            absent = sorted(loading["missing_keys"])
-            raise self.refused(f"{len(absent)} weights are missing and would be random numbers: {absent[0]}")
-        return model.requires_grad_(False).eval()
+        return model, sorted(loading["missing_keys"])
 
-    def image_processor(self) -> Any:
-        """What prepares images for the model; DataError where there is none."""
-        from transformers import AutoImageProcessor
-
+    def load_image_processor(self) -> Any:
+        """What prepares images for the model; DataError where there is none, or none that works with Pillow."""
         with self.refusing("no usable image preprocessing (preprocessor_config.json)"):
-            return AutoImageProcessor.from_pretrained(
+            # From its module: as a name of `transformers` some versions (5.17) refuse it without torchvision, which
+            # the Pillow version of a processor does not need.
+            from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+            found = AutoImageProcessor.from_pretrained(
                 self.folder, backend="pil", trust_remote_code=False, local_files_only=True
             )
+        if getattr(found, "backend", "pil") != "pil":
+            raise self.refused(f"{type(found).__name__} has no Pillow version")
+        return found
 
-    def tokenizer(self) -> Any:
-        """What makes text of the model's tokens; DataError where there is none."""
+    def load_tokenizer(self) -> Any:
+        """What makes tokens of text; DataError where there is none."""
         from transformers import AutoTokenizer
 
-        with self.refusing("no usable tokenizer"):
+        with self.refusing("its tokenizer does not load"):
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
 
     def refused(self, problem: object) -> DataError:
         """The error that names the model and its folder."""
-        return DataError(f"{self.kind} {self.name!r} ({self.folder}): {' '.join(str(problem).split())}")
+        return DataError(f"{self.called} ({self.folder}): {' '.join(str(problem).split())}")
 
-    @contextmanager
-    def refusing(self, what: str) -> Iterator[None]:
-        """Any failure of another library becomes one line."""
-        try:
-            yield
-        except FAILURES as error:
+    def refusing(self, what: str) -> Refusing:
+        """A context in which any failure of another library becomes one line that begins with this."""
+        return Refusing(self, what)
+
+
+class Refusing:
+    """See `ModelFolder.refusing`."""
+
+    def __init__(self, model: ModelFolder, what: str) -> None:
+        self.model, self.what = model, what
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        # `tokenizers` raises plain Exception, and nothing narrower, for a vocabulary that it cannot use.
+        if error is None or isinstance(error, DataError):
+            return
+        if kind is Exception or isinstance(error, FAILURES):
             reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
-            raise self.refused(f"{what}: {reason}") from None
+            raise self.model.refused(f"{self.what}: {reason}") from None

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads of a run with two wait without using a core
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
@@ -17,3 +19,38 @@ def _one_thread_again() -> Iterator[None]:
     """Commands set the threads of their run: whatever a test leaves behind, the next one begins with one."""
     yield
     torch.set_num_threads(1)
+
+
+# Files whose tests take longest, the longest first: begun last, one of them would run alone at the end.
+LONG = (
+    "app/test_app_browser.py",
+    "test_notebooks.py",
+    "app/test_app_browser_add.py",
+    "train/test_together.py",
+    "app/test_app_jobs.py",
+    "train/test_train_command.py",
+    "app/test_app_add.py",
+    "app/test_app_retrain.py",
+    "test_settings.py",
+    "app/test_app_views.py",
+    "samples/test_samples.py",
+    "embed/test_embed.py",
+    "ablate/test_ablate.py",
+    "runs/test_checkpoint_faults.py",
+    "app/test_app_map.py",
+    "app/test_app_search.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """`--dist loadfile` would begin with the files of most tests; see `LONG`."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long files first, where several processes share the tests."""
+    if hasattr(config, "workerinput"):
+        place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+        items.sort(key=lambda item: place.get(item.path, len(LONG)))

@@ -71,8 +71,8 @@ def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def page(address: str, width: int = 1440, height: int = 900, theme: Any = "light") -> Iterator[Any]:
-    """A browser page; `address` is opened by `settled`.
+def browser() -> Iterator[Any]:
+    """A browser without a window.
 
     Raises:
         DataError: no Playwright or no browser.
@@ -85,14 +85,21 @@ def page(address: str, width: int = 1440, height: int = 900, theme: Any = "light
     if path is None:
         raise DataError(f"no browser was found; looked for {', '.join(BROWSERS)}")
     with sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        started = tool.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         try:
-            context = browser.new_context(
-                viewport={"width": width, "height": height}, color_scheme=theme, base_url=address
-            )
-            yield context.new_page()
+            yield started
         finally:
-            browser.close()
+            started.close()
+
+
+@contextmanager
+def page(within: Any, address: str, width: int = 1440, height: int = 900, theme: Any = "light") -> Iterator[Any]:
+    """A page of a browser, which knows nothing of its other pages; `address` is opened by `settled`."""
+    context = within.new_context(viewport={"width": width, "height": height}, color_scheme=theme, base_url=address)
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
 
 
 def settled(tab: Any, seconds: float = 60.0) -> None:
@@ -115,9 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--views", nargs="+", default=list(VIEWS), choices=list(VIEWS))
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    with server(args.root) as address:
+    with server(args.root) as address, browser() as started:
         for theme in ("light", "dark"):
-            with page(address, args.width, theme=theme) as tab:
+            with page(started, address, args.width, theme=theme) as tab:
                 for view in args.views:
                     tab.goto(link(view, page=PAGE if view == "page" else None))
                     settled(tab)

@@ -103,9 +103,12 @@ def ensure(run: RunFolder, step: int | None, *, drift: bool = False, again: bool
             return state(path)
         if len(alive) >= MOST_AT_ONCE:
             return Job("running", "waiting for another map")
-        what = ["--drift"]
-        if not drift:
-            what = ["--checkpoint", str(loaders.resolve_step(run, step))]
+        here = loaders.config_here(run.config)  # never what a foreign run names
+        what = ["--cache_dir", here.cache_dir, "--max_megapixels", f"{here.max_megapixels:g}"]
+        if drift:
+            what += ["--drift"]
+        else:
+            what += ["--checkpoint", str(loaders.resolve_step(run, step))]
             what += [part for root in _roots() for part in ("--beside", str(root))]
         what += ["--again"] if stale else []
         _children[path] = _spawn(["--run", str(run.path.resolve()), *what])

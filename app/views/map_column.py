@@ -165,8 +165,8 @@ def _several(chosen: shell.Chosen, shown: Shown, inside: np.ndarray, key: str) -
 
 
 def _apart(chosen: shell.Chosen, shown: Shown, inside: np.ndarray) -> measured.Apart:
-    key = ("apart", inside.tobytes() if len(inside) < 1000 else hash(inside.tobytes()))
-    key = (*key, shown.frame.attrs.get("of"), *loaders.checkpoint_key(chosen.run, chosen.step))
+    which = inside.tobytes() if len(inside) < 1000 else hash(inside.tobytes())
+    key = ("apart", which, shown.frame.attrs.get("of"), *loaders.checkpoint_key(chosen.run, chosen.step))
     found: measured.Apart = shell.working(
         "Comparing with the rest", loaders.remember, key, lambda: measured.apart(shown.frame, inside)
     )

@@ -158,8 +158,8 @@ def legend(chosen: shell.Chosen, shown: Shown, coloring: maps.Coloring) -> maps.
     """Groups and colors of all panels, whatever passes the filters, so that a filter recolors nothing."""
     if coloring.kind != "group":
         return None
-    key = ("legend", coloring.column, shown.layout, theme.is_dark(), shown.frame.attrs.get("of"))
-    key = (*key, *loaders.checkpoint_key(chosen.run, chosen.step))
+    about = (coloring.column, shown.layout, theme.is_dark(), shown.frame.attrs.get("of"))
+    key = ("legend", *about, *loaders.checkpoint_key(chosen.run, chosen.step))
     found: maps.Legend = loaders.remember(key, lambda: maps.legend_of(shown.frame[coloring.column], shown.xy))
     return found
 

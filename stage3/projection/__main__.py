@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from stage3.cli import Parser, counted, percent, progress, run, say
+from stage3.cli import Parser, counted, given, percent, progress, run, say
 from stage3.errors import ConfigError
 from stage3.projection.files import STAGES, Parameters, load, summary_of
 from stage3.runs import RunFolder
@@ -19,6 +19,7 @@ EXAMPLES = (
     "python -m stage3.projection --run runs/first --atlas first.parquet   (for Embedding Atlas; prints its command)",
     "python -m stage3.projection --run runs/first --json",
 )
+OWN = ("max_megapixels", "cache_dir")  # what the settings of a run do not decide for whoever looks at it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,11 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--atlas", metavar="X.parquet", help="also write the map as a file that Embedding Atlas opens as it is"
     )
     parser.add_json()
+    parser.add_settings(OWN)
     args = parser.parse(argv)
     if args.atlas and args.drift:
         raise ConfigError("--atlas writes the map of one checkpoint; leave out --drift")
     parameters = Parameters(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Parameters)})
     folder = RunFolder.load(args.run)
+    folder = RunFolder(folder.path, folder.config.replace(**given(args, OWN)))
 
     from stage3.projection import atlas_of_run, project_run
 

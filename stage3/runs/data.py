@@ -41,7 +41,8 @@ def config_for(run: RunFolder, given: Mapping[str, Any]) -> Config:
         run: whose backbones, panel limit and text parts count.
         given: settings from the command line, any of `DATA_SETTINGS`.
     """
-    base = run.config.to_dict() | {"device": "auto"}  # of the machine that looks, not of the one that trained
+    # the device is of the machine that looks, not of the one that trained; and whoever looks computes nothing again
+    base = run.config.to_dict() | {"device": "auto", "recompute_features": False}
     if any(name in given for name in PLACES):
         base |= {name: FIELDS[name].default for name in _RESET}
     return Config.layered((base, str(run.path)), (given, "command line"))

@@ -30,6 +30,7 @@ from stage3.model.objectives import Stage3, Step, sums
 from stage3.objectives import TERMS, WITH_TEMPERATURE
 from stage3.peers import ALONE, Peers
 from stage3.runs import Best, Loaded, RunFolder, curves
+from stage3.train.ahead import ahead
 from stage3.train.optimizer import (
     check_optimizer,
     clip,
@@ -129,6 +130,7 @@ class Trainer:
         """
         self.run, self.data, self.config, self.say, self.peers = run, data, run.config, say, peers
         self.device = peers.device(usable_device(self.config.device))
+        self.beforehand = self.device.type == "cuda"  # cut the next batch while this one is computed
         spec = EncoderSpec.of(self.config, data.features.image_sizes, data.features.text_dim)
         train_pages = data.pages("train")
         self.model = Stage3.untrained(spec, self.config, baselines.statistics(data, train_pages)).to(self.device)
@@ -231,7 +233,7 @@ class Trainer:
         if self.saved_step < 0 and len(self.val_pages):  # what no training at all gives can be the best
             self._validate(0, 0)
             self.checkpoint()
-        for step, epoch, pages, crops in self._steps():
+        for (step, epoch, pages, crops), batch in ahead(self._steps(), self._batch, beforehand=self.beforehand):
             if step > self.total_steps:
                 break
             if 0 < self.config.patience <= self.validations_since_best:
@@ -240,7 +242,7 @@ class Trainer:
             if self._should_stop(stop):
                 self.checkpoint()
                 raise Interrupted(f"stopped after step {self.step} of {self.total_steps}; the same command resumes it")
-            outcome = self.train_step(self.data.panel_set.batch(pages, self.peers), step, crops)
+            outcome = self.train_step(batch, step, crops)
             self.step = step
             self._count_skip(outcome, pages)
             self._after_step(step, epoch)
@@ -257,6 +259,11 @@ class Trainer:
             return ((step, epoch, pages, ()) for step, epoch, pages in steps)
         count = self.data.panel_set.count
         return self.tuned.crops.ahead(steps, lambda pages: self.peers.own_share(pages, count[pages]))
+
+    def _batch(self, of: tuple[int, int, np.ndarray, Sequence[Any]]) -> PanelBatch:
+        """This process's share of a step's panels, ready to be copied to the device."""
+        batch = self.data.panel_set.batch(of[2], self.peers)
+        return batch.pinned() if self.device.type == "cuda" else batch
 
     def panel_set(self, pages: np.ndarray, peers: Peers = ALONE) -> PanelSet:
         """What batches of these pages are cut from, with features as trained backbones give them now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from contextlib import suppress
 
 import app_support
 import pytest
@@ -14,7 +15,7 @@ from stage3.runs import list_runs
 from tools import screenshots
 from tools.screenshots import settled
 
-pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 if screenshots.browser_path() is None:
     pytest.skip(f"no browser: looked for {', '.join(screenshots.BROWSERS)}", allow_module_level=True)
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -35,10 +36,16 @@ def address(workspace):
         yield found
 
 
+@pytest.fixture(scope="module")
+def browser():
+    with screenshots.browser() as started:
+        yield started
+
+
 @pytest.fixture
-def tab(address):
+def tab(browser, address):
     problems = []
-    with screenshots.page(address, 1440, 1000) as page:
+    with screenshots.page(browser, address, 1440, 1000) as page:
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: problems.append(str(e)))
@@ -245,8 +252,8 @@ def test_a_deep_link_restores_view_run_and_panel(tab):
     for _ in range(6):  # on a busy machine the page may not listen to keys yet
         tab.keyboard.press("g")
         tab.keyboard.press("l")
-        tab.wait_for_timeout(5000)
-        if losses.is_visible():
+        with suppress(playwright.TimeoutError):
+            losses.wait_for(timeout=5000)
             break
     losses.wait_for()
     settled(tab)

@@ -190,6 +190,11 @@ def test_a_metric_that_is_no_loss_has_a_color_by_its_place_and_single_points_are
         "g · train": (theme.categorical()[1], "lines+markers", [3.0]),
         "g · val": (theme.categorical()[1], "lines", [5.0] * 61),
     }
+    assert [curves._color(f"{kind}/alignment", 3) for kind in ("loss", "weighted", "gradient", "temperature")] == [
+        *[theme.color("alignment")] * 3, theme.categorical()[3]
+    ]  # fmt: skip
+    sixty = curves.chart([curves.Source("a", logged("val", lr=[1.0] * 60))], {"lr": "x"}, curves.How(splits=("val",)))
+    assert sixty.data[0].mode == "lines+markers"
     assert curves.spark(range(100)) == [float(v) for v in range(0, 100, 2)]
     assert curves.spark([3]) == [3.0]
     short = curves.chart([curves.Source("a", logged("train", grad_norm=[3.0, 1.0]))], {"grad_norm": "g"},

@@ -162,15 +162,15 @@ def test_a_stopped_job_goes_on_from_its_checkpoint(parent):
 
 
 def test_more_seeds_are_the_same_settings_under_seeds_that_are_free(parent):
+    """That such runs are trained is seen above: these are canceled at once."""
     first = jobs.start(parent.config.replace(epochs=1, seed=1, alignment_weight=0.3), "base", "samples/first")
-    wait(first, lambda j: not j.is_live)
+    end([first])
     made = jobs.start_seeds(first, 2, "samples/first")
-    for run in made:
-        wait(run, lambda j: not j.is_live)
+    end(made)
     assert [r.config.seed for r in made] == [0, 2]
     assert [r.name for r in made] == ["base-seed0", "base-seed2"]
     more = jobs.start_seeds(made[1], 1)
-    wait(more[0], lambda j: not j.is_live)
+    end(more)
     assert (more[0].config.seed, more[0].name) == (3, "base-seed3")
     groups = curves.seed_groups({r.name: r.config for r in (first, *made, *more, parent)})
     assert groups == [["base-seed0", "base", "base-seed2", "base-seed3"]]

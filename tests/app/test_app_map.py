@@ -134,8 +134,9 @@ def drawn(app: AppTest, index: int = 0) -> dict[int, tuple[float, float]]:
 def test_principal_components_are_shown_while_the_map_is_made_and_one_child_is_started(run, started):
     app = opened()
     roots = [part for root in loaders.roots().values() for part in ("--beside", str(root.resolve()))]
-    asked = ["--run", str(run.path.resolve()), "--checkpoint", str(loaders.resolve_step(run, None)), *roots]
-    assert started == [asked]
+    own = ["--cache_dir", str(loaders.base() / "data" / "cache"), "--max_megapixels", "100"]
+    step = str(loaders.resolve_step(run, None))
+    assert started == [["--run", str(run.path.resolve()), *own, "--checkpoint", step, *roots]]
     with pytest.raises(DataError, match="nowhere"):  # what the command says of a run, once it understands the rest
         projection_command.main(["--json", "--run", "nowhere", *started[0][2:]])
     app.run()

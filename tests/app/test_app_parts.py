@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,14 @@ def test_filters_add_up_and_one_of_a_column_replaces_its_like(monkeypatch):
         filters._add([], "rank_i2t", low, high)
         assert state.pop("_map_filter_problem").startswith("Give a number")
     assert address["filter"] == ["book:b", "text:fox", "rank_i2t:2.."]
+    filters._add([], "rank_i2t", "2", "2")
+    assert address["filter"] == ["rank_i2t:2..2"]
+    books = [str(n) for n in range(50)]
+    address["filter"] = [f"book:{b}" for b in books]
+    (many,) = filters.asked(pd.DataFrame({"book": books}), [])
+    assert many.values == tuple(books[:40])  # as many as an address may carry
+    filters.write([filters.Filter("book", tuple(books))])
+    assert len(address["filter"]) == 40
 
 
 # --- addresses of a map, and what was drawn on it
@@ -313,6 +322,21 @@ def test_an_evaluation_is_told_with_interval_chance_and_baselines_of_its_own_met
     ]  # fmt: skip
 
 
+def test_the_line_of_a_run_names_what_chose_its_checkpoint(monkeypatch):
+    kept: list[dict[str, object] | None] = [None]
+    monkeypatch.setattr(worth.loaders, "stored_evaluation", lambda run: kept[0])
+
+    def line(metric: str, value: float) -> str:
+        return worth.headline(SimpleNamespace(best=lambda: SimpleNamespace(metric=metric, value=value)))
+
+    assert worth.headline(SimpleNamespace(best=lambda: None)) == ""
+    assert line("", 0.5) == ""
+    assert line("loss/total", 1.5) == "Total loss 1.50"
+    assert line("retrieval/i2t_r5", 0.5) == "Validation, which chose the checkpoint: R@5 image → text 50.0 %"
+    kept[0] = {"split": "val", "retrieval/i2t_r5": 0.25}
+    assert "Validation, which chose the checkpoint" in line("retrieval/i2t_r5", 0.5)
+
+
 def test_tiles_and_differences_stand_under_their_names(monkeypatch):
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(tiles.st, "metric", lambda name, text, width: told.append((name, text)))
@@ -343,7 +367,8 @@ def test_settings_are_written_as_yaml_has_them_and_sliders_hold_their_start():
         config, refused = retrain_form.from_address(base, text)
         assert config == base
         assert why in refused
-    assert forms.stops("alignment_weight", 0.42) == sorted({*forms.WEIGHT_STOPS, 0.42})
+    stops = [0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.42, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0]
+    assert forms.stops("alignment_weight", 0.42) == stops
     assert forms.stops("contrastive_temperature", 0.07) == [
         s for s in forms.TEMPERATURE_STOPS if s >= forms.spec_of("contrastive_temperature").low
     ]

@@ -16,9 +16,10 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from app.posture import Posture, too_long
-from app.store import loaders, thumbs
+from app.store import loaders, map_jobs, thumbs
 from stage3.config import Config
 from stage3.data.images import ImageProblem
+from stage3.runs import RunFolder
 
 APP = Path(__file__).parents[2] / "app"
 
@@ -158,6 +159,13 @@ def test_a_run_does_not_decide_where_the_explorer_writes(tmp_path, monkeypatch):
     assert Path(cache("imports/x/cache")) == tmp_path / "home" / "imports" / "x" / "cache"
     (tmp_path / "home" / "out").symlink_to(tmp_path)
     assert Path(cache("out/elsewhere")) == tmp_path / "home" / default
+    foreign = RunFolder.create(tmp_path / "x", Config(cache_dir=str(tmp_path / "elsewhere"), max_megapixels=2000))
+    started = []
+    monkeypatch.setattr(map_jobs, "_children", {})
+    monkeypatch.setattr(map_jobs, "_spawn", started.append)
+    map_jobs.ensure(foreign, None, drift=True)
+    own = ["--cache_dir", str(tmp_path / "home" / default), "--max_megapixels", "100"]
+    assert started == [["--run", str(foreign.path), *own, "--drift"]]
     monkeypatch.setenv("STAGE3_CACHE", str(tmp_path / "big"))
     loaders._config_at.cache_clear()
     assert Path(cache(str(tmp_path / "big" / "features"))) == tmp_path / "big" / "features"

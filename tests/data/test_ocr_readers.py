@@ -171,7 +171,7 @@ def test_a_model_reads_each_balloon_and_says_how_sure_it_is(folder: Path, monkey
     [
         ("model.safetensors", "no safetensors weights"),
         ("preprocessor_config.json", "no usable image preprocessing"),
-        ("tokenizer.json", "no usable tokenizer"),
+        ("tokenizer.json", "its tokenizer does not load"),
         ("config.json", "does not load"),
     ],
 )

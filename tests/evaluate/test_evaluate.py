@@ -265,8 +265,9 @@ def test_other_data_given_by_flags_replaces_every_place_of_the_runs_own(made):
     assert (config.data, config.manifest, config.panels, config.limit_pages) == ("d", "", "", 0)
     assert config.panel_format == "vlm"
     assert data.config_for(run, {"cache_dir": "c"}).manifest == "m"
-    trained_elsewhere = type(run)(run.path, run.config.replace(device="cuda:7"))
-    assert data.config_for(trained_elsewhere, {}).device == "auto"  # read on the machine that reads
+    trained_elsewhere = type(run)(run.path, run.config.replace(device="cuda:7", recompute_features=True))
+    looking = data.config_for(trained_elsewhere, {})
+    assert (looking.device, looking.recompute_features) == ("auto", False)  # as the machine that reads has it
     with pytest.raises(ConfigError, match="--data FOLDER"):
         data.load_data(made[0])
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from stage3 import train
-from stage3.evaluate import above_chance, evaluation_report, kept, kept_report, measured, stored_report
+from stage3.evaluate import above_chance, evaluation_report, kept_report, measured, stored_report
+from stage3.evaluate import report as reports
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -31,7 +32,7 @@ def count_measuring(monkeypatch):
         calls.append(kwargs["split"])
         return evaluation_report(*args, **kwargs)
 
-    monkeypatch.setattr(kept, "evaluation_report", measure)
+    monkeypatch.setattr(reports, "evaluation_report", measure)
     return calls
 
 

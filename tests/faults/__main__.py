@@ -1,7 +1,7 @@
 """`python -m tests.faults [--full] [--seed N] [--only NAME] [--report FILE.md]`: inject faults and count what breaks.
 
-The quick share takes about a minute and is part of the tests; `--full` takes about half an hour. The exit code is 1
-where anything did not hold. The same seed injects the same faults, except for SIGKILL at random moments.
+The quick share takes about a minute and is part of the tests; `--full` takes a quarter of an hour or more. The exit
+code is 1 where anything did not hold. The same seed injects the same faults, except for SIGKILL at random moments.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def report(found: dict[str, tuple[Outcome, int, float]], seed: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, inject, report; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="all rounds, about half an hour")
+    parser.add_argument("--full", action="store_true", help="all rounds, about a quarter of an hour")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", choices=list(FAMILIES), help="one family; repeatable")
     parser.add_argument("--report", type=Path, help="write the Markdown report here as well")

@@ -65,6 +65,14 @@ def test_neighbors_on_the_plane_among_all_and_among_some_rows(k):
     found = neighbors.plane_neighbors(xy[:2] + 0.1, k, xy)
     assert found.shape == (2, min(k, 12))  # nobody's own point is in the gallery: all of it counts
     assert neighbors.plane_neighbors(xy[:1], k).shape == (1, 0)
+    assert neighbors.plane_neighbors(xy[:2], k, xy[:0]).shape == (2, 0)
+
+
+def test_a_gallery_that_holds_one_of_the_queries_in_its_first_row():
+    x, own = points(4, 3), np.array([-1, -1, 0])
+    near, _ = neighbors.exact_neighbors(x[[2, 3, 0]], 4, x[:2], own)
+    assert near.tolist()[2] == [1]
+    assert near.shape == neighbors.plane_neighbors(x[[2, 3, 0], :2], 4, x[:2, :2], own).shape == (3, 1)
 
 
 @pytest.mark.parametrize("gallery", [None, GALLERY])

@@ -1,5 +1,6 @@
 """What an amount of data can show: the smallest difference is the one that chance reaches once in twenty times."""
 
+import dataclasses
 import json
 import math
 
@@ -96,6 +97,8 @@ def test_without_test_books_the_validation_books_are_said_and_without_either_not
     by_val = amount(held_out(data, [], val=tuple(range(60))))
     assert by_val.split == "val"
     assert any("val pages with page mates" in line for line in by_val.lines())
+    told = [dataclasses.replace(by_val, r5=r5) for r5 in (0.125, math.nan)]
+    assert [", in R@5 from about 12.5 points" in " ".join(amount.lines()) for amount in told] == [True, False]
     nothing = amount(held_out(data, []))
     assert (nothing.split, nothing.pages) == ("", 0)
     assert any("no book is held out" in line for line in nothing.lines())

@@ -12,7 +12,7 @@ from stage3.config import Config
 from stage3.errors import ConfigError, StorageError
 from stage3.model import EncoderSpec
 from stage3.model.checkpoint import model_of
-from stage3.model.earlier import EarlierEncoder
+from stage3.model.earlier import EarlierEncoder, EarlierVision
 from stage3.model.objectives import Stage3
 from tests.model.test_model import MASKS, batch, randomized
 
@@ -45,6 +45,17 @@ def test_the_constant_of_each_modality_enters_the_panels_without_it_and_no_other
         moved = (after - before).abs().amax(dim=1) > 1e-6
         assert moved.tolist() == [not mask[column] for mask in MASKS]
         before = after
+
+
+@pytest.mark.parametrize("fusion", ["attention", "gate"])
+def test_several_image_backbones_are_weighed_panel_by_panel(fusion):
+    vision = randomized(EarlierVision(replace(SPEC, image_sizes=(2, 4), visual_fusion=fusion))).eval()
+    image = torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    first, second = vision.adapters[0](image[:, :2]), vision.adapters[1](image[:, 2:])
+    for i, found in enumerate(vision(image)):
+        scores = vision.mix(torch.cat([first[i], second[i]]))
+        share = 1 / (1 + (scores[1] - scores[0]).exp())
+        torch.testing.assert_close(found, share * first[i] + (1 - share) * second[i])
 
 
 def test_a_converted_model_comes_back_from_its_checkpoint(tmp_path):

@@ -100,7 +100,9 @@ def test_the_command_writes_what_embedding_atlas_reads(tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(atlas, "ROWS", 500)
     out = tmp_path / "map.parquet"
-    assert command.main(["--run", "data/samples/runs/sample", "--atlas", str(out)]) == 0
+    own = ["--cache_dir", str(tmp_path / "own")]
+    assert command.main(["--run", "data/samples/runs/sample", "--atlas", str(out), *own]) == 0
+    assert (tmp_path / "own" / "tables").is_dir(), "what reading the data leaves is there, not where the run has it"
     told = capsys.readouterr().out
     assert f"embedding-atlas {out} --x projection_x --y projection_y --text text --neighbors neighbors" in told
     run = Run.load("data/samples/runs/sample")

@@ -202,9 +202,9 @@ def test_a_page_is_small(drawn):
 def test_story_pages_are_images_and_not_blank(drawn):
     out = drawn[0]
     for row in manifest(out)[:24]:
-        image = np.asarray(Image.open(out / row["absolute_image_path"]).convert("RGB"))
-        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 8
-        assert image.std() > 20
+        image = Image.open(out / row["absolute_image_path"]).convert("RGB")
+        assert len(image.getcolors(image.width * image.height)) > 8
+        assert np.asarray(image).std() > 20
 
 
 @pytest.mark.parametrize("name", world.LAYOUTS)

@@ -138,6 +138,10 @@ def test_a_file_that_is_there_is_opened_and_another_checkpoint_has_another(pair,
     assert files.path("image").stat().st_mtime_ns == stamp
     monkeypatch.undo()
     assert mapped.embed_mapped(there.model, "abd", data, there.cache, ()).folder != files.folder
+    known = data.identity()
+    for part in ("table", "features", "pictures"):
+        monkeypatch.setattr(type(data), "identity", lambda _, part=part: known | {part: "others"})
+        assert mapped.embed_mapped(there.model, "abc", data, there.cache, ()).folder != files.folder, part
 
 
 def test_an_embedding_without_direction_is_named_and_no_file_is_left(pair, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -59,7 +60,7 @@ def one() -> dict:
     return peers_world.everything(ALONE)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.heavy)])
 def several(request, tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp(f"peers{request.param}")
     for code, _, err in ended(start(request.param, "tests.peers_world", str(folder))):
@@ -191,9 +192,8 @@ def test_torchrun_trains_as_one_process_does(tmp_path):
     out, _ = agent.communicate(timeout=300)
     assert agent.returncode == 0, out
     assert out.count("next: python -m stage3.evaluate") == 1  # one process speaks
-    alone = subprocess.run(
-        [sys.executable, "-m", "stage3.train", "--run", str(tmp_path / "one"), *SETTINGS, "2"], capture_output=True
-    )
+    alone = forked.start("stage3.train", ["--run", str(tmp_path / "one"), *SETTINGS, "2"])
+    alone.communicate(timeout=300)
     assert alone.returncode == 0
     two, one = weights(tmp_path / "two"), weights(tmp_path / "one")
     apart = sum(float((one[n] - v).square().sum()) for n, v in two.items())
@@ -214,22 +214,14 @@ def test_a_requested_stop_ends_all_and_another_number_of_processes_must_be_allow
     assert agent.returncode == 0, out  # any other code would make torchrun start it again
     status = RunFolder.load(run).status
     assert status.state == "stopped"
-    refused = subprocess.run([sys.executable, "-m", "stage3.train", "--run", str(run)], capture_output=True, text=True)
+    refused = forked.start("stage3.train", ["--run", str(run)])
+    _, errors = refused.communicate(timeout=300)
     assert refused.returncode == 4
-    assert "processes 2 then, 1 now" in refused.stderr
-    assert "--allow_inexact_resume" in refused.stderr
-    alone = [
-        sys.executable,
-        "-m",
-        "stage3.train",
-        "--run",
-        str(run),
-        "--allow_inexact_resume",
-        "--max_minutes",
-        "0.001",
-    ]
-    done = subprocess.run(alone, capture_output=True, text=True)
-    assert f"resuming {run} after step {status.step}" in done.stdout
+    assert "processes 2 then, 1 now" in errors
+    assert "--allow_inexact_resume" in errors
+    alone = forked.start("stage3.train", ["--run", str(run), "--allow_inexact_resume", "--max_minutes", "0.001"])
+    out, _ = alone.communicate(timeout=300)
+    assert f"resuming {run} after step {status.step}" in out
 
 
 @pytest.mark.parametrize("victim", ["leader", "follower"])

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import yaml
@@ -57,12 +58,11 @@ def weights(run: Path) -> bytes:
     return (RunFolder.load(run).checkpoints()[-1].path / "model.safetensors").read_bytes()
 
 
-def start(run: Path, args: list[str]) -> subprocess.Popen:
-    command = [sys.executable, "-m", "stage3.train", "--run", str(run), *args]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(run: Path, args: list[str]) -> forked.Process:
+    return forked.start("stage3.train", ["--run", str(run), *args])
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(run: Path, step: int, process: forked.Process) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if RunFolder.exists(run) and RunFolder.load(run).status.step >= step:
@@ -136,12 +136,21 @@ def test_a_second_run_on_the_same_data_computes_no_feature(tmp_path, args, monke
     assert train_command.main(["--run", str(tmp_path / "b"), *args]) == 0
 
 
+LONG = ["--epochs", "12", "--checkpoint_steps", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, comics, cache) -> Path:
+    """A run of `LONG` that nothing disturbed."""
+    run = tmp_path_factory.mktemp("undisturbed") / "whole"
+    assert train_command.main(["--run", str(run), "--data", str(comics), "--cache_dir", str(cache), *QUICK, *LONG]) == 0
+    return run
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals reach a child differently on Windows; STOP is tested")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_or_killed_command_resumes_to_the_same_bytes(tmp_path, args, how):
-    long = [*args, "--epochs", "12", "--checkpoint_steps", "1"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train_command.main(["--run", str(whole), *long]) == 0
+def test_a_stopped_or_killed_command_resumes_to_the_same_bytes(tmp_path, args, how, whole):
+    long, parts = [*args, *LONG], tmp_path / "parts"
     process = start(parts, long)
     wait_for_step(parts, 3, process)
     process.send_signal(how)
@@ -201,7 +210,7 @@ def test_a_run_refuses_other_data(tmp_path, comics, args):
     RunFolder.load(run).request_stop()
     process.communicate(timeout=60)
     other = tmp_path / "other"
-    draw_books(other, 6, seed=6, pages=5)
+    draw_books(other, 6, seed=6, pages=2)
     with pytest.raises(DataError, match="was trained on other data"):
         train_command.main(["--run", str(run), "--data", str(other)])
     assert RunFolder.load(run).status.state == "failed"
@@ -379,10 +388,14 @@ def test_a_changed_or_missing_image_is_other_data(stopped):
 
 
 def test_json_is_one_object(tmp_path, args):
-    process = start(tmp_path / "r", [*args, "--json"])
-    out, _ = process.communicate(timeout=120)
-    result = json.loads(out)
+    command = [sys.executable, "-m", "stage3.train", "--run", str(tmp_path / "r"), *args, "--json"]
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    result = json.loads(ended.stdout)
     assert result["state"] == "finished"
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+    assert {"torch", "stage3.train.trainer"} <= imported
+    assert not {"torch._dynamo", "sympy", "sklearn", "umap", "transformers"} & imported  # seconds for nothing
     assert result["validation"][result["selected_by"]] >= 0
 
 

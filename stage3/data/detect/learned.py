@@ -37,8 +37,8 @@ class LearnedDetector:
 
         self.name = name
         self.here = ModelFolder("detector", name)
-        self.model = self.here.model(AutoModelForObjectDetection)
-        self.processor = self.here.image_processor()
+        self.model = self.here.load_model(AutoModelForObjectDetection)
+        self.processor = self.here.load_image_processor()
         labels = {int(i): str(label) for i, label in self.model.config.id2label.items()}
         wanted = {_plain(name) for name in classes}
         self.panel_ids = sorted(i for i, label in labels.items() if _plain(label) in wanted)

@@ -41,9 +41,9 @@ class ModelReader:
         self.name = name
         self.find = find
         self.here = ModelFolder("reader", name)
-        self.model = self.here.model(AutoModelForImageTextToText)
-        self.processor = self.here.image_processor()
-        self.tokenizer = self.here.tokenizer()
+        self.model = self.here.load_model(AutoModelForImageTextToText)
+        self.processor = self.here.load_image_processor()
+        self.tokenizer = self.here.load_tokenizer()
 
     def read(self, image: Image.Image) -> list[Line]:
         """See `TextReader`; each line is a balloon."""

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from stage3.errors import DataError, StorageError
-from stage3.hub import FAILURES, MAX_REASON, local_folder, quiet
+from stage3.hub import ModelFolder
 from stage3.storage import file_sha256, make_folder, read_json, replace_file
 
 POOLING = "2"  # a new number for a new way of preparing or pooling
@@ -39,25 +38,7 @@ DIFFERENT = 1e-6  # relative distance below which two inputs are taken for one
 _sizes: dict[str, int] = {}  # by fingerprint: what was probed in this process
 
 
-class _Refusing:
-    """Turns what another library raises into one line that names the backbone; a context manager."""
-
-    def __init__(self, backbone: Pretrained, what: str) -> None:
-        self.backbone, self.what = backbone, what
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        # `tokenizers` raises plain Exception, and nothing narrower, for a vocabulary that it cannot use.
-        if error is None or isinstance(error, DataError):
-            return
-        if kind is Exception or isinstance(error, FAILURES):
-            reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
-            raise self.backbone._refuse(f"{self.what}: {reason}") from None
-
-
-class Pretrained:
+class Pretrained(ModelFolder):
     """What both kinds share: where the files are, when the model loads, that it never learns, and its probe."""
 
     kind: str
@@ -66,16 +47,10 @@ class Pretrained:
 
     def __init__(self, name: str, model_id: str, device: str, precision: str, notes: Path | None) -> None:
         self.name, self.notes = name, notes
-        self.root = self.folder = local_folder(f"backbone {name!r}", model_id)  # `folder` holds the model itself
+        super().__init__("backbone", name, model_id)
+        self.root = self.folder  # `folder` holds the model itself, which may lie in a folder of it
         self.device = torch.device(device)
         self.precision = precision
-
-    def refusing(self, what: str) -> _Refusing:
-        """A context in which any failure of another library becomes one line."""
-        return _Refusing(self, what)
-
-    def _refuse(self, problem: object) -> DataError:
-        return DataError(f"backbone {self.name!r} ({self.folder}): {' '.join(str(problem).split())}")
 
     def _fingerprint(self, files: Sequence[Path], *settings: str) -> str:
         """SHA-256 in hex over weights, preprocessing files as far as they exist, and settings.
@@ -119,16 +94,16 @@ class Pretrained:
             with self.refusing("cannot be used"):
                 alone, together = (features.float().cpu() for features in self._probe())
             if alone.ndim != 2 or together.shape != (2, alone.shape[1]) or not alone.shape[1]:
-                raise self._refuse(f"cannot be used: features of shape {tuple(together.shape)}, expected (2, D)")
+                raise self.refused(f"cannot be used: features of shape {tuple(together.shape)}, expected (2, D)")
             if not together.isfinite().all():
-                raise self._refuse("cannot be used: its features are not finite")
+                raise self.refused("cannot be used: its features are not finite")
             largest = together.abs().max()
             if (alone[0] - together[0]).abs().max() > SAME[self.device.type] * largest:
-                raise self._refuse(
+                raise self.refused(
                     "cannot be used: one input gives two vectors, so they depend on chance or on what else is encoded"
                 )
             if (together[0] - together[1]).abs().max() <= DIFFERENT * largest:
-                raise self._refuse("cannot be used: two different inputs give the same vector")
+                raise self.refused("cannot be used: two different inputs give the same vector")
             _sizes[self.fingerprint] = alone.shape[1]
             if note:
                 with suppress(StorageError):  # a cache that is only read: tried again next time
@@ -140,7 +115,7 @@ class Pretrained:
         features = features.float().cpu()
         expected = (len(features), _sizes[self.fingerprint])
         if features.shape != expected:
-            raise self._refuse(f"features of shape {tuple(features.shape)}, expected {expected}")
+            raise self.refused(f"features of shape {tuple(features.shape)}, expected {expected}")
         return features
 
     @cached_property
@@ -153,7 +128,7 @@ class Pretrained:
         # Sizes are compared with the weights before anything is allocated; layers are made one by one before that.
         for name, n in _whole_numbers(config.to_dict()):
             if n > MAX_LAYERS and ("layer" in name or "depth" in name):
-                raise self._refuse(f"its config.json is not usable: {name} is {n}, more than {MAX_LAYERS} layers")
+                raise self.refused(f"its config.json is not usable: {name} is {n}, more than {MAX_LAYERS} layers")
         return config
 
     @cached_property
@@ -162,26 +137,17 @@ class Pretrained:
         from transformers import AutoModel
 
         self.config  # noqa: B018  a bad config is refused in its own words
-        # outside of inference mode, in which the probe loads it: its weights may be trained
-        with self.refusing("its weights do not load"), quiet(), torch.inference_mode(False):
-            model, loading = AutoModel.from_pretrained(
-                self.folder,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
+        model, missing = self.loaded(AutoModel, "its weights do not load")
         used, prefixes = self._tower(model)
-        own = ((k, p) for k in loading["missing_keys"] if (p := next(filter(k.startswith, prefixes), None)) is not None)
+        own = ((k, p) for k in missing if (p := next(filter(k.startswith, prefixes), None)) is not None)
         absent = [k for k, prefix in own if self._needed(k.removeprefix(prefix))]
         if absent:
-            raise self._refuse(
-                f"{len(absent)} weights are missing and would be random numbers: {', '.join(sorted(absent)[:10])}"
+            raise self.refused(
+                f"{len(absent)} weights are missing and would be random numbers: {', '.join(absent[:10])}"
             )
         for key, tensor in used.state_dict().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise self._refuse(f"weight {key} is not finite")
+                raise self.refused(f"weight {key} is not finite")
         return used.to(self.device).requires_grad_(False).eval()
 
     @property

@@ -51,9 +51,9 @@ class PretrainedText(Pretrained, TextBackbone):
         config = getattr(self.config, "text_config", None) or self.config
         kind = getattr(config, "model_type", "nameless")
         if getattr(self.config, "is_encoder_decoder", False):
-            raise self._refuse(f"a {kind} model is seq2seq; a text backbone is an encoder, such as BERT")
+            raise self.refused(f"a {kind} model is seq2seq; a text backbone is an encoder, such as BERT")
         if not hasattr(config, "vocab_size") and kind not in NO_VOCABULARY:
-            raise self._refuse(f"a {kind} model is not a text backbone")
+            raise self.refused(f"a {kind} model is not a text backbone")
         self._check_tokenizer(str(kind))
         limits = [getattr(config, "max_position_embeddings", 0) - _position_offset(kind), self.modules.max_tokens]
         limits.append(int(min(self.tokenizer.model_max_length, 10**9)))
@@ -63,11 +63,8 @@ class PretrainedText(Pretrained, TextBackbone):
     @cached_property
     def tokenizer(self) -> Any:
         """The model's own tokenizer."""
-        from transformers import AutoTokenizer
-
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        with self.refusing("its tokenizer does not load"):
-            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
+        return self.load_tokenizer()
 
     @cached_property
     def after(self) -> nn.ModuleList:
@@ -79,13 +76,13 @@ class PretrainedText(Pretrained, TextBackbone):
     def _check_tokenizer(self, kind: str) -> None:
         """Refuse missing files: transformers goes on without them, and every word becomes the unknown one."""
         if kind not in NO_VOCABULARY and not any((self.folder / file).is_file() for file in TOKENIZER_FILES):
-            raise self._refuse("its tokenizer files are missing (tokenizer.json, vocab.txt or another vocabulary)")
+            raise self.refused("its tokenizer files are missing (tokenizer.json, vocab.txt or another vocabulary)")
         needed = set(type(self.tokenizer).vocab_files_names.values()) - {"tokenizer.json"}
         lacking = sorted(file for file in needed if not (self.folder / file).is_file())
         if lacking and not (self.folder / "tokenizer.json").is_file():
-            raise self._refuse(f"its tokenizer files are missing: {', '.join(lacking)}")
+            raise self.refused(f"its tokenizer files are missing: {', '.join(lacking)}")
         if self.tokenizer.pad_token_id is None:
-            raise self._refuse("its tokenizer has no padding token, so texts of several lengths do not fit together")
+            raise self.refused("its tokenizer has no padding token, so texts of several lengths do not fit together")
 
     @torch.inference_mode()
     def encode_counted(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
@@ -147,13 +144,13 @@ class PretrainedText(Pretrained, TextBackbone):
         ids = sorted(i for i in self.tokenizer.get_vocab().values() if i not in special)
         rows = getattr(getattr(self.config, "text_config", None) or self.config, "vocab_size", None)
         if ids and rows is not None and ids[-1] >= rows:
-            raise self._refuse(f"its tokenizer has ids up to {ids[-1]}, its model knows {rows} tokens")
+            raise self.refused(f"its tokenizer has ids up to {ids[-1]}, its model knows {rows} tokens")
         chosen = [*ids[:: max(1, len(ids) // 64)], *ids[-1:]]
         words = [word for i in chosen if (word := self.tokenizer.decode([i]).strip())]
         words = [word for word in words if word.isalpha()] or words
         found = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
         if not any(i != self.tokenizer.unk_token_id for row in found for i in row):
-            raise self._refuse("its tokenizer knows no words: every text would be the same unknown one")
+            raise self.refused("its tokenizer knows no words: every text would be the same unknown one")
         return words
 
     def _needed(self, key: str) -> bool:

@@ -56,7 +56,7 @@ class PretrainedVision(Pretrained, VisionBackbone):
         self.fingerprint = self._fingerprint([self.folder / file for file in PREPROCESSING], crop_fit, *projected)
         config = getattr(self.config, "vision_config", None) or self.config
         if not (hasattr(config, "num_channels") or hasattr(config, "image_size")):
-            raise self._refuse(f"a {getattr(config, 'model_type', 'nameless')} model is not a vision backbone")
+            raise self.refused(f"a {getattr(config, 'model_type', 'nameless')} model is not a vision backbone")
         self.target = self._target(config)
         self.short_side = max(self.target)
         if crop_fit == "processor":
@@ -68,17 +68,10 @@ class PretrainedVision(Pretrained, VisionBackbone):
     @cached_property
     def processor(self) -> Any:
         """The model's own image processor, in its Pillow version."""
-        from transformers import AutoImageProcessor
-
-        with self.refusing("no usable image preprocessing (preprocessor_config.json)"):
-            processor = AutoImageProcessor.from_pretrained(
-                self.folder, backend="pil", trust_remote_code=False, local_files_only=True
-            )
-        if getattr(processor, "backend", "pil") != "pil":
-            raise self._refuse(f"{type(processor).__name__} has no Pillow version")
+        processor = self.load_image_processor()
         asked = [side for name in ("size", "crop_size") for side in _sides(getattr(processor, name, None))]
         if max(asked, default=1) > MAX_SIDE:
-            raise self._refuse(f"its preprocessing asks for {max(asked)} pixels, more than {MAX_SIDE}")
+            raise self.refused(f"its preprocessing asks for {max(asked)} pixels, more than {MAX_SIDE}")
         return processor
 
     def _target(self, config: Any) -> tuple[int, int]:
@@ -88,7 +81,7 @@ class PretrainedVision(Pretrained, VisionBackbone):
         with self.refusing("no usable image preprocessing (preprocessor_config.json)"):
             made = self._processed(square)
         if made.ndim != 3:
-            raise self._refuse(f"its preprocessing gives {made.ndim - 1}-dimensional patches or tiles, not one image")
+            raise self.refused(f"its preprocessing gives {made.ndim - 1}-dimensional patches or tiles, not one image")
         return made.shape[1], made.shape[2]
 
     def prepare(self, image: Image.Image) -> Any:
@@ -198,11 +191,11 @@ class PretrainedVision(Pretrained, VisionBackbone):
         prepared = [self.prepare(image) for image in (tall, wide)]
         sizes = [tuple(values.shape[1:]) for values in prepared]
         if self.crop_fit == "processor" and sizes[0] != sizes[1]:
-            raise self._refuse(
+            raise self.refused(
                 "its own processor gives tall and wide panels different sizes; set crop_fit to squash or pad"
             )
         if sizes != [self.target] * 2:
-            raise self._refuse(f"its processor gives {sizes[0]} pixels where {self.target} were asked for")
+            raise self.refused(f"its processor gives {sizes[0]} pixels where {self.target} were asked for")
         return self._encode(prepared[:1]), self._encode(prepared)
 
     def _needed(self, key: str) -> bool:

@@ -1,0 +1,237 @@
+"""From records to statements, by hand: books of unequal size, sides that read different metrics."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stage3.ablate import evidence, tables
+from stage3.ablate.terms import PAGE, R5, Arm, Comparison, Finding, Judged
+from stage3.metrics.bootstrap import Interval
+
+SEEDS = 3
+
+
+def record(value: float, *, last: float = 0.0, counts=(4, 1), failed: str = "", step: int = 10):
+    """A run whose first book has four items and is worth `value`, and whose second has one and is worth 0.05 more."""
+
+    def at(v: float, step: int):
+        sums = {"a": [counts[0] * v, counts[0]], "b": [counts[1] * (v + 0.05), counts[1]]}
+        metrics = {R5: 0.9, PAGE: v / 2, "loss/reconstruction": 1.25 + v}
+        return {"step": step, "metrics": metrics, "books": {"mine": sums, "theirs": sums}}
+
+    return {"failed": failed, "best": at(value, step), "last": at(last, step + 5), "val": {R5: value + 0.3, PAGE: 0.5}}
+
+
+FIXED = [record(v, last=0.8) for v in (0.5, 0.6, 0.7)]
+REVIEWED = [record(v, last=0.1) for v in (0.3, 0.4, 0.5)]
+JUDGED = Judged(R5, "mine", "theirs")
+FINDING = Finding(
+    "X1",
+    "Title",
+    "Question?",
+    (
+        Comparison(
+            Arm("new"), Arm("old"), (JUDGED, PAGE, "loss/reconstruction", "no/such"), expected="hurts", main=True
+        ),
+    ),
+    note="A note.",
+)
+
+
+def plans(side: str):
+    return [SimpleNamespace(command=f"train {side} {seed}", path=Path(f"{side}{seed}")) for seed in range(SEEDS)]
+
+
+def rows(comparison=FINDING.comparisons[0]) -> list[evidence.Row]:
+    sides = (list(zip(plans("fixed"), FIXED, strict=True)), list(zip(plans("reviewed"), REVIEWED, strict=True)))
+    return list(evidence.rows_of(FINDING, 2, comparison, *sides, "again X1"))
+
+
+def test_items_and_not_books_weigh_and_each_side_reads_its_own_metric():
+    found = evidence.compare(FIXED, REVIEWED, JUDGED, "best")
+    assert found is not None
+    ours, theirs, interval = found
+    assert (ours, theirs) == pytest.approx((0.6 + 0.05 / 5, 0.4 + 0.05 / 5))
+    assert (interval.mean, interval.groups, interval.items) == (pytest.approx(0.2), 3, 15)
+    assert evidence.compare(FIXED, REVIEWED, JUDGED, "last")[2].mean == pytest.approx(0.7)
+    # where the sides count other items, the numbers of the whole gallery are compared
+    other = [record(0.3, counts=(4, 2))] * 3
+    assert evidence.compare(FIXED, other, replace(JUDGED, fixed=PAGE, reviewed=PAGE), "best")[:2] == pytest.approx(
+        (0.3, 0.15)
+    )
+    assert evidence.compare(FIXED, other, JUDGED, "best") is None  # "mine" is no number of the whole gallery
+    lost = [{**FIXED[0], "best": {"metrics": {PAGE: math.nan}, "books": {}}}, *FIXED[1:]]
+    assert evidence.compare(lost, REVIEWED, Judged(PAGE, PAGE, PAGE), "best")[0] == pytest.approx((0.3 + 0.35) / 2)
+    diverged = [*FIXED[:2], {"failed": "diverged"}], [{"failed": "diverged"}, *REVIEWED[1:]]
+    assert evidence.compare(*diverged, JUDGED, "best")[2].mean == pytest.approx(0.2)
+    assert evidence.compare(*diverged, JUDGED, "best")[2].groups == 1
+
+
+@pytest.mark.parametrize(
+    ("better", "low", "high", "expected"),
+    [
+        (1, 0.1, 0.2, "helps"),
+        (1, -0.2, -0.1, "hurts"),
+        (-1, 0.1, 0.2, "hurts"),
+        (-1, -0.2, -0.1, "helps"),
+        (1, -0.1, 0.2, "no effect here"),
+        (-1, 0.0, 0.2, "no effect here"),
+        (1, -0.2, 0.0, "no effect here"),
+        (0, 0.1, 0.2, "not judged"),
+        (1, math.nan, math.nan, "not judged"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side(better, low, high, expected):
+    assert evidence.verdict(better, Interval(0.0, low, high, 5, 9)) == expected
+
+
+def test_a_row_has_the_numbers_the_names_and_the_commands_of_its_sides():
+    first, page, mse = rows()
+    assert (first.fixed, first.reviewed, first.finding, first.comparison) == ("new", "old", "X1", 2)
+    assert (first.fixed_mean, first.reviewed_mean, first.difference) == pytest.approx((0.61, 0.41, 0.2))
+    assert first.low <= 0.2 <= first.high
+    assert (first.fixed_command, first.reviewed_command, first.command) == (
+        "train fixed 0",
+        "train reviewed 0",
+        "again X1",
+    )
+    assert (first.metric, first.label, first.verdict, first.seeds) == (R5, "R@5, both ways", "helps", 3)
+    # the first metric that exists is the headline, and carries what was expected
+    assert [(r.headline, r.main, r.expected) for r in (first, page, mse)] == [
+        (True, True, "hurts"),
+        (False, False, ""),
+        (False, False, ""),
+    ]
+    assert (page.fixed_mean, page.reviewed_mean, mse.verdict) == (pytest.approx(0.3), pytest.approx(0.2), "not judged")
+    gone = replace(FINDING.comparisons[0], metrics=("chunked/loss_error", PAGE), at="last", half=True, main=False)
+    (page,) = rows(gone)
+    assert (page.headline, page.expected, page.main, page.half_fix, page.measured_at) == (
+        True, "hurts", False, True, "last",
+    )  # fmt: skip
+    assert page.fixed_mean == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "sign", "expected"),
+    [
+        (0.1234, R5, False, "12.3 %"),
+        (0.1234, R5, True, "+12.3 %"),
+        (-0.5, "reconstruction/skill", True, "-0.5"),
+        (0.12345, "reconstruction/skill", True, "+0.123"),
+        (99.94, "collapse/effective_rank", False, "99.9"),
+        (100.04, "collapse/effective_rank", False, "100.0"),
+        (123456.0, "collapse/effective_rank", False, "1.2e+05"),
+        (99999.0, "collapse/effective_rank", False, "99999.0"),
+        (0.00099, "chunked/loss_error", False, "9.9e-04"),
+        (0.001, "chunked/loss_error", False, "0.001"),
+        (-0.0005, "chunked/loss_error", False, "-5.0e-04"),
+        (0.0, "chunked/loss_error", False, "0"),
+        (math.nan, "chunked/loss_error", False, "–"),
+    ],
+)
+def test_numbers_as_text(value, metric, sign, expected):
+    assert evidence.number(value, metric, sign) == expected
+
+
+def test_the_short_table_and_the_sections_say_each_number_under_its_name():
+    first, page, mse = (replace(r, low=0.125, high=0.3) for r in rows())
+    assert evidence.difference(first) == "+20.0 points [+12.5, +30.0]"
+    assert evidence.difference(mse) == "+0.2 [+0.125, +0.3]"
+    lines = evidence.short_table([page, first, mse]).splitlines()
+    line = "| X1 | new | old | R@5, both ways | 61.0 % | 41.0 % | +20.0 points [+12.5, +30.0] | helps |"
+    assert lines[2:] == [line]
+    about = {"command": "c", "data": "d", "runs": 6, "epochs": 7, "seeds": 3, "panels": 80, "books": 9}
+    text = evidence.document([first, page, mse, replace(first, finding="X2")], [FINDING], about)
+    assert "Made by `c` on d: 6 runs of 7 epochs, 3 seeds per arm, 80 test panels in 9 books." in text
+    assert "of 3 judged rows about 1 would" in text  # one of twenty; mse is shown and not judged
+    assert text[text.index("## ") :].splitlines() == [
+        "## X1 · Title", "", "Question?", "",
+        "| variant | against | metric | variant | against | difference | verdict |", "|---|---|---|---|---|---|---|",
+        "| new | old | R@5, both ways | 61.0 % | 41.0 % | +20.0 points [+12.5, +30.0] | helps |",
+        "|  |  | same-page precision | 30.0 % | 20.0 % | +10.0 points [+12.5, +30.0] | helps |",
+        "|  |  | reconstruction mse | 1.85 | 1.65 | +0.2 [+0.125, +0.3] | not judged |",
+        "", "A note.",
+        "- Expected from earlier trials: *hurts* for R@5, both ways, “new” against “old”; found here: *helps* "
+        "(+20.0 points [+12.5, +30.0]).",
+    ]  # fmt: skip
+    for quiet in (replace(first, expected="helps"), replace(first, verdict="not judged")):
+        assert "Expected from earlier" not in evidence.document([quiet], [FINDING], about)
+
+
+def experiment():
+    """Two arms of three seeds; the last run of the second one diverged, and both arms share a run with a third."""
+    names = {"one": plans("one"), "two": plans("two")}
+    names["same"] = names["one"]
+    return SimpleNamespace(plans=names)
+
+
+LABELS = {
+    "one": ("first arm", Arm("first arm", {"lr": 1}), ["S1"]),
+    "two": ("second arm", Arm("second arm", {"lr": 2}, data="thinned"), ["F2"]),
+    "same": ("first arm again", Arm("first arm again", {"lr": 1}), ["S1", "F9"]),
+}
+RECORDS = {
+    **{p.path: record(0.1 * i + 0.2, last=0.1 * i, step=i + 1) for i, p in enumerate(plans("one"))},
+    **{p.path: record(0.9, failed="diverged" if i == 2 else "") for i, p in enumerate(plans("two"))},
+}
+
+
+def test_a_row_per_run_with_its_own_measures():
+    frame = tables._runs(experiment(), LABELS, RECORDS)
+    assert frame["run"].tolist() == ["one0", "one1", "one2", "two0", "two1", "two2"]
+    assert frame["findings"].tolist() == ["S1,F9"] * 3 + ["F2"] * 3
+    assert frame["seed"].tolist() == [0, 1, 2] * 2
+    assert frame["arm"].tolist() == ["first arm"] * 3 + ["second arm"] * 3
+    assert frame["data"].tolist() == ["whole"] * 3 + ["thinned"] * 3
+    assert frame["changes"].tolist() == ['{"lr": 1}'] * 3 + ['{"lr": 2}'] * 3
+    assert frame["command"].tolist()[1:4:2] == ["train one 1", "train two 0"]
+    assert frame["failed"].tolist() == [""] * 5 + ["diverged"]
+    assert frame.loc[:2, ["best_step", "last_step"]].to_numpy().tolist() == [[1, 6], [2, 7], [3, 8]]
+    assert frame[f"test:{PAGE}"].tolist()[:3] == pytest.approx([0.1, 0.15, 0.2])
+    assert frame[f"last:{PAGE}"].tolist()[:3] == pytest.approx([0, 0.05, 0.1])
+    assert frame[f"val:{R5}"].tolist()[:3] == pytest.approx([0.5, 0.6, 0.7])
+    assert frame.loc[5, [c for c in frame if ":" in c]].isna().all()
+
+
+def test_the_front_is_of_means_over_the_seeds_that_ended(monkeypatch):
+    monkeypatch.setattr(tables, "SWEEPS", ("S1", "F2"))
+    frame = tables._pareto(experiment(), LABELS, RECORDS)
+    assert frame["arm"].tolist() == ["first arm", "second arm"]  # the third has the same runs
+    assert frame["seeds"].tolist() == [3, 2]
+    assert frame["page_coherence"].tolist() == pytest.approx([0.15, 0.45])
+    assert frame["test_page_coherence_std"].tolist() == pytest.approx([0.05, 0.0])
+    assert frame["val_retrieval"].tolist() == pytest.approx([0.6, 1.2])
+    assert frame["val_retrieval_std"].tolist() == pytest.approx([0.1, 0.0])
+    assert frame["retrieval"].tolist() == pytest.approx([0.9, 0.9])
+    assert frame["test_front"].tolist() == frame["val_front"].tolist() == [False, True]
+    monkeypatch.setattr(tables, "SWEEPS", ("E1",))
+    assert tables._pareto(experiment(), LABELS, RECORDS).empty
+
+
+def test_curves_are_of_each_split_and_epoch_over_the_seeds_that_have_it():
+    def metrics(*rows):
+        return pd.DataFrame(rows, columns=["split", "epoch", "x", "y"])
+
+    frames = [
+        metrics(("train", 1, 9.0, 1.0), ("val", 1, 1.0, np.nan), ("val", 1, 3.0, np.nan), ("val", 2, 5.0, np.nan)),
+        metrics(("val", 1, 4.0, np.nan), ("val", 2, np.nan, np.nan)),
+    ]
+    found = tables._over_seeds(frames, "val", "x", {"arm": "a"})
+    about = {"arm": "a", "metric": "x", "split": "val"}
+    assert found == [
+        about | {"epoch": 1, "mean": 3.0, "low": 2.0, "high": 4.0, "seeds": 2},
+        about | {"epoch": 2, "mean": 5.0, "low": 5.0, "high": 5.0, "seeds": 1},
+    ]
+    assert tables._over_seeds(frames, "val", "z", {}) == []
+    short = tables._short(pd.DataFrame(found).assign(mean=1.23456, high=123456.0))
+    assert short[["mean", "low", "high"]].to_numpy().tolist() == [[1.235, 2.0, 123500.0], [1.235, 5.0, 123500.0]]
+
+
+def test_a_fraction_of_a_curve_s_file_is_enough(tmp_path):
+    tables.parquet(tmp_path / "deep" / "x.parquet", pd.DataFrame({"a": [0.5], "n": [3], "s": ["t"]}))
+    assert [str(t) for t in pd.read_parquet(tmp_path / "deep" / "x.parquet").dtypes[:2]] == ["float32", "int64"]
