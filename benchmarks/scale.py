@@ -1,7 +1,7 @@
 """Every step from the files to the explorer, at growing sizes: seconds, panels per second, peak memory, exponents.
 
     python -m benchmarks.scale --pages 1000 10000 100000         some minutes; 2 GB of disk
-    python -m benchmarks.scale --pages 1000000                   an hour or two on two cores; 40 GB of disk
+    python -m benchmarks.scale --pages 1000000                   two hours or three on two cores; 40 GB of disk
     python -m benchmarks.scale --show --update docs/scale.md     the table and the plot of all that was measured
 
 Makes a manifest and one aligned panel file with five panels per page on average and no pixels. Frozen features are rows
