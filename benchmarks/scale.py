@@ -1,7 +1,7 @@
 """Every step from the files to the explorer, at growing sizes: seconds, panels per second, peak memory, exponents.
 
     python -m benchmarks.scale --pages 1000 10000 100000         some minutes; 2 GB of disk
-    python -m benchmarks.scale --pages 1000000                   an hour or two on two cores; 40 GB of disk
+    python -m benchmarks.scale --pages 1000000                   two hours or three on two cores; 40 GB of disk
     python -m benchmarks.scale --show --update docs/scale.md     the table and the plot of all that was measured
 
 Makes a manifest and one aligned panel file with five panels per page on average and no pixels. Frozen features are rows
@@ -361,8 +361,15 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def cpu_of_all(row: dict[str, Any]) -> float:
-    """CPU seconds of a whole step, where only a part was measured too."""
-    return float(row["cpu"]) / float(row.get("part", 1.0))
+    """CPU seconds of a whole step; NaN where they do not follow from those of the part that was measured."""
+    if whole(row):
+        return float(row["cpu"])
+    return float(row["cpu"]) / float(row["part"]) if "steps" in row else math.nan
+
+
+def whole(row: dict[str, Any]) -> bool:
+    """Whether all of a step was measured."""
+    return bool(row.get("part", 1.0) == 1)
 
 
 def peak_of(row: dict[str, Any]) -> float:
@@ -372,8 +379,7 @@ def peak_of(row: dict[str, Any]) -> float:
 
 def cell(row: dict[str, Any]) -> str:
     """What a step took, in words."""
-    part = row.get("part", 1.0)
-    time = f"{cpu_of_all(row):,.1f} s" if part == 1 else f"{cpu_of_all(row):,.0f} s by its first {part:.0%}"
+    time = f"{row['cpu']:,.1f} s" if whole(row) else f"{row['cpu']:,.1f} s for the first {row['part']:.0%}"
     return f"{time}, {peak_of(row):,.0f} MB"
 
 
@@ -386,7 +392,10 @@ def table_of(results: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
         found = {int(size): r for size, r in results.get(step, {}).items() if size.isdecimal()}
         cells = [cell(found[s]) if s in found else "not measured" for s in sizes]
         at = sorted(found)
-        slopes = [exponent(at, [values(found[s]) for s in at]) for values in (cpu_of_all, peak_of)]
+        slopes = []
+        for values in (cpu_of_all, peak_of):
+            known = [(s, value) for s in at if not math.isnan(value := values(found[s]))]
+            slopes.append(exponent([s for s, _ in known], [value for _, value in known]))
         shown = ["" if np.isnan(slope) else f"{slope:.2f}" for slope in slopes]
         lines.append(f"| {step}: {WHAT[step]} | " + " | ".join([*cells, *shown]) + " |")
     return lines

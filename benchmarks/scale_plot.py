@@ -36,11 +36,7 @@ def drawn(results: Results, steps: Sequence[str]) -> str:
 
 def _pane(results: Results, steps: Sequence[str], name: str, title: str, x: int) -> str:
     points = {
-        step: sorted(
-            (int(size), float(row[name]) / (row.get("part", 1.0) if name == "cpu" else 1.0))
-            for size, row in results[step].items()
-            if size.isdecimal()
-        )
+        step: sorted((int(size), _value(row, name)) for size, row in results[step].items() if _known(size, row, name))
         for step in steps
         if step in results
     }
@@ -71,3 +67,13 @@ def _pane(results: Results, steps: Sequence[str], name: str, title: str, x: int)
         out.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
         out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{color}"/>' for a, b in places]
     return "\n".join(out)
+
+
+def _known(size: str, row: dict[str, Any], name: str) -> bool:
+    """Whether a number is one of a whole step: memory always, time of a part only where steps are all alike."""
+    return size.isdecimal() and (name != "cpu" or row.get("part", 1.0) == 1 or "steps" in row)
+
+
+def _value(row: dict[str, Any], name: str) -> float:
+    """A number of a row; CPU seconds are those of the whole step."""
+    return float(row[name]) / (float(row.get("part", 1.0)) if name == "cpu" else 1.0)

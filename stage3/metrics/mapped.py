@@ -156,6 +156,23 @@ def exact_cosines(query: Tensor, matrix: MappedRows, rows: Array) -> Array:
     return found
 
 
+def scores_around(query: Tensor, matrix: MappedRows, value: float) -> Tensor:
+    """(N,) float32 cosines of a query of norm 1 with all rows: right to the last digit near a value, else to `ROUGH`.
+
+    Enough to count the rows above that value, and those equal to it, in a tenth of the time that all digits take.
+    """
+    out = torch.empty(len(matrix))
+    for start in range(0, len(matrix), BLOCK):
+        block = matrix.block(start, min(start + BLOCK, len(matrix)))
+        scores = _scores(query[None], block)[0]
+        near = ((scores - value).abs() <= 2 * ROUGH).nonzero()[:, 0]
+        rows = block[near].double()
+        scores[near] = (rows @ query.double() / rows.norm(dim=1)).float()
+        out[start : start + len(block)] = scores
+    matrix.give_back()
+    return out
+
+
 def _candidates(
     queries: Tensor, matrix: MappedRows, k: int, allowed: Array | None, exclude: Array | None
 ) -> list[Array]:

@@ -30,9 +30,14 @@ def reconstruction_skill(mse: Tensor | float, target: Tensor) -> float:
     errors = torch.as_tensor(mse, dtype=torch.float64)
     if not len(target) or not errors.numel():
         return math.nan
-    center = sum(part.double().sum(dim=0) for part in parts(target)) / len(target)
+    center = _mean(target)
     baseline = sum(float((part.double() - center).square().sum()) for part in parts(target)) / target.numel()
     return 1 - float(errors.mean()) / baseline if baseline > 0 else math.nan
+
+
+def _mean(rows: Tensor) -> Tensor:
+    """(D,) float64."""
+    return torch.stack([part.double().sum(dim=0) for part in parts(rows)]).sum(dim=0) / len(rows)
 
 
 def reconstruction_ranks(prediction: Tensor, target: Tensor, partner: Tensor | None = None) -> Tensor:
@@ -55,7 +60,7 @@ def reconstruction_ranks(prediction: Tensor, target: Tensor, partner: Tensor | N
     check_rows(target, "target")
     if not len(target):
         return mid_ranks(prediction.float(), target.float(), target.new_zeros(0).float(), partner, None, None)
-    center = target.double().mean(dim=0)  # distances do not change, rounding does
+    center = _mean(target)  # distances do not change, rounding does
     # |p - t|^2 orders like t.p - |t|^2 / 2; in units of the gallery's spread, so that TIE means rounding
     squares = torch.cat([(part.double() - center).square().sum(dim=1) for part in parts(target)])
     scale = squares.mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)

@@ -40,10 +40,12 @@ def alignment_uniformity(image: Tensor, text: Tensor, panel: Tensor, t: float = 
         >>> round(found.alignment, 6), round(found.uniformity, 6)
         (0.0, -4.0)
     """
-    image, text, panel = unit(image, "image"), unit(text, "text"), unit(panel, "panel")
+    check_rows(image, "image")
+    check_rows(text, "text")
     check_length("text", text, len(image))
-    pieces = zip(parts(image), parts(text), strict=True)
+    pieces = ((unit(a, "image"), unit(b, "text")) for a, b in zip(parts(image), parts(text), strict=True))
     alignment = mean_of(torch.cat([(a.double() - b.double()).square().sum(dim=1) for a, b in pieces]))
+    panel = unit(panel, "panel")
     pairs = len(panel) * (len(panel) - 1)
     if not pairs:
         return AlignmentUniformity(alignment, math.nan)

@@ -107,10 +107,6 @@ class Approximate:
             f"recall@{RECALL_AT} against exact search {self.recall:.3f}, of {min(RECALL_QUERIES, len(self)):,} panels"
         )
 
-    def scores(self, queries: Tensor) -> Tensor:
-        """As `Index.scores`."""
-        return self.exact.scores(queries)
-
     def search(
         self,
         queries: Tensor,

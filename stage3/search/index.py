@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stage3.errors import DataError
-from stage3.metrics.mapped import BLOCK, MappedRows, exact_cosines, float_blocks, nearest_mapped
+from stage3.metrics.mapped import MappedRows, exact_cosines, nearest_mapped, scores_around
 from stage3.metrics.nearest import ROWS_AT_ONCE, Hits, cosines, nearest, rows_between
 
 UNIT = 1e-3  # how far a row's norm may be from 1
@@ -61,6 +60,10 @@ class Index:
             DataError: another number of dimensions, or a query without direction.
         """
         return cosines(self.unit(queries), self._source)
+
+    def scores_around(self, query: Tensor, own: int) -> Tensor:
+        """(N,) float32 cosines of a query of any norm but zero, exact wherever they are near that of row `own`."""
+        return self.scores(query[None])[0]
 
     def unit(self, queries: Tensor) -> Tensor:
         """(Q, D) queries of norm 1."""
@@ -120,13 +123,10 @@ class MappedIndex:
         """(Q, D) queries of norm 1."""
         return _unit(queries, self.dim)
 
-    def scores(self, queries: Tensor) -> Tensor:
-        """(Q, N) float32 cosines of queries of any norm but zero."""
-        unit, out = self.unit(queries), torch.empty(len(queries), self.size)
-        for start, block in float_blocks(self.source, BLOCK):
-            rows = F.normalize(torch.from_numpy(block), dim=1)
-            out[:, start : start + len(block)] = unit @ rows.T
-        return out
+    def scores_around(self, query: Tensor, own: int) -> Tensor:
+        """(N,) as `Index.scores_around`, from quick scores but for those rows."""
+        unit = self.unit(query[None])[0]
+        return scores_around(unit, self.source, float(self.cosines_of(unit, np.array([own]))[0]))
 
     def rows_at(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """(n, D) float32 rows by number."""

@@ -410,7 +410,7 @@ class Searcher:
             size -= 1
         rank = score = None
         if own >= 0 and not within and (allowed is None or allowed[own]):
-            scores = exact.scores(vector)[0]
+            scores = exact.scores_around(query.vector, own)
             rank, score = self._rank(scores, own, rows, allowed), float(scores[own])
         return Results(
             rows[found],

@@ -8,7 +8,7 @@ from test_search import unit
 from stage3.batches import IMAGE, TEXT
 from stage3.errors import NumericError
 from stage3.metrics import mapped as metric
-from stage3.metrics.mapped import MappedRows, nearest_mapped
+from stage3.metrics.mapped import ROUGH, MappedRows, nearest_mapped
 from stage3.model import embedding, mapped
 from stage3.model.distant import Distant
 from stage3.model.objectives import Stage3
@@ -177,13 +177,22 @@ def test_a_searcher_over_files_finds_what_one_in_memory_finds(pair, space, targe
             assert (np.diff(in_order.numpy()[places]) < 1e-3).all()
 
 
-def test_scores_over_files_are_cosines(pair):
+def test_scores_over_files_are_exact_around_the_row_that_is_ranked(pair, monkeypatch):
     _, here, there, _ = pair
-    queries = unit(3, 32)
-    a, b = (s.gallery("panel")[0].scores(queries) for s in (here, there))
-    assert isinstance(there.gallery("panel")[0], MappedIndex)
-    assert isinstance(here.gallery("panel")[0], Index)
-    np.testing.assert_allclose(a, b, atol=1e-3)
+    monkeypatch.setattr("stage3.metrics.mapped.BLOCK", 77)
+    one, other = here.gallery("panel")[0], there.gallery("panel")[0]
+    assert isinstance(one, Index)
+    assert isinstance(other, MappedIndex)
+    stored = torch.nn.functional.normalize(torch.from_numpy(other.rows_at(np.arange(len(other)))).double(), dim=1)
+    for own, query in zip((3, 90, 160), unit(3, 32), strict=True):
+        exact = stored @ (query.double() / query.double().norm())
+        found = other.scores_around(5 * query, own)
+        near = (exact - exact[own]).abs() < ROUGH
+        assert 1 <= near.sum() < len(exact)
+        np.testing.assert_allclose(found[near], exact[near], atol=1e-7)
+        np.testing.assert_allclose(found, exact, atol=ROUGH)
+        assert ((found > found[own]) == (exact > exact[own])).all()
+        np.testing.assert_allclose(one.scores_around(5 * query, own), exact, atol=1e-3)
 
 
 @pytest.mark.slow
