@@ -318,12 +318,13 @@ def test_an_evaluation_is_told_with_interval_chance_and_baselines_of_its_own_met
         {"metric": "Effective rank", "value": "12.3", "interval": "–", "chance": "–", "frozen": "–", "untrained": "–"},
     ]  # fmt: skip
     assert results.basis(report) == "Test pages: 1 panel of 30 pages; R@5 among the 1,200 with image and text."
+    words = [results.basis(report | {"split": split}).partition(":")[0] for split in ("val", "train", "all")]
+    assert words == ["Validation pages, which chose the checkpoint", "Training pages", "All pages"]
     assert worth.shown("collapse/effective_rank", 9.994) == "9.99"
     assert worth.shown("collapse/effective_rank", 10.0) == "10.0"
     assert worth.shown("collapse/effective_rank", math.nan) == "–"
-    assert [worth._small(n) for n in ("Same-page", "R@5", "MRR", "Total loss")] == [
-        "same-page", "R@5", "MRR", "total loss"
-    ]  # fmt: skip
+    small = [worth._small(n) for n in ("Same-page precision", "R@5 image → text", "MRR, both ways", "Total loss")]
+    assert small == ["same-page precision", "R@5 image → text", "MRR, both ways", "total loss"]
 
 
 def test_the_line_of_a_run_names_what_chose_its_checkpoint(monkeypatch):
