@@ -374,9 +374,9 @@ def test_settings_are_written_as_yaml_has_them_and_sliders_hold_their_start():
         assert why in refused
     stops = [0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.42, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0]
     assert forms.stops("alignment_weight", 0.42) == stops
-    assert forms.stops("contrastive_temperature", 0.07) == [
-        s for s in forms.TEMPERATURE_STOPS if s >= forms.spec_of("contrastive_temperature").low
-    ]
+    temperatures = [0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]
+    low = forms.spec_of("contrastive_temperature").low
+    assert forms.stops("contrastive_temperature", 0.07) == [t for t in temperatures if t >= low]
     assert forms.title("batch_pages") == "Batch pages"
     assert forms.title("lr") == "Learning rate"
     assert forms.plain(("a", "b")) == ["a", "b"]
