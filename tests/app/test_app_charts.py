@@ -227,6 +227,11 @@ def test_the_budget_draws_each_loss_in_its_color_and_each_pair_between_minus_one
     assert cosines.layout.shapes[0].y0 == cosines.layout.shapes[0].y1 == 0
 
 
+def test_a_faint_color_is_the_color():
+    assert evidence._faint("#0072B2", 0.5) == "rgba(0,114,178,0.5)"
+    assert map_marks._soft("#D55E00") == "rgba(213,94,0,.10)"
+
+
 def test_the_noise_of_each_cause_has_a_bar_for_its_mean_and_a_dot_for_each_run():
     meter = {
         arm: {
@@ -343,6 +348,12 @@ def test_labels_means_hulls_and_rings_lie_where_they_belong():
     assert {t.hoverinfo for t in figure.data} == {"skip"}  # dots below them can be pointed at
 
 
+def test_groups_without_a_legend_given_have_their_own():
+    values, xy = pd.Series(["x", "y", "x"], name="book"), np.arange(6.0).reshape(3, 2)
+    drawn = maps.scatter(np.arange(3), xy, values, maps.COLORINGS["book"], maps.whole(xy)).data
+    assert [(t.name, list(t.customdata)) for t in drawn] == [("x · 2", [0, 2]), ("y · 1", [1])]
+
+
 def test_a_scale_of_ranks_goes_to_ten_at_least_and_one_value_has_a_scale_too():
     xy = np.eye(2)
     few = maps.scatter(np.arange(2), xy, pd.Series([1.0, 2.0]), maps.COLORINGS["i2t"], maps.whole(xy)).data[0]
@@ -375,6 +386,8 @@ def test_drift_shows_each_epoch_s_own_positions_and_colors_that_stay():
     assert figure.layout.height == 400
     play, pause = figure.layout.updatemenus[0].buttons
     assert (play.label, play.args[0], pause.label, pause.args[0]) == ("Play", None, "Pause", (None,))
+    assert play.args[1]["fromcurrent"]
+    assert not play.args[1]["frame"]["redraw"]
 
 
 def test_many_groups_share_one_trace_with_a_step_of_the_scale_for_each_color(monkeypatch):

@@ -216,6 +216,8 @@ def test_curves_are_those_of_both_variants_even_under_another_name(made):
     figure = charts.arms(files.table(made, "curves"), {"alignment 1": "A", "corrected": "B"}, R5, "val")
     means = {t.name: list(t.y) for t in figure.data if t.name}
     assert means == {"A": [0.1, 0.6], "B": [0.2, 0.5]}
+    units = [charts.arms(files.table(made, "curves"), {}, m, "val").layout.yaxis.tickformat for m in (R5, "grad_norm")]
+    assert units == [".0%", None]
     low, high = figure.data[0].y, figure.data[1].y
     assert [list(low), list(high)] == [pytest.approx([0.09, 0.59]), pytest.approx([0.12, 0.62])]
 

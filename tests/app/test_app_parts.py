@@ -318,12 +318,13 @@ def test_an_evaluation_is_told_with_interval_chance_and_baselines_of_its_own_met
         {"metric": "Effective rank", "value": "12.3", "interval": "–", "chance": "–", "frozen": "–", "untrained": "–"},
     ]  # fmt: skip
     assert results.basis(report) == "Test pages: 1 panel of 30 pages; R@5 among the 1,200 with image and text."
+    words = [results.basis(report | {"split": split}).partition(":")[0] for split in ("val", "train", "all")]
+    assert words == ["Validation pages, which chose the checkpoint", "Training pages", "All pages"]
     assert worth.shown("collapse/effective_rank", 9.994) == "9.99"
     assert worth.shown("collapse/effective_rank", 10.0) == "10.0"
     assert worth.shown("collapse/effective_rank", math.nan) == "–"
-    assert [worth._small(n) for n in ("Same-page", "R@5", "MRR", "Total loss")] == [
-        "same-page", "R@5", "MRR", "total loss"
-    ]  # fmt: skip
+    small = [worth._small(n) for n in ("Same-page precision", "R@5 image → text", "MRR, both ways", "Total loss")]
+    assert small == ["same-page precision", "R@5 image → text", "MRR, both ways", "total loss"]
 
 
 def test_the_line_of_a_run_names_what_chose_its_checkpoint(monkeypatch):
@@ -373,9 +374,9 @@ def test_settings_are_written_as_yaml_has_them_and_sliders_hold_their_start():
         assert why in refused
     stops = [0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.42, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0]
     assert forms.stops("alignment_weight", 0.42) == stops
-    assert forms.stops("contrastive_temperature", 0.07) == [
-        s for s in forms.TEMPERATURE_STOPS if s >= forms.spec_of("contrastive_temperature").low
-    ]
+    temperatures = [0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]
+    low = forms.spec_of("contrastive_temperature").low
+    assert forms.stops("contrastive_temperature", 0.07) == [t for t in temperatures if t >= low]
     assert forms.title("batch_pages") == "Batch pages"
     assert forms.title("lr") == "Learning rate"
     assert forms.plain(("a", "b")) == ["a", "b"]
