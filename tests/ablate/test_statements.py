@@ -11,7 +11,7 @@ import pytest
 
 from stage3 import ablate
 from stage3.ablate import arms, evidence, tables
-from stage3.ablate.terms import PAGE, R5, Arm, Comparison, Finding, Judged
+from stage3.ablate.terms import INTRA, METRICS, MSE, PAGE, R5, Arm, Comparison, Finding, Judged
 from stage3.config import Config
 from stage3.errors import ConfigError
 from stage3.metrics.bootstrap import Interval
@@ -292,3 +292,14 @@ def test_a_table_goes_between_one_pair_of_markers():
     for text in ("", start, end, f"{end}{start}", f"{start}{start}{end}", f"{start}{end}{end}"):
         with pytest.raises(ValueError, match=r"^f: needs one line"):
             evidence.replaced(text, "new", "f")
+
+
+def test_less_is_better_of_errors_and_noise_alone():
+    less = {name for name, metric in METRICS.items() if metric.better < 0}
+    assert less == {name for name in METRICS if name.startswith(("noise/", "chunked/", "signal/steps_without"))}
+    assert {name for name, metric in METRICS.items() if metric.better == 0} == {MSE, INTRA}  # a scale can be shrunk
+    assert {metric.better for metric in METRICS.values()} == {-1, 0, 1}
+    shares = {name for name in METRICS if name.startswith("retrieval/") and not name.endswith("mrr")}
+    shares |= {"reconstruction/rank_r1", "diagnose/panels_differ", "signal/steps_without_alignment"}
+    shares |= {"signal/steps_without_anchors", "noise/best_epoch_changes", "noise/best_epoch_off"}
+    assert {name for name, metric in METRICS.items() if metric.percent} == shares
