@@ -11,7 +11,7 @@ import pytest
 
 from stage3 import ablate
 from stage3.ablate import arms, evidence, tables
-from stage3.ablate.terms import PAGE, R5, Arm, Comparison, Finding, Judged
+from stage3.ablate.terms import INTRA, METRICS, MSE, PAGE, R5, Arm, Comparison, Finding, Judged
 from stage3.config import Config
 from stage3.errors import ConfigError
 from stage3.metrics.bootstrap import Interval
@@ -28,7 +28,13 @@ def record(value: float, *, last: float = 0.0, counts=(4, 1), failed: str = "", 
         metrics = {R5: 0.9, PAGE: v / 2, "loss/reconstruction": 1.25 + v}
         return {"step": step, "metrics": metrics, "books": {"mine": sums, "theirs": sums}}
 
-    return {"failed": failed, "best": at(value, step), "last": at(last, step + 5), "val": {R5: value + 0.3, PAGE: 0.5}}
+    return {
+        "failed": failed,
+        "best": at(value, step),
+        "last": at(last, step + 5),
+        "val": {R5: value + 0.3, PAGE: 0.5},
+        "weights_sha256": "0123456789abcdef" * 4,
+    }
 
 
 FIXED = [record(v, last=0.8) for v in (0.5, 0.6, 0.7)]
@@ -194,6 +200,7 @@ def test_a_row_per_run_with_its_own_measures():
     assert frame["data"].tolist() == ["whole"] * 3 + ["thinned"] * 3
     assert frame["changes"].tolist() == ['{"lr": 1}'] * 3 + ['{"lr": 2}'] * 3
     assert frame["command"].tolist()[1:4:2] == ["train one 1", "train two 0"]
+    assert set(frame["weights_sha256"]) == {"0123456789abcdef"}
     assert frame["failed"].tolist() == [""] * 5 + ["diverged"]
     assert frame.loc[:2, ["best_step", "last_step"]].to_numpy().tolist() == [[1, 6], [2, 7], [3, 8]]
     assert frame[f"test:{PAGE}"].tolist()[:3] == pytest.approx([0.1, 0.15, 0.2])
@@ -292,3 +299,14 @@ def test_a_table_goes_between_one_pair_of_markers():
     for text in ("", start, end, f"{end}{start}", f"{start}{start}{end}", f"{start}{end}{end}"):
         with pytest.raises(ValueError, match=r"^f: needs one line"):
             evidence.replaced(text, "new", "f")
+
+
+def test_less_is_better_of_errors_and_noise_alone():
+    less = {name for name, metric in METRICS.items() if metric.better < 0}
+    assert less == {name for name in METRICS if name.startswith(("noise/", "chunked/", "signal/steps_without"))}
+    assert {name for name, metric in METRICS.items() if metric.better == 0} == {MSE, INTRA}  # a scale can be shrunk
+    assert {metric.better for metric in METRICS.values()} == {-1, 0, 1}
+    shares = {name for name in METRICS if name.startswith("retrieval/") and not name.endswith("mrr")}
+    shares |= {"reconstruction/rank_r1", "diagnose/panels_differ", "signal/steps_without_alignment"}
+    shares |= {"signal/steps_without_anchors", "noise/best_epoch_changes", "noise/best_epoch_off"}
+    assert {name for name, metric in METRICS.items() if metric.percent} == shares

@@ -94,6 +94,7 @@ def test_rates_of_every_step_of_a_small_run():
     assert learning_rate(1, 1, Config(warmup=0.0), 8.0) == 0  # the last step of a run of one
     assert learning_rate(1, 3, Config(warmup=0.0), 8.0) == pytest.approx(6.0)
     assert learning_rate(2, 2, Config(warmup=0.9), 8.0) == 8.0
+    assert learning_rate(2, 1, Config(warmup=0.9), 8.0) == 0  # a run of one step, all of it warm-up
 
 
 def stepped() -> tuple[Model, torch.optim.AdamW]:
@@ -132,7 +133,7 @@ def test_a_restored_optimizer_makes_the_same_next_step():
         ({"exp_avg/head": torch.zeros(4)}, r"exp_avg/head' of shape \(4,\)"),
         ({"step/head": torch.zeros(1)}, r"step/head' of shape \(1,\)"),
         ({"momentum/head": torch.zeros(1, 4)}, "momentum/head"),
-        ({"exp_avg_sq/head": torch.full((1, 4), math.inf)}, "exp_avg_sq/head"),
+        ({"exp_avg_sq/head": torch.tensor([[0.0, 0.0, math.inf, 0.0]])}, "exp_avg_sq/head"),
         ({"exp_avg/head": None}, "'head' lacks exp_avg$"),
         ({"exp_avg/head": None, "step/head": None}, "'head' lacks (step, exp_avg|exp_avg, step)$"),
     ],
