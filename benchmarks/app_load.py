@@ -127,7 +127,7 @@ def first_paint(folder: Path, *, browser: bool) -> float | None:
 
     if screenshots.browser_path() is None:
         return None
-    with screenshots.page("http://127.0.0.1") as tab:
+    with screenshots.browser() as started, screenshots.page(started, "http://127.0.0.1") as tab:
         tab.goto("about:blank")
         start = time.monotonic()
         with server(folder) as (_, port):
