@@ -296,7 +296,7 @@ def explorer(folder: Path) -> Callable[[], dict[str, Any]]:
         assert not app.exception, app.exception
         said = [element.value for element in app.text if element.value.startswith("showing ")]
         assert said, "the first view holds no map"
-        return {"panels": len(loaders.open_dataset(loaders.entry("runs/first").run).table), "said": said[0]}
+        return {"panels": len(loaders.panel_frame(loaders.entry("runs/first").run)), "said": said[0]}
 
     return work
 
