@@ -27,7 +27,7 @@ from stage3 import losses
 from stage3.batches import generator
 from stage3.batches.batch import PanelBatch, PanelSet
 from stage3.config import Config
-from stage3.features import ArrayRows, FeatureReport, FeatureSet
+from stage3.features import ArrayRows, FeatureReport, FeatureSet, usable_device
 from stage3.model import EncoderSpec
 from stage3.model.objectives import Stage3
 from stage3.train.ahead import ahead
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    device = torch.device(args.device)
+    device = torch.device(usable_device(args.device))
     sizes = QUICK if args.quick else SIZES
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     data = panel_set(sizes[-1] + PER_PAGE)

@@ -5,6 +5,7 @@ Shapes: V panels, U distinct crops, Di and Dt sizes of an image's and a text's f
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from stage3.storage import sha256
 if TYPE_CHECKING:
     import torch
 
+# Read by cuBLAS, and by torch, at the first product on a GPU: so it is set where a GPU is chosen. With it products of
+# equal inputs are equal bit for bit, which training relies on.
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 IN_MEMORY_BYTES = 256 * 2**20  # smaller sets are read into memory whole: gathering from there is quickest
 
 
@@ -159,10 +163,12 @@ def usable_device(name: str) -> str:
     check_value("device", name)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return "cuda" if gpus else "cpu"
+        name = "cuda" if gpus else "cpu"
     if name != "cpu" and int(name.partition(":")[2] or 0) >= gpus:
         seen = f"{gpus} GPU{'' if gpus == 1 else 's'}" if gpus else "no GPU"
         raise ConfigError(f"device: {name} is not on this machine: torch finds {seen}. Give --device cpu or auto.")
+    if name != "cpu" and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        os.environ.setdefault(WORKSPACE, ":4096:8")
     return name
 
 

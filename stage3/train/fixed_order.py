@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-# cuBLAS reads it when a process first multiplies matrices; with it a product of equal inputs is always the same.
-WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+from stage3.features.loading import WORKSPACE
 
 
 @contextmanager
@@ -22,12 +21,13 @@ def fixed_order(device: torch.device, *, strict: bool = True) -> Iterator[None]:
     Args:
         device: where the sums are.
         strict: an operation for which a GPU has no such form is a RuntimeError that names it. Otherwise it stays as it
-            is, with a warning: nobody knows all operations of a backbone.
+            is, with a warning: nobody knows all operations of a backbone. So it is, too, in a process that used the GPU
+            before anything here chose it, for then it is too late to ask cuBLAS.
     """
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault(WORKSPACE, ":4096:8")
+    strict = strict and WORKSPACE in os.environ  # `usable_device` has set it, unless it was too late
     asked, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory

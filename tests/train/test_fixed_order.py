@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from stage3.train.fixed_order import WORKSPACE, fixed_order
+from stage3.features.loading import WORKSPACE, usable_device
+from stage3.train.fixed_order import fixed_order
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -24,19 +25,40 @@ def state() -> tuple[bool, bool, bool]:
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_gpu_is_asked_for_it_and_torch_is_left_as_it_was(strict, monkeypatch):
-    monkeypatch.delenv(WORKSPACE, raising=False)
+    monkeypatch.setenv(WORKSPACE, ":4096:8")
     before = state()
 
     def work() -> None:
         with fixed_order(torch.device("cuda"), strict=strict):
             assert state() == (True, not strict, False)
-            assert os.environ[WORKSPACE] == ":4096:8"
             raise KeyError
 
     with pytest.raises(KeyError):
         work()
     assert state() == before
-    monkeypatch.delenv(WORKSPACE)  # so that it is not left behind
+
+
+def test_choosing_a_gpu_asks_cublas_before_its_first_product_and_choosing_a_processor_does_not(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("cpu", "auto", "cuda:0"):
+        monkeypatch.delenv(WORKSPACE, raising=False)
+        assert usable_device(name) == ("cuda" if name == "auto" else name)
+        assert (WORKSPACE in os.environ) == (name != "cpu")
+    monkeypatch.setenv(WORKSPACE, ":16:8")  # who has chosen knows
+    usable_device("auto")
+    assert os.environ[WORKSPACE] == ":16:8"
+
+
+def test_a_gpu_that_was_used_before_it_was_chosen_is_no_error(monkeypatch):
+    monkeypatch.delenv(WORKSPACE, raising=False)
+    for name, found in (("is_available", True), ("device_count", 1), ("is_initialized", True)):
+        monkeypatch.setattr(torch.cuda, name, lambda found=found: found)
+    for _ in range(2):
+        assert usable_device("cuda") == "cuda"
+        assert WORKSPACE not in os.environ  # cuBLAS has looked already
+        with fixed_order(torch.device("cuda")):
+            assert state() == (True, True, False)
 
 
 def test_a_processor_is_left_alone(monkeypatch):
@@ -50,6 +72,7 @@ def test_a_processor_is_left_alone(monkeypatch):
 @pytest.mark.parametrize(("finetune", "strict"), [("none", True), ("text", False)])
 def test_training_is_strict_unless_a_backbone_is_trained(finetune, strict, tmp_path, monkeypatch):
     asked = []
+    monkeypatch.setenv(WORKSPACE, ":4096:8")
     run = synthetic.run(tmp_path / "run", epochs=1)
     trainer = Trainer(run, synthetic.dataset(run.config))
     trainer.tuned = None if finetune == "none" else object()
