@@ -2,9 +2,9 @@
 
     CACHE/frames/KEY.arrow      one column after the other, then the SHA-256 of all bytes before it
 
-Reading one takes neither the data set, nor the features, nor torch: 50 ms for 100,000 panels, whose data set takes seconds.
-It is mapped into memory, so that only what is looked at is held. What is damaged, or of another version, is as good as
-none; the cache may be removed at any time. N panels that the model embedded, V panels of the table.
+Reading one takes neither the data set, nor the features, nor torch: 50 ms for 100,000 panels, whose data set takes
+seconds. It is mapped into memory, so that only what is looked at is held. What is damaged, or of another version, is as
+good as none; the cache may be removed at any time. N panels that the model embedded, V panels of the table.
 """
 
 from __future__ import annotations
