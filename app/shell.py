@@ -11,7 +11,7 @@ How to write a view, `app/views/NAME.py`:
         frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
         shell.heading("Map", "Every dot is a panel.")
         row = shell.int_param("panel")              # from ?panel=…; shell.set_params(panel=7) writes it
-        st.image(shell.thumb(chosen, row, 360))     # pixels through the guarded reader, never a path
+        shell.picture(shell.thumb(chosen, row), "A panel")  # pixels through the guarded reader, never a path
         if st.button("Open its page"):
             shell.go("page", page=int(frame["page"][row]), panel=row)
 
@@ -25,11 +25,12 @@ view does not catch end in one plain box: see `app.guard`.
 
 from __future__ import annotations
 
+import base64
 import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import streamlit as st
 
@@ -263,8 +264,17 @@ def thumb_url(chosen_run: Chosen, row: int, side: int = 240, kind: str = "panel"
     return thumbs.url(kind, chosen_run.id, row, side, loaders.data_version(chosen_run.run))
 
 
+def picture(image: bytes, alt: str, width: int | Literal["stretch"] = "stretch") -> None:
+    """Show a WEBP image, its bytes within the message to the browser.
+
+    `st.image(bytes)` would encode it anew and serve it as a file that is deleted once a later run of the script no
+    longer shows it: a browser that is slower than the next click gets a 404.
+    """
+    st.image(f"data:image/webp;base64,{base64.b64encode(image).decode()}", width=width, alt=alt)
+
+
 def thumb(chosen_run: Chosen, row: int, side: int = 360, kind: str = "panel") -> bytes:
-    """The image itself, for `st.image`; a gray one where there is none."""
+    """The image itself, for `picture`; a gray one where there is none."""
     try:
         return thumbs.image(chosen_run.id, kind, int(row), min((s for s in thumbs.SIDES if s >= side), default=1200))
     except ImageProblem:

@@ -154,3 +154,13 @@ def test_one_place_catches_every_error():
                 if (not kinds or broad & {ast.unparse(kind) for kind in kinds}) and not passes_on:
                     found.append(path.relative_to(ROOT).as_posix())
     assert found == ["app/guard.py"]
+
+
+def test_images_travel_within_their_message():
+    """`st.image` with bytes makes a file that the next run of the script may delete before a browser has asked for it."""
+    found = []
+    for path in sorted((ROOT / "app").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("st.image", "st.audio", "st.video", "st.pyplot"):
+                found.append(path.relative_to(ROOT).as_posix())
+    assert found == ["app/shell.py"]

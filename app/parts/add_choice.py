@@ -187,7 +187,7 @@ def _pages(made: imports.Import, result: dict[str, Any]) -> None:
         for page_id, image, panels in drawn:
             with st.container(key=f"tile-add-{page_id}", gap="xxsmall"):
                 if image:
-                    st.image(image, width="stretch", alt=f"A page with {counted(panels, 'panel')} framed and numbered")
+                    shell.picture(image, f"A page with {counted(panels, 'panel')} framed and numbered")
                 shell.line(f"{page_id}  ·  {counted(panels, 'panel')}")
 
 

@@ -49,15 +49,22 @@ def tab(browser, address):
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: problems.append(str(e)))
+        page.on("response", lambda r: problems.append(f"{r.status} {r.url}") if r.status >= 400 else None)
         outside = []
         page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url))
         yield page
-    assert not problems
+    assert not problems, "\n".join(problems)
     assert not [url for url in outside if not url.startswith(address.replace("http", "ws"))], "no other host is asked"
 
 
 def open_view(tab, path):
     tab.goto(path)
+    settled(tab)
+
+
+def computed(tab):
+    """Wait until UMAP has taken the place of the principal components, which it does whatever the mouse is at."""
+    tab.locator("[data-testid=stProgress]").first.wait_for(state="hidden")
     settled(tab)
 
 
@@ -69,8 +76,7 @@ def in_view(locator, height):
 
 def test_open_then_lasso_then_gallery_then_page(tab):
     open_view(tab, "/")
-    tab.get_by_text("Lasso", exact=True).first.click()
-    settled(tab)
+    computed(tab)
     tab.get_by_text("Lasso", exact=True).first.click()
     settled(tab)
     plot = tab.locator(".st-key-map-plot .nsewdrag").first
