@@ -2,27 +2,22 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
-from stage3 import train
 from stage3.evaluate import above_chance, evaluation_report, kept_report, measured, stored_report
 from stage3.evaluate import report as reports
-from stage3.train.trainer import Trainer
-from tests import synthetic
-
-pytestmark = pytest.mark.slow
+from stage3.runs import RunFolder
 
 
 @pytest.fixture
-def made(tmp_path):
-    run = synthetic.run(tmp_path / "run", epochs=6)
-    data = synthetic.dataset(run.config, books=16)
-    train.check_identity(run, data)
-    with run.lock():
-        Trainer(run, data).fit(lambda: False)
-    return run, data
+def made(only_read, tmp_path):
+    """A run of its own for each test, which may damage it."""
+    run, data = only_read
+    shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation-*"))
+    return RunFolder(tmp_path / "run", run.config), data
 
 
 def count_measuring(monkeypatch):

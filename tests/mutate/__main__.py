@@ -23,6 +23,7 @@ from tests.mutate.server import Server
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".stage3" / "mutate"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+USUAL = "not browser and not heavy"  # which tests, as pytest's -m
 PARTS = ("stage3", "app", "tests", "data", "notebooks", "tools", "benchmarks", "docs")
 
 
@@ -304,7 +305,7 @@ def _run(asked: argparse.Namespace) -> None:
         for i, mutant in enumerate(todo, start=1):
             if time.monotonic() > end:
                 break
-            marks = asked.marks or ("not browser" if mutant.file.startswith("app") else "not slow and not browser")
+            marks = asked.marks or (USUAL if mutant.file.startswith("app") else f"{USUAL} and not slow")
             tests = tuple(asked.tests or files_for(copy, mutant.file))  # as copied: the work goes on beside
             if tests not in suites:
                 begun = time.monotonic()

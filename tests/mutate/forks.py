@@ -165,17 +165,23 @@ def of_file(told: Told, file: str) -> Told:
     )
 
 
+def limit_cpu(seconds: float) -> None:
+    """End this process, and each that it starts, by SIGXCPU once it alone has used so many seconds of CPU."""
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 5))
+
+
 def run(root: Path, files: Sequence[str], rank: Mapping[str, int], marks: str, seconds: float, *, cover: bool) -> Told:
-    """The files' tests in a child that works in `root`; rc -9 where it took too long."""
+    """The files' tests in a child that works in `root`; rc -9 where it used more seconds of CPU, or slept on."""
     answer, log, temp = (root.parent / name for name in ("answer.json", "log.txt", "tmp"))
     answer.unlink(missing_ok=True)
     shutil.rmtree(temp, ignore_errors=True)
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
+        limit_cpu(seconds)
         _child(root, files, rank, marks, answer, log, temp, cover=cover)
-    end = time.monotonic() + seconds
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+    end = time.monotonic() + 5 * seconds + 300
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
         if time.monotonic() > end:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
@@ -184,6 +190,8 @@ def run(root: Path, files: Sequence[str], rank: Mapping[str, int], marks: str, s
         time.sleep(0.02)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # whatever its tests started
+    if os.WIFSIGNALED(ended[1]) and os.WTERMSIG(ended[1]) == signal.SIGXCPU:
+        return Told(rc=-9)
     return Told(**json.loads(answer.read_text(encoding="utf-8"))) if answer.exists() else Told(rc=-1)
 
 

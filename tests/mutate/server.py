@@ -17,9 +17,10 @@ from types import CodeType, FunctionType
 
 import pytest
 
-from tests.mutate.forks import Order, Told, prepared
+from tests.mutate.forks import Order, Told, limit_cpu, prepared
 
-PATIENCE = 20  # seconds that a test may take beside five times what it took
+PATIENCE = 20  # seconds of CPU that a test may use beside five times what it took
+ASLEEP = 300  # seconds of the clock beside twenty times what it took: who uses no CPU for so long waits for ever
 
 
 class Server:
@@ -52,13 +53,14 @@ class Server:
     def judge(self, file: str, source: str, other: str, limits: Mapping[str, float]) -> Told | None:
         """Run the tests, in order, each with the seconds that it took, on `other` instead of `source` of a file.
 
-        None where the change is not inside functions that can be replaced; rc -9 where a test took too long.
+        None where the change is not inside functions that can be replaced; rc -9 where a test used too much CPU, so
+        that a machine with much else to do kills no mutant, or slept on.
         """
         self.answer.unlink(missing_ok=True)
         self.asks.write(json.dumps([file, source, other, dict(limits)]) + "\n")
         self.asks.flush()
         status = int(self.replies.readline() or -1)
-        if status == signal.SIGALRM:
+        if status in (signal.SIGPROF, signal.SIGXCPU, signal.SIGALRM):
             return Told(rc=-9)
         told = Told(**json.loads(self.answer.read_text(encoding="utf-8"))) if self.answer.exists() else Told(rc=-1)
         return None if told.rc == NOT_HERE else told
@@ -110,12 +112,16 @@ class _Serve:
 
 def _run(session: pytest.Session, items: Sequence[pytest.Item], told: Told, limits: Mapping[str, float]) -> None:
     session.config.pluginmanager.register(Order({}, told))
+    limit_cpu(PATIENCE + 5 * sum(limits.values()))  # processes that the tests start inherit it
     for item, after in itertools.zip_longest(items, items[1:]):
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(PATIENCE + int(5 * limits[item.nodeid]))
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE + 5 * limits[item.nodeid])
+        signal.alarm(ASLEEP + int(20 * limits[item.nodeid]))
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
         if told.failed:
             break
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)
     told.rc = 1 if told.failed else 0
 
