@@ -35,7 +35,7 @@ def same(a, b):
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)  # NaN is NaN
 
 
-def test_it_is_measured_once_and_read_as_the_same_report(made, monkeypatch):
+def test_it_is_measured_once_and_read_as_the_same_report(made, monkeypatch, tmp_path):
     run, data = made
     calls = count_measuring(monkeypatch)
     assert stored_report(run) is None
@@ -43,6 +43,10 @@ def test_it_is_measured_once_and_read_as_the_same_report(made, monkeypatch):
     assert same(first, evaluation_report(run, data=data))
     assert same(kept_report(run, data=data), first)
     assert same(stored_report(run), first)
+    assert calls == [None]
+    moved = RunFolder(run.path.rename(tmp_path / "handed-on"), run.config)
+    for read in (stored_report(moved), kept_report(moved, data=data)):
+        assert same(read, first | {"run": str(moved.path)})
     assert calls == [None]
 
 
