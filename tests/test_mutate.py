@@ -25,8 +25,8 @@ def rank_of(i2t, t2i, key, flag=True):
     if not flag and len(i2t) > 1:
         raise ValueError("at least 1")
     found = kept.get((i2t, "text", key), limit=5)
-    log(f"{i2t[0]} ü")
-    return max(i2t, t2i) - found.sum(dim=1)
+    log(f"{i2t[0]} ü", max(i2t, t2i))
+    return pair(i2t, t2i) - found.sum(dim=1)
 '''
 
 
@@ -44,11 +44,11 @@ def changes() -> set[tuple[str, str, str]]:
         ("swap sides", '"text"', "('image')"),
         ("swap sides", "i2t", "(t2i)"),
         ("swap sides", "max", "(min)"),
-        ("swap arguments", "max(i2t, t2i)", "(max(t2i, i2t))"),
+        ("swap arguments", "pair(i2t, t2i)", "(pair(t2i, i2t))"),
         ("drop keyword", 'kept.get((i2t, "text", key), limit=5)', "(kept.get((i2t, 'text', key)))"),
         ("one more", "5", "(6)"),
         ("swap axes", "1", "(0)"),
-        ("swap operator", "max(i2t, t2i) - found.sum(dim=1)", "(max(i2t, t2i) + found.sum(dim=1))"),
+        ("swap operator", "pair(i2t, t2i) - found.sum(dim=1)", "(pair(i2t, t2i) + found.sum(dim=1))"),
         ("drop statement", 'raise ValueError("at least 1")', "pass"),
         ("last for first", 'f"{i2t[0]} ü"', "(f'{i2t[-1]} ü')"),
     ],

@@ -168,6 +168,12 @@ class Suite:
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
         return {i for line in lines for i in told.lines.get(mutant.file, {}).get(str(line), [])}
 
+    def stale(self, mutant: Mutant) -> list[str]:
+        """The fixtures that reach a mutant, or start a process: what they made before tells nothing of it."""
+        lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
+        reached = {name: files for told in self.told.values() for name, files in told.fixtures.items()}
+        return [name for name, files in reached.items() if "" in files or set(lines) & set(files.get(mutant.file, []))]
+
     def seconds(self, names: Iterable[str]) -> dict[str, float]:
         """How long the tests took without a bug, in the order of the names."""
         took = {n: max(s, 0.0) for told in self.told.values() for n, s in told.tests.items()}
@@ -196,7 +202,11 @@ def judged(copy: Path, mutant: Mutant, suite: Suite) -> dict[str, object]:
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             compiled.unlink()
         try:
-            told = server.judge(mutant.file, source, mutant.apply(source), seconds) if server else None
+            told = (
+                server.judge(mutant.file, source, mutant.apply(source), seconds, suite.stale(mutant))
+                if server
+                else None
+            )
             if told is None:
                 files = list(dict.fromkeys(name.split("::")[0] for name in rank))
                 told = forks.run(copy, files, rank, suite.marks, 3 * sum(seconds.values()) + 30, cover=False)

@@ -76,6 +76,12 @@ class Told:
     lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
+    fixtures: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # lines of each file; "" starts a process
+
+
+def named(fixture: pytest.FixtureDef[object]) -> str:
+    """The context of a fixture: "fixture NAME PLACE"."""
+    return f"fixture {fixture.argname} {fixture.baseid}"
 
 
 class Order:
@@ -109,7 +115,7 @@ class Order:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
         before = self.now
-        self._context(f"fixture {fixturedef.argname} {fixturedef.baseid}")
+        self._context(named(fixturedef))
         try:
             return (yield)
         finally:
@@ -162,6 +168,7 @@ def of_file(told: Told, file: str) -> Told:
         lines=lines,
         starts=[numbers[i] for i in told.starts if i in numbers],
         modules=told.modules,
+        fixtures=told.fixtures,
     )
 
 
@@ -264,4 +271,8 @@ def _covered(root: Path, arguments: list[str], told: Told) -> int:
             tests = {numbers[t] for c in contexts for t in order.tests_of(c) if t in numbers}
             tests |= {-1} if "" in contexts else set()  # at an import
             told.lines.setdefault(name, {})[str(line)] = sorted(tests)
+            for context in (c for c in contexts if c.startswith("fixture ")):
+                told.fixtures.setdefault(context, {}).setdefault(name, []).append(int(line))
+    for context in (c for c in order.starting if c.startswith("fixture ")):
+        told.fixtures.setdefault(context, {})[""] = []
     return rc
