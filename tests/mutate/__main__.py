@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -186,9 +187,16 @@ def _quickest(told: forks.Told, numbers: Iterable[int]) -> list[str]:
     return sorted((n for n in names if told.tests[n] >= 0), key=lambda n: told.tests[n])
 
 
-def judged(copy: Path, mutant: Mutant, suite: Suite) -> dict[str, object]:
+def within(seconds: dict[str, float], budget: float) -> list[str]:
+    """The first tests, of those with their durations, that take no longer together; one at least."""
+    ends = itertools.accumulate(seconds.values())
+    return [name for i, (name, end) in enumerate(zip(seconds, ends, strict=True)) if i == 0 or end <= budget]
+
+
+def judged(copy: Path, mutant: Mutant, suite: Suite, budget: float) -> dict[str, object]:
     """What the tests say of a mutant: killed, timeout, alive, or uncovered where no test reaches the line."""
     rank = suite.rank(mutant)
+    rank = {name: rank[name] for name in within(suite.seconds(rank), budget)}
     begun = time.monotonic()
     outcome, test = "uncovered", ""
     if rank:
@@ -272,6 +280,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--most", type=int, default=300, help="how many mutants")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
+    parser.add_argument(
+        "--budget", type=float, default=1e9, help="seconds of tests per mutant, the quickest first: a lower bound"
+    )
     parser.add_argument("--again", action="store_true", help="try once more those that were alive")
     parser.add_argument("--tests", nargs="*", default=[], help="these test files instead of the table's: a lower bound")
     parser.add_argument("--only", nargs="*", default=[], help="keys of single mutants")
@@ -321,7 +332,7 @@ def _run(asked: argparse.Namespace) -> None:
                 begun = time.monotonic()
                 suites[tests] = Suite(copy, list(tests), marks)
                 end += time.monotonic() - begun  # what is kept for the next run does not count
-            found = judged(copy, mutant, suites[tests])
+            found = judged(copy, mutant, suites[tests], asked.budget)
             out.write(json.dumps(found) + "\n")
             out.flush()
             change = f"{_short(mutant.before)} -> {_short(mutant.after)}"
