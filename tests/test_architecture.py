@@ -161,11 +161,6 @@ def test_images_travel_within_their_message():
     found = []
     for path in sorted((ROOT / "app").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "st.image",
-                "st.audio",
-                "st.video",
-                "st.pyplot",
-            ):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("st.image", "st.audio", "st.video", "st.pyplot"):
                 found.append(path.relative_to(ROOT).as_posix())
     assert found == ["app/shell.py"]
