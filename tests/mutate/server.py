@@ -169,7 +169,7 @@ class _Serve:
         return self.kept[key]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_fixture_setup")
-    def keep(self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Iterator[None]:
+    def pytest_keep(self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Iterator[None]:
         value = yield
         if not self.ready and _can_be_kept(fixturedef) and value is not None:
             self.kept[named(fixturedef), request.param_index] = value  # type: ignore[attr-defined]
