@@ -75,28 +75,45 @@ def test_test_pages_are_preferred_whatever_was_measured_last(made):
     )
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda v: v["report"].update(intervals=[1, 2]),
-        lambda v: v["report"]["chance"].update({"retrieval/i2t_r5": "much"}),
-        lambda v: v["report"].update({"retrieval/i2t_r5": [0.5]}),
-        lambda v: v["report"].update(split="<b>"),
-        lambda v: v["report"]["intervals"].update({"retrieval/i2t_r5": [0.1]}),
-        lambda v: v["report"].pop("added"),
-        lambda v: v.update(format=99),
-        lambda v: v.update(report=5),
-    ],
-)
-def test_a_damaged_file_is_as_good_as_none(made, damage):
+DAMAGES = {
+    "intervals are a list": lambda v: v["report"].update(intervals=[1, 2]),
+    "an interval is no list": lambda v: v["report"]["intervals"].update({"retrieval/i2t_r5": 0.1}),
+    "an interval of one end": lambda v: v["report"]["intervals"].update({"retrieval/i2t_r5": [0.1]}),
+    "an interval of words": lambda v: v["report"]["intervals"].update({"retrieval/i2t_r5": [0.1, "b"]}),
+    "chance in words": lambda v: v["report"]["chance"].update({"retrieval/i2t_r5": "much"}),
+    "a metric is a list": lambda v: v["report"].update({"retrieval/i2t_r5": [0.5]}),
+    "a metric is true": lambda v: v["report"].update({"retrieval/i2t_r5": True}),
+    "another split": lambda v: v["report"].update(split="<b>"),
+    "panels in words": lambda v: v["report"].update(panels="many"),
+    "no step": lambda v: v["report"].pop("step"),
+    "nothing added": lambda v: v["report"].pop("added"),
+    "added without a sentence": lambda v: v["report"]["added"].update(sentence=5),
+    "undefined is a list": lambda v: v["report"].update(undefined=[]),
+    "a baseline is a list": lambda v: v["report"]["baselines"].update(frozen=[1.0]),
+    "a baseline in words": lambda v: v["report"]["baselines"]["untrained"].update({"retrieval/i2t_r5": "x"}),
+    "notes are a text": lambda v: v["report"].update(notes="a"),
+    "a note is a number": lambda v: v["report"].update(notes=["a", 5]),
+    "of another version": lambda v: v.update(format=99),
+    "no report": lambda v: v.update(report=5),
+}
+
+
+def test_a_damaged_file_is_as_good_as_none(made):
     run, data = made
     right = kept_report(run, data=data)
     path = run.path / "evaluation-test.json"
-    value = json.loads(path.read_text(encoding="utf-8"))
-    damage(value)
-    path.write_text(json.dumps(value), encoding="utf-8")
-    assert stored_report(run) is None
+    intact = path.read_text(encoding="utf-8")
+    for name, damage in DAMAGES.items():
+        value = json.loads(intact)
+        damage(value)
+        path.write_text(json.dumps(value), encoding="utf-8")
+        assert stored_report(run) is None, name
     assert same(kept_report(run, data=data), right)
+    assert same(stored_report(run), right)
+    damaged = json.loads(intact) | {"report": right | {"notes": ["measured earlier"]}}
+    path.write_text(json.dumps(damaged), encoding="utf-8")
+    assert kept_report(run, data=data)["notes"] == ["measured earlier"]  # not again
+    assert same(kept_report(run, data=data, again=True), right)
     assert same(stored_report(run), right)
 
 
