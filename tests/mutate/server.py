@@ -114,15 +114,19 @@ class _Serve:
         self._make_ready(session)
         functions = [f for f in gc.get_objects() if type(f) is FunctionType]
         functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
-        caches = [c for c in gc.get_objects() if isinstance(c, functools._lru_cache_wrapper)]
+        caches = [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]
         caches = [c for c in caches if str(c.__module__).split(".")[0] in ("stage3", "tests")]
         gc.collect()
         gc.freeze()
         copy = self.temp.with_name("tmp.kept")
         shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self.temp, copy, symlinks=True)
+        with contextlib.suppress(shutil.Error):  # a socket, or a pipe, that a fixture made
+            shutil.copytree(self.temp, copy, symlinks=True)
         for line in self.asked:
             file, source, other, limits, stale = json.loads(line)
+            shutil.rmtree(self.temp, ignore_errors=True)  # it finds what the fixtures wrote, and no more
+            with contextlib.suppress(shutil.Error):
+                shutil.copytree(copy, self.temp, symlinks=True, dirs_exist_ok=True)
             pid = os.fork()
             if pid == 0:
                 told = Told()
@@ -141,8 +145,6 @@ class _Serve:
             _, status = os.waitpid(pid, 0)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)  # whatever its tests started
-            shutil.rmtree(self.temp, ignore_errors=True)  # the next one finds what the fixtures wrote, and no more
-            shutil.copytree(copy, self.temp, symlinks=True)
             self.reply.write(f"{os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0}\n")
             self.reply.flush()
         return True
