@@ -61,6 +61,9 @@ def test_other_data_another_split_or_checkpoint_is_measured_again(made, monkeypa
     earlier = next(c.step for c in run.checkpoints() if c.step != run.checkpoint().step)
     at_earlier = kept_report(run, data=data, checkpoint=earlier)
     assert calls == ["val", None, None, None]
+    no_test = data.with_split(np.where(data.split == 2, 0, data.split))
+    instead, asked = kept_report(run, data=no_test), kept_report(run, data=no_test, split="val")
+    assert (len(instead["notes"]), calls[4:]) == (len(asked["notes"]) + 1, [None, "val"])  # who asked needs no note
     assert at_earlier["step"] == earlier
     assert stored_report(run)["step"] == run.checkpoint().step  # only the best checkpoint's is kept
 
