@@ -129,7 +129,7 @@ def test_a_run_does_not_decide_how_large_images_the_explorer_decodes(tmp_path, m
     with pytest.raises(ImageProblem, match="too_many_pixels"):
         thumbs.image("runs/x", "page", 0, 96)
     with pytest.raises(ImageProblem, match="too_many_pixels"):
-        thumbs.whole_page("runs/x", 0, "PNG")
+        thumbs.whole_page(run, 0, "PNG")
     loaders._config_at.cache_clear()
     assert loaders.config_here(config).max_megapixels == 0.5
     assert loaders.config_here(config.replace(max_megapixels=0.2)).max_megapixels == 0.2
