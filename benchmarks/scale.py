@@ -8,7 +8,8 @@ Makes a manifest and one aligned panel file with five panels per page on average
 of a small random bank, of the sample run's sizes. Each step runs in a process of its own, which reads what the one
 before left on the disk. CPU seconds are of the step itself, without the start of Python; peak memory is of the whole
 process (VmHWM, mapped files included). Results are added to `--work`/results.json, the latest of each step and size.
-With `--part 0.05` only the beginning of the epoch and of the store is made, and the table says so.
+With `--part 0.05` only the beginning of the epoch and of the store is made, and the table says so. With
+`--characters 300` panels have longer texts; such results stand beside the table, under a name of their own.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 BANK, TEXTS = 50_000, 20_000
+CHARACTERS = 45  # of a text, about, unless told otherwise
 IMAGE, TEXT = 128, 224  # sizes of the sample run's features
 STEPS = ("index", "index again", "train", "validate", "embed", "map", "search", "explorer, first", "explorer, again")
 WHAT = {
@@ -50,15 +52,19 @@ RESIDENT_MB, VIEW_S, TRAIN_SHARE = 2000.0, 10.0, 0.6
 # --- the data
 
 
-def make(folder: Path, pages: int) -> None:
-    """A manifest, one aligned panel file and a bank of features; books of 100 pages, pages of 1 to 9 panels."""
+def make(folder: Path, pages: int, characters: int = CHARACTERS) -> None:
+    """A manifest, one aligned panel file and a bank of features; books of 100 pages, pages of 1 to 9 panels.
+
+    Texts have about so many characters; 6 of 7 panels have one.
+    """
     if (folder / "complete").exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     words = [f"w{rank}" for rank in range(3000)]
-    texts = [" ".join(words[int(w)] for w in rng.integers(0, 3000, 8)) for _ in range(TEXTS)]
+    said = round(8 * characters / CHARACTERS)  # words
+    texts = [" ".join(words[int(w)] for w in rng.integers(0, 3000, said)) for _ in range(TEXTS)]
     counts = rng.integers(1, 10, pages)
     number = 0
     with (folder / "manifest.csv").open("w", encoding="utf-8") as manifest, (folder / "panels.json").open("w") as file:
@@ -71,8 +77,8 @@ def make(folder: Path, pages: int) -> None:
             panels = []
             for i in range(n):
                 box = [40, 30 + 2900 * i // n, 1900, 2800 // n]
-                said = texts[(number + i) * 31 % TEXTS] if (number + i) % 7 else ""
-                panels.append({"rcnn_bbox": box, "text": said})
+                text = texts[(number + i) * 31 % TEXTS] if (number + i) % 7 else ""
+                panels.append({"rcnn_bbox": box, "text": text})
             number += n
             value = {"canonical_id": page_id, "image_width": 1988, "image_height": 3057, "panels": panels}
             file.write(json.dumps(value) + (",\n" if page + 1 < pages else "\n"))
@@ -433,6 +439,7 @@ def main() -> int:
     parser.add_argument(
         "--part", type=float, default=1.0, help=f"beginning of {' and '.join(IN_PART)} that is measured"
     )
+    parser.add_argument("--characters", type=int, default=CHARACTERS, help=f"of a panel's text; default {CHARACTERS}")
     parser.add_argument("--work", type=Path, default=Path("/tmp/stage3-scale"), help="keeps data and results")
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds of one step")
     parser.add_argument("--show", action="store_true", help="print the table of what was measured")
@@ -450,12 +457,13 @@ def main() -> int:
         make(args.work / "sample", 10)
         results.setdefault("train", {})["sample"] = measure("train", args.work / "sample", args.timeout)
     for pages in args.pages:
-        folder = args.work / str(pages)
-        make(folder, pages)
+        name = str(pages) if args.characters == CHARACTERS else f"{pages} of {args.characters} characters"
+        folder = args.work / name.replace(" ", "-")
+        make(folder, pages, args.characters)
         for step in args.steps:
             if step == "index":
                 shutil.rmtree(folder / "cache", ignore_errors=True)
-            results.setdefault(step, {})[str(pages)] = found = measure(step, folder, args.timeout, args.part)
+            results.setdefault(step, {})[name] = found = measure(step, folder, args.timeout, args.part)
             kept.write_text(json.dumps(results, indent=1))
             speed = found["panels"] / max(found["cpu"], 1e-9)
             line = f"{pages:>9,} {step:<16}{found['seconds']:>9.1f} s {found['cpu']:>9.1f} CPU s"

@@ -1,17 +1,20 @@
 """Panel frames on the disk, so that the map of a checkpoint that was shown once is there at once the next time.
 
-    CACHE/frames/KEY.arrow      one column after the other, then the SHA-256 of all bytes before it
+    CACHE/frames/KEY.arrow      one column of numbers after the other, then the SHA-256 of all bytes before it
+                 KEY.texts      the columns of texts, see `stage3.data.text_file`
 
 Reading one takes neither the data set, nor the features, nor torch: 50 ms for 100,000 panels, whose data set takes
-seconds. It is mapped into memory, so that only what is looked at is held. What is damaged, or of another version, is as
-good as none; the cache may be removed at any time. N panels that the model embedded, V panels of the table.
+seconds. Both are mapped into memory, so that only what is looked at is held, and written some rows at a time. What is
+damaged, or of another version, is as good as none; the cache may be removed at any time. N panels that the model
+embedded, V panels of the table.
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
+import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,12 +25,12 @@ import pandas as pd
 import pyarrow as pa
 
 from stage3 import __version__
-from stage3.errors import StorageError
-from stage3.storage import make_folder, open_regular, replacing, sha256, storing
+from stage3.data import text_file
+from stage3.storage import make_folder, replacing, sha256
 
-FORMAT = 1  # raise it when what is kept beside a frame changes
+FORMAT = 2  # raise it when what is kept beside a frame changes
 COLUMNS = 2  # `stage3.runs.inspection.COLUMNS`, which to import takes seconds; a test holds them equal
-SUFFIX = ".arrow"
+SUFFIX, TEXTS = ".arrow", ".texts"
 MOST, MOST_BYTES = 12, 4 * 2**30  # how many are kept; the last one always is
 DIGEST = hashlib.sha256().digest_size
 NOTHING = "nothing"  # modality of a panel that has no image, no text and no box
@@ -41,17 +44,21 @@ class Frame:
         panels: `stage3.runs.inspection.panel_frame`: V rows, the index is the row of the panel table. Shared.
         table: fingerprint of the panel table.
         dim: size of the model's embeddings.
+        texts: the file that its texts are read from when they are asked for; None where they are in memory.
     """
 
     panels: pd.DataFrame
     table: str
     dim: int
+    texts: text_file.TextFile | None = None
 
     @cached_property
     def rows(self) -> np.ndarray:
         """(N,) int64, ascending: the rows of the panels that the model embedded, as in `Embedded.rows`."""
         found: np.ndarray = np.flatnonzero((self.panels["modality"] != NOTHING).to_numpy())
         found.flags.writeable = False
+        if self.texts is not None:
+            self.texts.give_back()
         return found
 
 
@@ -67,54 +74,72 @@ def read(path: Path) -> Frame:
     Raises:
         StorageError: there is none, or it is damaged.
     """
-    with storing(path):
-        descriptor, size = open_regular(path)
-        with os.fdopen(descriptor, "rb") as file:
-            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
-    if hashlib.sha256(whole[:-DIGEST]).digest() != whole[-DIGEST:]:
-        raise StorageError(f"{path}: damaged")
-    table = pa.ipc.open_file(pa.py_buffer(whole[:-DIGEST])).read_all()
+    texts = text_file.TextFile(path.with_suffix(TEXTS))
+    whole = text_file.mapped_intact(path)
+    table = pa.ipc.open_file(pa.py_buffer(memoryview(whole)[:-DIGEST])).read_all()
     about = table.schema.metadata
     with suppress(OSError):  # the one that was used last goes last
         os.utime(path)
-    return Frame(table.to_pandas(split_blocks=True), about[b"table"].decode(), int(about[b"dim"]))
+    numbers = table.to_pandas(split_blocks=True)
+    columns = {
+        name: pa.table({name: texts.columns[name]}).to_pandas()[name] if name in texts.columns else numbers[name]
+        for name in json.loads(about[b"columns"])
+    }
+    return Frame(pd.DataFrame(columns, copy=False), about[b"table"].decode(), int(about[b"dim"]), texts)
 
 
-def keep(path: Path, frame: Frame) -> None:
+def keep(path: Path, parts: Iterable[pd.DataFrame], table: str, dim: int) -> None:
     """Leave a frame for the next time, and remove those that were not used for long.
+
+    Args:
+        path: its `place`.
+        parts: some rows of the frame at a time; of their texts, no more than one part is in memory.
+        table: fingerprint of the panel table.
+        dim: size of the model's embeddings.
 
     Raises:
         StorageError: the cache cannot be written.
     """
-    columns = [pa.array(frame.panels[name].array) if _is_text(frame.panels[name]) else _numbers(frame.panels[name])
-               for name in frame.panels]  # fmt: skip
-    about = {"table": frame.table, "dim": str(frame.dim)}
-    table = pa.Table.from_arrays(columns, names=list(frame.panels), metadata=about)
+    numbers: dict[str, list[np.ndarray]] = {}
+    order: list[str] = []
+
+    def texts_of(part: pd.DataFrame) -> dict[str, pa.LargeStringArray]:
+        order[:] = map(str, part.columns)
+        texts = [name for name in order if isinstance(part[name].dtype, pd.StringDtype)]
+        for name in order:
+            if name not in texts:
+                numbers.setdefault(name, []).append(part[name].to_numpy())
+        return {name: _array(part[name]) for name in texts}
+
     make_folder(path.parent)
+    with replacing(path.with_suffix(TEXTS), durable=False) as scratch:
+        text_file.write(scratch, map(texts_of, parts))
+    columns = {name: pa.array(np.concatenate(values)) for name, values in numbers.items()}  # NaN does not become null
+    about = {"table": table, "dim": str(dim), "columns": json.dumps(order)}
+    held = pa.Table.from_arrays(list(columns.values()), names=list(columns), metadata=about)
     with replacing(path, durable=False) as scratch:
-        with scratch.open("wb") as file, pa.ipc.new_file(file, table.schema) as out:
-            out.write_table(table)
+        with scratch.open("wb") as file, pa.ipc.new_file(file, held.schema) as out:
+            out.write_table(held)
         with scratch.open("r+b") as whole:
             whole.write(hashlib.file_digest(whole, "sha256").digest())
     _forget_old(path.parent)
 
 
-def _is_text(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.StringDtype)
-
-
-def _numbers(column: pd.Series) -> pa.Array:
-    return pa.array(column.to_numpy())  # not a number stays that, and does not become a null
+def _array(column: pd.Series) -> pa.LargeStringArray:
+    found = pa.array(column.array)
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
 def _forget_old(folder: Path) -> None:
     held: list[tuple[float, int, Path]] = []
     for path in folder.glob(f"*{SUFFIX}"):
         with suppress(OSError):
-            held.append((path.stat().st_mtime, path.stat().st_size, path))
+            texts = path.with_suffix(TEXTS)
+            held.append((path.stat().st_mtime, path.stat().st_size + texts.stat().st_size, path))
     total = 0
     for place_in_line, (_, size, path) in enumerate(sorted(held, reverse=True)):
         total += size
         if place_in_line and (place_in_line >= MOST or total > MOST_BYTES):
-            with suppress(OSError):  # another server removed it, or still reads it (Windows)
-                path.unlink()
+            for file in (path, path.with_suffix(TEXTS)):
+                with suppress(OSError):  # another server removed it, or still reads it (Windows)
+                    file.unlink()

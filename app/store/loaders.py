@@ -437,6 +437,8 @@ def frame(run: RunFolder, step: int | None = None) -> Frame:
     key = checkpoint_key(run, step)
 
     def make() -> Frame:
+        import pandas as pd
+
         from app.store import frames
 
         place = frames.place(config_here(run.config).cache_dir, key)
@@ -444,24 +446,26 @@ def frame(run: RunFolder, step: int | None = None) -> Frame:
         if has_data:
             with suppress(StorageError):
                 return frames.read(place)
-        made = _made_frame(run, step)
+        made, table, dim = _frame_parts(run, step)
         if has_data:
             with suppress(StorageError):
-                frames.keep(place, made)
-        return made
+                frames.keep(place, made(), table, dim)
+                give_back()
+                return frames.read(place)
+        return frames.Frame(pd.concat(made(), ignore_index=True), table, dim)
 
     return _frames.get(key, make)
 
 
-def _made_frame(run: RunFolder, step: int | None) -> Frame:
-    from app.store.frames import Frame
+def _frame_parts(run: RunFolder, step: int | None) -> tuple[Callable[[], Iterator[pd.DataFrame]], str, int]:
+    """What gives the rows of a panel frame, some at a time; the fingerprint of its table; size of the embeddings."""
     from stage3.runs import inspection
 
     data, model, made = seen(run, step), load_model(run, step), embedded(run, step)
     measured = inspection.kept_columns(run, resolve_step(run, step), data, model, made)
-    panels = inspection.panel_frame(data, model, made, measured)
     give_back()
-    return Frame(panels, open_dataset(run).table.fingerprint(), int(model.encoder.spec.dim))
+    parts = functools.partial(inspection.panel_frame_parts, data, model.config.text_parts, measured)
+    return parts, open_dataset(run).table.fingerprint(), int(model.encoder.spec.dim)
 
 
 def _held_out(run: RunFolder, step: int | None) -> Embedded:

@@ -15,6 +15,7 @@ import pytest
 
 from app.store import frames, loaders, watch
 from app.store.cache import Memory
+from stage3.data import table
 from stage3.errors import StorageError
 from stage3.runs import RunFolder, inspection
 from stage3.runs.data import chosen_pages
@@ -61,11 +62,19 @@ def refuse(*_: object) -> None:
 
 
 def test_the_next_server_shows_the_same_frame_and_opens_nothing(run, monkeypatch):
-    made = loaders._made_frame(run, None)
-    monkeypatch.setattr(loaders, "_made_frame", refuse)
+    parts, *_ = loaders._frame_parts(run, None)
+    monkeypatch.setattr(table, "AT_ONCE", 5)
+    made = list(parts())
+    assert len(made) > 2  # made and written some rows at a time
+    monkeypatch.setattr(loaders, "_frame_parts", refuse)
     again = loaders.frame(run)
-    pd.testing.assert_frame_equal(again.panels, made.panels, check_exact=True)
-    assert (again.table, again.dim) == (made.table, made.dim)
+    data, model, embedded = loaders.seen(run), loaders.load_model(run), loaders.embedded(run)
+    whole = inspection.panel_frame(data, model, embedded)
+    pd.testing.assert_frame_equal(pd.concat(made, ignore_index=True), whole, check_exact=True)
+    pd.testing.assert_frame_equal(again.panels, whole, check_exact=True)
+    assert again.texts is not None
+    again.texts.give_back()  # what was read is read again
+    pd.testing.assert_frame_equal(again.panels, whole, check_exact=True)
     assert again.table == loaders.open_dataset(run).table.fingerprint()
     assert again.dim == loaders.load_model(run).encoder.spec.dim
     assert loaders.panel_frame(run) is again.panels
@@ -84,7 +93,7 @@ def test_each_checkpoint_has_a_frame_of_its_own(run, monkeypatch):
     assert len(steps) > 1
     shown = [loaders.panel_frame(run, step)["loss_total"].to_numpy() for step in steps]
     restart(monkeypatch)
-    monkeypatch.setattr(loaders, "_made_frame", refuse)
+    monkeypatch.setattr(loaders, "_frame_parts", refuse)
     for step, values in zip(steps, shown, strict=True):
         np.testing.assert_array_equal(loaders.panel_frame(run, step)["loss_total"].to_numpy(), values)
     assert not np.array_equal(*shown[:2], equal_nan=True)
@@ -107,15 +116,18 @@ def test_its_version_is_that_of_the_columns_it_keeps():
 
 def test_a_bit_that_flips_anywhere_is_noticed_and_the_frame_made_again(run, monkeypatch):
     path = frames.place(loaders.config_here(run.config).cache_dir, loaders.checkpoint_key(run))
-    whole = path.read_bytes()
-    for at in np.linspace(0, len(whole) - 1, 25).astype(int):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
-        with pytest.raises(StorageError, match="damaged"):
-            frames.read(path)
-    for cut in (b"", whole[:20], whole[:-1]):
-        path.write_bytes(cut)
-        with pytest.raises(StorageError, match="damaged"):
-            frames.read(path)
+    for file in (path.with_suffix(frames.TEXTS), path):
+        whole = file.read_bytes()
+        for at in np.linspace(0, len(whole) - 1, 25).astype(int):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+            with pytest.raises(StorageError, match="damaged"):
+                frames.read(path)
+        for cut in (b"", whole[:20], whole[:-1]):
+            file.write_bytes(cut)
+            with pytest.raises(StorageError, match="damaged"):
+                frames.read(path)
+        if file != path:
+            file.write_bytes(whole)
     shown = loaders.panel_frame(run)
     restart(monkeypatch)
     pd.testing.assert_frame_equal(frames.read(path).panels, shown)
@@ -136,9 +148,9 @@ def test_files_that_have_changed_have_another_frame(run, folder, tmp_path, monke
 def test_where_the_data_is_gone_no_frame_is_read_or_left(run, tmp_path, monkeypatch):
     held = files(run)
     run.config = run.config.replace(data=str(tmp_path / "gone"))
-    made = frames.Frame(pd.DataFrame({"modality": ["text"]}), "", 1)
-    monkeypatch.setattr(loaders, "_made_frame", lambda *_: made)
-    assert loaders.frame(run) is made
+    made = pd.DataFrame({"modality": ["text"]})
+    monkeypatch.setattr(loaders, "_frame_parts", lambda *_: (lambda: [made], "", 1))
+    pd.testing.assert_frame_equal(loaders.frame(run).panels, made)
     assert files(run) == held
 
 
@@ -156,17 +168,18 @@ def test_a_cache_that_cannot_be_written_changes_nothing(run, monkeypatch):
 
 def test_those_that_were_not_used_for_long_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(frames, "MOST", 3)
-    frame = frames.Frame(pd.DataFrame({"modality": ["text", frames.NOTHING], "x": [0.5, np.nan]}), "table", 8)
+    frame = [pd.DataFrame({"modality": ["text", frames.NOTHING], "x": [0.5, np.nan]})], "table", 8
     paths = [frames.place(str(tmp_path), n) for n in range(4)]
     for age, path in enumerate(paths[:3]):
-        frames.keep(path, frame)
+        frames.keep(path, *frame)
         os.utime(path, (1000 + age, 1000 + age))
     frames.read(paths[0])  # now the second is the one that was not used for longest
-    frames.keep(paths[3], frame)
+    frames.keep(paths[3], *frame)
     assert [p.exists() for p in paths] == [True, False, True, True]
     monkeypatch.setattr(frames, "MOST_BYTES", 1)
-    frames.keep(paths[1], frame)
+    frames.keep(paths[1], *frame)
     assert [p.exists() for p in paths] == [False, True, False, False]
+    assert [p.with_suffix(frames.TEXTS).exists() for p in paths] == [False, True, False, False]
 
 
 def test_the_first_view_of_a_checkpoint_that_was_shown_before_does_without_torch(tmp_path, monkeypatch):
