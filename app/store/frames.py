@@ -2,6 +2,7 @@
 
     CACHE/frames/KEY.arrow      one column of numbers after the other, then the SHA-256 of all bytes before it
                  KEY.texts      the columns of texts, see `stage3.data.text_file`
+                 KEY.pca        (N, 2) float32 principal components, then their SHA-256
 
 Reading one takes neither the data set, nor the features, nor torch: 50 ms for 100,000 panels, whose data set takes
 seconds. Both are mapped into memory, so that only what is looked at is held, and written some rows at a time. What is
@@ -26,11 +27,12 @@ import pyarrow as pa
 
 from stage3 import __version__
 from stage3.data import text_file
-from stage3.storage import make_folder, replacing, sha256
+from stage3.errors import StorageError
+from stage3.storage import make_folder, replace_file, replacing, sha256
 
 FORMAT = 2  # raise it when what is kept beside a frame changes
 COLUMNS = 2  # `stage3.runs.inspection.COLUMNS`, which to import takes seconds; a test holds them equal
-SUFFIX, TEXTS = ".arrow", ".texts"
+SUFFIX, TEXTS, POSITIONS = ".arrow", ".texts", ".pca"
 MOST, MOST_BYTES = 12, 4 * 2**30  # how many are kept; the last one always is
 DIGEST = hashlib.sha256().digest_size
 NOTHING = "nothing"  # modality of a panel that has no image, no text and no box
@@ -125,6 +127,29 @@ def keep(path: Path, parts: Iterable[pd.DataFrame], table: str, dim: int) -> Non
     _forget_old(path.parent)
 
 
+def read_positions(path: Path, n: int) -> np.ndarray:
+    """(n, 2) float32 positions that were kept beside the frame of this path.
+
+    Raises:
+        StorageError: there are none, they are damaged, or of another number of panels.
+    """
+    whole = text_file.mapped_intact(path.with_suffix(POSITIONS))
+    if len(whole) != 8 * n + DIGEST:
+        raise StorageError(f"{path}: not the positions of {n:,} panels")
+    return np.frombuffer(whole[:-DIGEST], "<f4").reshape(n, 2).astype(np.float32)
+
+
+def keep_positions(path: Path, xy: np.ndarray) -> None:
+    """Leave (n, 2) positions beside the frame of this path.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    data = xy.astype("<f4").tobytes()
+    make_folder(path.parent)
+    replace_file(path.with_suffix(POSITIONS), data + hashlib.sha256(data).digest(), durable=False)
+
+
 def _array(column: pd.Series) -> pa.LargeStringArray:
     found = pa.array(column.array)
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
@@ -140,6 +165,6 @@ def _forget_old(folder: Path) -> None:
     for place_in_line, (_, size, path) in enumerate(sorted(held, reverse=True)):
         total += size
         if place_in_line and (place_in_line >= MOST or total > MOST_BYTES):
-            for file in (path, path.with_suffix(TEXTS)):
+            for file in (path, path.with_suffix(TEXTS), path.with_suffix(POSITIONS)):
                 with suppress(OSError):  # another server removed it, or still reads it (Windows)
                     file.unlink()

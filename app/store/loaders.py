@@ -441,13 +441,12 @@ def frame(run: RunFolder, step: int | None = None) -> Frame:
 
         from app.store import frames
 
-        place = frames.place(config_here(run.config).cache_dir, key)
-        has_data = bool(data_key(run.config)[-1])
-        if has_data:
+        place = frame_place(run, step)
+        if place is not None:
             with suppress(StorageError):
                 return frames.read(place)
         made, table, dim = _frame_parts(run, step)
-        if has_data:
+        if place is not None:
             with suppress(StorageError):
                 frames.keep(place, made(), table, dim)
                 give_back()
@@ -455,6 +454,14 @@ def frame(run: RunFolder, step: int | None = None) -> Frame:
         return frames.Frame(pd.concat(made(), ignore_index=True), table, dim)
 
     return _frames.get(key, make)
+
+
+def frame_place(run: RunFolder, step: int | None) -> Path | None:
+    """Where the panel frame of a checkpoint is kept; None where its data is gone, so that nothing tells if it fits."""
+    from app.store import frames
+
+    key = checkpoint_key(run, step)
+    return frames.place(config_here(run.config).cache_dir, key) if data_key(run.config)[-1] else None
 
 
 def _frame_parts(run: RunFolder, step: int | None) -> tuple[Callable[[], Iterator[pd.DataFrame]], str, int]:

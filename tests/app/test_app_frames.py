@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.store import frames, loaders, watch
+from app.store import frames, loaders, map_jobs, watch
 from app.store.cache import Memory
 from stage3.data import table
 from stage3.errors import StorageError
+from stage3.projection import layouts
 from stage3.runs import RunFolder, inspection
 from stage3.runs.data import chosen_pages
 
@@ -86,6 +87,24 @@ def test_its_rows_are_those_that_are_embedded(run):
     assert 0 < len(rows) < len(loaders.panel_frame(run))  # one panel at least is not embedded
     with pytest.raises(ValueError, match="read-only"):
         rows[0] = 7
+
+
+def test_its_principal_components_are_computed_once(run, monkeypatch):
+    asked = []
+    whole = layouts.pca(loaders.panel_vectors(run))
+    monkeypatch.setattr(layouts, "pca", lambda x: asked.append(len(x)) or whole)
+    path = loaders.frame_place(run, None).with_suffix(frames.POSITIONS)
+    n, shown = len(whole), []
+    for damage in (lambda: None, lambda: None, lambda: path.write_bytes(path.read_bytes()[:-9] + b"damagedxx")):
+        damage()
+        monkeypatch.setattr(map_jobs, "_kept", Memory(4))
+        shown.append(map_jobs.pca_positions(run, None))
+    assert asked == [n, n]  # the second time they were read, the third time they were damaged
+    for xy in shown:
+        np.testing.assert_array_equal(xy, shown[0])
+    np.testing.assert_array_equal(frames.read_positions(path, n), whole)
+    with pytest.raises(StorageError, match="not the positions"):
+        frames.read_positions(path, n - 1)
 
 
 def test_each_checkpoint_has_a_frame_of_its_own(run, monkeypatch):
