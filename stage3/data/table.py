@@ -59,7 +59,7 @@ PAGE_COLUMNS: dict[str, str] = {
 }
 
 
-AT_ONCE = 2**17  # rows whose texts are Python strings for a moment
+AT_ONCE = 2**16  # rows whose texts are Python strings for a moment
 UNWANTED = ("label", "label_missing", "bad_row")
 """Reasons of pages that were left out because somebody wants it so: no share of damage counts them, above or below."""
 
