@@ -1,11 +1,10 @@
 """Panel frames on the disk, so that the map of a checkpoint that was shown once is there at once the next time.
 
-    CACHE/frames/KEY.arrow      one column of numbers after the other, then the SHA-256 of all bytes before it
-                 KEY.texts      the columns of texts, see `stage3.data.text_file`
+    CACHE/frames/KEY.arrow      its columns, see `stage3.data.column_file`
                  KEY.pca        (N, 2) float32 principal components, then their SHA-256
 
 Reading one takes neither the data set, nor the features, nor torch: 50 ms for 100,000 panels, whose data set takes
-seconds. Both are mapped into memory, so that only what is looked at is held, and written some rows at a time. What is
+seconds. It is mapped into memory, so that only what is looked at is held, and written some rows at a time. What is
 damaged, or of another version, is as good as none; the cache may be removed at any time. N panels that the model
 embedded, V panels of the table.
 """
@@ -13,8 +12,6 @@ embedded, V panels of the table.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,13 +23,13 @@ import pandas as pd
 import pyarrow as pa
 
 from stage3 import __version__
-from stage3.data import text_file
+from stage3.data import column_file
 from stage3.errors import StorageError
 from stage3.storage import make_folder, replace_file, replacing, sha256
 
 FORMAT = 2  # raise it when what is kept beside a frame changes
 COLUMNS = 2  # `stage3.runs.inspection.COLUMNS`, which to import takes seconds; a test holds them equal
-SUFFIX, TEXTS, POSITIONS = ".arrow", ".texts", ".pca"
+SUFFIX, POSITIONS = ".arrow", ".pca"
 MOST, MOST_BYTES = 12, 4 * 2**30  # how many are kept; the last one always is
 DIGEST = hashlib.sha256().digest_size
 NOTHING = "nothing"  # modality of a panel that has no image, no text and no box
@@ -46,21 +43,21 @@ class Frame:
         panels: `stage3.runs.inspection.panel_frame`: V rows, the index is the row of the panel table. Shared.
         table: fingerprint of the panel table.
         dim: size of the model's embeddings.
-        texts: the file that its texts are read from when they are asked for; None where they are in memory.
+        file: what its columns are read from when they are asked for; None where they are in memory.
     """
 
     panels: pd.DataFrame
     table: str
     dim: int
-    texts: text_file.TextFile | None = None
+    file: column_file.ColumnFile | None = None
 
     @cached_property
     def rows(self) -> np.ndarray:
         """(N,) int64, ascending: the rows of the panels that the model embedded, as in `Embedded.rows`."""
         found: np.ndarray = np.flatnonzero((self.panels["modality"] != NOTHING).to_numpy())
         found.flags.writeable = False
-        if self.texts is not None:
-            self.texts.give_back()
+        if self.file is not None:
+            self.file.give_back()
         return found
 
 
@@ -76,18 +73,8 @@ def read(path: Path) -> Frame:
     Raises:
         StorageError: there is none, or it is damaged.
     """
-    texts = text_file.TextFile(path.with_suffix(TEXTS))
-    whole = text_file.mapped_intact(path)
-    table = pa.ipc.open_file(pa.py_buffer(memoryview(whole)[:-DIGEST])).read_all()
-    about = table.schema.metadata
-    with suppress(OSError):  # the one that was used last goes last
-        os.utime(path)
-    numbers = table.to_pandas(split_blocks=True)
-    columns = {
-        name: pa.table({name: texts.columns[name]}).to_pandas()[name] if name in texts.columns else numbers[name]
-        for name in json.loads(about[b"columns"])
-    }
-    return Frame(pd.DataFrame(columns, copy=False), about[b"table"].decode(), int(about[b"dim"]), texts)
+    file = column_file.ColumnFile(path)
+    return Frame(file.frame(), file.about["table"], file.about["dim"], file)
 
 
 def keep(path: Path, parts: Iterable[pd.DataFrame], table: str, dim: int) -> None:
@@ -95,36 +82,21 @@ def keep(path: Path, parts: Iterable[pd.DataFrame], table: str, dim: int) -> Non
 
     Args:
         path: its `place`.
-        parts: some rows of the frame at a time; of their texts, no more than one part is in memory.
+        parts: some rows of the frame at a time; no more than one part is in memory.
         table: fingerprint of the panel table.
         dim: size of the model's embeddings.
 
     Raises:
         StorageError: the cache cannot be written.
     """
-    numbers: dict[str, list[np.ndarray]] = {}
-    order: list[str] = []
-
-    def texts_of(part: pd.DataFrame) -> dict[str, pa.LargeStringArray]:
-        order[:] = map(str, part.columns)
-        texts = [name for name in order if isinstance(part[name].dtype, pd.StringDtype)]
-        for name in order:
-            if name not in texts:
-                numbers.setdefault(name, []).append(part[name].to_numpy())
-        return {name: _array(part[name]) for name in texts}
-
     make_folder(path.parent)
-    with replacing(path.with_suffix(TEXTS), durable=False) as scratch:
-        text_file.write(scratch, map(texts_of, parts))
-    columns = {name: pa.array(np.concatenate(values)) for name, values in numbers.items()}  # NaN does not become null
-    about = {"table": table, "dim": str(dim), "columns": json.dumps(order)}
-    held = pa.Table.from_arrays(list(columns.values()), names=list(columns), metadata=about)
     with replacing(path, durable=False) as scratch:
-        with scratch.open("wb") as file, pa.ipc.new_file(file, held.schema) as out:
-            out.write_table(held)
-        with scratch.open("r+b") as whole:
-            whole.write(hashlib.file_digest(whole, "sha256").digest())
+        column_file.write(scratch, map(_columns, parts), {"table": table, "dim": dim})
     _forget_old(path.parent)
+
+
+def _columns(part: pd.DataFrame) -> dict[str, column_file.Column]:
+    return {str(name): _array(part[name]) for name in part.columns}
 
 
 def read_positions(path: Path, n: int) -> np.ndarray:
@@ -133,7 +105,7 @@ def read_positions(path: Path, n: int) -> np.ndarray:
     Raises:
         StorageError: there are none, they are damaged, or of another number of panels.
     """
-    whole = text_file.mapped_intact(path.with_suffix(POSITIONS))
+    whole = column_file.mapped_intact(path.with_suffix(POSITIONS))
     if len(whole) != 8 * n + DIGEST:
         raise StorageError(f"{path}: not the positions of {n:,} panels")
     return np.frombuffer(whole[:-DIGEST], "<f4").reshape(n, 2).astype(np.float32)
@@ -150,7 +122,9 @@ def keep_positions(path: Path, xy: np.ndarray) -> None:
     replace_file(path.with_suffix(POSITIONS), data + hashlib.sha256(data).digest(), durable=False)
 
 
-def _array(column: pd.Series) -> pa.LargeStringArray:
+def _array(column: pd.Series) -> column_file.Column:
+    if not isinstance(column.dtype, pd.StringDtype):
+        return column.to_numpy()
     found = pa.array(column.array)
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
@@ -159,12 +133,11 @@ def _forget_old(folder: Path) -> None:
     held: list[tuple[float, int, Path]] = []
     for path in folder.glob(f"*{SUFFIX}"):
         with suppress(OSError):
-            texts = path.with_suffix(TEXTS)
-            held.append((path.stat().st_mtime, path.stat().st_size + texts.stat().st_size, path))
+            held.append((path.stat().st_mtime, path.stat().st_size, path))
     total = 0
     for place_in_line, (_, size, path) in enumerate(sorted(held, reverse=True)):
         total += size
         if place_in_line and (place_in_line >= MOST or total > MOST_BYTES):
-            for file in (path, path.with_suffix(TEXTS), path.with_suffix(POSITIONS)):
+            for file in (path, path.with_suffix(POSITIONS)):
                 with suppress(OSError):  # another server removed it, or still reads it (Windows)
                     file.unlink()

@@ -19,8 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stage3.data.column_file import ColumnFile, columns_of
 from stage3.data.remote import redacted
-from stage3.data.text_file import TextFile, columns_of
 from stage3.errors import DataError
 
 LAYOUT_MEANING = "vlm"
@@ -132,7 +132,7 @@ class PanelTable:
     panels: pd.DataFrame
     pages: pd.DataFrame
     report: DataReport
-    mapped: tuple[TextFile, ...] = ()
+    mapped: tuple[ColumnFile, ...] = ()
 
     def __len__(self) -> int:
         return len(self.panels)
@@ -295,7 +295,7 @@ class PanelTable:
 
         Args:
             folder: where it was saved.
-            texts: folder for files of texts, see `text_file`; None reads all texts into memory, however many.
+            texts: folder for files of texts, see `column_file`; None reads all texts into memory, however many.
 
         Raises:
             DataError: a file or column is missing, or the rows break the table's promises.

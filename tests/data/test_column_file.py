@@ -1,4 +1,4 @@
-"""Texts that are read from a mapped file are those of the table, whatever happens to the file."""
+"""Columns that are read from a mapped file are those of the table, whatever happens to the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from stage3.config import Config
-from stage3.data import readers, table, text_file
+from stage3.data import column_file, readers, table
 from stage3.errors import StorageError
 from stage3.features.texts import Texts
 
@@ -29,7 +29,7 @@ def world(tmp_path_factory):
 def mapped(world, monkeypatch):
     """The same table, its texts in files; and these files."""
     config, _ = world
-    monkeypatch.setattr(text_file, "MAPPED_FROM", 0)
+    monkeypatch.setattr(column_file, "MAPPED_FROM", 0)
     monkeypatch.setattr(table, "AT_ONCE", 4)  # 18 panels are five parts
     return readers.read(config), sorted((Path(config.cache_dir) / "texts").iterdir())
 
@@ -56,11 +56,11 @@ def test_any_bit_that_flips_is_noticed_and_the_file_made_again(world, mapped):
         for at in np.linspace(0, len(whole) - 1, 40).astype(int):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
             with pytest.raises(StorageError, match="damaged"):
-                text_file.TextFile(path)
+                column_file.ColumnFile(path)
         for cut in (b"", whole[:20], whole[:-1], whole + b"x"):
             path.write_bytes(cut)
             with pytest.raises(StorageError, match="damaged"):
-                text_file.TextFile(path)
+                column_file.ColumnFile(path)
         assert readers.read(config).panels.equals(held.panels)
         assert path.read_bytes() == whole
 
@@ -71,9 +71,9 @@ def test_where_no_file_can_be_made_texts_are_held_in_memory(world, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(text_file, "MAPPED_FROM", 0)
-    monkeypatch.setattr(text_file, "make_folder", full)
-    monkeypatch.setattr(text_file, "mapped_intact", full)
+    monkeypatch.setattr(column_file, "MAPPED_FROM", 0)
+    monkeypatch.setattr(column_file, "make_folder", full)
+    monkeypatch.setattr(column_file, "mapped_intact", full)
     found = readers.read(config)
     assert not found.mapped
     assert found.panels.equals(held.panels)
@@ -82,18 +82,25 @@ def test_where_no_file_can_be_made_texts_are_held_in_memory(world, monkeypatch):
 def test_columns_come_back_from_parts_of_any_kind_and_missing_values_are_refused(tmp_path):
     texts = ["", "é", "漫画", "a\0b", "", "x" * 70, "last"]
     whole = pa.array(texts, pa.large_string())
-    turned = [pa.array(texts[i:j][::-1], pa.large_string()) for i, j in ((0, 3), (3, 3), (3, 7))]
-    parts = [{"a": whole[i:j], "b": b} for (i, j), b in zip(((0, 3), (3, 3), (3, 7)), turned, strict=True)]
-    text_file.write(tmp_path / "x", parts)
-    found = text_file.TextFile(tmp_path / "x").columns
+    cuts = ((0, 3), (3, 3), (3, 7))
+    parts = [{"a": whole[i:j], "b": pa.array(texts[i:j][::-1], pa.large_string())} for i, j in cuts]
+    numbers = np.arange(7, dtype=np.float32)[::-1], np.arange(7) % 3 == 0
+    parts = [part | {"c": numbers[0][i:j], "d": numbers[1][i:j]} for part, (i, j) in zip(parts, cuts, strict=True)]
+    column_file.write(tmp_path / "x", parts, {"n": 7})
+    file = column_file.ColumnFile(tmp_path / "x")
+    found = file.columns
+    for name, expected in zip("cd", numbers, strict=True):
+        np.testing.assert_array_equal(found[name], expected)
+    assert file.frame().dtypes.astype(str).to_dict() == {"a": "str", "b": "str", "c": "float32", "d": "bool"}
+    assert file.about == {"n": 7}
     assert found["a"].to_pylist() == texts
     assert found["b"].to_pylist() == [*texts[:3][::-1], *texts[3:][::-1]]
     with pytest.raises(StorageError, match="'a' has missing values"):
-        text_file.write(tmp_path / "y", [{"a": pa.array(["x", None], pa.large_string())}])
+        column_file.write(tmp_path / "y", [{"a": pa.array(["x", None], pa.large_string())}])
 
 
 def test_files_that_were_not_used_for_long_are_removed(world, mapped, tmp_path, monkeypatch):
-    monkeypatch.setattr(text_file, "MOST", 2)
+    monkeypatch.setattr(column_file, "MOST", 2)
     config = world[0].replace(cache_dir=str(tmp_path))
     readers.read(config)
     old = set((tmp_path / "texts").iterdir())

@@ -1,11 +1,11 @@
-"""The text columns of a large Parquet file, in a file that is mapped into memory: only what is asked for is held.
+"""Columns in a file that is mapped into memory, so that only what is asked for is held: the texts of a large table.
 
-    CACHE/texts/SHA-256 of the Parquet file.arrow     of each column the values' bytes and n + 1 offsets (Arrow's
-                                                      large_string), then where they lie, then the SHA-256 of all before
+    NAME.arrow     of each column of texts the values' bytes and n + 1 offsets (Arrow's large_string), of each column of
+                   numbers the numbers; then where they lie, as JSON, then the SHA-256 of all bytes before
 
-It is made from the Parquet file alone and named by its content, so it is never replaced by another one: a process that
-has it mapped (which on Windows keeps a file where it is) is in nobody's way. One that is damaged is made again; all may
-be deleted at any time.
+The texts of a Parquet file are in CACHE/texts/SHA-256 of that file.arrow. It is made from the Parquet file alone and
+named by its content, so it is never replaced by another one: a process that has it mapped (which on Windows keeps a
+file where it is) is in nobody's way. One that is damaged is made again; all may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -34,14 +34,18 @@ MOST = 8  # files that are kept, those used last: two for each panel table
 DIGEST = hashlib.sha256().digest_size
 LENGTH = 8  # bytes that say how long the description of the columns is
 ALIGNED = 64  # Arrow's buffers begin at multiples of it
+Column: TypeAlias = "pa.LargeStringArray | np.ndarray"
 
 
-class TextFile:
-    """Some text columns, mapped into memory.
+class ColumnFile:
+    """Some columns, mapped into memory.
 
     Attributes:
         columns: the columns by name, each one array over the mapped file.
+        about: what was said of them when they were written.
     """
+
+    columns: dict[str, pa.LargeStringArray | np.ndarray]
 
     def __init__(self, path: Path) -> None:
         """Map a file that `write` made.
@@ -55,13 +59,27 @@ class TextFile:
         about = json.loads(self._map[end - described : end])
         with suppress(OSError):  # the one that was used last goes last
             os.utime(path)
-        whole = pa.py_buffer(self._map)
-        self.columns = {
-            name: pa.LargeStringArray.from_buffers(
-                about["rows"], whole.slice(at["offsets"], 8 * (about["rows"] + 1)), whole.slice(at["data"], at["bytes"])
-            )
-            for name, at in about["columns"].items()
-        }
+        whole, rows = pa.py_buffer(self._map), about["rows"]
+        self.about: dict[str, Any] = about["about"]
+        self.columns = {}
+        for name, at in about["columns"].items():
+            if "offsets" in at:
+                buffers = whole.slice(at["offsets"], 8 * (rows + 1)), whole.slice(at["data"], at["bytes"])
+                self.columns[name] = pa.LargeStringArray.from_buffers(rows, *buffers)
+            else:
+                self.columns[name] = np.frombuffer(self._map, at["dtype"], rows, at["data"])
+
+    def frame(self) -> pd.DataFrame:
+        """All columns, read when they are asked for."""
+        return pd.DataFrame({name: self.column(name) for name in self.columns}, copy=False)
+
+    def column(self, name: str) -> pd.Series:
+        """One of them."""
+        values = self.columns[name]
+        if isinstance(values, np.ndarray):
+            return pd.Series(values, copy=False)
+        column: pd.Series = pa.table({name: values}).to_pandas()[name]
+        return column
 
     def give_back(self) -> None:
         """Let the system have the memory of what was read; it stays in the disk cache."""
@@ -88,7 +106,7 @@ def mapped_intact(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def columns_of(path: Path, kept: Path | None) -> tuple[pd.DataFrame, TextFile | None]:
+def columns_of(path: Path, kept: Path | None) -> tuple[pd.DataFrame, ColumnFile | None]:
     """A Parquet file, and the mapping of its texts where there are many: they are read when they are asked for.
 
     Args:
@@ -102,13 +120,14 @@ def columns_of(path: Path, kept: Path | None) -> tuple[pd.DataFrame, TextFile | 
         if kept is not None and size_of(file, texts) >= MAPPED_FROM:
             with suppress(OSError, StorageError):
                 mapped = _mapped(path, file, texts, kept)
-        there = {} if mapped is None else mapped.columns
         found = {
-            name: (pa.table({name: there[name]}) if name in there else file.read([name], use_threads=False)).to_pandas()
+            name: mapped.column(name)
+            if mapped is not None and name in texts
+            else file.read([name], use_threads=False).to_pandas()[name]
             for name in names
         }
     pa.default_memory_pool().release_unused()
-    return pd.DataFrame({name: frame[name] for name, frame in found.items()}, copy=False), mapped
+    return pd.DataFrame(found, copy=False), mapped
 
 
 def size_of(file: pq.ParquetFile, names: list[str]) -> int:
@@ -118,49 +137,62 @@ def size_of(file: pq.ParquetFile, names: list[str]) -> int:
     return sum(column.total_uncompressed_size for column in columns if column.path_in_schema in names)
 
 
-def _mapped(path: Path, file: pq.ParquetFile, names: list[str], kept: Path) -> TextFile:
+def _mapped(path: Path, file: pq.ParquetFile, names: list[str], kept: Path) -> ColumnFile:
     place = kept / f"{file_sha256(path)}.arrow"
     with suppress(StorageError):
-        return TextFile(place)
+        return ColumnFile(place)
     make_folder(kept)
     clear_scratch(kept)
     with replacing(place, durable=False) as scratch:
         write(scratch, _texts_of(file, names))
     _forget_old(kept, place)
-    return TextFile(place)
+    return ColumnFile(place)
 
 
-def write(path: Path, parts: Iterable[Mapping[str, pa.LargeStringArray]]) -> None:
-    """Write text columns, some rows of all of them at a time; at most one such part is in memory.
+def write(path: Path, parts: Iterable[Mapping[str, Column]], about: Mapping[str, Any] | None = None) -> None:
+    """Write columns, some rows of all of them at a time; at most one such part is in memory.
+
+    Args:
+        path: the file.
+        parts: the columns of some rows, of texts or of numbers.
+        about: what a reader finds as `ColumnFile.about`.
 
     Raises:
-        StorageError: a value is missing, which the columns cannot say.
+        StorageError: a text is missing, which the columns cannot say.
     """
     held: dict[str, BinaryIO] = {}
     offsets: dict[str, list[np.ndarray]] = {}
+    dtypes: dict[str, str] = {}
+    rows = 0
     with ExitStack() as left, path.open("wb") as out:
         for part in parts:
             for name, values in part.items():
-                if values.null_count:
-                    raise StorageError(f"{path}: column {name!r} has missing values")
                 if name not in held:
                     held[name] = left.enter_context(tempfile.TemporaryFile(dir=path.parent))
-                    offsets[name] = [np.zeros(1, np.int64)]
-                if not len(values):
-                    continue  # an array without values need not have an offset
-                ends = np.frombuffer(values.buffers()[1], np.int64, len(values) + 1, 8 * values.offset)
-                offsets[name].append(offsets[name][-1][-1] + ends[1:] - ends[0])
-                held[name].write(memoryview(values.buffers()[2] or b"")[ends[0] : ends[-1]])
-        about: dict[str, dict[str, int]] = {}
+                if isinstance(values, np.ndarray):
+                    dtypes[name] = values.dtype.str
+                    held[name].write(np.ascontiguousarray(values).data)
+                    continue
+                if values.null_count:
+                    raise StorageError(f"{path}: column {name!r} has missing values")
+                ends = offsets.setdefault(name, [np.zeros(1, np.int64)])
+                if len(values):  # an array without values need not have an offset
+                    own = np.frombuffer(values.buffers()[1], np.int64, len(values) + 1, 8 * values.offset)
+                    ends.append(ends[-1][-1] + own[1:] - own[0])
+                    held[name].write(memoryview(values.buffers()[2] or b"")[own[0] : own[-1]])
+            rows += max(map(len, part.values()), default=0)
+        columns: dict[str, dict[str, int | str]] = {}
         for name, file in held.items():
-            size, at = file.tell(), _aligned(out)
+            columns[name] = {"bytes": file.tell(), "data": _aligned(out)}
             file.seek(0)
             shutil.copyfileobj(file, out, 2**20)
-            about[name] = {"data": at, "bytes": size, "offsets": _aligned(out)}
-            for ends in offsets[name]:
-                out.write(ends.tobytes())
-        rows = sum(map(len, next(iter(offsets.values()), [np.zeros(1)]))) - 1
-        described = json.dumps({"rows": rows, "columns": about}).encode()
+            if name in dtypes:
+                columns[name]["dtype"] = dtypes[name]
+                continue
+            columns[name]["offsets"] = _aligned(out)
+            for some in offsets[name]:
+                out.write(some.data)
+        described = json.dumps({"rows": rows, "columns": columns, "about": dict(about or {})}).encode()
         out.write(described + len(described).to_bytes(LENGTH, "little"))
     with path.open("r+b") as whole:
         whole.write(hashlib.file_digest(whole, "sha256").digest())
