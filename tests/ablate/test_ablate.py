@@ -155,6 +155,7 @@ def test_the_noise_meter_counts_pairs_that_disagree():
 def test_the_front_is_what_nothing_beats():
     points = np.asarray([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0], [1.5, 1.5], [2.0, 2.0]])
     assert tables.on_front(points).tolist() == [True, True, True, False, True]
+    assert tables.on_front(np.array([[0.1 + 0.2, 0.5], [0.3, 0.6]])).tolist() == [False, True], "a tie but for rounding"
 
 
 # --- the declaration

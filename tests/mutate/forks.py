@@ -71,6 +71,8 @@ class Told:
 
     rc: int = -1
     failed: str = ""
+    why: str = ""
+    late: bool = False
     passed: int = 0
     tests: dict[str, float] = field(default_factory=dict)
     lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
@@ -82,6 +84,10 @@ class Told:
 def named(fixture: pytest.FixtureDef[object]) -> str:
     """The context of a fixture: "fixture NAME PLACE"."""
     return f"fixture {fixture.argname} {fixture.baseid}"
+
+    def reached(self) -> list[str]:
+        """The files of which a test runs a line, beside what an import runs."""
+        return [f for f, lines in self.lines.items() if any(i >= 0 for found in lines.values() for i in found)]
 
 
 class Order:
@@ -147,7 +153,8 @@ class Order:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.told.tests[report.nodeid] = self.told.tests.get(report.nodeid, 0.0) + report.duration
         if report.failed and not self.told.failed:
-            self.told.failed = report.nodeid
+            self.told.failed, self.told.why = report.nodeid, report.longreprtext[-1000:]
+            self.told.late = "timed out after" in report.longreprtext  # an `AppTest`: a busy machine, or a bug
         if report.failed:
             self.told.tests[report.nodeid] = -1e9
         self.told.passed += report.passed and report.when == "call"
@@ -220,6 +227,7 @@ def _child(
             told.rc = _covered(root, arguments, told)
         else:
             told.rc = int(pytest.main(["-x", *arguments], plugins=[Order(rank, told)]))
+            told.rc = -8 if told.late else told.rc
         answer.write_text(json.dumps(told.__dict__), encoding="utf-8")
     except BaseException:  # the child must not go on as its parent; what happened stands in the log
         traceback.print_exc()

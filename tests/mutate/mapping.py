@@ -61,6 +61,6 @@ def files_for(root: Path, file: str) -> list[str]:
 
 
 def package_of(file: str) -> str:
-    """The package that a file counts for: `stage3/metrics`, `app`."""
+    """The package that a file counts for: `stage3/metrics`, `app/views`; `app` for what lies directly in it."""
     parts = file.split("/")
-    return "/".join(parts[:2]) if parts[0] == "stage3" else parts[0]
+    return "/".join(parts[:2]) if parts[0] == "stage3" or len(parts) > 2 else parts[0]

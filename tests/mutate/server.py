@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,8 +64,8 @@ class Server:
     ) -> Told | None:
         """Run the tests, in order, each with the seconds that it took, on `other` instead of `source` of a file.
 
-        None where the change is not inside functions that can be replaced; rc -9 where a test used too much CPU, so
-        that a machine with much else to do kills no mutant, or slept on.
+        None where the change is not inside functions that can be replaced. The rc is -9 where a test used too much CPU,
+        so that a machine with much else to do kills no mutant, and -8 where it slept on.
         """
         while True:
             told = self._ask(file, source, other, {n: t for n, t in limits.items() if n not in self.broken}, stale)
@@ -83,8 +84,8 @@ class Server:
         self.asks.write(json.dumps([file, source, other, dict(limits), list(stale)]) + "\n")
         self.asks.flush()
         status = int(self.replies.readline() or -1)
-        if status in (signal.SIGPROF, signal.SIGXCPU, signal.SIGALRM):
-            return Told(rc=-9)
+        if status in (signal.SIGALRM, signal.SIGPROF, signal.SIGXCPU):
+            return Told(rc=-8 if status == signal.SIGALRM else -9)
         told = Told(**json.loads(self.answer.read_text(encoding="utf-8"))) if self.answer.exists() else Told(rc=-1)
         return None if told.rc == NOT_HERE else told
 
@@ -112,6 +113,8 @@ class _Serve:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         self._make_ready(session)
+        if any(name == "app" or name.startswith("app.") for name in sys.modules):
+            _explorer_loaded(self.root)
         functions = [f for f in gc.get_objects() if type(f) is FunctionType]
         functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
         caches = [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]
@@ -191,6 +194,23 @@ def _can_be_kept(fixture: pytest.FixtureDef[object]) -> bool:
     return fixture.scope in ("module", "package", "session") and not inspect.isgeneratorfunction(fixture.func)
 
 
+def _explorer_loaded(root: Path) -> None:
+    """Load what the explorer loads when a view is opened; nothing of it is kept but modules."""
+    import streamlit as st
+    from streamlit.components.v2 import manifest_scanner
+    from streamlit.testing.v1 import AppTest
+
+    manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
+    for path in sorted((root / "app").rglob("*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        if name != "app.ui":  # the page itself, which is run and not imported
+            importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+        AppTest.from_file(str(root / "app" / "ui.py"), default_timeout=600).run()
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+
 def _run(session: pytest.Session, items: Sequence[pytest.Item], told: Told, limits: Mapping[str, float]) -> None:
     session.config.pluginmanager.register(Order({}, told))
     limit_cpu(PATIENCE + 5 * sum(limits.values()))  # processes that the tests start inherit it
@@ -204,7 +224,7 @@ def _run(session: pytest.Session, items: Sequence[pytest.Item], told: Told, limi
             break
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)
-    told.rc = 1 if told.failed else 0
+    told.rc = (-8 if told.late else 1) if told.failed else 0
 
 
 def replaced(functions: Sequence[FunctionType], path: str, source: str, other: str) -> bool:
