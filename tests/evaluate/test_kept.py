@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,3 +154,10 @@ def test_above_chance_needs_the_whole_interval(made):
     for low, said in ((chance + 0.01, True), (chance, False), (chance - 0.01, False), (math.nan, False)):
         report["intervals"][name] = [low, 1.0]
         assert above_chance(report) is said
+
+
+def test_the_evaluation_that_ships_with_the_sample_run_is_read():
+    """Its format number is a contract: with another one it is measured and written anew."""
+    report = stored_report(RunFolder.load(Path(__file__).resolve().parents[2] / "data/samples/runs/sample"))
+    assert report["split"] == "test"
+    assert report["intervals"]["retrieval/mean_r5"][0] < report["retrieval/mean_r5"]
