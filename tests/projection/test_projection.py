@@ -153,6 +153,11 @@ def test_pca_equals_the_svd_up_to_sign_and_fixes_the_sign():
     ours = layouts.pca(x)
     np.testing.assert_allclose(np.abs(ours), np.abs(u[:, :2] * s[:2]), atol=1e-4)
     np.testing.assert_allclose(layouts.pca(x[::-1])[::-1], ours, atol=1e-4)
+    loadings = z.T @ ours
+    assert (loadings.max(axis=0) > -loadings.min(axis=0)).all()  # the largest is positive
+    two = layouts.pca(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), 3)
+    np.testing.assert_allclose(np.abs(two), [[np.sqrt(0.5), 0, 0]] * 2, atol=1e-6)  # an axis that they have, two not
+    assert two[0, 0] == -two[1, 0]
     np.testing.assert_array_equal(layouts.pca(np.ones((5, 3), np.float32)), 0)
 
 
@@ -164,6 +169,11 @@ def test_a_sample_holds_each_book_by_its_share():
     assert (np.diff(rows) > 0).all()
     assert all(abs(Counter(books[rows].tolist())[b] - n) <= 1 for b, n in ((0, 100), (1, 30), (2, 10)))
     np.testing.assert_array_equal(layouts.stratified(books, 5000), np.arange(1400))
+    np.testing.assert_array_equal(layouts.stratified(books, 1400), np.arange(1400))
+    for book in range(3):  # spread over the pages of each
+        picked = np.searchsorted(np.flatnonzero(books == book), rows[books[rows] == book])
+        assert (np.diff(picked) == 10).all()
+        assert picked[0] < 10
 
 
 @pytest.mark.parametrize("mirror", [1, -1])  # a mirrored turn is its own transpose, a plain one is not
@@ -203,7 +213,8 @@ def test_a_hull_holds_its_points_and_only_corners():
     center = corners.mean(axis=0)
     assert layouts.inside(xy, center + 1.001 * (corners - center)).all()
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0.5, 0], [0.5, 0.5]])
-    assert {tuple(c) for c in layouts.hull(square).tolist()} == {(0, 0), (1, 0), (1, 1), (0, 1)}
+    assert layouts.hull(square).tolist() == [[0, 0], [1, 0], [1, 1], [0, 1]]  # counter-clockwise
+    assert layouts.hull(square[[1, 0, 1]]).tolist() == [[0, 0], [1, 0]]
 
 
 def test_clusters_find_blobs_and_are_numbered_by_size():
@@ -214,6 +225,10 @@ def test_clusters_find_blobs_and_are_numbered_by_size():
     assert Counter(found[130:].tolist()).most_common(1)[0][0] == 1
     assert Counter(found[:40].tolist()).most_common(1)[0][0] == 2
     assert (layouts.clusters(xy[:3]) == -1).all()
+    small = np.concatenate([xy[:100], rng.normal((2, 9), 0.01, (6, 2))])
+    assert set(layouts.clusters(small)[100:].tolist()) == {2}  # of itself a cluster has five panels of so few
+    many = np.concatenate([rng.normal((0, 0), 0.1, (850, 2)), rng.normal((5, 5), 0.1, (9, 2))])
+    assert set(layouts.clusters(many)[850:].tolist()) == {1}  # a hundredth of 859 is 8
 
 
 # --- one small fit, shared
