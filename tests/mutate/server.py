@@ -76,6 +76,7 @@ class Server:
                 self.sound.add(told.failed)
             else:
                 self.broken.add(told.failed)  # it fails among kept fixtures, with no bug
+                print(f"not used: {told.failed} fails without a bug: {alone and alone.why[-300:]}", flush=True)
 
     def _ask(
         self, file: str, source: str, other: str, limits: Mapping[str, float], stale: Sequence[str]
@@ -122,6 +123,7 @@ class _Serve:
         gc.collect()
         gc.freeze()
         copy = self.temp.with_name("tmp.kept")
+        self.temp.mkdir(exist_ok=True)
         shutil.rmtree(copy, ignore_errors=True)
         with contextlib.suppress(shutil.Error):  # a socket, or a pipe, that a fixture made
             shutil.copytree(self.temp, copy, symlinks=True)

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from stage3.model.embedding import Embedded
-from stage3.search.failures import I2T, T2I, failures
-from stage3.search.rivals import ALL_REASONS, content_words, with_rivals
+from stage3.search.failures import I2T, REASONS, T2I, failures
+from stage3.search.rivals import ALL_REASONS, RELATIONS, content_words, with_rivals
 
 N, D = 40, 60
 
@@ -93,6 +93,16 @@ def test_what_beat_a_panel_is_found_with_its_reason_and_both_cosines(way, reason
     if reason == "same words":
         assert row["common"] == "same words: underwater"
     assert set(found["reason"]) <= set(ALL_REASONS)
+
+
+def test_four_shared_words_are_named_and_every_reason_is_explained():
+    w = world()
+    shared = "coral dusk ember fjord grotto"
+    w.words[5], w.words[30] = f"{shared} one two three four five six", f"{shared} seven eight nine ten eleven twelve"
+    w.words[7] = "a coral"  # so that another word is rarer
+    beat(w, 5, 30, I2T)
+    assert judged(w).loc[int(w.rows[5]), "common"] == "same words: dusk, ember, fjord, grotto"
+    assert set(ALL_REASONS) == set(REASONS) | set(RELATIONS)
 
 
 def test_words_that_most_texts_have_explain_nothing():

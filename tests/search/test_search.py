@@ -214,6 +214,13 @@ def test_filters_shrink_the_gallery_and_nothing_else(searcher):
     assert (found.match_rank is None) == (not keep[row])
     assert bool(chosen)
     assert not Filters()
+    pairs = searcher.search(query, "image", 10_000, Filters(text="pair"))
+    assert pairs.rows.tolist() == [r for r in everything.rows if frame["has_text"][r] and frame["has_image"][r]]
+    assert 0 < len(pairs.rows) < len(everything.rows)
+    elsewhere = Filters(books=tuple(b for b in searcher.choices("book") if b != frame["book"][row]))
+    within = searcher.search(query, "text", 10_000, elsewhere)  # in its own space, and left out by the filters
+    assert within.gallery == len(within.rows) == int((frame["has_text"] & (frame["book"] != frame["book"][row])).sum())
+    assert searcher.choices("split") == list(dict.fromkeys(frame["split"]))
     textless = searcher.search(query, "image", 10_000, Filters(text="without"))
     assert not frame.loc[textless.rows, "has_text"].any()
     assert len(textless.rows)
