@@ -79,6 +79,10 @@ def test_few_allowed_rows_are_searched_exactly(exact, index):
     queries = unit(3, DIM, seed=9)
     right, ours = (i.search(queries, 20, allowed=allowed) for i in (exact, index))
     assert ours.rows.tolist() == right.rows.tolist()
+    best = right.rows[:, 0]
+    right, ours = (i.search(queries, 20, allowed=allowed, exclude=best) for i in (exact, index))
+    assert ours.rows.tolist() == right.rows.tolist()
+    assert not (ours.rows == best[:, None]).any()
 
 
 @needs_faiss

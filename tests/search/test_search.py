@@ -276,6 +276,24 @@ def test_results_say_which_spaces_are_compared_and_what_each_result_is(searcher)
     assert "no loss" in compared("blend", "panel")
 
 
+def test_what_is_asked_decides_what_is_searched(searcher, monkeypatch):
+    a, b = unit(2, 16)
+    monkeypatch.setattr(Searcher, "from_image", lambda *_: Query(a, "image", "an image"))
+    monkeypatch.setattr(Searcher, "from_words", lambda *_: Query(b, "text", "words"))
+    shown = Image.new("RGB", (8, 8))
+    found = [
+        (answer.query.space, answer.target)
+        for asked in ({"image": shown}, {"image": shown, "text": "x"}, {"text": "x", "target": "image"})
+        for answer in answers(searcher, **asked, top=2)
+    ]
+    assert found == [("image", "text"), ("blend", "image"), ("text", "image")]
+    row = int(rows_with(searcher, IMAGE, TEXT)[0])
+    assert [(a.query.space, a.target) for a in answers(searcher, panel=row)] == [("image", "text"), ("text", "image")]
+    for wrong in ({}, {"panel": row, "text": "x"}, {"panel": row, "image": shown}):
+        with pytest.raises(ConfigError, match="give one query"):
+            answers(searcher, **wrong)
+
+
 # --- failures
 
 
