@@ -367,6 +367,16 @@ def test_a_maker_that_was_killed_counts_as_failed(tmp_path):
     lock.acquire()
     assert files.job_state(path).state == "running"
     lock.release()
+    record = tmp_path / "large.json"
+    record.write_text(json.dumps({"state": "failed", "message": "m" * 2**21}))  # no record of ours is so long
+    assert files.job_state(record.with_suffix(".parquet")).state == "missing"
+
+
+def test_the_columns_of_a_map_stand_as_the_formats_say():
+    assert (
+        *("page_index", "panel_index", "canonical_id", "comic_name", "page_name", "panel_count"),
+        *("cluster_id", "umap_dim1", "umap_dim2"),
+    ) == files.FORMATS_COLUMNS
 
 
 @pytest.mark.parametrize(("name", "value"), [("neighbors", 2), ("min_dist", 1.5), ("limit", 5), ("seed", -1)])
