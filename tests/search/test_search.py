@@ -220,6 +220,9 @@ def test_filters_shrink_the_gallery_and_nothing_else(searcher):
     elsewhere = Filters(books=tuple(b for b in searcher.choices("book") if b != frame["book"][row]))
     within = searcher.search(query, "text", 10_000, elsewhere)  # in its own space, and left out by the filters
     assert within.gallery == len(within.rows) == int((frame["has_text"] & (frame["book"] != frame["book"][row])).sum())
+    at_home = searcher.search(query, "text", 10_000, Filters(books=(str(frame["book"][row]),)))  # and let through
+    others = frame["has_text"] & (frame["book"] == frame["book"][row]) & (frame.index != row)
+    assert at_home.gallery == len(at_home.rows) == int(others.sum())
     assert searcher.choices("split") == list(dict.fromkeys(frame["split"]))
     textless = searcher.search(query, "image", 10_000, Filters(text="without"))
     assert not frame.loc[textless.rows, "has_text"].any()
