@@ -43,6 +43,7 @@ def test_it_is_measured_once_and_read_as_the_same_report(made, monkeypatch, tmp_
     first = kept_report(run, data=data)
     assert same(first, evaluation_report(run, data=data))
     assert same(kept_report(run, data=data), first)
+    assert same(kept_report(run, data=data, split="test"), first)
     assert same(stored_report(run), first)
     assert calls == [None]
     moved = RunFolder(run.path.rename(tmp_path / "handed-on"), run.config)
