@@ -51,6 +51,7 @@ MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evalu
 
 PATIENCE = 20.0  # seconds that `warm_up` waits for somebody to look
 
+_meant: set[str] = set()  # folders in which one of the marks was seen
 _reading = threading.Lock()
 _drawn = threading.Event()
 _datasets: Memory[Dataset] = Memory(3)
@@ -101,7 +102,9 @@ def with_named(variable: str, found: dict[str, Path]) -> dict[str, Path]:
 def base() -> Path:
     """The folder that relative paths of runs refer to: where the app was started, if runs or data are there."""
     here = os.getcwd()  # noqa: PTH109 - a view asks a hundred times
-    return Path(here) if any(os.path.isdir(f"{here}/{name}") for name in MARKS) else PROJECT  # noqa: PTH112
+    if here not in _meant and any(os.path.isdir(f"{here}/{name}") for name in MARKS):  # noqa: PTH112
+        _meant.add(here)
+    return Path(here) if here in _meant else PROJECT
 
 
 def entries() -> list[Entry]:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.store import frames, loaders
+from app.store import children, frames, loaders
 from app.store.cache import Memory
-from app.store.children import spawn
 from stage3.errors import StorageError
 from stage3.projection import files, layouts, reference
 from stage3.projection.files import Job
@@ -148,4 +147,6 @@ def _made_again(path: Path) -> Job:
 
 
 def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
-    return spawn("stage3.projection", ["--json", *arguments], nice=10)
+    child = children.spawn("stage3.projection", ["--json", *arguments], nice=10)
+    children.bound(child, children.MEMORY_BYTES)
+    return child

@@ -28,6 +28,7 @@ DATA_SETTINGS = (
     "box_unit",
     "allow_remote_images",
     *LIMITS,
+    "max_megapixels",
     "cache_dir",
 )
 MAX_PAGES = 5000  # ranking is quadratic: about a minute for 25,000 panels on one core

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from tests.mutate.server import Server
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".stage3" / "mutate"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+USUAL = "not browser and not heavy"  # which tests, as pytest's -m
 PARTS = ("stage3", "app", "tests", "data", "notebooks", "tools", "benchmarks", "docs")
 
 
@@ -167,6 +169,12 @@ class Suite:
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
         return {i for line in lines for i in told.lines.get(mutant.file, {}).get(str(line), [])}
 
+    def stale(self, mutant: Mutant) -> list[str]:
+        """The fixtures that reach a mutant, or start a process: what they made before tells nothing of it."""
+        lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
+        reached = {name: files for told in self.told.values() for name, files in told.fixtures.items()}
+        return [name for name, files in reached.items() if "" in files or set(lines) & set(files.get(mutant.file, []))]
+
     def seconds(self, names: Iterable[str]) -> dict[str, float]:
         """How long the tests took without a bug, in the order of the names."""
         took = {n: max(s, 0.0) for told in self.told.values() for n, s in told.tests.items()}
@@ -179,9 +187,16 @@ def _quickest(told: forks.Told, numbers: Iterable[int]) -> list[str]:
     return sorted((n for n in names if told.tests[n] >= 0), key=lambda n: told.tests[n])
 
 
-def judged(copy: Path, mutant: Mutant, suite: Suite) -> dict[str, object]:
+def within(seconds: dict[str, float], budget: float) -> list[str]:
+    """The first tests, of those with their durations, that take no longer together; one at least."""
+    ends = itertools.accumulate(seconds.values())
+    return [name for i, (name, end) in enumerate(zip(seconds, ends, strict=True)) if i == 0 or end <= budget]
+
+
+def judged(copy: Path, mutant: Mutant, suite: Suite, budget: float) -> dict[str, object]:
     """What the tests say of a mutant: killed, timeout, alive, or uncovered where no test reaches the line."""
     rank = suite.rank(mutant)
+    rank = {name: rank[name] for name in within(suite.seconds(rank), budget)}
     begun = time.monotonic()
     outcome, test = "uncovered", ""
     if rank:
@@ -195,7 +210,11 @@ def judged(copy: Path, mutant: Mutant, suite: Suite) -> dict[str, object]:
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             compiled.unlink()
         try:
-            told = server.judge(mutant.file, source, mutant.apply(source), seconds) if server else None
+            told = (
+                server.judge(mutant.file, source, mutant.apply(source), seconds, suite.stale(mutant))
+                if server
+                else None
+            )
             if told is None:
                 files = list(dict.fromkeys(name.split("::")[0] for name in rank))
                 told = forks.run(copy, files, rank, suite.marks, 3 * sum(seconds.values()) + 30, cover=False)
@@ -261,6 +280,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--most", type=int, default=300, help="how many mutants")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
+    parser.add_argument(
+        "--budget", type=float, default=1e9, help="seconds of tests per mutant, the quickest first: a lower bound"
+    )
     parser.add_argument("--again", action="store_true", help="try once more those that were alive")
     parser.add_argument("--tests", nargs="*", default=[], help="these test files instead of the table's: a lower bound")
     parser.add_argument("--only", nargs="*", default=[], help="keys of single mutants")
@@ -304,13 +326,13 @@ def _run(asked: argparse.Namespace) -> None:
         for i, mutant in enumerate(todo, start=1):
             if time.monotonic() > end:
                 break
-            marks = asked.marks or ("not browser" if mutant.file.startswith("app") else "not slow and not browser")
+            marks = asked.marks or (USUAL if mutant.file.startswith("app") else f"{USUAL} and not slow")
             tests = tuple(asked.tests or files_for(copy, mutant.file))  # as copied: the work goes on beside
             if tests not in suites:
                 begun = time.monotonic()
                 suites[tests] = Suite(copy, list(tests), marks)
                 end += time.monotonic() - begun  # what is kept for the next run does not count
-            found = judged(copy, mutant, suites[tests])
+            found = judged(copy, mutant, suites[tests], asked.budget)
             out.write(json.dumps(found) + "\n")
             out.flush()
             change = f"{_short(mutant.before)} -> {_short(mutant.after)}"
