@@ -262,7 +262,7 @@ def _pages(figure: Any, shown: Shown, at: np.ndarray) -> None:
     found = group_means(xy, page)
     if len(found.number) <= HULLS_MOST:
         map_marks.add_page_hulls(figure, xy, page)
-    first = pd.Series(shown.frame["page_id"].to_numpy()[at], index=page).groupby(level=0).first()
+    first = pd.Series(shown.frame["page_id"].iloc[at].to_numpy(), index=page).groupby(level=0).first()
     x0, x1, *_ = maps.whole(shown.xy)
     map_marks.add_page_means(figure, found, first.loc[found.number].tolist(), x1 - x0)
 

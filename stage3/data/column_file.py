@@ -30,6 +30,7 @@ from stage3.errors import StorageError
 from stage3.storage import clear_scratch, file_sha256, make_folder, open_regular, replacing, storing
 
 MAPPED_FROM = 64 * 2**20  # bytes of texts; fewer are held in memory
+FORMAT = 1  # raise it when the layout changes
 MOST = 8  # files that are kept, those used last: two for each panel table
 DIGEST = hashlib.sha256().digest_size
 LENGTH = 8  # bytes that say how long the description of the columns is
@@ -51,12 +52,17 @@ class ColumnFile:
         """Map a file that `write` made.
 
         Raises:
-            StorageError: there is none, or it is damaged.
+            StorageError: there is none, it is damaged, or of another version.
         """
         self._map = mapped_intact(path)
         end = len(self._map) - DIGEST - LENGTH
         described = int.from_bytes(self._map[end : end + LENGTH], "little")
-        about = json.loads(self._map[end - described : end])
+        try:
+            about = json.loads(self._map[end - described : end])
+        except ValueError:
+            about = {}
+        if about.get("format") != FORMAT:
+            raise StorageError(f"{path}: of another version")
         with suppress(OSError):  # the one that was used last goes last
             os.utime(path)
         whole, rows = pa.py_buffer(self._map), about["rows"]
@@ -192,7 +198,9 @@ def write(path: Path, parts: Iterable[Mapping[str, Column]], about: Mapping[str,
             columns[name]["offsets"] = _aligned(out)
             for some in offsets[name]:
                 out.write(some.data)
-        described = json.dumps({"rows": rows, "columns": columns, "about": dict(about or {})}).encode()
+        described = json.dumps(
+            {"format": FORMAT, "rows": rows, "columns": columns, "about": dict(about or {})}
+        ).encode()
         out.write(described + len(described).to_bytes(LENGTH, "little"))
     with path.open("r+b") as whole:
         whole.write(hashlib.file_digest(whole, "sha256").digest())

@@ -79,7 +79,7 @@ def test_where_no_file_can_be_made_texts_are_held_in_memory(world, monkeypatch):
     assert found.panels.equals(held.panels)
 
 
-def test_columns_come_back_from_parts_of_any_kind_and_missing_values_are_refused(tmp_path):
+def test_columns_come_back_from_parts_of_any_kind_and_missing_values_are_refused(tmp_path, monkeypatch):
     texts = ["", "é", "漫画", "a\0b", "", "x" * 70, "last"]
     whole = pa.array(texts, pa.large_string())
     cuts = ((0, 3), (3, 3), (3, 7))
@@ -93,6 +93,9 @@ def test_columns_come_back_from_parts_of_any_kind_and_missing_values_are_refused
         np.testing.assert_array_equal(found[name], expected)
     assert file.frame().dtypes.astype(str).to_dict() == {"a": "str", "b": "str", "c": "float32", "d": "bool"}
     assert file.about == {"n": 7}
+    monkeypatch.setattr(column_file, "FORMAT", 0)
+    with pytest.raises(StorageError, match="another version"):
+        column_file.ColumnFile(tmp_path / "x")
     assert found["a"].to_pylist() == texts
     assert found["b"].to_pylist() == [*texts[:3][::-1], *texts[3:][::-1]]
     with pytest.raises(StorageError, match="'a' has missing values"):
