@@ -10,8 +10,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+import unsynced
 
 torch.set_num_threads(1)
+unsynced.begin()
 
 
 @pytest.fixture(autouse=True)
