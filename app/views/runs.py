@@ -83,7 +83,8 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
     """All runs; returns the one or two that are picked."""
     asked = [shell.param("pick") or st.session_state.get("_run"), shell.param("with")]
     key = f"runs-table-{abs(hash(tuple(e.id for e in found))) % 10**8}"
-    if key not in st.session_state:  # rows keep their places while they are picked
+    again = st.session_state.pop("_runs_again", False)
+    if key not in st.session_state and not again:  # rows keep their places while they are picked
         st.session_state["_runs_first"] = asked
         known = {e.id for e in loaders.entries()}
         named = {name: shell.param(name) for name in ("pick", "with")}
@@ -139,7 +140,7 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
     chosen = list(event["selection"]["rows"])[:2] if event["selection"]["rows"] else start[:1] or [0]
     if len(event["selection"]["rows"]) > 2:
         shell.line("Two runs are compared at a time: the first two of those picked.")
-    if event["selection"]["rows"] != start:
+    if event["selection"]["rows"] != start and not again:
         st.session_state["_runs_unused"] = {}
     for name, value in st.session_state["_runs_unused"].items():
         shell.unused(name, "is no run here.", value)
@@ -222,6 +223,7 @@ def _worth(entry: loaders.Entry) -> None:
     report = results.of_run(entry.run)
     if report is not None:
         if not known and loaders.stored_evaluation(entry.run) is not None:
+            st.session_state["_runs_again"] = True  # nobody has seen yet what the address asks for in vain
             st.rerun()  # the bar above was drawn before it was known
         results.table(report, key=f"results-{entry.id}")
         return

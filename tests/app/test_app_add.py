@@ -9,17 +9,21 @@ import time
 import zipfile
 from pathlib import Path
 
+import app_images
 import app_support
 import pytest
 from import_world import BUILDERS, cbz, png, write
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from app.charts import data as charts
+from app.parts import add_choice
 from app.parts.add_train import estimate
 from app.store import children, imports, loaders, uploads
 from app.store.imports import Choice
 from stage3.config import Config
 from stage3.data import __main__ as data_command
+from stage3.data import page_check
 from stage3.errors import ConfigError, DataError
 from stage3.runs import RunFolder
 
@@ -305,6 +309,14 @@ def test_from_a_folder_over_a_look_and_a_report_to_a_run(here: Path) -> None:
     assert wait(imports.load("mine").task("look")).word == "finished"
     app = opened(**{"import": "mine"})
     assert "Book 1/1  ·  1 panel" in said(app)
+    folder = imports.load("mine").task("look").folder  # below each page stands whose it is
+    config = Config(data=str(folder / "data"), cache_dir=str(folder / "cache"), max_panels=64)
+    written = page_check.listed_pages(config).set_index("page_id")["image"]
+    named = [t.value.removesuffix("  ·  1 panel") for t in app.text if t.value.endswith("  ·  1 panel")]
+    checked = [page_check.check_page(config, page_id, written[page_id]) for page_id in named]
+    assert len(set(named)) == len(named) > 1
+    name = "A page with 1 panel framed and numbered"
+    assert app_images.shown(app) == [(name, charts.overlay(check, add_choice.SIDE)) for check in checked]
     app.button(key="add-import").click().run()
     assert wait(imports.load("mine").task("all")).word == "finished"
     app = opened(**{"import": "mine"})

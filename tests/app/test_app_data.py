@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import app_images
 import app_support
 import numpy as np
 import pandas as pd
@@ -106,7 +107,14 @@ def test_a_left_out_page_is_shown_with_its_reason_and_its_image(here):
     assert "Left out under “label”: the page type is not among keep_labels." in words(app)
     entries = table(app, "outcome")
     assert entries["outcome"].tolist() == ["usable, page left out"] * 4  # what its file would have given
+    config = loaders.config_here(loaders.entry("samples/first").run.config)
+    check = page_check.check_page(config, "book001/page000", "pages/b001p000.png")
+    name = "The page with 4 usable panels framed and 0 dropped ones crossed out"
+    assert app_images.shown(app) == [(name, charts.overlay(check))]
     app.pills(key="data_reason").set_value("json_syntax").run()
+    assert app_images.shown(app)[0][1] == charts.overlay(
+        page_check.check_page(config, "book002/page001", "pages/b002p001.png")
+    )
     assert "Left out under “json_syntax”: the panel file is not JSON; line 1" in words(app)
 
 
@@ -122,6 +130,15 @@ def test_any_kept_page_shows_what_became_of_each_panel(here):
     assert "box_no_area" in entries["notes"][1]
     assert "box_clamped" in entries["notes"][2]
     assert "panel_type" in entries["notes"][4]
+    config = loaders.config_here(loaders.entry("samples/first").run.config)
+    name = "The page with 3 usable panels framed and 2 dropped ones crossed out"
+    check = page_check.check_page(config, BAD, "pages/b003p002.png")
+    assert app_images.shown(app) == [(name, charts.overlay(check))]
+    facts = next(d.value for d in app.dataframe if list(d.value.columns) == ["", "value"]).set_index("")["value"]
+    assert facts.to_dict() == {
+        "type": "narrative" if 14 % 3 == 1 else "story", "file found": "by the exact id",
+        "image": "150 × 200 pixels", "panels": "3",
+    }  # fmt: skip
 
 
 def test_anomalies_carry_counts_meanings_and_first_paths(here):

@@ -6,6 +6,7 @@ import base64
 import json
 from pathlib import Path
 
+import app_images
 import app_support
 import numpy as np
 import pandas as pd
@@ -13,9 +14,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import shell
-from app.charts import map_marks, maps
+from app.charts import map_marks, maps, pages
 from app.parts import export, filters, map_address, selection
-from app.store import jobs, loaders, map_jobs
+from app.store import jobs, loaders, map_jobs, thumbs
 from app.views import map_parts
 from stage3 import selection as stage3_selection
 from stage3.config import changes
@@ -510,6 +511,15 @@ def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_sho
         rows.tolist().index(int(b.key.split("-")[2])) for b in app.button if b.key and b.key.startswith("map-near-")
     ]
     np.testing.assert_allclose(cosine[near], np.sort(cosine)[::-1][:8], atol=1e-6)
+    (name, page), *mates = app_images.shown(app)
+    assert name == "The page with 4 numbered panels"
+    boxes = [tuple(b) for b in frame.loc[12:15, list("xywh")].to_numpy().tolist()]
+    assert page == pages.boxed(app_images.of_page(run, 3, 640), boxes, 1)
+    assert mates == [
+        (f"Panel {frame['order'][r] + 1} of 4  ·  {frame['page_id'][r]}",
+         app_images.of_panel(run, r, 160) or thumbs.placeholder(160))
+        for r in rows[near].tolist()
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("panel", [128, 10**9, "x", "-1"])

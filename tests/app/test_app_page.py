@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import app_images
 import app_support
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from app import shell
 from app.charts import pages
 from app.parts import panel
-from app.store import loaders
+from app.store import loaders, thumbs
 from stage3.metrics.neighbors import pages_pulled_to, share_below
 
 UI = Path(__file__).parents[2] / "app" / "ui.py"
@@ -44,6 +45,11 @@ def opened(**params: object) -> AppTest:
     return app
 
 
+def framed(app: AppTest) -> dict:
+    """The data of the page with its frames."""
+    return json.loads(next(c for c in app.get("bidi_component") if "page-framed" in str(c.proto)).proto.json)
+
+
 def said(app: AppTest) -> str:
     kinds = (app.text, app.code, app.subheader, app.caption)
     return "\n".join(str(e.value) for kind in kinds for e in kind)
@@ -63,13 +69,45 @@ def test_the_address_names_the_page_and_its_panels_are_listed_in_reading_order(r
     assert not table.isna().any().any()  # an empty number would read "None"
     assert table["text"].tolist() == [t or "(no text)" for t in part["text"]]
     assert [int(u.split("/")[5]) for u in table["image"]] == part.index.tolist()
+    assert all(u.startswith("/images/panel/samples/first/") for u in table["image"])
+    assert framed(app)["image"].startswith("/images/page/samples/first/7/1200")
 
 
 def test_a_panel_alone_in_the_address_opens_its_page_with_that_panel_chosen(run):
     app = opened(panel=22)
     assert "page 6 of 32" in said(app)
     assert "Panel 3" in [s.value for s in app.subheader]
-    assert "Gate: image" in said(app)
+    frame = loaders.panel_frame(run)
+    gates = [f"{name} {100 * frame[f'gate_{name}'][22]:.0f} %" for name in ("image", "text", "box")]
+    assert len(set(gates)) == 3
+    assert f"Gate: {'   '.join(gates)}   (added" in said(app)
+    assert frame["text"][22] in [t.value for t in app.text]
+    table = next(d.value for d in app.dataframe if "below" in d.value).set_index("what")
+    for name, column in (("Contrastive", "loss_contrastive"), ("Rank i → t", "rank_i2t"),
+                         ("Rank t → i", "rank_t2i"), ("Weighted sum", "loss_total")):  # fmt: skip
+        values = frame[column].dropna()
+        below = ((values < frame[column][22]).sum() + 0.5 * (values == frame[column][22]).sum()) / len(values)
+        assert table.loc[name].tolist() == pytest.approx([frame[column][22], 100 * below], rel=1e-5), name
+    # each image is that of the panel whose name it has
+    (name, own), *near = app_images.shown(app)[:13]
+    assert (name, own) == (panel.title_of(frame, 22), app_images.of_panel(run, 22, 360))
+    assert name == f"Panel 3 of 4  ·  {frame['page_id'][22]}"
+    rows = loaders.embedded(run).rows.numpy()
+    z = loaders.embedded(run).panel.numpy().astype(np.float64)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    cosine = z @ z[rows.tolist().index(22)]
+    buttons = [b for b in app.button if b.key and b.key.startswith("page-near-")]
+    nearest = [rows.tolist().index(int(b.key.split("-")[2])) for b in buttons]
+    cosine[rows == 22] = -1
+    np.testing.assert_allclose(cosine[nearest], np.sort(cosine)[::-1][:12], atol=1e-6)  # some are equally near
+    assert [b.label for b in buttons] == [f"{cosine[at]:.3f}" for at in nearest]
+    of_the_book = frame["book"] == frame["book"][22]
+    for button, (alt, image), other in zip(buttons, near, rows[nearest].tolist(), strict=True):
+        assert alt == f"Panel {frame['order'][other] + 1} of 4  ·  {frame['page_id'][other]}"
+        assert image == (app_images.of_panel(run, other, 160) or thumbs.placeholder(160))
+        mate, book = frame["page"][other] == 5, of_the_book[other]
+        assert button.icon == (":material/check:" if mate else "")
+        assert ("same page" if mate else "same book" if book else "another book") in button.help
 
 
 def test_a_panels_ranks_say_among_how_many_of_which_split(run):
@@ -86,10 +124,10 @@ def test_before_a_choice_the_first_panel_is_shown_and_a_click_in_the_image_choos
     app = opened(page=7)
     assert "Panel 1" in [s.value for s in app.subheader]
     assert "panel" not in app.query_params
-    framed = next(c for c in app.get("bidi_component") if "page-framed" in str(c.proto))
-    assert json.loads(framed.proto.json)["focus"] == -1
+    assert framed(app)["focus"] == -1
+    assert framed(opened(panel=30))["focus"] == 2
     rows = loaders.panel_frame(run).query("page == 7")
-    shown = json.loads(framed.proto.json)["boxes"]
+    shown = framed(app)["boxes"]
     assert [box is None for box in shown] == (~rows["has_box"]).tolist() == [False, False, False, True]
     boxes = [box or (np.nan,) * 4 for box in shown]
     np.testing.assert_allclose(boxes, rows[list("xywh")].to_numpy(), atol=1e-6)
@@ -117,8 +155,15 @@ def test_previous_next_and_the_lists_turn_pages(run):
 
 def test_a_missing_image_becomes_a_drawing_of_the_layout(run):
     row = int(np.flatnonzero(loaders.open_dataset(run).table.pages["page_id"] == "book001/page002")[0])
-    app = opened(page=row)
+    app = opened(page=row, panel=4 * row + 1)
     assert "missing or unreadable" in said(app)
+    part = loaders.panel_frame(run).query("page == @row")
+    assert part["has_box"].all()
+    boxes = [tuple(b) for b in part[list("xywh")].to_numpy().tolist()]
+    name, layout = app_images.shown(app)[0]
+    assert name == "The page with its 4 panels framed and numbered in reading order"
+    assert layout == pages.boxed(None, boxes, 1, ratio=0.7, side=1200)
+    assert app_images.shown(app)[1] == (panel.title_of(part, 4 * row + 1), thumbs.placeholder(360))
     assert "missing or unreadable" not in said(opened(page=row + 1))
 
 
@@ -145,8 +190,22 @@ def test_it_says_where_the_page_is_pulled(run):
     cosine = z[at] @ z.T
     cosine[np.arange(4), at] = -2
     near = np.argsort(-cosine, axis=1)[:, :8]
-    own = int((embedded.page_ids.numpy()[near] == 9).sum())
+    page_of = embedded.page_ids.numpy()[near]
+    own = int((page_of == 9).sum())
     assert f"32 nearest panels: {own} of the 12 page mates" in said(app)
+    ids = loaders.open_dataset(run).table.pages["page_id"]
+    counts = {int(p): int((page_of == p).sum()) for p in set(page_of.ravel().tolist()) - {9}}
+    others = [int(b.key.split("-")[2]) for b in app.button if b.key and b.key.startswith("page-pull-")]
+    assert len(others) == 6
+    assert [counts[p] for p in others] == sorted(counts.values(), reverse=True)[:6]
+    texts = [t.value for t in app.text][-12:]  # an id and the numbers below each
+    for page, page_id, numbers, (alt, image) in zip(
+        others, texts[::2], texts[1::2], app_images.shown(app)[-6:], strict=True
+    ):
+        assert page_id == ids[page]
+        mean = np.take_along_axis(cosine, near, axis=1)[page_of == page].mean()
+        assert numbers == f"{counts[page]} of 32, mean cosine {mean:.2f}"
+        assert (alt, image) == (f"Page {page_id}", app_images.of_page(run, page, 240) or thumbs.placeholder(240))
 
 
 def test_text_of_data_is_shown_as_text_only(run):

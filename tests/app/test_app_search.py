@@ -9,6 +9,7 @@ import time
 import zlib
 from pathlib import Path
 
+import app_images
 import app_support
 import numpy as np
 import pytest
@@ -93,6 +94,9 @@ def test_both_directions_are_shown_side_by_side_with_the_true_match_marked(here)
             assert match[0]["rank"] == f"{found.match_rank:g}"
         assert f"True match at rank {found.match_rank:g} of {found.gallery:,}." in words(app)
         assert found.compared[1:] in words(app)
+    name = f"The query: panel {searcher.frame['order'][row] + 1} of its page"
+    image = app_images.of_panel(loaders.entry("samples/first").run, row, 640)
+    assert app_images.shown(app) == [(name, image)]
     assert app.query_params["panel"] in (str(row), [str(row)])
 
 
@@ -262,6 +266,7 @@ def test_an_uploaded_crop_finds_its_own_panel_and_only_a_small_copy_is_kept(here
     assert right["items"][0]["score"] > 0.95
     _, kept = app.session_state["search_image"]
     assert max(kept.size) <= query.KEPT_SIDE
+    assert app_images.shown(app) == [("The query image", images.encode(kept, "WEBP"))]
     assert app.file_uploader[0].value is None  # the file itself is forgotten
     monkeypatch.setattr(query, "id", lambda _: 1, raising=False)  # which an object may have after another has gone
     for name in ("runs/second", "samples/first"):
