@@ -87,8 +87,10 @@ def start(run: Path, args: list[str]) -> forked.Process:
 def wait_for_step(run: Path, step: int, process: forked.Process) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if RunFolder.exists(run) and RunFolder.load(run).status.step >= step:
-            return
+        if RunFolder.exists(run):
+            status = RunFolder.load(run).status
+            if status.pid == process.pid and status.step >= step:  # not what one that was killed has written
+                return
         time.sleep(0.02)
     raise AssertionError(f"step {step} was not reached: {process.communicate(timeout=5)}")
 
