@@ -80,14 +80,14 @@ class Told:
     modules: list[str] = field(default_factory=list)
     fixtures: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # lines of each file; "" starts a process
 
+    def reached(self) -> list[str]:
+        """The files of which a test runs a line, beside what an import runs."""
+        return [f for f, lines in self.lines.items() if any(i >= 0 for found in lines.values() for i in found)]
+
 
 def named(fixture: pytest.FixtureDef[object]) -> str:
     """The context of a fixture: "fixture NAME PLACE"."""
     return f"fixture {fixture.argname} {fixture.baseid}"
-
-    def reached(self) -> list[str]:
-        """The files of which a test runs a line, beside what an import runs."""
-        return [f for f, lines in self.lines.items() if any(i >= 0 for found in lines.values() for i in found)]
 
 
 class Order:
