@@ -7,22 +7,26 @@ safe with torch, it is `python -m MODULE`.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import multiprocessing
+import multiprocessing.context
 import os
 import runpy
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
 
 import stage3
 
 ROOT = Path(__file__).resolve().parents[1]
-PRELOADED = ["stage3.train.trainer", "stage3.batches.dataset", "stage3.evaluate.report", "forked"]
+PRELOADED = ["tests.preloaded"]
+_starting = threading.Lock()
 
 
 class Process(Protocol):
@@ -39,10 +43,13 @@ class Process(Protocol):
 
 
 def start(module: str, argv: Sequence[str], **environment: str) -> Process:
-    """Start `python -m MODULE ARGV` in the root of the repository, with further variables; its output is text."""
+    """Start `python -m MODULE ARGV` in the root of the repository, with further variables; its output is text.
+
+    With `-c` as the module, the first of ARGV is code.
+    """
     if sys.platform == "linux":
         return Forked(module, argv, environment)
-    command = [sys.executable, "-m", module, *argv]
+    command = [sys.executable, *(["-m"] if module != "-c" else []), module, *argv]
     variables = {**os.environ, **environment}
     return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -51,14 +58,10 @@ class Forked:
     """A started command."""
 
     def __init__(self, module: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
         given = (module, list(argv), dict(environment), *map(str, self._streams))
-        self._process = context.Process(target=_run, args=given)
-        with contextlib.chdir(ROOT):  # where the server looks for what it imports ahead
-            self._process.start()
+        self._process = process(_run, given)
         self.pid: int = self._process.pid
 
     @property
@@ -83,6 +86,35 @@ class Forked:
         return out, err
 
 
+@functools.cache
+def _server() -> multiprocessing.context.ForkServerContext:
+    """The fork server of this process, which is started."""
+    from multiprocessing import forkserver
+
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(PRELOADED)
+    given = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), given]))  # where it looks for what to preload
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH") if given is None else os.environ.update(PYTHONPATH=given)
+    return made
+
+
+def context() -> multiprocessing.context.BaseContext:
+    """How `multiprocessing` starts such processes; its own way where there is no fork server."""
+    return _server() if sys.platform == "linux" else multiprocessing.get_context("spawn")
+
+
+def process(target: Callable[..., None], given: tuple[object, ...]) -> BaseProcess:
+    """A call in a new process, which is started."""
+    with _starting:  # threads that are the first at once
+        made = context().Process(target=target, args=given)
+    made.start()
+    return made
+
+
 def _run(module: str, argv: list[str], environment: dict[str, str], out: str, err: str) -> None:
     """In the new process: what `python -m` does."""
     os.chdir(ROOT)
@@ -92,5 +124,10 @@ def _run(module: str, argv: list[str], environment: dict[str, str], out: str, er
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.argv = [module, *argv]
+    assert set(PRELOADED) <= sys.modules.keys(), "the fork server passes over what it cannot import"
     assert Path(stage3.__file__).is_relative_to(ROOT), stage3.__file__
+    if module == "-c":
+        sys.argv = ["-c", *argv[1:]]
+        exec(compile(argv[0], "<string>", "exec"), vars(sys.modules["__main__"]))
+        return
     runpy.run_module(module, run_name="__main__", alter_sys=True)

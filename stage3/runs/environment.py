@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from stage3.config import Config
@@ -16,15 +17,11 @@ VERSIONS_OF = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "p
 
 def environment(config: Config) -> dict[str, Any]:
     """Versions and machine, for the record; nothing about the user, their paths or their repositories."""
-    versions = {}
-    for name in VERSIONS_OF:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
     from stage3 import __version__
 
     return {
         "stage3": __version__,
-        "versions": versions,
+        "versions": dict(_versions()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
@@ -33,3 +30,13 @@ def environment(config: Config) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS", ""),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of those packages that are installed: looked up once, which takes as long as two steps of a small run."""
+    versions = {}
+    for name in VERSIONS_OF:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

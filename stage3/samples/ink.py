@@ -53,17 +53,15 @@ def letter_page(page: Image.Image, letters: Sequence[Letters]) -> None:
 def smooth(points: Sequence[Point], closed: bool = True, steps: int = 6) -> list[Point]:
     """Points on the Catmull-Rom curve through `points`."""
     p: NDArray[np.float64] = np.asarray(points, dtype=float)
-    ahead = [np.roll(p, -k, axis=0) for k in (-1, 0, 1, 2)]
-    if not closed:
-        padded = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
-        ahead = [padded[k : len(padded) - 3 + k] for k in range(4)]
-    a, b, c, d = (x[:, None] for x in ahead)
+    ends = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
+    padded = np.concatenate([ends[0], p, ends[1]])
+    a, b, c, d = (padded[k : len(padded) - 3 + k, None] for k in range(4))
     t = np.arange(steps)[None, :, None] / steps
     curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
     flat = curve.reshape(-1, 2)
     if not closed:
         flat = np.concatenate([flat, p[-1:]])
-    return [(float(x), float(y)) for x, y in flat]
+    return [(x, y) for x, y in flat.tolist()]
 
 
 def ring(cx: float, cy: float, rx: float, ry: float, n: int = 28) -> list[Point]:

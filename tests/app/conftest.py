@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import gc
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import app_support
+import forked_children
 import pytest
 from streamlit.components.v2 import manifest_scanner
 
-from app.store import map_jobs
+from app.store import children, map_jobs
 from stage3.features import __main__ as features_command
 
 
@@ -23,6 +26,28 @@ def _components_are_looked_for_once() -> Iterator[None]:
             manifest_scanner, "scan_component_manifests", functools.cache(manifest_scanner.scan_component_manifests)
         )
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_loaded_stays() -> None:
+    """As after collection, see `tests/conftest.py`: by now the views have imported more."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_are_forked() -> Iterator[None]:
+    """Children of the explorer are forks of a process that has imported what they need."""
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.platform == "linux":
+            patch.setattr(children, "subprocess", forked_children.SUBPROCESS)
+        yield
+
+
+@pytest.fixture
+def new_interpreters(monkeypatch) -> None:
+    """Children of the explorer are what they are outside of tests: new processes of Python."""
+    monkeypatch.setattr(children, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +72,6 @@ def large(_five_thousand, monkeypatch) -> Iterator[Path]:
     yield _five_thousand
     for path in set(map_jobs._children) - before:
         child = map_jobs._children.pop(path)
-        if isinstance(child, subprocess.Popen):
+        if isinstance(child, subprocess.Popen | forked_children.Popen):
             child.kill()
             child.wait()

@@ -219,6 +219,7 @@ def comics(folder: Path, books: int = 2, pages: int = 3) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("new_interpreters")
 def test_an_import_is_looked_at_made_and_found_again_from_disk_alone(here: Path) -> None:
     made = imports.create("mine", "comics", comics(here))
     made = imports.look(made, Choice("page", "none"))
@@ -244,7 +245,7 @@ def test_an_import_is_looked_at_made_and_found_again_from_disk_alone(here: Path)
 @pytest.mark.slow
 def test_a_canceled_import_keeps_what_is_done_and_goes_on(here: Path) -> None:
     source = here / "comics" / "long.cbz"
-    cbz(source, {f"{k:03d}.png": png((300, 400 + k)) for k in range(400)})
+    cbz(source, {f"{k:03d}.png": png((300, 400 + k)) for k in range(200)})
     made = imports.create("long", "long.cbz", source)
     imports.start(made)
     task = made.task("all")
@@ -256,11 +257,11 @@ def test_a_canceled_import_keeps_what_is_done_and_goes_on(here: Path) -> None:
     assert state.word == "stopped"
     assert "the same command goes on" in state.message
     done = len((here / "data" / "long" / "import_pages.jsonl").read_text().splitlines())
-    assert 5 <= done < 400
+    assert 5 <= done < 200
     imports.start(made)
     assert wait(task).word == "finished"
     assert task.result()["import"]["kept"] >= done
-    assert task.result()["import"]["pages"] == 400
+    assert task.result()["import"]["pages"] == 200
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def wait(run, until, seconds=60.0):
     raise AssertionError(f"{run.name} is {jobs.read(run)} after {seconds} s: {jobs.tail(run)}")
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_job_trains_the_asked_settings_and_remembers_its_parent(parent):
     run = jobs.start(parent.config.replace(epochs=2, alignment_weight=2.0), "asked", "samples/first")
     job = wait(run, lambda j: not j.is_live)
@@ -176,6 +177,7 @@ def test_more_seeds_are_the_same_settings_under_seeds_that_are_free(parent):
     assert groups == [["base-seed0", "base", "base-seed2", "base-seed3"]]
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_trainer_that_ignores_the_request_is_ended(parent, monkeypatch):
     run = jobs.start(parent.config.replace(epochs=5000), "deaf")
     wait(run, lambda j: j.state == "running" and run.status.step > 2)

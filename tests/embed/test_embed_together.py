@@ -1,11 +1,9 @@
 """Several processes write the bytes of one: ranges on borders of chunks, and two real processes."""
 
 import itertools
-import os
 import socket
-import subprocess
-import sys
 
+import forked
 import pytest
 import torch
 from hypothesis import given
@@ -82,16 +80,12 @@ def test_the_first_process_refuses_a_foreign_place_before_the_others_write(made,
 
 
 def test_two_real_processes_write_the_bytes_of_one(tmp_path):
-    command = [sys.executable, "-m", "stage3.embed", "--run", "data/samples/runs/sample", "--out"]
+    argv = ["--run", "data/samples/runs/sample", "--out", str(tmp_path / "two" / "x.zarr")]
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [shared | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(2)]
-    both = [
-        subprocess.Popen([*command, str(tmp_path / "two" / "x.zarr")], env=e, stdout=-1, stderr=-1, text=True)
-        for e in ranks
-    ]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    both = [forked.start("stage3.embed", argv, RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
     told = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert "chunks written, 0 kept" in told[0][0]

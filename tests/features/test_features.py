@@ -9,6 +9,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -436,8 +437,9 @@ def test_two_processes_may_fill_one_store(tmp_path):
         config = Config(cache_dir=str(root / "cache"), feature_batch=4, workers=1)
         features.load_or_build(PanelTable.load(root / "table"), config, progress=False)
     """)
-    running = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(2)]
-    assert [p.wait(60) for p in running] == [0, 0]
+    running = [forked.start("-c", [script, str(tmp_path)]) for _ in range(2)]
+    told = [p.communicate(timeout=60) for p in running]
+    assert [p.returncode for p in running] == [0, 0], told
     settings = Config(cache_dir=str(tmp_path / "cache"), feature_batch=4, workers=0)
     both = features.load_or_build(table, settings, progress=False)
     assert both.report.computed_images == 0

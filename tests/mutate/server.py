@@ -116,6 +116,7 @@ class _Serve:
         self._make_ready(session)
         if any(name == "app" or name.startswith("app.") for name in sys.modules):
             _explorer_loaded(self.root)
+        gc.unfreeze()  # or what was collected before the tests is not among the objects
         functions = [f for f in gc.get_objects() if type(f) is FunctionType]
         functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
         caches = [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]

@@ -251,14 +251,14 @@ with run.lock():
     run.set_status("running")
     {inside}
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 def holder(run: RunFolder, inside: str = "pass") -> subprocess.Popen:
     code = HOLDER.format(inside=inside)
-    process = subprocess.Popen([sys.executable, "-c", code, run.path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    return process
+    command, pipe = [sys.executable, "-c", code, run.path], subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_a_second_process_is_refused_by_name_and_a_killed_holder_frees_the_lock(run):
@@ -290,12 +290,14 @@ def test_a_forked_worker_does_not_keep_a_killed_holders_lock(run):
 
 
 def test_of_many_that_start_at_once_exactly_one_gets_the_run(run):
-    code = HOLDER.format(inside="pass").replace("60", "3")
-    start = [sys.executable, "-c", code, run.path]
-    several = [subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
-    outputs = [process.communicate() for process in several]
-    assert sorted(out for out, _ in outputs) == [b"", b"", b"", b"held\n"]
-    assert all(b"in use by" in err for out, err in outputs if not out)
+    several = [holder(run) for _ in range(4)]
+    until = time.monotonic() + 60
+    while sum(process.poll() is None for process in several) > 1:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    outputs = [process.communicate() for process in several]  # which ends the one that holds it
+    assert sorted(out for out, _ in outputs) == ["", "", "", "held\n"]
+    assert all("in use by" in err for out, err in outputs if not out)
 
 
 def test_one_process_cannot_hold_a_run_twice_and_an_error_inside_frees_it(run):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 import sqlite3
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import synthetic
@@ -274,9 +274,9 @@ def _find(folder: str, barrier: object, answers: object) -> None:
 
 @pytest.mark.slow
 def test_two_processes_at_once_make_one_good_file(tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    barrier, answers = spawn.Barrier(2), spawn.Queue()
-    both = [spawn.Process(target=_find, args=(str(tmp_path), barrier, answers)) for _ in range(2)]
+    context = forked.context()
+    barrier, answers = context.Barrier(2), context.Queue()
+    both = [context.Process(target=_find, args=(str(tmp_path), barrier, answers)) for _ in range(2)]
     for process in both:
         process.start()
     found = [answers.get(timeout=120) for _ in both]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 
 import app_support
+import forked
 import pytest
 import synthetic
 
@@ -153,8 +153,9 @@ def test_of_three_starts_of_one_name_one_trains_and_the_others_are_told_why(tmp_
             "except Stage3Error as error: print(type(error).__name__, error); raise SystemExit(error.exit_code)"
         )
         held.wait(20)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-        told.append((done.returncode, done.stdout))
+        process = forked.start("-c", [code])
+        out, _ = process.communicate(timeout=120)
+        told.append((process.returncode, out))
 
     with run.lock():
         thread = threading.Thread(target=other)

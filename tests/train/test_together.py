@@ -44,14 +44,30 @@ def ended(processes: list[forked.Process], seconds: float = 300) -> list[tuple[i
     return found
 
 
-def torchrun(run: Path, *argv: str, size: int = 2, restarts: int = 0) -> subprocess.Popen:
-    """As typed by a person: `--` keeps torchrun from taking `--run` for its own `--run-path`."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size)]
-    command += [f"--max-restarts={restarts}", "--standalone", "-m", "--", "stage3.train", "--run", str(run), *argv]
+TORCHRUN = "torch.distributed.run"
+
+
+def as_typed(run: Path, *argv: str, restarts: int = 0) -> list[str]:
+    """What a person gives torchrun: `--` keeps it from taking `--run` for its own `--run-path`."""
+    own = ["--nproc-per-node", "2", f"--max-restarts={restarts}", "--standalone"]
+    return [*own, "-m", "--", "stage3.train", "--run", str(run), *argv]
+
+
+def torchrun(run: Path, *argv: str, restarts: int = 0) -> subprocess.Popen:
+    command = [sys.executable, "-m", TORCHRUN, *as_typed(run, *argv, restarts=restarts)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, stdout=-1, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
     )
+
+
+def forked_torchrun(run: Path, *argv: str, restarts: int = 0) -> forked.Process:
+    return forked.start(TORCHRUN, as_typed(run, *argv, restarts=restarts), OMP_NUM_THREADS="1")
+
+
+def said(agent: forked.Process | subprocess.Popen) -> str:
+    """All that it and its workers wrote, once it has ended."""
+    return "".join(filter(None, agent.communicate(timeout=300)))
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +175,10 @@ def validations(run: Path) -> list[dict]:
     return [r for r in rows if r["split"] == "val"]
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(run: Path, step: int, process: forked.Process | subprocess.Popen) -> None:
     until = time.monotonic() + 120
     while not (run / "checkpoints" / f"step-{step:08d}").is_dir():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, said(process)
         assert time.monotonic() < until
         time.sleep(0.05)
 
@@ -188,7 +204,7 @@ def _state(pid: int) -> str:
 
 def test_torchrun_trains_as_one_process_does(tmp_path):
     agent = torchrun(tmp_path / "two", *SETTINGS, "2")
-    out, _ = agent.communicate(timeout=300)
+    out = said(agent)
     assert agent.returncode == 0, out
     assert out.count("next: python -m stage3.evaluate") == 1  # one process speaks
     alone = forked.start("stage3.train", ["--run", str(tmp_path / "one"), *SETTINGS, "2"])
@@ -206,10 +222,10 @@ def test_torchrun_trains_as_one_process_does(tmp_path):
 
 def test_a_requested_stop_ends_all_and_another_number_of_processes_must_be_allowed(tmp_path):
     run = tmp_path / "run"
-    agent = torchrun(run, *SETTINGS, "200", restarts=2)
+    agent = forked_torchrun(run, *SETTINGS, "200", restarts=2)
     wait_for_step(run, 6, agent)
     RunFolder.load(run).request_stop()
-    out, _ = agent.communicate(timeout=300)
+    out = said(agent)
     assert agent.returncode == 0, out  # any other code would make torchrun start it again
     status = RunFolder.load(run).status
     assert status.state == "stopped"
@@ -237,11 +253,11 @@ def test_a_killed_process_ends_all_and_restarts_resume(tmp_path):
     killed_at = RunFolder.load(run).status.step
     until = time.monotonic() + 120
     while RunFolder.load(run).status.pid == leader or RunFolder.load(run).status.step <= killed_at:
-        assert agent.poll() is None, agent.stdout.read()
+        assert agent.poll() is None, said(agent)
         assert time.monotonic() < until
         time.sleep(0.02)
     os.kill(RunFolder.load(run).status.pid, signal.SIGKILL)
-    out, _ = agent.communicate(timeout=300)
+    out = said(agent)
     assert agent.returncode == 0, out
     assert out.count(f"resuming {run} after step") == 2
     assert RunFolder.load(run).status.state == "finished"
@@ -256,15 +272,15 @@ def test_a_killed_agent_leaves_no_process_and_a_checkpoint(tmp_path):
     wait_for_step(run, 6, agent)
     workers = workers_of(agent)
     agent.kill()
-    agent.communicate(timeout=300)
+    said(agent)
     wait_for_end(workers)
     assert RunFolder.load(run).status.state == "stopped"
     assert RunFolder.load(run).checkpoints()
 
 
 def test_refused_settings_end_all_with_one_message(tmp_path):
-    agent = torchrun(tmp_path / "run", "--data", "nowhere")
-    out, _ = agent.communicate(timeout=300)
+    agent = forked_torchrun(tmp_path / "run", "--data", "nowhere")
+    out = said(agent)
     assert agent.returncode != 0
     assert out.count("nowhere has no dataset.yaml") == 1, out
     assert not (tmp_path / "run").exists()

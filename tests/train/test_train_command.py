@@ -1,5 +1,7 @@
 """`python -m stage3.train` as its user meets it: files, exit codes, stopping, resuming, refusals."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -49,6 +51,26 @@ def args(comics, cache):
     return ["--data", str(comics), "--cache_dir", str(cache), *QUICK]
 
 
+@pytest.fixture(scope="module")
+def _plain(tmp_path_factory, comics, cache) -> tuple[Path, str]:
+    run, printed = tmp_path_factory.mktemp("plain") / "r", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert train_command.main(["--run", str(run), "--data", str(comics), "--cache_dir", str(cache), *QUICK]) == 0
+    return run, printed.getvalue()
+
+
+@pytest.fixture
+def plain(tmp_path, _plain) -> Path:
+    """A copy of a finished run of `args`."""
+    return shutil.copytree(_plain[0], tmp_path / "plain")
+
+
+@pytest.fixture
+def printed(_plain) -> str:
+    """What its training printed."""
+    return _plain[1]
+
+
 def rows(run: Path) -> list[dict]:
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in lines]
@@ -65,8 +87,10 @@ def start(run: Path, args: list[str]) -> forked.Process:
 def wait_for_step(run: Path, step: int, process: forked.Process) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if RunFolder.exists(run) and RunFolder.load(run).status.step >= step:
-            return
+        if RunFolder.exists(run):
+            status = RunFolder.load(run).status
+            if status.pid == process.pid and status.step >= step:  # not what one that was killed has written
+                return
         time.sleep(0.02)
     raise AssertionError(f"step {step} was not reached: {process.communicate(timeout=5)}")
 
@@ -92,11 +116,9 @@ def test_a_run_leaves_everything_that_others_read(tmp_path, args, capsys):
     assert {"lr", "grad_norm", "step", "epoch"} <= set(next(r for r in rows(run) if r["split"] == "train"))
 
 
-def test_training_ends_with_what_it_added_to_the_frozen_features(tmp_path, args, capsys):
+def test_training_ends_with_what_it_added_to_the_frozen_features(plain, printed, capsys):
     """The sentence is about the best checkpoint and validation pages, as `evaluate --split val` measures it."""
-    run = tmp_path / "r"
-    assert train_command.main(["--run", str(run), *args]) == 0
-    printed = capsys.readouterr().out
+    run = plain
     kept = RunFolder.load(run).read_json("baselines")
     report = evaluation_report(RunFolder.load(run), split="val")
     assert {name: kept[name] for name in report["added"]} == report["added"]
@@ -124,8 +146,8 @@ def test_the_recorded_config_reproduces_the_run(tmp_path, args):
     assert rows(first) == rows(again)
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_second_run_on_the_same_data_computes_no_feature(tmp_path, args, monkeypatch):
-    assert train_command.main(["--run", str(tmp_path / "a"), *args]) == 0
     from stage3.features.backbones import tiny
 
     def fail(*_: object) -> None:
@@ -194,9 +216,8 @@ def test_two_trainers_cannot_share_a_run(tmp_path, args):
     assert str(process.pid) in errors
 
 
-def test_a_run_refuses_changed_settings_by_name_and_takes_harmless_ones(tmp_path, args):
-    run = tmp_path / "r"
-    assert train_command.main(["--run", str(run), *args]) == 0
+def test_a_run_refuses_changed_settings_by_name_and_takes_harmless_ones(plain):
+    run = plain
     with pytest.raises(ConfigError, match=rf"lr is {Config().lr}, asked for 0.1"):
         train_command.main(["--run", str(run), "--lr", "0.1"])
     assert train_command.main(["--run", str(run), "--keep_checkpoints", "5"]) == 0
@@ -333,10 +354,9 @@ def test_settings_that_are_hardly_meant_are_pointed_out(tmp_path, args, capsys):
     assert train.cautions(Config(workers=1)) == []
 
 
-@pytest.fixture
-def stopped(tmp_path, args) -> Path:
-    """A run that was stopped after a few steps of many, behind its first best checkpoint."""
-    run = tmp_path / "stopped"
+@pytest.fixture(scope="module")
+def _stopped(tmp_path_factory, comics, cache) -> Path:
+    run, args = tmp_path_factory.mktemp("once") / "stopped", ["--data", str(comics), "--cache_dir", str(cache), *QUICK]
     process = start(run, [*args, "--epochs", "200", "--checkpoint_steps", "1"])
     wait_for_step(run, 6, process)
     while not (run / "best.json").exists():
@@ -345,6 +365,12 @@ def stopped(tmp_path, args) -> Path:
     process.communicate(timeout=60)
     assert process.returncode == 75
     return run
+
+
+@pytest.fixture
+def stopped(tmp_path, _stopped) -> Path:
+    """A run that was stopped after a few steps of many, behind its first best checkpoint."""
+    return shutil.copytree(_stopped, tmp_path / "stopped")
 
 
 def test_lost_checkpoints_never_restart_a_run(stopped):
@@ -426,10 +452,8 @@ def test_settings_file_and_flags_end_in_the_record(tmp_path, args):
     assert val["weighted/alignment"] == pytest.approx(3 * val["loss/alignment"])
 
 
-def test_the_environment_is_recorded_without_paths_or_names(tmp_path, args):
-    run = tmp_path / "r"
-    assert train_command.main(["--run", str(run), *args]) == 0
-    text = (run / "environment.json").read_text(encoding="utf-8")
+def test_the_environment_is_recorded_without_paths_or_names(plain):
+    text = (plain / "environment.json").read_text(encoding="utf-8")
     assert "torch" in text
     assert str(Path.home()) not in text
     assert os.environ.get("USER", "no-such-user-name") not in text or os.environ.get("USER") == "root"
@@ -475,11 +499,10 @@ def test_other_threads_are_refused_with_the_flag_that_allows_them(tmp_path, args
     assert RunFolder.load(run).load_checkpoint().state["threads"] == 2
 
 
-def test_training_says_what_its_features_cost_and_lost(tmp_path, args, capsys):
-    assert train_command.main(["--run", str(tmp_path / "r"), *args]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("features: "))
+def test_training_says_what_its_features_cost_and_lost(plain, printed):
+    line = next(line for line in printed.splitlines() if line.startswith("features: "))
     assert "truncated" in line
-    assert line in (tmp_path / "r" / "train.log").read_text(encoding="utf-8")
+    assert line in (plain / "train.log").read_text(encoding="utf-8")
 
 
 def test_without_an_image_in_validation_page_mates_choose_the_checkpoint(tmp_path, comics, args, capsys):
