@@ -122,6 +122,7 @@ class Suite:
         self.copy, self.marks = copy, marks
         self.told = baselines(copy, tests, marks)
         self.server: Server | None = None
+        self.trusted: dict[str, bool] = {}  # tests that failed on a mutant: whether they need no other test for it
 
     def served(self) -> Server:
         """The process that has the tests collected."""
@@ -196,11 +197,7 @@ def judged(copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str]) -> di
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             compiled.unlink()
         try:
-            told = None
-            for _ in range(2 if server else 0):
-                told = server.judge(mutant.file, source, mutant.apply(source), seconds)
-                if told is None or told.rc != -8:  # where it only took long, it may be others who use the machine
-                    break
+            told = _surely(server, suite, mutant, source, seconds) if server else None
             if told is None:
                 files = list(dict.fromkeys(name.split("::")[0] for name in rank))
                 told = forks.run(copy, files, rank, suite.marks, 5 * sum(seconds.values()) + 120, cover=False)
@@ -209,7 +206,38 @@ def judged(copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str]) -> di
         outcome, test = {0: "alive", -8: "timeout", -9: "timeout"}.get(told.rc, "killed"), told.failed
     fields = ("file", "line", "scope", "operator", "before", "after")
     about = {"key": mutant.key, "package": package_of(mutant.file)} | {f: getattr(mutant, f) for f in fields}
-    return about | {"outcome": outcome, "test": test, "seconds": round(time.monotonic() - begun, 1)}
+    return about | {
+        "outcome": outcome,
+        "test": test,
+        "why": told.why[-200:] if rank else "",
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def _surely(server: Server, suite: Suite, mutant: Mutant, source: str, seconds: dict[str, float]) -> forks.Told | None:
+    """What the tests say; one that never killed a mutant before must do so alone, too, and pass alone without it.
+
+    Tests run in another order here than they were written for: one that lives on what another has left behind is passed
+    over from then on. Where tests only take long, it may be others who use the machine, so that they are asked twice.
+    """
+    other, late = mutant.apply(source), 0
+    rest = {name: limit for name, limit in seconds.items() if suite.trusted.get(name, True)}
+    while rest:
+        told = server.judge(mutant.file, source, other, rest)
+        if told is not None and told.rc == -8 and not late:
+            late = 1
+            continue
+        if told is None or told.rc != 1:
+            return told
+        failed = told.failed
+        if failed not in suite.trusted:
+            alone = [server.judge(mutant.file, source, text, {failed: seconds[failed]}) for text in (source, other)]
+            suite.trusted[failed] = [t and t.rc for t in alone] in ([0, 1], [0, -9])
+        if suite.trusted[failed]:
+            return told
+        names = list(rest)
+        rest = {name: rest[name] for name in names[names.index(failed) + 1 :]}
+    return forks.Told(rc=0)
 
 
 def exceptions() -> list[dict[str, str]]:

@@ -99,7 +99,7 @@ class _Serve:
                 told = Told()
                 try:
                     os.setsid()
-                    if replaced(functions, str(self.root / file), source, other):
+                    if other == source or replaced(functions, str(self.root / file), source, other):
                         _run(session, [items[name] for name in limits if name in items], told, limits)
                     else:
                         told.rc = NOT_HERE
