@@ -131,18 +131,23 @@ def test_a_pair_of_runs_is_drawn_with_the_units_of_each_metric():
             np.testing.assert_allclose(decoded(drawn["y"]), own, atol=1e-6)
 
 
-def test_a_map_is_compared_with_the_runs_and_steps_that_are_there():
-    run = loaders.entry("samples/first").run
+def test_a_map_is_compared_with_the_runs_and_steps_that_are_there(monkeypatch):
+    run, every = loaders.entry("samples/first").run, loaders.steps
     best = loaders.resolve_step(run, None)
+    most = {"first": 2, "second": 1, "other": 1}  # a run with one checkpoint is compared, but not with itself
+    monkeypatch.setattr(loaders, "steps", lambda run: every(run)[-most[run.name] :])
     app = opened("map", mode="two", **{"with": "samples/first"})
     steps = {e.id: loaders.steps(e.run) for e in loaders.entries()}
     box = app.selectbox(key="map_with")
-    assert box.options == [i for i in steps if i != "samples/first" or len(steps[i]) > 1]
+    assert sorted(box.options) == ["runs/other", "runs/second", "samples/first"]
     assert box.value == "samples/first"
     checkpoint = next(s for s in app.selectbox if s.label == "Checkpoint" and s.key != "_step_choice")
     assert checkpoint.options == [f"step {s}" for s in steps["samples/first"] if s != best]
     texts = [t.value for t in app.text]
     assert f"samples/first  ·  step {best}" in texts
     assert f"samples/first  ·  step {checkpoint.value}" in texts
+    alone = opened("map", mode="two", run="runs/second", **{"with": "runs/second"})
+    assert sorted(alone.selectbox(key="map_with").options) == ["runs/other", "samples/first"]
+    assert "with=runs/second in the address is no other run" in " ".join(t.value for t in alone.text)
     kept = app.metric[0].proto.help
     assert f"Mean share of the 15 nearest panels that both have; {100 * 15 / 121:.1f} % by chance" == kept

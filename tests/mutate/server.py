@@ -51,6 +51,8 @@ class Server:
         os.close(asked)
         os.close(reply)
         self.asks, self.replies = os.fdopen(ask, "w"), os.fdopen(replied)
+        if not self.replies.readline():  # until all is loaded: the files may change from now on
+            raise SystemExit(f"the tests could not be collected; see {log}")
 
     def judge(self, file: str, source: str, other: str, limits: Mapping[str, float]) -> Told | None:
         """Run the tests, in order, each with the seconds that it took, on `other` instead of `source` of a file.
@@ -92,6 +94,8 @@ class _Serve:
         functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
         gc.collect()
         gc.freeze()
+        self.reply.write("loaded\n")
+        self.reply.flush()
         for line in self.asked:
             file, source, other, limits = json.loads(line)
             pid = os.fork()
