@@ -30,6 +30,7 @@ from stage3.storage import sha256
 F = TypeVar("F", bound=Callable[..., Any])
 SHOWN = (Stage3Error, ImageProblem)
 _PENDING = "_callback_errors"
+_LOGGED = "_logged_error"
 log = logging.getLogger("stage3.app")
 
 
@@ -60,8 +61,16 @@ def boundary(show: Callable[[BaseException | str], None] = error_box) -> Iterato
     except SHOWN as error:
         show(error)
     except Exception as error:  # the one place in this repository that catches every error; see the architecture test
-        log.exception("A view failed")
+        _log(error)
         show(unforeseen(error))
+
+
+def _log(error: Exception) -> None:
+    """Into the log, with where it was raised: once, though a part that draws itself anew fails again and again."""
+    words = f"{type(error).__name__}: {error}"
+    if st.session_state.get(_LOGGED) != words:
+        st.session_state[_LOGGED] = words
+        log.exception("A view failed")
 
 
 def unforeseen(error: BaseException) -> str:

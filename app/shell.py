@@ -276,7 +276,7 @@ def picture(image: bytes, alt: str, width: int | Literal["stretch"] = "stretch")
 def thumb(chosen_run: Chosen, row: int, side: int = 360, kind: str = "panel") -> bytes:
     """The image itself, for `picture`; a gray one where there is none."""
     try:
-        return thumbs.image(chosen_run.id, kind, int(row), min((s for s in thumbs.SIDES if s >= side), default=1200))
+        return thumbs.image_of(chosen_run.run, kind, int(row), thumbs.side_for(side))
     except ImageProblem:
         return thumbs.placeholder(side)
 

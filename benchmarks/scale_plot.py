@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 430, 300, 62, 34, 46
-COLORS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#7F3C8D", "#444444", "#999999")
+COLORS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#7F3C8D", "#444444", "#999999", "#A65628")
 Results = dict[str, dict[str, dict[str, Any]]]
 
 

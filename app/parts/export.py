@@ -214,14 +214,14 @@ def crops(chosen: shell.Chosen, frame: pd.DataFrame) -> bytes:
         for row, panel_id, order, page in zip(part.index, part["panel_id"], part["order"], part["page"], strict=True):
             name = crop_name(int(row), int(order))
             try:
-                archive.writestr(name, thumbs.image(chosen.id, "panel", int(row), 640))
+                archive.writestr(name, thumbs.image_of(chosen.run, "panel", int(row), 640))
             except ImageProblem as problem:
                 name = f"({problem.code})"
             listed.append(f"{name}\t{' '.join(str(panel_id).split())}\t{names[page] if page in whole else ''}")
         for page in whole:
             with suppress(ImageProblem):  # a page without an image has no file
                 archive.writestr(
-                    names[page], thumbs.whole_page(chosen.id, int(page), FORMATS[Path(names[page]).suffix.lower()])
+                    names[page], thumbs.whole_page(chosen.run, int(page), FORMATS[Path(names[page]).suffix.lower()])
                 )
         archive.writestr("coco.json", coco(chosen, part[part["page"].isin(whole)]))
         for what, left, most in (

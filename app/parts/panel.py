@@ -54,7 +54,7 @@ def page_image(chosen: shell.Chosen, page: int, focus: int | None = None, side: 
         record = table.pages.iloc[page]
         ratio = int(record["width"]) / int(record["height"]) if record["height"] else 0.7
         try:
-            image = thumbs.image(chosen.id, "page", page, side)
+            image = thumbs.image_of(chosen.run, "page", page, side)
         except ImageProblem:
             return pages.boxed(None, boxes, focus, ratio=ratio, side=side), False  # type: ignore[arg-type]
         return pages.boxed(image, boxes, focus), True  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ from stage3.errors import DataError
 from stage3.model.distant import Distant
 from stage3.model.mapped import embed_mapped
 from stage3.runs.data import check_features
+from stage3.runs.inspection import MEASURED
 from stage3.runs.tuned import backbones_of
 from stage3.search.approximate import INDICES
 from stage3.search.fusion import Words, WordTarget, search_words
@@ -70,7 +71,9 @@ def searcher_of(chosen: shell.Chosen) -> Searcher:
         made, mark = loaders.embedded(run, chosen.step), loaders.fingerprint(run, chosen.step)
         seen = loaders.seen(run, chosen.step)
         held = embed_mapped(model, mark, seen, cache, ("image", "text")) if isinstance(made, Distant) else made
-        return Searcher(seen, model, held, names, run.config.crop_fit, cache, mark)
+        frame = loaders.panel_frame(run, chosen.step)
+        said = frame[[name for name in frame if name not in MEASURED]]
+        return Searcher(seen, model, held, names, run.config.crop_fit, cache, mark, said)
 
     return _searchers.get(loaders.checkpoint_key(chosen.run, chosen.step), make)
 

@@ -21,6 +21,7 @@ from stage3.storage import open_for_adding, open_regular
 
 GRACE_SECONDS = 8.0  # between asking a child to stop, SIGTERM and SIGKILL
 STARTED: dict[int, subprocess.Popen[bytes]] = {}  # only so that finished ones leave the process table
+MEMORY_BYTES = 24 * 2**30  # of address space, for a child with torch, which alone reserves several
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -64,19 +65,24 @@ def spawn(
 
 
 def remembered(child: subprocess.Popen[bytes], memory: int) -> dict[str, Any]:
-    """The record of a child that was just started, for its folder; where the system can, its memory is bounded.
+    """The record of a child that was just started, for its folder; its memory is bounded, see `bound`."""
+    STARTED[child.pid] = child
+    bound(child, memory)
+    return {"pid": child.pid, "started": time.time(), "boot_id": str(this_process()["boot_id"])}
+
+
+def bound(child: subprocess.Popen[bytes], memory: int) -> None:
+    """Limit a child's memory, where the system can.
 
     Args:
         child: from `spawn`.
         memory: bytes of address space; no bound with a GPU, whose drivers reserve far more.
     """
-    STARTED[child.pid] = child
     if sys.platform == "linux" and not Path("/proc/driver/nvidia").exists():
         import resource
 
         with suppress(OSError, ValueError):
             resource.prlimit(child.pid, resource.RLIMIT_AS, (memory, memory))
-    return {"pid": child.pid, "started": time.time(), "boot_id": str(this_process()["boot_id"])}
 
 
 def is_alive(record: Mapping[str, Any]) -> bool:

@@ -14,7 +14,6 @@ from stage3.runs import RunFolder
 from stage3.storage import make_folder, read_json, replace_file, sha256, to_json
 
 MODULE = "stage3.embed"
-MEMORY_BYTES = 24 * 2**30
 RECORD, LOG = ".embed.json", ".embed.log"
 
 
@@ -53,11 +52,13 @@ def start(run: RunFolder, config: Config) -> Path:
         raise ConfigError(f"{out.name} is being written already.")
     # the run's own data is not named: the command then takes it as the run recorded it
     other = ["--data", config.data] if config.data != run.config.data else []
-    cache = ["--cache_dir", loaders.config_here(run.config).cache_dir]  # never what a foreign run names
-    arguments = ["--run", str(run.path.resolve()), "--out", str(out), *other, *cache]
+    here = loaders.config_here(run.config)  # never what a foreign run names
+    ours = ["--cache_dir", here.cache_dir, "--max_megapixels", f"{here.max_megapixels:g}"]
+    arguments = ["--run", str(run.path.resolve()), "--out", str(out), *other, *ours]
     with _beside(out, LOG).open("wb") as log:
         child = children.spawn(MODULE, arguments, nice=5, log=log, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
-    record = children.remembered(child, MEMORY_BYTES) | {"run": run.name, "data": config.data or config.manifest}
+    record = children.remembered(child, children.MEMORY_BYTES)
+    record |= {"run": run.name, "data": config.data or config.manifest}
     replace_file(_beside(out, RECORD), to_json(record).encode())
     return out
 

@@ -1,17 +1,18 @@
 """Panel frames on the disk, so that the map of a checkpoint that was shown once is there at once the next time.
 
-    CACHE/frames/KEY.arrow      one column after the other, then the SHA-256 of all bytes before it
+    CACHE/frames/KEY.arrow      its columns, see `stage3.data.column_file`
+                 KEY.pca        (N, 2) float32 principal components, then their SHA-256
 
 Reading one takes neither the data set, nor the features, nor torch: 50 ms for 100,000 panels, whose data set takes
-seconds. It is mapped into memory, so that only what is looked at is held. What is damaged, or of another version, is as
-good as none; the cache may be removed at any time. N panels that the model embedded, V panels of the table.
+seconds. It is mapped into memory, so that only what is looked at is held, and written some rows at a time. What is
+damaged, or of another version, is as good as none; the cache may be removed at any time. N panels that the model
+embedded, V panels of the table.
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
-import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,12 +23,13 @@ import pandas as pd
 import pyarrow as pa
 
 from stage3 import __version__
+from stage3.data import column_file
 from stage3.errors import StorageError
-from stage3.storage import make_folder, open_regular, replacing, sha256, storing
+from stage3.storage import make_folder, replace_file, replacing, sha256
 
-FORMAT = 1  # raise it when what is kept beside a frame changes
+FORMAT = 2  # raise it when what is kept beside a frame changes
 COLUMNS = 2  # `stage3.runs.inspection.COLUMNS`, which to import takes seconds; a test holds them equal
-SUFFIX = ".arrow"
+SUFFIX, POSITIONS = ".arrow", ".pca"
 MOST, MOST_BYTES = 12, 4 * 2**30  # how many are kept; the last one always is
 DIGEST = hashlib.sha256().digest_size
 NOTHING = "nothing"  # modality of a panel that has no image, no text and no box
@@ -41,17 +43,21 @@ class Frame:
         panels: `stage3.runs.inspection.panel_frame`: V rows, the index is the row of the panel table. Shared.
         table: fingerprint of the panel table.
         dim: size of the model's embeddings.
+        file: what its columns are read from when they are asked for; None where they are in memory.
     """
 
     panels: pd.DataFrame
     table: str
     dim: int
+    file: column_file.ColumnFile | None = None
 
     @cached_property
     def rows(self) -> np.ndarray:
         """(N,) int64, ascending: the rows of the panels that the model embedded, as in `Embedded.rows`."""
         found: np.ndarray = np.flatnonzero((self.panels["modality"] != NOTHING).to_numpy())
         found.flags.writeable = False
+        if self.file is not None:
+            self.file.give_back()
         return found
 
 
@@ -67,44 +73,60 @@ def read(path: Path) -> Frame:
     Raises:
         StorageError: there is none, or it is damaged.
     """
-    with storing(path):
-        descriptor, size = open_regular(path)
-        with os.fdopen(descriptor, "rb") as file:
-            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
-    if hashlib.sha256(whole[:-DIGEST]).digest() != whole[-DIGEST:]:
-        raise StorageError(f"{path}: damaged")
-    table = pa.ipc.open_file(pa.py_buffer(whole[:-DIGEST])).read_all()
-    about = table.schema.metadata
-    with suppress(OSError):  # the one that was used last goes last
-        os.utime(path)
-    return Frame(table.to_pandas(split_blocks=True), about[b"table"].decode(), int(about[b"dim"]))
+    file = column_file.ColumnFile(path)
+    return Frame(file.frame(), file.about["table"], file.about["dim"], file)
 
 
-def keep(path: Path, frame: Frame) -> None:
+def keep(path: Path, parts: Iterable[pd.DataFrame], table: str, dim: int) -> None:
     """Leave a frame for the next time, and remove those that were not used for long.
+
+    Args:
+        path: its `place`.
+        parts: some rows of the frame at a time; no more than one part is in memory.
+        table: fingerprint of the panel table.
+        dim: size of the model's embeddings.
 
     Raises:
         StorageError: the cache cannot be written.
     """
-    columns = [pa.array(frame.panels[name].array) if _is_text(frame.panels[name]) else _numbers(frame.panels[name])
-               for name in frame.panels]  # fmt: skip
-    about = {"table": frame.table, "dim": str(frame.dim)}
-    table = pa.Table.from_arrays(columns, names=list(frame.panels), metadata=about)
     make_folder(path.parent)
     with replacing(path, durable=False) as scratch:
-        with scratch.open("wb") as file, pa.ipc.new_file(file, table.schema) as out:
-            out.write_table(table)
-        with scratch.open("r+b") as whole:
-            whole.write(hashlib.file_digest(whole, "sha256").digest())
+        column_file.write(scratch, map(_columns, parts), {"table": table, "dim": dim})
     _forget_old(path.parent)
 
 
-def _is_text(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.StringDtype)
+def _columns(part: pd.DataFrame) -> dict[str, column_file.Column]:
+    return {str(name): _array(part[name]) for name in part.columns}
 
 
-def _numbers(column: pd.Series) -> pa.Array:
-    return pa.array(column.to_numpy())  # not a number stays that, and does not become a null
+def read_positions(path: Path, n: int) -> np.ndarray:
+    """(n, 2) float32 positions that were kept beside the frame of this path.
+
+    Raises:
+        StorageError: there are none, they are damaged, or of another number of panels.
+    """
+    whole = column_file.mapped_intact(path.with_suffix(POSITIONS))
+    if len(whole) != 8 * n + DIGEST:
+        raise StorageError(f"{path}: not the positions of {n:,} panels")
+    return np.frombuffer(whole[:-DIGEST], "<f4").reshape(n, 2).astype(np.float32)
+
+
+def keep_positions(path: Path, xy: np.ndarray) -> None:
+    """Leave (n, 2) positions beside the frame of this path.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    data = xy.astype("<f4").tobytes()
+    make_folder(path.parent)
+    replace_file(path.with_suffix(POSITIONS), data + hashlib.sha256(data).digest(), durable=False)
+
+
+def _array(column: pd.Series) -> column_file.Column:
+    if not isinstance(column.dtype, pd.StringDtype):
+        return column.to_numpy()
+    found = pa.array(column.array)
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
 def _forget_old(folder: Path) -> None:
@@ -116,5 +138,6 @@ def _forget_old(folder: Path) -> None:
     for place_in_line, (_, size, path) in enumerate(sorted(held, reverse=True)):
         total += size
         if place_in_line and (place_in_line >= MOST or total > MOST_BYTES):
-            with suppress(OSError):  # another server removed it, or still reads it (Windows)
-                path.unlink()
+            for file in (path, path.with_suffix(POSITIONS)):
+                with suppress(OSError):  # another server removed it, or still reads it (Windows)
+                    file.unlink()

@@ -24,7 +24,6 @@ from stage3.runs import RunFolder
 from stage3.small_files import Record, encodable
 
 START_SECONDS = 60.0  # a job that has not begun to run after so long, and whose process is gone, has failed
-MEMORY_BYTES = 24 * 2**30  # of address space; torch alone reserves several
 WALL_MINUTES = 240.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 MODULE = "app.store.waiter"
@@ -92,7 +91,11 @@ def start(config: Config, name: str, parent: str = "") -> RunFolder:
     # Fewer checkpoints than epochs: each is synced to disk, which is most of the time of a short run.
     every = max(config.checkpoint_every, config.epochs // 4)
     config = config.replace(
-        max_minutes=min(limit, WALL_MINUTES), threads=1, checkpoint_every=every, cache_dir=loaders.own_cache(config)
+        max_minutes=min(limit, WALL_MINUTES),
+        threads=1,
+        checkpoint_every=every,
+        cache_dir=loaders.own_cache(config),  # these two are ours to say, as the settings may be a foreign run's
+        max_megapixels=min(config.max_megapixels, loaders.MAX_MEGAPIXELS),
     )
     with _starting:  # sessions of one server that ask for one name at once
         run = RunFolder.create(folder() / name, config)
@@ -147,7 +150,7 @@ def _spawn(run: RunFolder, record: dict[str, Any]) -> None:
     seen = run.status.updated
     with children.open_log(run.path / "console.log") as log:
         child = children.spawn(MODULE, arguments, nice=5, log=log, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
-    run.write_json("job", children.remembered(child, MEMORY_BYTES) | record | {"seen": seen})
+    run.write_json("job", children.remembered(child, children.MEMORY_BYTES) | record | {"seen": seen})
 
 
 def jobs() -> list[Job]:

@@ -51,6 +51,7 @@ MAX_EVALUATED = 1000  # pages that the explorer measures a run on; `stage3.evalu
 
 PATIENCE = 20.0  # seconds that `warm_up` waits for somebody to look
 
+_meant: set[str] = set()  # folders in which one of the marks was seen
 _reading = threading.Lock()
 _drawn = threading.Event()
 _datasets: Memory[Dataset] = Memory(3)
@@ -101,7 +102,9 @@ def with_named(variable: str, found: dict[str, Path]) -> dict[str, Path]:
 def base() -> Path:
     """The folder that relative paths of runs refer to: where the app was started, if runs or data are there."""
     here = os.getcwd()  # noqa: PTH109 - a view asks a hundred times
-    return Path(here) if any(os.path.isdir(f"{here}/{name}") for name in MARKS) else PROJECT  # noqa: PTH112
+    if here not in _meant and any(os.path.isdir(f"{here}/{name}") for name in MARKS):  # noqa: PTH112
+        _meant.add(here)
+    return Path(here) if here in _meant else PROJECT
 
 
 def entries() -> list[Entry]:
@@ -437,31 +440,42 @@ def frame(run: RunFolder, step: int | None = None) -> Frame:
     key = checkpoint_key(run, step)
 
     def make() -> Frame:
+        import pandas as pd
+
         from app.store import frames
 
-        place = frames.place(config_here(run.config).cache_dir, key)
-        has_data = bool(data_key(run.config)[-1])
-        if has_data:
+        place = frame_place(run, step)
+        if place is not None:
             with suppress(StorageError):
                 return frames.read(place)
-        made = _made_frame(run, step)
-        if has_data:
+        made, table, dim = _frame_parts(run, step)
+        if place is not None:
             with suppress(StorageError):
-                frames.keep(place, made)
-        return made
+                frames.keep(place, made(), table, dim)
+                give_back()
+                return frames.read(place)
+        return frames.Frame(pd.concat(made(), ignore_index=True), table, dim)
 
     return _frames.get(key, make)
 
 
-def _made_frame(run: RunFolder, step: int | None) -> Frame:
-    from app.store.frames import Frame
+def frame_place(run: RunFolder, step: int | None) -> Path | None:
+    """Where the panel frame of a checkpoint is kept; None where its data is gone, so that nothing tells if it fits."""
+    from app.store import frames
+
+    key = checkpoint_key(run, step)
+    return frames.place(config_here(run.config).cache_dir, key) if data_key(run.config)[-1] else None
+
+
+def _frame_parts(run: RunFolder, step: int | None) -> tuple[Callable[[], Iterator[pd.DataFrame]], str, int]:
+    """What gives the rows of a panel frame, some at a time; the fingerprint of its table; size of the embeddings."""
     from stage3.runs import inspection
 
     data, model, made = seen(run, step), load_model(run, step), embedded(run, step)
     measured = inspection.kept_columns(run, resolve_step(run, step), data, model, made)
-    panels = inspection.panel_frame(data, model, made, measured)
     give_back()
-    return Frame(panels, open_dataset(run).table.fingerprint(), int(model.encoder.spec.dim))
+    parts = functools.partial(inspection.panel_frame_parts, data, model.config.text_parts, measured)
+    return parts, open_dataset(run).table.fingerprint(), int(model.encoder.spec.dim)
 
 
 def _held_out(run: RunFolder, step: int | None) -> Embedded:

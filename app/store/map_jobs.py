@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.store import loaders
+from app.store import children, frames, loaders
 from app.store.cache import Memory
-from app.store.children import spawn
 from stage3.errors import StorageError
 from stage3.projection import files, layouts, reference
 from stage3.projection.files import Job
@@ -42,11 +42,27 @@ def pca_positions(run: RunFolder, step: int | None) -> np.ndarray:
 
     def make() -> np.ndarray:
         seen = loaders.frame(run, step)
-        rows, flat = seen.rows, layouts.pca(loaders.panel_vectors(run, step))
+        rows, flat = seen.rows, _components(run, step, len(seen.rows))
         onto = reference.reference_of(run, seen.table, len(rows), _roots())
         return flat if onto is None else layouts.oriented(flat, onto.positions(rows, PCA))
 
     return _kept.get(("pca", *loaders.checkpoint_key(run, step)), make)  # type: ignore[no-any-return]
+
+
+def _components(run: RunFolder, step: int | None, n: int) -> np.ndarray:
+    """(n, 2) principal components as they are computed, from the cache where they were before: they read all vectors.
+
+    Of 100,000 pages that took 13 s. They are exact, not those of a sample: the map holds the same ones when it is made.
+    """
+    place = loaders.frame_place(run, step)
+    if place is not None:
+        with suppress(StorageError):
+            return frames.read_positions(place, n)
+    flat = layouts.pca(loaders.panel_vectors(run, step))
+    if place is not None:
+        with suppress(StorageError):
+            frames.keep_positions(place, flat)
+    return flat
 
 
 def umap_map(run: RunFolder, step: int | None) -> pd.DataFrame | None:
@@ -131,4 +147,6 @@ def _made_again(path: Path) -> Job:
 
 
 def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
-    return spawn("stage3.projection", ["--json", *arguments], nice=10)
+    child = children.spawn("stage3.projection", ["--json", *arguments], nice=10)
+    children.bound(child, children.MEMORY_BYTES)
+    return child

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from app.store import loaders
 from app.store.cache import Memory
 from stage3.errors import Stage3Error
+from stage3.runs import RunFolder
 
 SIDES = (96, 160, 240, 360, 640, 1200)
 KINDS = ("panel", "page")
@@ -34,21 +35,34 @@ HEADERS = {
 def url(kind: str, run_id: str, row: int, side: int = 240, version: str = "") -> str:
     """The address of an image, relative to the server: for components and image columns."""
     label, _, name = run_id.partition("/")
-    side = min((s for s in SIDES if s >= side), default=SIDES[-1])
-    return f"/images/{kind}/{quote(label, safe='')}/{quote(name, safe='')}/{int(row)}/{side}?v={version[:12]}"
+    at = f"{kind}/{quote(label, safe='')}/{quote(name, safe='')}/{int(row)}/{side_for(side)}"
+    return f"/images/{at}?v={version[:12]}"
+
+
+def side_for(side: int) -> int:
+    """The smallest size on offer that is not below `side` pixels."""
+    return min((s for s in SIDES if s >= side), default=SIDES[-1])
 
 
 def image(run_id: str, kind: str, row: int, side: int) -> bytes:
+    """`image_of` the run of an id, which may come from an address.
+
+    Raises:
+        Stage3Error: no such run; and what `image_of` raises.
+    """
+    return image_of(loaders.entry(run_id).run, kind, row, side)
+
+
+def image_of(run: RunFolder, kind: str, row: int, side: int) -> bytes:
     """The bytes (WEBP) of a panel's or page's image, its long side at most `side` pixels.
 
     Raises:
-        Stage3Error: no such run, or its data set cannot be read.
+        Stage3Error: the run's data set cannot be read.
         ImageProblem: the page has no readable image.
         IndexError: no such row.
     """
     from stage3.data import images
 
-    run = loaders.entry(run_id).run
     key = (*loaders.data_key(run.config), kind, row, side)
 
     def make() -> bytes:
@@ -69,16 +83,15 @@ def image(run_id: str, kind: str, row: int, side: int) -> bytes:
     return _encoded.get(key, make)
 
 
-def whole_page(run_id: str, page: int, form: Literal["PNG", "JPEG", "WEBP"]) -> bytes:
+def whole_page(run: RunFolder, page: int, form: Literal["PNG", "JPEG", "WEBP"]) -> bytes:
     """A page's image at its own size, decoded by the guarded reader and written again in a format.
 
     Raises:
-        Stage3Error: no such run, or its data set cannot be read.
+        Stage3Error: the run's data set cannot be read.
         ImageProblem: the page has no readable image.
     """
     from stage3.data import images
 
-    run = loaders.entry(run_id).run
     path = loaders.open_dataset(run).table.pages["image_path"].iloc[page]
     if not path:
         raise images.ImageProblem("missing", "the page has no image")

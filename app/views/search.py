@@ -54,7 +54,7 @@ def _search(chosen: shell.Chosen, searcher: Searcher) -> None:
     with left, st.container(border=True, key="card-search-query"):
         try:
             ways = query.ask(chosen, searcher)
-        except (DataError, ValueError) as error:
+        except DataError as error:
             shell.error_box(error, "Invalid query")
         filters, top = _filters(searcher)
         index = _index(searcher)

@@ -220,6 +220,7 @@ def _pareto(experiment: Experiment, labels: Labels, records: Mapping[Path, Any])
 
 def on_front(points: np.ndarray) -> np.ndarray:
     """(N,) bool: points (N, 2) that no other point beats in both, more being better."""
+    points = points.round(9)  # the means of equal results differ in their last bit
     ours, others = points[:, None, :], points[None, :, :]
     beaten: np.ndarray = np.all(ours <= others, axis=2) & np.any(ours < others, axis=2)
     front: np.ndarray = np.logical_not(np.any(beaten, axis=1))

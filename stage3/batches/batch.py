@@ -111,10 +111,8 @@ class PanelSet:
     ) -> PanelSet:
         """From a feature store and the arrays of a panel table; panels of a page must be contiguous."""
         present = np.stack([features.image_rows >= 0, features.text_rows >= 0, has_layout], axis=1)
-        pages = int(page_of_panel[-1]) + 1 if len(page_of_panel) else 0
-        count = np.bincount(page_of_panel, minlength=pages).astype(np.int64)
-        first = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64) if pages else np.zeros(0, np.int64)
-        return cls(features, layout, present, page_of_panel, first, count)
+        count = np.bincount(page_of_panel).astype(np.int64)
+        return cls(features, layout, present, page_of_panel, np.cumsum(count) - count, count)
 
     @property
     def usable_count(self) -> np.ndarray:

@@ -114,7 +114,7 @@ class PageSampler:
         """Find out how much every batch can have, and in what way."""
         n, total = self.n_batches, int(self.pairs.sum())
         multis, with_pairs = int(self._is_multi.sum()), int((self.pairs > 0).sum())
-        self.min_multi = min(min_multi, multis // n, int(self._sizes.min()))
+        self.min_multi = min(min_multi, multis // n)  # no batch has fewer pages than that
         if self.min_multi < min_multi:
             self.shortfalls.append(
                 f"not every batch can have {min_multi} multi-panel pages: each has {self.min_multi} "

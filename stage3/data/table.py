@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from stage3.data.column_file import ColumnFile, columns_of
 from stage3.data.remote import redacted
 from stage3.errors import DataError
 
@@ -58,7 +59,7 @@ PAGE_COLUMNS: dict[str, str] = {
 }
 
 
-HASHED_AT_ONCE = 2**17  # rows whose texts are Python strings for a moment
+AT_ONCE = 2**16  # rows whose texts are Python strings for a moment
 UNWANTED = ("label", "label_missing", "bad_row")
 """Reasons of pages that were left out because somebody wants it so: no share of damage counts them, above or below."""
 
@@ -125,11 +126,13 @@ class PanelTable:
         panels: one row per panel, columns `PANEL_COLUMNS`, contiguous by page, in reading order.
         pages: one row per page, columns `PAGE_COLUMNS`.
         report: what was kept and left out.
+        mapped: the files that hold its texts, where they are many: each text is read when it is asked for.
     """
 
     panels: pd.DataFrame
     pages: pd.DataFrame
     report: DataReport
+    mapped: tuple[ColumnFile, ...] = ()
 
     def __len__(self) -> int:
         return len(self.panels)
@@ -161,6 +164,18 @@ class PanelTable:
         if pc.count_distinct(pa.array(self.pages["page_id"]), mode="all").as_py() < len(self.pages):
             first = self.pages.loc[self.pages["page_id"].duplicated(), "page_id"].iloc[0]
             raise DataError(f"panel table: page {first!r} appears twice")
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Let the system have the memory of texts that were read from files; they are read again when asked for."""
+        for file in self.mapped:
+            file.give_back()
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """The rows of all panels, (n,) int64 at a time: for whoever reads all texts. What a part read is given back."""
+        for start in range(0, max(len(self), 1), AT_ONCE):
+            yield np.arange(start, min(start + AT_ONCE, len(self)))
+            self.give_back()
 
     @property
     def page_of_panel(self) -> np.ndarray:
@@ -192,10 +207,21 @@ class PanelTable:
         columns = [panels[p].tolist() for p in parts]
         return [" ".join(t for t in row if t) for row in zip(*columns, strict=True)]
 
+    def text_column(self, text_parts: str) -> pd.Series:
+        """`texts` of all panels as a column, without a Python object for each.
+
+        Where only one of the parts is ever given it is that column itself, which may be read from a file.
+        """
+        given = [part for part in text_parts.split("+") if self.has_text(part).any()] or text_parts.split("+")[:1]
+        if len(given) == 1:
+            return self.panels[given[0]]
+        return pd.concat([pd.Series(self.texts(text_parts, rows), rows, dtype="str") for rows in self.parts()])
+
     def has_text(self, text_parts: str) -> np.ndarray:
         """(V,) bool: `texts` has more than "" for the panel."""
         columns = [(self.panels[part] != "").to_numpy(dtype=bool) for part in text_parts.split("+")]
         has: np.ndarray = np.logical_or.reduce(columns)
+        self.give_back()
         return has
 
     def layout(self, meaning: str = LAYOUT_MEANING) -> np.ndarray:
@@ -240,7 +266,7 @@ class PanelTable:
         panels["page"] = np.repeat(np.arange(len(page_rows), dtype=np.int32), counts)
         pages = self.pages.iloc[page_rows].reset_index(drop=True)
         pages["first_panel"] = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64) if len(counts) else 0
-        return PanelTable(panels, pages, self.report)
+        return PanelTable(panels, pages, self.report, self.mapped)
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that reaches the model or the split: ids, boxes, order, texts; not local paths."""
@@ -249,10 +275,11 @@ class PanelTable:
             (self.panels, [c for c in PANEL_COLUMNS if c != "speakers"]),
             (self.pages, ["page_id", "book_id", "page_type", "n_panels"]),
         ):
-            for start in range(0, len(frame), HASHED_AT_ONCE):
-                part = frame[columns].iloc[start : start + HASHED_AT_ONCE]
+            for start in range(0, len(frame), AT_ONCE):
+                part = frame[columns].iloc[start : start + AT_ONCE]
                 hashed = pd.util.hash_pandas_object(part, index=False, categorize=False)
                 digest.update(hashed.to_numpy().astype("<u8").tobytes())
+                self.give_back()
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -263,24 +290,22 @@ class PanelTable:
         (folder / "report.json").write_text(json.dumps(self.report.to_dict(), ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> PanelTable:
+    def load(cls, folder: Path, texts: Path | None = None) -> PanelTable:
         """Read what `save` wrote.
+
+        Args:
+            folder: where it was saved.
+            texts: folder for files of texts, see `column_file`; None reads all texts into memory, however many.
 
         Raises:
             DataError: a file or column is missing, or the rows break the table's promises.
         """
         try:
             report = DataReport.from_dict(json.loads((folder / "report.json").read_text(encoding="utf-8")))
-            table = cls(_columns(folder / "panels.parquet"), _columns(folder / "pages.parquet"), report)
+            read = [columns_of(folder / f"{name}.parquet", texts) for name in ("panels", "pages")]
         except FileNotFoundError as error:
             raise DataError(f"{folder}: not a saved panel table, {Path(str(error.filename)).name} is missing") from None
+        (panels, _), (pages, _) = read
+        table = cls(panels, pages, report, tuple(mapped for _, mapped in read if mapped is not None))
         table.check()
         return table
-
-
-def _columns(path: Path) -> pd.DataFrame:
-    """A Parquet file read column after column: of a large one, a third of the memory that reading it at once takes."""
-    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
-        found = {name: file.read([name], use_threads=False).to_pandas()[name] for name in file.schema_arrow.names}
-    pa.default_memory_pool().release_unused()
-    return pd.DataFrame(found, copy=False)

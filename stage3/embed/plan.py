@@ -140,12 +140,14 @@ class Export:
             columns = zip(frame["page_id"], frame["overall_summary"], stored[part].tolist(), strict=True)
             for i, (page_id, summary, n) in enumerate(columns, start):
                 yield {"sequence_index": i, "canonical_id": page_id, "num_panels": n, "overall_summary": summary}
+            self.data.table.give_back()
 
     def sidecar(self) -> Iterator[dict[str, Any]]:
         """The sidecar's columns, in parts: one row per stored panel."""
         kept = np.flatnonzero(self.layout[2] < SLOTS)
         for start in range(0, len(kept), SIDECAR_ROWS):
             yield self._sidecar_part(*(column[kept[start : start + SIDECAR_ROWS]] for column in self.layout))
+            self.data.table.give_back()
 
     def _sidecar_part(self, rows: np.ndarray, page: np.ndarray, slot: np.ndarray) -> dict[str, Any]:
         table = self.data.table

@@ -159,7 +159,7 @@ def _read(run: RunFolder, split: str) -> dict[str, Any]:
     report = _defined(kept.get("report"))
     if kept.get("format") != FORMAT or not isinstance(report, dict) or not _is_report(report):
         raise StorageError(f"{run.path / name}.json: damaged, or of another version; measure again")
-    return kept | {"report": report}
+    return kept | {"report": report | {"run": str(run.path)}}  # the folder may have been moved, or handed on
 
 
 def _defined(value: Any) -> Any:

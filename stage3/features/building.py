@@ -48,7 +48,7 @@ class Building:
         repair: bool = True,
     ) -> None:
         self.table, self.config, self.vision, self.text, self.root = table, config, vision, text, root
-        self.texts = texts.Texts(table.texts(config.text_parts))
+        self.texts = texts.Texts(table, config.text_parts)
         self.digests = PageDigests(root, config, gone=gone, part=part)
         builds = _name_of_images(table, config, self.digests.reading), _name_of_texts(self.texts, config)
 

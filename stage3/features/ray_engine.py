@@ -73,7 +73,7 @@ def build(config: Config, actors: int = 0) -> FeatureReport:
     config = config.replace(**{name: str(Path(path).absolute()) for name, path in named.items() if path})
     table = readers.load(config)
     rows = [{"kind": "image", "shard": i} for i in range(shards_of(table))]
-    rows += [{"kind": "text", "shard": i} for i in range(Texts(table.texts(config.text_parts)).shards)]
+    rows += [{"kind": "text", "shard": i} for i in range(Texts(table, config.text_parts).shards)]
     begun_here = not ray.is_initialized()
     if begun_here:
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)

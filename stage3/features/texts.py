@@ -5,12 +5,13 @@ Shapes: V panels, n texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 import numpy as np
 
 from stage3.config import Config
+from stage3.data.table import PanelTable
 from stage3.features.backbones import TextBackbone, clean_text
 from stage3.features.build import Keys, Noting, bar, fitting
 from stage3.features.store import KEY_BYTES, Array, ShardWriter, VectorStore, key_of
@@ -28,15 +29,16 @@ class Texts:
         shards: how many shards there are.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
-        self.rows = Keys(len(texts))
-        lengths = np.zeros(len(texts), dtype=np.int64)
-        for i, text in enumerate(texts):
-            cleaned = clean_text(text)[0]
-            if cleaned:
-                self.rows.keys[i], self.rows.wanted[i] = key_of(cleaned.encode()), True
-                lengths[i] = len(cleaned)
+    def __init__(self, table: PanelTable, text_parts: str) -> None:
+        self._table, self._text_parts = table, text_parts
+        self.rows = Keys(len(table))
+        lengths = np.zeros(len(table), dtype=np.int64)
+        for part in table.parts():
+            for i, text in zip(part.tolist(), table.texts(text_parts, part), strict=True):
+                cleaned = clean_text(text)[0]
+                if cleaned:
+                    self.rows.keys[i], self.rows.wanted[i] = key_of(cleaned.encode()), True
+                    lengths[i] = len(cleaned)
         there = np.flatnonzero(self.rows.wanted)
         self.distinct, first = np.unique(self.rows.keys[there], return_index=True)
         self._first = there[first]  # a panel that says it
@@ -52,7 +54,7 @@ class Texts:
 
     def cleaned(self, chosen: Array) -> list[tuple[str, bool]]:
         """Some of the distinct texts as their backbone reads them, and whether the end of each was cut."""
-        return [clean_text(self._texts[i]) for i in self._first[chosen]]
+        return [clean_text(text) for text in self._table.texts(self._text_parts, self._first[chosen])]
 
 
 def extract_texts(

@@ -76,6 +76,7 @@ def write_atlas(path: Path | str, frame: pd.DataFrame, data: Dataset, text_parts
                     names=["ids", "distances"],
                 )
             writer.write_table(pa.table(columns, schema=schema))
+            data.table.give_back()
     return command(path, neighbors=near is not None)
 
 

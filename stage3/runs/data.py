@@ -28,6 +28,7 @@ DATA_SETTINGS = (
     "box_unit",
     "allow_remote_images",
     *LIMITS,
+    "max_megapixels",
     "cache_dir",
 )
 MAX_PAGES = 5000  # ranking is quadratic: about a minute for 25,000 panels on one core
@@ -98,7 +99,7 @@ def load_kept(run: RunFolder, config: Config) -> Dataset | None:
     before = recorded(run)
     try:
         name = Path(str(run.read_json("data_report")["source"]["table"])).name
-        table = PanelTable.load(Path(config.cache_dir) / "tables" / name)
+        table = PanelTable.load(Path(config.cache_dir) / "tables" / name, Path(config.cache_dir) / "texts")
     except (StorageError, DataError, KeyError, TypeError, OSError, ValueError):
         return None
     if not before or table.fingerprint() != before["table"]:

@@ -11,7 +11,7 @@ Of a large data set the measured columns are kept with the run, for ranking is q
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,20 +69,20 @@ def describe_panels(data: Dataset, text_parts: str, rows: np.ndarray | None = No
         frame, page, present, text_ids = frame.iloc[rows], page[rows], present[rows], text_ids[rows]
     frame.insert(1, "page", page)
     for name, column in (("page_id", "page_id"), ("book", "book_id"), ("page_type", "page_type")):
-        frame[name] = pages[column].to_numpy()[page]
+        frame[name] = pages[column].array[page]
     frame["n_panels"] = pages["n_panels"].to_numpy()[page]
-    frame["text"] = data.table.texts(text_parts, rows)
+    frame["text"] = data.table.text_column(text_parts) if rows is None else data.table.texts(text_parts, rows)
     frame["text_id"] = text_ids
-    frame["split"] = np.array(SPLITS)[data.split[page]]
+    frame["split"] = pd.array(SPLITS, dtype="str")[data.split[page]]
     frame["has_image"], frame["has_text"] = present[:, IMAGE], present[:, TEXT]
     frame["modality"] = _modality_names(present)
     return frame
 
 
-def _modality_names(present: np.ndarray) -> np.ndarray:
+def _modality_names(present: np.ndarray) -> pd.api.extensions.ExtensionArray:
     codes = present @ np.array([1, 2, 4])
     names = [" + ".join(MODALITIES[i] for i in MODALITIES if code >> i & 1) or "nothing" for code in range(8)]
-    found: np.ndarray = np.array(names)[codes]
+    found: pd.api.extensions.ExtensionArray = pd.array(names, dtype="str")[codes]
     return found
 
 
@@ -107,6 +107,13 @@ def panel_frame(
     for name, values in (measured or measured_columns(data, model, embedded)).items():
         frame[name] = values
     return frame
+
+
+def panel_frame_parts(data: Dataset, text_parts: str, measured: Mapping[str, np.ndarray]) -> Iterator[pd.DataFrame]:
+    """`panel_frame`, some rows at a time: the texts of 5,000,000 panels do not come into memory together."""
+    for rows in data.table.parts():
+        part = describe_panels(data, text_parts, rows)
+        yield part.assign(**{name: values[rows] for name, values in measured.items()})
 
 
 def measured_columns(data: Dataset, model: Stage3, embedded: Embedded | Distant) -> dict[str, np.ndarray]:

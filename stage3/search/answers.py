@@ -167,14 +167,15 @@ def _opened(image: Path | str | Image.Image) -> Image.Image:
 
 
 def _panel_row(searcher: Searcher, panel: int | str) -> int:
-    ids = searcher.frame["panel_id"]
-    found = ids.index[ids == panel]
+    ids = searcher.data.table.panels["panel_id"]
+    found = np.flatnonzero((ids == panel).to_numpy())
+    searcher.data.table.give_back()
     if len(found):
         return int(found[0])
     if str(panel).isdecimal() and int(panel) < len(ids):
         return int(panel)
     raise DataError(
-        f"no panel has the id {panel!r}.{nearest(str(panel), ids.tolist()[:20000])} Ids look like {ids.iloc[0]!r}."
+        f"no panel has the id {panel!r}.{nearest(str(panel), ids.iloc[:20000].tolist())} Ids look like {ids.iloc[0]!r}."
     )
 
 
@@ -211,7 +212,7 @@ def result_frame(searcher: Searcher, results: Results) -> pd.DataFrame:
     each list (missing where that way did not find it).
     """
     columns = ["panel_id", "page_id", "book", "page_type", "split", "order", "text", "has_image", "has_text"]
-    frame = searcher.frame.loc[results.rows, columns].reset_index(names="panel")
+    frame = searcher.described(results.rows)[columns].reset_index(names="panel")
     frame.insert(0, "rank", np.arange(1, len(frame) + 1))
     frame.insert(1, "score", results.scores)
     frame.insert(2, "relation", results.relations)

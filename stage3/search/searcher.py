@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from stage3 import metrics
 from stage3.batches import IMAGE, TEXT
 from stage3.batches.dataset import Dataset
+from stage3.config import SPLITS
 from stage3.config import nearest as near_name
 from stage3.errors import ConfigError, DataError
 from stage3.features.backbones import TextBackbone, VisionBackbone, resolve_text, resolve_vision
@@ -140,6 +141,7 @@ class Searcher:
         crop_fit: how an uploaded image is fitted to the vision backbone, as the setting says.
         cache: folder that keeps the index of words, and approximate ones, between searches; None keeps it in memory.
         checkpoint: fingerprint of the checkpoint, by which an approximate index is kept; "" keeps none.
+        panels: `inspection.describe_panels` of all panels, where the caller holds it; None makes it when it is needed.
 
     Example:
         >>> from stage3.runs import RunFolder
@@ -155,6 +157,7 @@ class Searcher:
     crop_fit: str = "squash"
     cache: Path | None = None
     checkpoint: str = ""
+    panels: pd.DataFrame | None = field(default=None, repr=False)
     _backbones: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -193,7 +196,11 @@ class Searcher:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """`inspection.describe_panels` of all panels."""
-        return describe_panels(self.data, self.model.config.text_parts)
+        return describe_panels(self.data, self.model.config.text_parts) if self.panels is None else self.panels
+
+    def described(self, rows: np.ndarray[Any, Any]) -> pd.DataFrame:
+        """Some rows of `frame`; the others are not made."""
+        return describe_panels(self.data, self.model.config.text_parts, rows)
 
     @cached_property
     def words(self) -> WordIndex:
@@ -253,9 +260,12 @@ class Searcher:
     def _codes(self) -> dict[str, tuple[np.ndarray[Any, Any], dict[str, int]]]:
         """Columns that are filtered by, as numbers: comparing 100,000 strings takes longer than searching."""
         out = {}
-        for column in ("book", "page_type", "split"):
-            codes, names = pd.factorize(self.frame[column])
-            out[column] = (codes, {str(n): i for i, n in enumerate(names)})
+        table = self.data.table
+        split = pd.Series(pd.array(SPLITS, dtype="str")[self.data.split])
+        columns = {"book": table.pages["book_id"], "page_type": table.pages["page_type"], "split": split}
+        for column, of_page in columns.items():
+            codes, names = pd.factorize(of_page)
+            out[column] = (codes[table.page_of_panel], {str(n): i for i, n in enumerate(names)})
         return out
 
     def choices(self, column: str) -> list[str]:

@@ -121,8 +121,7 @@ class WordIndex:
         self._lock = threading.Lock()
         self._key = f"{VERSION} {table.fingerprint()}"
         self.path = cache / "words" / f"{sha256(self._key.encode())[:24]}.sqlite" if cache is not None else None
-        panels = table.panels
-        self.has_text: np.ndarray[Any, Any] = ((panels["dialogue"] != "") | (panels["description"] != "")).to_numpy()
+        self.has_text: np.ndarray[Any, Any] = table.has_text("dialogue+description")
         self._connection = self._opened()
 
     def find(self, words: str, allowed: np.ndarray[Any, Any] | None = None) -> Said:
@@ -282,10 +281,11 @@ class WordIndex:
         connection.execute("COMMIT")
 
     def _folded_rows(self) -> Iterator[tuple[int, str, str]]:
-        columns = self._table.panels["dialogue"], self._table.panels["description"]
-        for row, (dialogue, description) in enumerate(zip(*columns, strict=True)):
-            if dialogue or description:
-                yield row, folded(dialogue), folded(description)
+        for rows in self._table.parts():
+            columns = (self._table.panels[name].iloc[rows].tolist() for name in ("dialogue", "description"))
+            for row, dialogue, description in zip(rows.tolist(), *columns, strict=True):
+                if dialogue or description:
+                    yield row, folded(dialogue), folded(description)
 
 
 def _none() -> np.ndarray[Any, Any]:

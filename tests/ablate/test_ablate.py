@@ -26,8 +26,6 @@ from stage3.runs import RunFolder
 from stage3.samples import draw_books
 from stage3.train import __main__ as train_command
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--dim", "16", "--gate_hidden", "8", "--layout_hidden", "8", "--epochs", "2", "--batch_pages", "4"]
 SPLIT = ["--val_fraction", "0.25", "--test_fraction", "0.25"]
@@ -66,6 +64,7 @@ def differences(rng, seeds=5, books=16, effect=0.0, of_seed=0.02, of_book=0.05, 
     return (effect + of_both + noise * rng.normal(size=(seeds, books))) * counts, counts
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     for kind in ({}, {"of_book": 0.0}, {"books": 1, "of_book": 0.0}, {"seeds": 3, "of_book": 0.0, "books": 1}):
@@ -156,6 +155,7 @@ def test_the_noise_meter_counts_pairs_that_disagree():
 def test_the_front_is_what_nothing_beats():
     points = np.asarray([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0], [1.5, 1.5], [2.0, 2.0]])
     assert tables.on_front(points).tolist() == [True, True, True, False, True]
+    assert tables.on_front(np.array([[0.1 + 0.2, 0.5], [0.3, 0.6]])).tolist() == [False, True], "a tie but for rounding"
 
 
 # --- the declaration
@@ -203,6 +203,7 @@ def test_unknown_findings_are_named():
 # --- runs
 
 
+@pytest.mark.slow
 def test_arms_with_equal_settings_share_their_runs(made):
     runs = pd.read_parquet(made / "runs.parquet")
     base = runs[runs["changes"] == "{}"]
@@ -211,6 +212,7 @@ def test_arms_with_equal_settings_share_their_runs(made):
     assert len(runs) == len(list((made / "runs").iterdir())) == 2 * 5
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_writes_the_same_table(made, comics, cache, capsys):
     before = (made / "evidence.parquet").read_bytes()
     stamps = {p: p.stat().st_mtime_ns for p in (made / "runs").rglob("*") if p.is_file()}
@@ -220,6 +222,7 @@ def test_a_second_call_trains_nothing_and_writes_the_same_table(made, comics, ca
     assert {p: p.stat().st_mtime_ns for p in (made / "runs").rglob("*") if p.is_file()} == stamps
 
 
+@pytest.mark.slow
 def test_the_table_pairs_what_was_measured(made):
     rows = pd.read_parquet(made / "evidence.parquet")
     runs = pd.read_parquet(made / "runs.parquet")
@@ -232,6 +235,7 @@ def test_the_table_pairs_what_was_measured(made):
     assert row["verdict"] == "not judged", "two seeds are too few"
 
 
+@pytest.mark.slow
 def test_curves_and_budget_cover_every_epoch(made):
     curves, budget = (pd.read_parquet(made / f"{name}.parquet") for name in ("curves", "budget"))
     one = curves[(curves["arm"] == "corrected") & (curves["metric"] == "loss/total") & (curves["split"] == "val")]
@@ -241,6 +245,7 @@ def test_curves_and_budget_cover_every_epoch(made):
     assert {"gradient/contrastive", "gradient_cosine/contrastive_alignment"} <= set(budget["metric"])
 
 
+@pytest.mark.slow
 def test_the_command_of_the_table_makes_the_same_weights(made, tmp_path, monkeypatch, cache):
     monkeypatch.chdir(tmp_path)
     row = pd.read_parquet(made / "runs.parquet").query('changes == \'{"clip_scope": "none"}\' and seed == 1').iloc[0]
@@ -252,6 +257,7 @@ def test_the_command_of_the_table_makes_the_same_weights(made, tmp_path, monkeyp
     assert len(row["weights_sha256"]) == 16
 
 
+@pytest.mark.slow
 def test_an_experiment_stopped_between_steps_goes_on_to_the_same_result(comics, cache, tmp_path):
     given = {"data": str(comics), "cache_dir": str(cache), "dim": 16, "gate_hidden": 8, "layout_hidden": 8}
     given |= {"epochs": 2, "batch_pages": 4, "val_fraction": 0.25, "test_fraction": 0.25}
@@ -268,6 +274,7 @@ def test_an_experiment_stopped_between_steps_goes_on_to_the_same_result(comics, 
         assert record_of(a)["weights_sha256"] == record_of(b)["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_a_killed_experiment_leaves_no_process_and_keeps_its_finished_runs(made, comics, cache, tmp_path, capsys):
     """Also: what a worker process makes is what this process made of the same settings."""
     args = flags(comics, cache, tmp_path, "--findings", "E6", "S2", "--seeds", "1", "--json")
@@ -291,6 +298,7 @@ def test_a_killed_experiment_leaves_no_process_and_keeps_its_finished_runs(made,
     assert told["trained"] == 5 - len(finished)
 
 
+@pytest.mark.slow
 def test_measured_runs_keep_no_weights_and_remeasure_when_more_is_wanted(comics, cache, tmp_path):
     base = flags(comics, cache, tmp_path, "--seeds", "1")
     ablate_command.main([*base, "--findings", "E6"])
@@ -302,6 +310,7 @@ def test_measured_runs_keep_no_weights_and_remeasure_when_more_is_wanted(comics,
     assert row.loc["chunked/floats_a_panel", "difference"] < 0
 
 
+@pytest.mark.slow
 def test_diverging_runs_are_told_and_count_nowhere(comics, cache, tmp_path, monkeypatch):
     def diverge(run, data, stop):
         raise arms_module.NumericError("three steps in a row were not finite")
@@ -316,6 +325,7 @@ def test_diverging_runs_are_told_and_count_nowhere(comics, cache, tmp_path, monk
 # --- thinned data
 
 
+@pytest.mark.slow
 def test_thinning_keeps_its_shares_and_spares_the_other_books(comics, cache, tmp_path):
     config = Config(data=str(comics), cache_dir=str(cache), val_fraction=0.25, test_fraction=0.25)
     whole = Dataset.load(config)
@@ -345,6 +355,7 @@ def test_thinning_keeps_its_shares_and_spares_the_other_books(comics, cache, tmp
 # --- the README
 
 
+@pytest.mark.slow
 def test_the_table_goes_between_the_markers_and_nothing_else_changes(made, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"# Title\n\n{evidence.START}\nold\n{evidence.END}\n\nrest\n", encoding="utf-8")
@@ -362,6 +373,7 @@ def test_the_table_goes_between_the_markers_and_nothing_else_changes(made, tmp_p
 @pytest.mark.parametrize(
     "text", ["nothing", f"{evidence.END} {evidence.START}", 2 * f"{evidence.START} {evidence.END} "]
 )
+@pytest.mark.slow
 def test_a_file_without_proper_markers_is_left_alone(made, tmp_path, text):
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
@@ -370,6 +382,7 @@ def test_a_file_without_proper_markers_is_left_alone(made, tmp_path, text):
     assert readme.read_text(encoding="utf-8") == text
 
 
+@pytest.mark.slow
 def test_the_text_says_where_the_result_is_not_what_was_expected(made):
     text = (made / "evidence.md").read_text(encoding="utf-8")
     assert "## S2 · Clipping over everything learned" in text

@@ -92,7 +92,7 @@ def test_comics_are_uploaded_imported_trained_on_and_mapped(tab, workspace: Path
     tab.get_by_role("button", name="Map", exact=True).click()
     tab.get_by_role("heading", name="Map", exact=True).wait_for()
     settled(tab)
-    assert tab.locator(".st-key-map-plot .js-plotly-plot").first.is_visible()
+    tab.locator(".st-key-map-plot .js-plotly-plot").first.wait_for()  # the map may just take the place of components
     assert not (workspace / "evil.png").exists()
     assert not (workspace.parent / "evil.png").exists()
 

@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.store import frames, loaders, watch
+from app.store import frames, loaders, map_jobs, watch
 from app.store.cache import Memory
+from stage3.data import table
 from stage3.errors import StorageError
+from stage3.projection import layouts
 from stage3.runs import RunFolder, inspection
 from stage3.runs.data import chosen_pages
 
@@ -61,11 +63,19 @@ def refuse(*_: object) -> None:
 
 
 def test_the_next_server_shows_the_same_frame_and_opens_nothing(run, monkeypatch):
-    made = loaders._made_frame(run, None)
-    monkeypatch.setattr(loaders, "_made_frame", refuse)
+    parts, *_ = loaders._frame_parts(run, None)
+    monkeypatch.setattr(table, "AT_ONCE", 5)
+    made = list(parts())
+    assert len(made) > 2  # made and written some rows at a time
+    monkeypatch.setattr(loaders, "_frame_parts", refuse)
     again = loaders.frame(run)
-    pd.testing.assert_frame_equal(again.panels, made.panels, check_exact=True)
-    assert (again.table, again.dim) == (made.table, made.dim)
+    data, model, embedded = loaders.seen(run), loaders.load_model(run), loaders.embedded(run)
+    whole = inspection.panel_frame(data, model, embedded)
+    pd.testing.assert_frame_equal(pd.concat(made, ignore_index=True), whole, check_exact=True)
+    pd.testing.assert_frame_equal(again.panels, whole, check_exact=True)
+    assert again.file is not None
+    again.file.give_back()  # what was read is read again
+    pd.testing.assert_frame_equal(again.panels, whole, check_exact=True)
     assert again.table == loaders.open_dataset(run).table.fingerprint()
     assert again.dim == loaders.load_model(run).encoder.spec.dim
     assert loaders.panel_frame(run) is again.panels
@@ -79,12 +89,30 @@ def test_its_rows_are_those_that_are_embedded(run):
         rows[0] = 7
 
 
+def test_its_principal_components_are_computed_once(run, monkeypatch):
+    asked = []
+    whole = layouts.pca(loaders.panel_vectors(run))
+    monkeypatch.setattr(layouts, "pca", lambda x: asked.append(len(x)) or whole)
+    path = loaders.frame_place(run, None).with_suffix(frames.POSITIONS)
+    n, shown = len(whole), []
+    for damage in (lambda: None, lambda: None, lambda: path.write_bytes(path.read_bytes()[:-9] + b"damagedxx")):
+        damage()
+        monkeypatch.setattr(map_jobs, "_kept", Memory(4))
+        shown.append(map_jobs.pca_positions(run, None))
+    assert asked == [n, n]  # the second time they were read, the third time they were damaged
+    for xy in shown:
+        np.testing.assert_array_equal(xy, shown[0])
+    np.testing.assert_array_equal(frames.read_positions(path, n), whole)
+    with pytest.raises(StorageError, match="not the positions"):
+        frames.read_positions(path, n - 1)
+
+
 def test_each_checkpoint_has_a_frame_of_its_own(run, monkeypatch):
     steps = loaders.steps(run)
     assert len(steps) > 1
     shown = [loaders.panel_frame(run, step)["loss_total"].to_numpy() for step in steps]
     restart(monkeypatch)
-    monkeypatch.setattr(loaders, "_made_frame", refuse)
+    monkeypatch.setattr(loaders, "_frame_parts", refuse)
     for step, values in zip(steps, shown, strict=True):
         np.testing.assert_array_equal(loaders.panel_frame(run, step)["loss_total"].to_numpy(), values)
     assert not np.array_equal(*shown[:2], equal_nan=True)
@@ -136,9 +164,9 @@ def test_files_that_have_changed_have_another_frame(run, folder, tmp_path, monke
 def test_where_the_data_is_gone_no_frame_is_read_or_left(run, tmp_path, monkeypatch):
     held = files(run)
     run.config = run.config.replace(data=str(tmp_path / "gone"))
-    made = frames.Frame(pd.DataFrame({"modality": ["text"]}), "", 1)
-    monkeypatch.setattr(loaders, "_made_frame", lambda *_: made)
-    assert loaders.frame(run) is made
+    made = pd.DataFrame({"modality": ["text"]})
+    monkeypatch.setattr(loaders, "_frame_parts", lambda *_: (lambda: [made], "", 1))
+    pd.testing.assert_frame_equal(loaders.frame(run).panels, made)
     assert files(run) == held
 
 
@@ -156,16 +184,16 @@ def test_a_cache_that_cannot_be_written_changes_nothing(run, monkeypatch):
 
 def test_those_that_were_not_used_for_long_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(frames, "MOST", 3)
-    frame = frames.Frame(pd.DataFrame({"modality": ["text", frames.NOTHING], "x": [0.5, np.nan]}), "table", 8)
+    frame = [pd.DataFrame({"modality": ["text", frames.NOTHING], "x": [0.5, np.nan]})], "table", 8
     paths = [frames.place(str(tmp_path), n) for n in range(4)]
     for age, path in enumerate(paths[:3]):
-        frames.keep(path, frame)
+        frames.keep(path, *frame)
         os.utime(path, (1000 + age, 1000 + age))
     frames.read(paths[0])  # now the second is the one that was not used for longest
-    frames.keep(paths[3], frame)
+    frames.keep(paths[3], *frame)
     assert [p.exists() for p in paths] == [True, False, True, True]
     monkeypatch.setattr(frames, "MOST_BYTES", 1)
-    frames.keep(paths[1], frame)
+    frames.keep(paths[1], *frame)
     assert [p.exists() for p in paths] == [False, True, False, False]
 
 

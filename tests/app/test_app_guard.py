@@ -136,17 +136,32 @@ def test_what_nobody_foresaw_ends_in_the_box_and_in_the_log_and_is_drawn_again(w
     assert "secret" not in box.value, "its words may be of anything"
     drawn = {"the view", "the fragment", "the dialog"}
     assert {t.value for t in app.text} == drawn - {f"the {where}"}, "the rest of the page stays"
-    written = [record for record in caplog.records if record.name == "stage3.app"]
-    assert len(written) == (1 if where == "callback" else 2)
-    for record in written:
-        raised, _, trace = record.exc_info
-        assert (record.levelname, raised.__name__) == ("ERROR", kind)
-        assert trace.tb_next is not None, "with the place where it was raised"
+    [record] = [record for record in caplog.records if record.name == "stage3.app"]  # once, though drawn twice
+    raised, _, trace = record.exc_info
+    assert (record.levelname, raised.__name__) == ("ERROR", kind)
+    assert trace.tb_next is not None, "with the place where it was raised"
     app.session_state["broken"] = False
     app.run()
     assert not app.exception
     assert not app.code
     assert {t.value for t in app.text} == drawn
+
+
+def test_each_session_and_each_other_error_is_written_into_the_log(caplog):
+    def script() -> None:
+        import streamlit as st
+
+        from app import guard
+
+        with guard.boxed():
+            raise KeyError(st.session_state["what"])
+
+    for _ in range(2):
+        app = AppTest.from_function(script)
+        for what in ("a", "a", "b", "a"):
+            app.session_state["what"] = what
+            app.run()
+    assert [str(r.exc_info[1]) for r in caplog.records if r.name == "stage3.app"] == ["'a'", "'b'", "'a'"] * 2
 
 
 def test_stopping_and_starting_again_are_no_errors():

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from app.posture import Posture, too_long
-from app.store import loaders, map_jobs, thumbs
+from app.store import children, embeds, jobs, loaders, map_jobs, thumbs
 from stage3.config import Config
 from stage3.data.images import ImageProblem
 from stage3.runs import RunFolder
@@ -129,7 +129,7 @@ def test_a_run_does_not_decide_how_large_images_the_explorer_decodes(tmp_path, m
     with pytest.raises(ImageProblem, match="too_many_pixels"):
         thumbs.image("runs/x", "page", 0, 96)
     with pytest.raises(ImageProblem, match="too_many_pixels"):
-        thumbs.whole_page("runs/x", 0, "PNG")
+        thumbs.whole_page(run, 0, "PNG")
     loaders._config_at.cache_clear()
     assert loaders.config_here(config).max_megapixels == 0.5
     assert loaders.config_here(config.replace(max_megapixels=0.2)).max_megapixels == 0.2
@@ -166,6 +166,18 @@ def test_a_run_does_not_decide_where_the_explorer_writes(tmp_path, monkeypatch):
     map_jobs.ensure(foreign, None, drift=True)
     own = ["--cache_dir", str(tmp_path / "home" / default), "--max_megapixels", "100"]
     assert started == [["--run", str(foreign.path), *own, "--drift"]]
+
+    class Child:
+        pid = 2**22 + 1
+
+    spawned = []
+    monkeypatch.setattr(children, "spawn", lambda module, arguments, **_: (spawned.append(arguments), Child())[1])
+    monkeypatch.setattr(children, "STARTED", {})
+    out = embeds.start(foreign, foreign.config)
+    assert spawned.pop() == ["--run", str(foreign.path), "--out", str(out), *own]
+    trained = jobs.start(foreign.config, "trained").config
+    assert (trained.cache_dir, trained.max_megapixels) == (default, 100)
+    assert jobs.start(foreign.config.replace(max_megapixels=5), "small").config.max_megapixels == 5
     monkeypatch.setenv("STAGE3_CACHE", str(tmp_path / "big"))
     loaders._config_at.cache_clear()
     assert Path(cache(str(tmp_path / "big" / "features"))) == tmp_path / "big" / "features"

@@ -285,6 +285,34 @@ def test_a_batch_is_the_rows_of_its_pages_and_nothing_else():
     image, _ = data.features.gather(np.array(expected))
     assert np.array_equal(b.image.numpy(), image)
     assert torch.equal(b.present[:, 2], torch.from_numpy(data.table.has_box[expected]))
+    gone = b.present.clone()
+    gone[[1, 3]] = False
+    with pytest.raises(ValueError, match=rf"^2 of {len(b)} panels have no modality .* row {expected[1]}\."):
+        replace(b, present=gone)
+
+
+def test_what_a_run_records_of_its_data():
+    made = synthetic.dataset()
+    config = Config(limit_pages=3, dim=48, text_backbone="minilm")
+    data = replace(made, config=config)
+    settings = data.settings()
+    assert (settings["limit_pages"], settings["text_backbone"]) == (3, "minilm")
+    assert not {"dim", "epochs", "seed"} & set(settings)
+    assert made.settings() == {}
+    found = data.identity()
+    assert (found["image_sizes"], found["text_size"]) == ([24], 20)
+    assert (
+        (found["panels"], found["pages"])
+        == (len(made.table), len(made.table.pages))
+        == (data.panel_set.count.sum(), 32)
+    )
+    assert found["books"] == {
+        split: sorted(set(made.table.pages["book_id"][made.split == i])) for i, split in enumerate(SPLITS)
+    }
+    assert found["table"] == made.table.fingerprint() != synthetic.dataset(seed=1).table.fingerprint()
+    absent = made.features.image_rows.copy()
+    absent[0] = -1
+    assert replace(data, features=replace(made.features, image_rows=absent)).identity()["pictures"] != found["pictures"]
 
 
 def test_layout_features_are_the_documented_seven_and_follow_from_the_page_alone():

@@ -16,8 +16,6 @@ from stage3.data.readers import report_lines
 from stage3.data.table import DataReport
 from stage3.errors import ConfigError, DataError
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:

@@ -21,8 +21,6 @@ import stage3
 from stage3.data import images
 from stage3.data.images import ImageProblem
 
-pytestmark = pytest.mark.slow
-
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (60, 40, 3), dtype=np.uint8)
 SMOOTH = np.asarray(Image.fromarray(RNG.integers(0, 256, (6, 4, 3), dtype=np.uint8)).resize((400, 600), Image.BICUBIC))

@@ -14,7 +14,6 @@ from stage3.model import embedding
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
-pytestmark = pytest.mark.slow
 TIGHT = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -32,9 +31,9 @@ def side(folder, data=None, **settings):
 def sides(tmp_path_factory):
     """A run that learned little, one that learned more, and the same weights under another temperature."""
     little = side(tmp_path_factory.mktemp("little"), epochs=1, lr=1e-5)
-    more = side(tmp_path_factory.mktemp("more"), little[1].data, epochs=12)
-    warm = side(tmp_path_factory.mktemp("warm"), little[1].data, epochs=12, contrastive_temperature=0.3)
-    heavy = side(tmp_path_factory.mktemp("heavy"), little[1].data, epochs=12, alignment_weight=3.0)
+    more = side(tmp_path_factory.mktemp("more"), little[1].data, epochs=6)
+    warm = side(tmp_path_factory.mktemp("warm"), little[1].data, epochs=6, contrastive_temperature=0.3)
+    heavy = side(tmp_path_factory.mktemp("heavy"), little[1].data, epochs=6, alignment_weight=3.0)
     return {"little": little, "more": more, "warm": warm, "heavy": heavy}
 
 

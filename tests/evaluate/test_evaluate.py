@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage3 import metrics, train
+from stage3 import metrics
 from stage3.batches.dataset import Dataset
 from stage3.errors import ConfigError, DataError
 from stage3.evaluate import __main__ as evaluate_command
@@ -22,25 +22,11 @@ from stage3.model.baselines import MAIN, frozen_of, statistics
 from stage3.model.embedding import Embedded
 from stage3.runs import data
 from stage3.runs.data import as_recorded, chosen_pages
-from stage3.train.trainer import Trainer
-from tests import synthetic
-
-pytestmark = pytest.mark.slow
-
-
-def trained(folder, **settings):
-    run = synthetic.run(folder / "run", epochs=4, **settings)
-    data = synthetic.dataset(run.config, books=16)
-    train.check_identity(run, data)
-    with run.lock():
-        Trainer(run, data).fit(lambda: False)
-    return run, data
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A run and its data: books 0 to 15, four pages each."""
-    return trained(tmp_path_factory.mktemp("runs"))
+def made(only_read):
+    return only_read
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +186,8 @@ def test_other_backbones_are_refused_and_both_named(made):
         evaluation_report(run, data=other(data, image_sizes=(8, 16)))
 
 
-def test_without_reconstruction_in_training_there_is_none_in_the_report(tmp_path):
-    run, data = trained(tmp_path, reconstruction_weight=0)
+def test_without_reconstruction_in_training_there_is_none_in_the_report(tmp_path, trained):
+    run, data = trained(tmp_path, reconstruction_weight=0, epochs=1)
     report = evaluation_report(run, data=data)
     assert not [name for name in (*report, *report["intervals"]) if name.startswith("reconstruction/")]
     assert any("its weight is 0" in line for line in report_lines(report))

@@ -2,27 +2,22 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
-from stage3 import train
 from stage3.evaluate import above_chance, evaluation_report, kept_report, measured, stored_report
 from stage3.evaluate import report as reports
-from stage3.train.trainer import Trainer
-from tests import synthetic
-
-pytestmark = pytest.mark.slow
+from stage3.runs import RunFolder
 
 
 @pytest.fixture
-def made(tmp_path):
-    run = synthetic.run(tmp_path / "run", epochs=6)
-    data = synthetic.dataset(run.config, books=16)
-    train.check_identity(run, data)
-    with run.lock():
-        Trainer(run, data).fit(lambda: False)
-    return run, data
+def made(only_read, tmp_path):
+    """A run of its own for each test, which may damage it."""
+    run, data = only_read
+    shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation-*"))
+    return RunFolder(tmp_path / "run", run.config), data
 
 
 def count_measuring(monkeypatch):
@@ -40,7 +35,7 @@ def same(a, b):
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)  # NaN is NaN
 
 
-def test_it_is_measured_once_and_read_as_the_same_report(made, monkeypatch):
+def test_it_is_measured_once_and_read_as_the_same_report(made, monkeypatch, tmp_path):
     run, data = made
     calls = count_measuring(monkeypatch)
     assert stored_report(run) is None
@@ -48,6 +43,10 @@ def test_it_is_measured_once_and_read_as_the_same_report(made, monkeypatch):
     assert same(first, evaluation_report(run, data=data))
     assert same(kept_report(run, data=data), first)
     assert same(stored_report(run), first)
+    assert calls == [None]
+    moved = RunFolder(run.path.rename(tmp_path / "handed-on"), run.config)
+    for read in (stored_report(moved), kept_report(moved, data=data)):
+        assert same(read, first | {"run": str(moved.path)})
     assert calls == [None]
 
 
@@ -76,28 +75,45 @@ def test_test_pages_are_preferred_whatever_was_measured_last(made):
     )
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda v: v["report"].update(intervals=[1, 2]),
-        lambda v: v["report"]["chance"].update({"retrieval/i2t_r5": "much"}),
-        lambda v: v["report"].update({"retrieval/i2t_r5": [0.5]}),
-        lambda v: v["report"].update(split="<b>"),
-        lambda v: v["report"]["intervals"].update({"retrieval/i2t_r5": [0.1]}),
-        lambda v: v["report"].pop("added"),
-        lambda v: v.update(format=99),
-        lambda v: v.update(report=5),
-    ],
-)
-def test_a_damaged_file_is_as_good_as_none(made, damage):
+DAMAGES = {
+    "intervals are a list": lambda v: v["report"].update(intervals=[1, 2]),
+    "an interval is no list": lambda v: v["report"]["intervals"].update({"retrieval/i2t_r5": 0.1}),
+    "an interval of one end": lambda v: v["report"]["intervals"].update({"retrieval/i2t_r5": [0.1]}),
+    "an interval of words": lambda v: v["report"]["intervals"].update({"retrieval/i2t_r5": [0.1, "b"]}),
+    "chance in words": lambda v: v["report"]["chance"].update({"retrieval/i2t_r5": "much"}),
+    "a metric is a list": lambda v: v["report"].update({"retrieval/i2t_r5": [0.5]}),
+    "a metric is true": lambda v: v["report"].update({"retrieval/i2t_r5": True}),
+    "another split": lambda v: v["report"].update(split="<b>"),
+    "panels in words": lambda v: v["report"].update(panels="many"),
+    "no step": lambda v: v["report"].pop("step"),
+    "nothing added": lambda v: v["report"].pop("added"),
+    "added without a sentence": lambda v: v["report"]["added"].update(sentence=5),
+    "undefined is a list": lambda v: v["report"].update(undefined=[]),
+    "a baseline is a list": lambda v: v["report"]["baselines"].update(frozen=[1.0]),
+    "a baseline in words": lambda v: v["report"]["baselines"]["untrained"].update({"retrieval/i2t_r5": "x"}),
+    "notes are a text": lambda v: v["report"].update(notes="a"),
+    "a note is a number": lambda v: v["report"].update(notes=["a", 5]),
+    "of another version": lambda v: v.update(format=99),
+    "no report": lambda v: v.update(report=5),
+}
+
+
+def test_a_damaged_file_is_as_good_as_none(made):
     run, data = made
     right = kept_report(run, data=data)
     path = run.path / "evaluation-test.json"
-    value = json.loads(path.read_text(encoding="utf-8"))
-    damage(value)
-    path.write_text(json.dumps(value), encoding="utf-8")
-    assert stored_report(run) is None
+    intact = path.read_text(encoding="utf-8")
+    for name, damage in DAMAGES.items():
+        value = json.loads(intact)
+        damage(value)
+        path.write_text(json.dumps(value), encoding="utf-8")
+        assert stored_report(run) is None, name
     assert same(kept_report(run, data=data), right)
+    assert same(stored_report(run), right)
+    damaged = json.loads(intact) | {"report": right | {"notes": ["measured earlier"]}}
+    path.write_text(json.dumps(damaged), encoding="utf-8")
+    assert kept_report(run, data=data)["notes"] == ["measured earlier"]  # not again
+    assert same(kept_report(run, data=data, again=True), right)
     assert same(stored_report(run), right)
 
 

@@ -15,8 +15,6 @@ from stage3.storage import to_json
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -21,8 +21,6 @@ from stage3.data.table import DataReport, PanelTable
 from stage3.errors import DataError, StorageError
 from stage3.features import backbones, crops, loading, page_digests, store
 
-pytestmark = pytest.mark.slow
-
 SIZE = (120, 160)
 QUADRANTS = [(0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 0.5, 0.5), (0.0, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5)]
 

@@ -20,8 +20,6 @@ from stage3.samples import draw_books
 from stage3.search import Searcher
 from stage3.train import __main__ as train_command
 
-pytestmark = pytest.mark.slow
-
 LETTERS = "abcdefghijklmnopqrstuvwxyz'!?.,-"
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
 TOWER = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

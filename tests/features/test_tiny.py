@@ -14,8 +14,6 @@ from stage3.features import backbones
 from stage3.features.backbones import tiny
 from tools import tiny_train
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def text():

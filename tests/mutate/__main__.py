@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from tests.mutate.server import Server
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".stage3" / "mutate"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+USUAL = "not browser and not heavy"  # which tests, as pytest's -m
 PARTS = ("stage3", "app", "tests", "data", "notebooks", "tools", "benchmarks", "docs")
 
 
@@ -122,7 +124,6 @@ class Suite:
         self.copy, self.marks = copy, marks
         self.told = baselines(copy, tests, marks)
         self.server: Server | None = None
-        self.trusted: dict[str, bool] = {}  # tests that failed on a mutant: whether they need no other test for it
 
     def served(self) -> Server:
         """The process that has the tests collected."""
@@ -170,6 +171,12 @@ class Suite:
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
         return {i for line in lines for i in told.lines.get(mutant.file, {}).get(str(line), [])}
 
+    def stale(self, mutant: Mutant) -> list[str]:
+        """The fixtures that reach a mutant, or start a process: what they made before tells nothing of it."""
+        lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
+        reached = {name: files for told in self.told.values() for name, files in told.fixtures.items()}
+        return [name for name, files in reached.items() if "" in files or set(lines) & set(files.get(mutant.file, []))]
+
     def seconds(self, names: Iterable[str]) -> dict[str, float]:
         """How long the tests took without a bug, in the order of the names."""
         took = {n: max(s, 0.0) for told in self.told.values() for n, s in told.tests.items()}
@@ -182,9 +189,16 @@ def _quickest(told: forks.Told, numbers: Iterable[int]) -> list[str]:
     return sorted((n for n in names if told.tests[n] >= 0), key=lambda n: told.tests[n])
 
 
-def judged(copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str]) -> dict[str, object]:
+def within(seconds: dict[str, float], budget: float) -> list[str]:
+    """The first tests, of those with their durations, that take no longer together; one at least."""
+    ends = itertools.accumulate(seconds.values())
+    return [name for i, (name, end) in enumerate(zip(seconds, ends, strict=True)) if i == 0 or end <= budget]
+
+
+def judged(copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str], budget: float) -> dict[str, object]:
     """What the tests say of a mutant: killed, timeout, alive, or uncovered where no test reaches the line."""
     rank = suite.rank(mutant, tests)
+    rank = {name: rank[name] for name in within(suite.seconds(rank), budget)}
     begun = time.monotonic()
     outcome, test = "uncovered", ""
     if rank:
@@ -197,7 +211,11 @@ def judged(copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str]) -> di
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             compiled.unlink()
         try:
-            told = _surely(server, suite, mutant, source, seconds) if server else None
+            told = None
+            for _ in range(2 if server else 0):
+                told = server.judge(mutant.file, source, mutant.apply(source), seconds, suite.stale(mutant))
+                if told is None or told.rc != -8:  # where it only took long, it may be others who use the machine
+                    break
             if told is None:
                 files = list(dict.fromkeys(name.split("::")[0] for name in rank))
                 told = forks.run(copy, files, rank, suite.marks, 5 * sum(seconds.values()) + 120, cover=False)
@@ -212,32 +230,6 @@ def judged(copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str]) -> di
         "why": told.why[-200:] if rank else "",
         "seconds": round(time.monotonic() - begun, 1),
     }
-
-
-def _surely(server: Server, suite: Suite, mutant: Mutant, source: str, seconds: dict[str, float]) -> forks.Told | None:
-    """What the tests say; one that never killed a mutant before must do so alone, too, and pass alone without it.
-
-    Tests run in another order here than they were written for: one that lives on what another has left behind is passed
-    over from then on. Where tests only take long, it may be others who use the machine, so that they are asked twice.
-    """
-    other, late = mutant.apply(source), 0
-    rest = {name: limit for name, limit in seconds.items() if suite.trusted.get(name, True)}
-    while rest:
-        told = server.judge(mutant.file, source, other, rest)
-        if told is not None and told.rc == -8 and not late:
-            late = 1
-            continue
-        if told is None or told.rc != 1:
-            return told
-        failed = told.failed
-        if failed not in suite.trusted:
-            alone = [server.judge(mutant.file, source, text, {failed: seconds[failed]}) for text in (source, other)]
-            suite.trusted[failed] = [t and t.rc for t in alone] in ([0, 1], [0, -9])
-        if suite.trusted[failed]:
-            return told
-        names = list(rest)
-        rest = {name: rest[name] for name in names[names.index(failed) + 1 :]}
-    return forks.Told(rc=0)
 
 
 def exceptions() -> list[dict[str, str]]:
@@ -294,6 +286,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--most", type=int, default=300, help="how many mutants")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
+    parser.add_argument(
+        "--budget", type=float, default=1e9, help="seconds of tests per mutant, the quickest first: a lower bound"
+    )
     parser.add_argument("--again", action="store_true", help="try once more those that were alive")
     parser.add_argument("--tests", nargs="*", default=[], help="these test files instead of the table's: a lower bound")
     parser.add_argument("--only", nargs="*", default=[], help="keys of single mutants")
@@ -339,14 +334,14 @@ def _run(asked: argparse.Namespace) -> None:
         for i, mutant in enumerate(todo, start=1):
             if time.monotonic() > end:
                 break
-            marks = asked.marks or ("not browser" if mutant.file.startswith("app") else "not slow and not browser")
+            marks = asked.marks or (USUAL if mutant.file.startswith("app") else f"{USUAL} and not slow")
             tests = tuple(asked.tests or files_for(copy, mutant.file))  # as copied: the work goes on beside
             shared = tuple(explorer) if mutant.file.startswith("app/") and not asked.tests else tests
             if shared not in suites:
                 begun = time.monotonic()
                 suites[shared] = Suite(copy, list(shared), marks)
                 end += time.monotonic() - begun  # what is kept for the next run does not count
-            found = judged(copy, mutant, suites[shared], tests)
+            found = judged(copy, mutant, suites[shared], tests, asked.budget)
             out.write(json.dumps(found) + "\n")
             out.flush()
             change = f"{_short(mutant.before)} -> {_short(mutant.after)}"

@@ -78,10 +78,16 @@ class Told:
     lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
+    fixtures: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # lines of each file; "" starts a process
 
     def reached(self) -> list[str]:
         """The files of which a test runs a line, beside what an import runs."""
         return [f for f, lines in self.lines.items() if any(i >= 0 for found in lines.values() for i in found)]
+
+
+def named(fixture: pytest.FixtureDef[object]) -> str:
+    """The context of a fixture: "fixture NAME PLACE"."""
+    return f"fixture {fixture.argname} {fixture.baseid}"
 
 
 class Order:
@@ -115,7 +121,7 @@ class Order:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
         before = self.now
-        self._context(f"fixture {fixturedef.argname} {fixturedef.baseid}")
+        self._context(named(fixturedef))
         try:
             return (yield)
         finally:
@@ -169,20 +175,27 @@ def of_file(told: Told, file: str) -> Told:
         lines=lines,
         starts=[numbers[i] for i in told.starts if i in numbers],
         modules=told.modules,
+        fixtures=told.fixtures,
     )
 
 
+def limit_cpu(seconds: float) -> None:
+    """End this process, and each that it starts, by SIGXCPU once it alone has used so many seconds of CPU."""
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 5))
+
+
 def run(root: Path, files: Sequence[str], rank: Mapping[str, int], marks: str, seconds: float, *, cover: bool) -> Told:
-    """The files' tests in a child that works in `root`; rc -9 where it took too long."""
+    """The files' tests in a child that works in `root`; rc -9 where it used more seconds of CPU, or slept on."""
     answer, log, temp = (root.parent / name for name in ("answer.json", "log.txt", "tmp"))
     answer.unlink(missing_ok=True)
     shutil.rmtree(temp, ignore_errors=True)
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
+        limit_cpu(seconds)
         _child(root, files, rank, marks, answer, log, temp, cover=cover)
-    end = time.monotonic() + seconds
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+    end = time.monotonic() + 5 * seconds + 300
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
         if time.monotonic() > end:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
@@ -191,6 +204,8 @@ def run(root: Path, files: Sequence[str], rank: Mapping[str, int], marks: str, s
         time.sleep(0.02)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # whatever its tests started
+    if os.WIFSIGNALED(ended[1]) and os.WTERMSIG(ended[1]) == signal.SIGXCPU:
+        return Told(rc=-9)
     return Told(**json.loads(answer.read_text(encoding="utf-8"))) if answer.exists() else Told(rc=-1)
 
 
@@ -264,4 +279,8 @@ def _covered(root: Path, arguments: list[str], told: Told) -> int:
             tests = {numbers[t] for c in contexts for t in order.tests_of(c) if t in numbers}
             tests |= {-1} if "" in contexts else set()  # at an import
             told.lines.setdefault(name, {})[str(line)] = sorted(tests)
+            for context in (c for c in contexts if c.startswith("fixture ")):
+                told.fixtures.setdefault(context, {}).setdefault(name, []).append(int(line))
+    for context in (c for c in order.starting if c.startswith("fixture ")):
+        told.fixtures.setdefault(context, {})[""] = []
     return rc

@@ -1,7 +1,7 @@
 """What can go wrong in one place: mutation operators over the syntax tree of a file.
 
 A mutant replaces one piece of source by another. What changes looks alone (sizes, gaps, colors, wording), annotations,
-docstrings, `assert` and the words of errors are left as they are.
+docstrings, `assert`, the `strict` of a zip and the words of errors are left as they are.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ LOOKS = _words(
     """height width size gap padding margin margins opacity color help icon label title caption font line_width border
     layout columns vertical_alignment horizontal_alignment description placeholder showlegend hovertemplate"""
 )
+COMMUTE = _words("max min maximum minimum isclose array_equal intersect1d union1d isdisjoint")  # in their arguments
 TYPES = _words("tuple dict list set type Literal Callable Sequence Mapping Iterator Iterable Any Memory")
 LOOKS_CALLS = _words("columns container space divider markdown caption html toast info")
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
@@ -223,8 +224,8 @@ def _left_alone(parent: ast.AST, field: str, node: ast.AST) -> bool:
         return True  # a docstring
     if isinstance(parent, ast.Raise) or isinstance(node, ast.arg):
         return True
-    if isinstance(node, ast.keyword) and node.arg in LOOKS:
-        return True
+    if isinstance(node, ast.keyword) and (node.arg in LOOKS or node.arg == "strict"):
+        return True  # `strict=True` of a zip is an assertion
     if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
         return True
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in TYPES:
@@ -299,12 +300,13 @@ def _of_name(node: ast.Name | ast.Attribute, words: set[str]) -> Iterator[tuple[
 
 def _of_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     args, keywords = node.args, node.keywords
-    plain = not any(isinstance(a, ast.Starred) for a in args)
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    plain = not any(isinstance(a, ast.Starred) for a in args) and name not in COMMUTE
     for i in range(len(args) - 1):
         if plain and ast.dump(args[i]) != ast.dump(args[i + 1]):
             yield "swap arguments", ast.Call(node.func, [*args[:i], args[i + 1], args[i], *args[i + 2 :]], keywords)
     for i, keyword in enumerate(keywords):
-        if keyword.arg is None or keyword.arg in LOOKS:
+        if keyword.arg is None or keyword.arg in LOOKS or keyword.arg == "strict":
             continue
         yield "drop keyword", ast.Call(node.func, args, [*keywords[:i], *keywords[i + 1 :]])
         after = keywords[i + 1] if i + 1 < len(keywords) else None
@@ -315,7 +317,6 @@ def _of_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
         base = node.func.value
         if not (isinstance(base, ast.Name) and base.id in ("np", "torch", "pd", "F", "os", "shutil", "math")):
             yield "drop call", base
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if args and not isinstance(args[0], ast.Starred) and name in PASSED_THROUGH:
         yield "drop call", args[0]
 

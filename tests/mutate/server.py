@@ -1,4 +1,7 @@
-"""Tests that stay collected: each mutant is put into the functions of a fork, so that nothing is imported again."""
+"""Tests that stay collected: each mutant is put into the functions of a fork, so that nothing is imported again.
+
+What fixtures of a module or session made is kept too: a mutant whose lines a fixture does not reach finds it ready.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import contextlib
 import functools
 import gc
 import importlib
+import inspect
 import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -19,10 +24,10 @@ from types import CodeType, FunctionType
 
 import pytest
 
-from tests.mutate.forks import Order, Told, prepared
+from tests.mutate.forks import Order, Told, limit_cpu, named, prepared
 
-PATIENCE = 20  # seconds of the processor that a test may take beside five times what it took
-WAITING = 10  # times as long it may take where others use the processor, or where it waits
+PATIENCE = 20  # seconds of CPU that a test may use beside five times what it took
+ASLEEP = 300  # seconds of the clock beside twenty times what it took: who uses no CPU for so long waits for ever
 
 
 class Server:
@@ -31,6 +36,8 @@ class Server:
     def __init__(self, root: Path, files: Sequence[str], marks: str, modules: Iterable[str]) -> None:
         """Start it, with modules loaded that some test will need. It ends with this process, or at `close`."""
         self.answer, log, temp = (root.parent / name for name in ("answer.json", "log.txt", "tmp"))
+        self.sound: set[str] = set()  # tests that pass without a bug, in a fork
+        self.broken: set[str] = set()
         asked, ask = os.pipe()
         replied, reply = os.pipe()
         sys.stdout.flush()
@@ -43,7 +50,7 @@ class Server:
                     with contextlib.suppress(ImportError):
                         importlib.import_module(name)
                 arguments = prepared(root, files, marks, log, temp, cover=False)
-                pytest.main(["-x", *arguments], plugins=[_Serve(root, self.answer, asked, reply)])
+                pytest.main(["-x", *arguments], plugins=[_Serve(root, self.answer, temp, asked, reply)])
             except BaseException:  # the child must not go on as its parent; what happened stands in the log
                 traceback.print_exc()
             finally:
@@ -54,18 +61,33 @@ class Server:
         if not self.replies.readline():  # until all is loaded: the files may change from now on
             raise SystemExit(f"the tests could not be collected; see {log}")
 
-    def judge(self, file: str, source: str, other: str, limits: Mapping[str, float]) -> Told | None:
+    def judge(
+        self, file: str, source: str, other: str, limits: Mapping[str, float], stale: Sequence[str] = ()
+    ) -> Told | None:
         """Run the tests, in order, each with the seconds that it took, on `other` instead of `source` of a file.
 
-        None where the change is not inside functions that can be replaced. The rc is -9 where a test used the processor
-        for too long, which a busy machine does not make it do, and -8 where it only took too long.
+        None where the change is not inside functions that can be replaced. The rc is -9 where a test used too much CPU,
+        so that a machine with much else to do kills no mutant, and -8 where it slept on.
         """
+        while True:
+            told = self._ask(file, source, other, {n: t for n, t in limits.items() if n not in self.broken}, stale)
+            if told is None or not told.failed or told.failed in self.sound:
+                return told
+            alone = self._ask(file, source, source, {told.failed: limits[told.failed]}, ())
+            if alone and alone.rc == 0:
+                self.sound.add(told.failed)
+            else:
+                self.broken.add(told.failed)  # it fails among kept fixtures, with no bug
+
+    def _ask(
+        self, file: str, source: str, other: str, limits: Mapping[str, float], stale: Sequence[str]
+    ) -> Told | None:
         self.answer.unlink(missing_ok=True)
-        self.asks.write(json.dumps([file, source, other, dict(limits)]) + "\n")
+        self.asks.write(json.dumps([file, source, other, dict(limits), list(stale)]) + "\n")
         self.asks.flush()
         status = int(self.replies.readline() or -1)
-        if status in (signal.SIGALRM, signal.SIGPROF):
-            return Told(rc=-9 if status == signal.SIGPROF else -8)
+        if status in (signal.SIGALRM, signal.SIGPROF, signal.SIGXCPU):
+            return Told(rc=-8 if status == signal.SIGALRM else -9)
         told = Told(**json.loads(self.answer.read_text(encoding="utf-8"))) if self.answer.exists() else Told(rc=-1)
         return None if told.rc == NOT_HERE else told
 
@@ -81,28 +103,41 @@ NOT_HERE = 99
 class _Serve:
     """In place of pytest's loop over the tests: one fork for each line that is asked."""
 
-    def __init__(self, root: Path, answer: Path, asked: int, reply: int) -> None:
-        self.root, self.answer = root, answer
+    def __init__(self, root: Path, answer: Path, temp: Path, asked: int, reply: int) -> None:
+        self.root, self.answer, self.temp = root, answer, temp
         self.asked, self.reply = os.fdopen(asked), os.fdopen(reply, "w")
+        self.kept: dict[tuple[str, int], object] = {}
+        self.needs: dict[str, set[str]] = {}  # names of the fixtures that a fixture takes
+        self.stale: set[str] = set()
+        self.ready = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
+        self._make_ready(session)
         if any(name == "app" or name.startswith("app.") for name in sys.modules):
             _explorer_loaded(self.root)
         functions = [f for f in gc.get_objects() if type(f) is FunctionType]
         functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
+        caches = [c for c in gc.get_objects() if isinstance(c, functools._lru_cache_wrapper)]
+        caches = [c for c in caches if str(c.__module__).split(".")[0] in ("stage3", "tests")]
         gc.collect()
         gc.freeze()
+        copy = self.temp.with_name("tmp.kept")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.temp, copy, symlinks=True)
         self.reply.write("loaded\n")
         self.reply.flush()
         for line in self.asked:
-            file, source, other, limits = json.loads(line)
+            file, source, other, limits, stale = json.loads(line)
             pid = os.fork()
             if pid == 0:
                 told = Told()
                 try:
                     os.setsid()
+                    self.stale = self._with_dependents(set(stale))
+                    for cache in caches:
+                        cache.cache_clear()
                     if other == source or replaced(functions, str(self.root / file), source, other):
                         _run(session, [items[name] for name in limits if name in items], told, limits)
                     else:
@@ -113,9 +148,52 @@ class _Serve:
             _, status = os.waitpid(pid, 0)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)  # whatever its tests started
+            shutil.rmtree(self.temp, ignore_errors=True)  # the next one finds what the fixtures wrote, and no more
+            shutil.copytree(copy, self.temp, symlinks=True)
             self.reply.write(f"{os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0}\n")
             self.reply.flush()
         return True
+
+    def _make_ready(self, session: pytest.Session) -> None:
+        """Set up, and tear down, one test for each fixture that can be kept: of a module or more, and a plain value."""
+        for item in session.items:
+            defined = [d[-1] for d in item._fixtureinfo.name2fixturedefs.values() if d]  # type: ignore[attr-defined]
+            if all(not _can_be_kept(d) or any(name == named(d) for name, _ in self.kept) for d in defined):
+                continue
+            with contextlib.suppress(Exception, pytest.skip.Exception, pytest.fail.Exception):
+                session._setupstate.setup(item)
+            with contextlib.suppress(Exception):
+                session._setupstate.teardown_exact(None)
+            item._initrequest()  # type: ignore[attr-defined]
+        self.ready = True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> object:
+        key = (named(fixturedef), request.param_index)  # type: ignore[attr-defined]
+        if key not in self.kept or key[0] in self.stale:
+            return None
+        fixturedef.cached_result = (self.kept[key], fixturedef.cache_key(request), None)  # type: ignore[arg-type]
+        return self.kept[key]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_fixture_setup")
+    def pytest_keep(self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Iterator[None]:
+        value = yield
+        if not self.ready and _can_be_kept(fixturedef) and value is not None:
+            self.kept[named(fixturedef), request.param_index] = value  # type: ignore[attr-defined]
+            self.needs.setdefault(named(fixturedef), set()).update(fixturedef.argnames)
+        return value  # type: ignore[return-value]
+
+    def _with_dependents(self, stale: set[str]) -> set[str]:
+        while True:
+            names = {name.split(" ")[1] for name in stale}
+            more = {name for name, needs in self.needs.items() if needs & names}
+            if more <= stale:
+                return stale
+            stale = stale | more
+
+
+def _can_be_kept(fixture: pytest.FixtureDef[object]) -> bool:
+    return fixture.scope in ("module", "package", "session") and not inspect.isgeneratorfunction(fixture.func)
 
 
 def _explorer_loaded(root: Path) -> None:
@@ -137,15 +215,16 @@ def _explorer_loaded(root: Path) -> None:
 
 def _run(session: pytest.Session, items: Sequence[pytest.Item], told: Told, limits: Mapping[str, float]) -> None:
     session.config.pluginmanager.register(Order({}, told))
+    limit_cpu(PATIENCE + 5 * sum(limits.values()))  # processes that the tests start inherit it
     for item, after in itertools.zip_longest(items, items[1:]):
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        patience = PATIENCE + int(5 * limits[item.nodeid])
-        signal.setitimer(signal.ITIMER_PROF, patience)
-        signal.alarm(WAITING * patience)
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE + 5 * limits[item.nodeid])
+        signal.alarm(ASLEEP + int(20 * limits[item.nodeid]))
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
         if told.failed:
             break
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)
     told.rc = (-8 if told.late else 1) if told.failed else 0
 

@@ -17,8 +17,6 @@ from stage3.metrics import nearest, neighbors
 from stage3.projection import files, layouts, maps
 from stage3.storage import Lock
 
-pytestmark = pytest.mark.slow
-
 
 def blobs(n=240, groups=6, dim=16, noise=0.25, seed=0):
     rng = np.random.default_rng(seed)
@@ -244,6 +242,7 @@ def made():
     return x, label, frames, told, maps.drift(epochs, parameters)
 
 
+@pytest.mark.slow
 def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made):
     _, label, (frame, again), told, _ = made
     pd.testing.assert_frame_equal(frame, again)
@@ -264,6 +263,7 @@ def test_the_map_is_the_same_for_the_same_seed_and_has_the_promised_columns(made
     assert frame["trust"].mean() > 0.3
 
 
+@pytest.mark.slow
 def test_what_is_compiled_for_a_map_is_kept_on_disk_and_nothing_fails_where_it_cannot_be(made, monkeypatch):
     from umap import layouts as optimizer
     from umap import umap_
@@ -279,6 +279,7 @@ def test_what_is_compiled_for_a_map_is_kept_on_disk_and_nothing_fails_where_it_c
     layouts._import_umap.__wrapped__()
 
 
+@pytest.mark.slow
 def test_drift_follows_panels_by_row_and_starts_each_epoch_from_the_last(made):
     drift = made[4]
     assert drift.groupby("epoch").size().to_dict() == {1: 150, 2: 150, 5: 150, 9: 150}
@@ -294,6 +295,7 @@ def test_drift_follows_panels_by_row_and_starts_each_epoch_from_the_last(made):
     assert step < across / 6
 
 
+@pytest.mark.slow
 def test_a_map_is_kept_with_what_it_was_made_of(made, tmp_path, monkeypatch):
     frame = made[2][0]
     monkeypatch.setattr(files, "ROWS_AT_ONCE", 70)
@@ -315,6 +317,7 @@ def test_a_map_is_kept_with_what_it_was_made_of(made, tmp_path, monkeypatch):
 # --- jobs
 
 
+@pytest.mark.slow
 def test_a_job_is_seen_from_outside_while_it_runs_and_after_it_failed(tmp_path, made):
     path = tmp_path / "projections" / "k.parquet"
     assert files.job_state(path).state == "missing"

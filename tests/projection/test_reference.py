@@ -11,7 +11,6 @@ from test_projection import blobs, table_of
 
 from stage3.projection import files, layouts, maps, reference
 
-pytestmark = pytest.mark.slow
 PARAMETERS = files.Parameters(limit=1000)
 
 
@@ -35,6 +34,7 @@ def width(frame):
     return np.ptp(frame["umap_dim1"])
 
 
+@pytest.mark.slow
 def test_the_same_embeddings_do_not_move_at_all(world):
     x, rows, table, old = world
     new = maps.project(x, rows, table, PARAMETERS, told, onto=as_reference(old))
@@ -44,6 +44,7 @@ def test_the_same_embeddings_do_not_move_at_all(world):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nearly_the_same_embeddings_move_by_less_than_a_hundredth_of_the_width(world):
     x, rows, table, old = world
     noise = 0.01 * np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
@@ -52,6 +53,7 @@ def test_nearly_the_same_embeddings_move_by_less_than_a_hundredth_of_the_width(w
     assert np.median(moved) <= 0.01 * width(old)
 
 
+@pytest.mark.slow
 def test_embeddings_that_changed_move_but_less_than_without_the_old_map(world):
     x, rows, table, old = world
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(16, 16)))[0].astype(np.float32)
@@ -66,6 +68,7 @@ def test_embeddings_that_changed_move_but_less_than_without_the_old_map(world):
     assert onto.attrs["aligned_to"]["moved"] == pytest.approx(away[0])
 
 
+@pytest.mark.slow
 def test_panels_that_the_old_map_lacks_start_amid_their_nearest(world):
     x, rows, table, old = world
     lacking = old.drop(index=[3, 50, 51])
@@ -115,6 +118,7 @@ def save(root, run, name, frame, **about):
     files.save(root / run / "projections" / f"{name}.parquet", frame, {"table": "t0", **about})
 
 
+@pytest.mark.slow
 def test_the_oldest_map_of_the_run_itself_comes_first_then_those_beside_it(world, tmp_path):
     frame = world[3]
     run = Run(tmp_path / "b")
@@ -134,6 +138,7 @@ def test_the_oldest_map_of_the_run_itself_comes_first_then_those_beside_it(world
     assert reference.reference_of(run, "t0", 1000) is None  # it holds less than half of them
 
 
+@pytest.mark.slow
 def test_a_damaged_map_is_passed_over(world, tmp_path):
     run = Run(tmp_path / "a")
     save(tmp_path, "a", "whole", world[3], aligned_to={"file": "x"})
@@ -142,6 +147,7 @@ def test_a_damaged_map_is_passed_over(world, tmp_path):
     assert reference.reference_of(run, "t0", 240).path.name == "whole.parquet"
 
 
+@pytest.mark.slow
 def test_what_a_map_was_aligned_to_is_in_its_file_and_summary(world, tmp_path):
     x, rows, table, old = world
     new = maps.project(x, rows, table, PARAMETERS, told, onto=as_reference(old))

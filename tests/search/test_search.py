@@ -26,8 +26,6 @@ from stage3.search.failures import I2T, NEITHER, T2I, failures, text_crowding
 from stage3.search.index import Index
 from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher, compared
 
-pytestmark = pytest.mark.slow
-
 
 def unit(n: int, d: int, seed: int = 0) -> torch.Tensor:
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
@@ -351,6 +349,7 @@ def ask(comics, capsys, *args: str) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_panel_is_asked_both_ways_and_its_own_image_file_finds_it(comics, capsys, tmp_path):
     found = ask(comics, capsys, "--panel", "book001/page001#1", "--top", "200")
     assert [(s["from"], s["to"]) for s in found["searches"]] in (
@@ -374,6 +373,7 @@ def test_a_panel_is_asked_both_ways_and_its_own_image_file_finds_it(comics, caps
     assert result["score"] > 0.99
 
 
+@pytest.mark.slow
 def test_words_and_filters_through_the_command(comics, capsys):
     found = ask(comics, capsys, "--text", "a red circle", "--book", "book002", "--top", "4")["searches"][0]
     assert {row["book"] for row in found["results"]} == {"book002"}
@@ -404,6 +404,7 @@ def test_words_and_filters_through_the_command(comics, capsys):
         (["--text", "x", "--split", "tset"], "split: 'tset' is not one of train, val, test. Did you mean 'test'"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_asked_is_one_sentence(comics, args, message):
     args = [a.replace("{comics}", str(comics)) for a in args]
     with pytest.raises((ConfigError, DataError), match=message):

@@ -18,8 +18,6 @@ from stage3.train.optimizer import clip, learning_rate, make_optimizer
 from stage3.train.trainer import Outcome, Totals, Trainer
 from tests import synthetic
 
-pytestmark = pytest.mark.slow
-
 CLOCKS = ("seconds", "panels_per_second")
 
 

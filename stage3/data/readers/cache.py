@@ -70,10 +70,11 @@ def read(config: Config, *, refresh: bool = False) -> PanelTable:
     """
     scanned = DataReport()
     source, listing, folder = _place(config, scanned)
-    table = None if refresh else _cached(folder)
+    texts = Path(config.cache_dir) / "texts"
+    table = None if refresh else _cached(folder, texts)
     if table is None:
         _make(config, source, listing, scanned, folder)
-        table = PanelTable.load(folder)
+        table = PanelTable.load(folder, texts)
     table.report.facts["source"] = {
         "name": source.name,
         "format": source.panel_format,
@@ -136,7 +137,7 @@ def _digest(path: Path) -> str:
         raise DataError(str(error)) from None
 
 
-def _cached(folder: Path) -> PanelTable | None:
+def _cached(folder: Path, texts: Path | None = None) -> PanelTable | None:
     """The table in the folder; None when there is none, it is damaged, or an image or image folder has changed."""
     if not is_sealed(folder):
         return None
@@ -144,8 +145,10 @@ def _cached(folder: Path) -> PanelTable | None:
         looked = _looked_at(folder)
         if any(_mtime(name) != time for name, time in looked["folders"].items()):
             return None
-        table = PanelTable.load(folder)
-        return table if _stamp_of(looked, table.pages["image_path"]) == looked["images"] else None
+        table = PanelTable.load(folder, texts)
+        unchanged = _stamp_of(looked, table.pages["image_path"]) == looked["images"]
+        table.give_back()
+        return table if unchanged else None
     except (DataError, OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
 
@@ -184,7 +187,7 @@ def _make(config: Config, source: DataSource, listing: Listing | None, scanned: 
             report.counts[code] += n
             report.examples[code] = scanned.examples[code]
         (work / "report.json").write_text(json.dumps(report.to_dict(), ensure_ascii=False), encoding="utf-8")
-        table = PanelTable.load(work)
+        table = PanelTable.load(work, Path(config.cache_dir) / "texts")
         table.report.facts.update(table_facts(table))
         (work / "report.json").write_text(json.dumps(table.report.to_dict(), ensure_ascii=False), encoding="utf-8")
         looked = {"folders": images.folders, "images": str(images.stamp), "unused": images.unused}
@@ -225,8 +228,7 @@ def table_facts(table: PanelTable) -> dict[str, object]:
     """What one first asks of a data set: how many panels per page, how much text, how many boxes."""
     per_page = table.pages["n_panels"].to_numpy()
     numbers, pages = np.unique(per_page, return_counts=True)
-    dialogue = (table.panels["dialogue"] != "").to_numpy()
-    description = (table.panels["description"] != "").to_numpy()
+    dialogue, description = table.has_text("dialogue"), table.has_text("description")
     per_book = table.pages["book_id"].value_counts()
     no_image = (table.pages["image_path"] == "").to_numpy()
     return {
