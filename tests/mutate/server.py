@@ -59,6 +59,7 @@ class Server:
         os.close(reply)
         self.asks, self.replies = os.fdopen(ask, "w"), os.fdopen(replied)
         if not self.replies.readline():  # until all is loaded: the files may change from now on
+            self.close()
             raise SystemExit(f"the tests could not be collected; see {log}")
 
     def judge(
@@ -94,6 +95,7 @@ class Server:
     def close(self) -> None:
         """End it."""
         self.asks.close()
+        self.replies.close()
         os.waitpid(self.pid, 0)
 
 
@@ -115,16 +117,17 @@ class _Serve:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         self._make_ready(session)
-        if any(name == "app" or name.startswith("app.") for name in sys.modules):
+        if (self.root / "app").is_dir() and any(name.split(".")[0] == "app" for name in sys.modules):
             _explorer_loaded(self.root)
         functions = [f for f in gc.get_objects() if type(f) is FunctionType]
         functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
-        caches = [c for c in gc.get_objects() if isinstance(c, functools._lru_cache_wrapper)]
+        caches = [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]  # asking a proxy may warn
         caches = [c for c in caches if str(c.__module__).split(".")[0] in ("stage3", "tests")]
         gc.collect()
         gc.freeze()
         copy = self.temp.with_name("tmp.kept")
         shutil.rmtree(copy, ignore_errors=True)
+        self.temp.mkdir(exist_ok=True)  # where no fixture wrote anything
         shutil.copytree(self.temp, copy, symlinks=True)
         self.reply.write("loaded\n")
         self.reply.flush()
