@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from app.store import loaders, map_jobs
 from app.views import map as map_view
 from stage3.config import FIELDS, spec_of
+from stage3.diagnose import VERDICTS
 
 pytestmark = pytest.mark.slow
 UI = Path(__file__).parents[2] / "app" / "ui.py"
@@ -72,6 +73,10 @@ def test_a_run_shows_its_settings_its_log_its_versions_and_why_it_failed():
     codes = [c.value for c in app.code]
     assert "the disk is full" in codes
     assert any("step 9 of nine" in code for code in codes)
+    found, texts = loaders.diagnosis(run), [t.value for t in app.text]
+    assert f"{found.verdict[0].upper()}{found.verdict[1:]}: {VERDICTS[found.verdict]}." in texts
+    assert [f"–  {reason}" in texts for reason in found.reasons] == [True] * len(found.reasons)
+    assert {f"{question[0].upper()}{question[1:]}" for question in found.lamps} <= set(texts)
     shown = table(app, "setting", "value", "changed").set_index("setting")
     config = run.config.to_dict()
     assert set(shown.index) == set(config)
