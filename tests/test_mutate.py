@@ -16,7 +16,7 @@ from tests.mutate import __main__ as command
 from tests.mutate import forks
 from tests.mutate.mapping import MORE, files_for
 from tests.mutate.operators import mutants
-from tests.mutate.server import replaced
+from tests.mutate.server import Server, replaced
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = '''
@@ -143,6 +143,24 @@ def test_a_change_goes_into_loaded_functions_or_is_said_to_lie_outside_them(old,
         del sys.modules["loaded_here"]
     if expected:
         assert (module.outer(5), module.Kept().twice(5)) == expected
+
+
+def test_a_file_that_changes_once_the_tests_are_loaded_is_not_what_they_see(tmp_path):
+    """Or the first mutant would stay in the process that all later ones are forked from."""
+    root, file, name = tmp_path / "copy", "doubled_by_mutants.py", "test_doubled.py::test_doubled"
+    root.mkdir()
+    source = "def double(x):\n    return 2 * x\n"
+    changed = source.replace("2", "3")
+    (root / file).write_text(source)
+    test = "from doubled_by_mutants import double\ndef test_doubled():\n    assert double(4) == 8\n"
+    (root / "test_doubled.py").write_text(test)
+    server = Server(root, ["test_doubled.py"], "not slow", [])
+    try:
+        (root / file).write_text(changed)
+        outcomes = [server.judge(file, source, other, {name: 1.0}) for other in (source, changed, source)]
+    finally:
+        server.close()
+    assert [(told.rc, told.passed, told.failed) for told in outcomes] == [(0, 1, ""), (1, 0, name), (0, 1, "")]
 
 
 def test_a_child_is_ended_by_the_cpu_that_it_used_and_not_by_the_clock():

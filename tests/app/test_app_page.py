@@ -150,6 +150,8 @@ def test_previous_next_and_the_lists_turn_pages(run):
     assert "page 13 of 32" in said(app)
     app.selectbox(key="page_row").set_value(14).run()
     assert "page 15 of 32" in said(app)
+    app.button(key="page-previous").click().run()
+    assert (app.selectbox(key="page_book").value, app.selectbox(key="page_row").value) == ("book003", 13)
     assert opened(page=31).button(key="page-next").disabled
 
 

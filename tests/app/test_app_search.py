@@ -122,6 +122,7 @@ def test_a_list_can_compare_other_spaces_and_says_which(here):
     checked(box.select("Fused → fused panels").run())
     assert "Fused panel embedding against fused panel embeddings: one space." in words(app)
     assert row not in rows(lists(app)[1])
+    assert "121 panels searched." in [t.value for t in app.text]  # all but itself; it has no true match of its kind
 
 
 def test_filters_narrow_both_lists_and_say_how_many_are_searched(here):

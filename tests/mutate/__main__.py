@@ -224,7 +224,12 @@ def judged(copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str], budge
         outcome, test = {0: "alive", -8: "timeout", -9: "timeout"}.get(told.rc, "killed"), told.failed
     fields = ("file", "line", "scope", "operator", "before", "after")
     about = {"key": mutant.key, "package": package_of(mutant.file)} | {f: getattr(mutant, f) for f in fields}
-    return about | {"outcome": outcome, "test": test, "seconds": round(time.monotonic() - begun, 1)}
+    return about | {
+        "outcome": outcome,
+        "test": test,
+        "why": told.why[-200:] if rank else "",
+        "seconds": round(time.monotonic() - begun, 1),
+    }
 
 
 def exceptions() -> list[dict[str, str]]:

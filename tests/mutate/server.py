@@ -58,6 +58,9 @@ class Server:
         os.close(asked)
         os.close(reply)
         self.asks, self.replies = os.fdopen(ask, "w"), os.fdopen(replied)
+        if not self.replies.readline():  # until all is loaded: the files may change from now on
+            self.close()
+            raise SystemExit(f"the tests could not be collected; see {log}")
 
     def judge(
         self, file: str, source: str, other: str, limits: Mapping[str, float], stale: Sequence[str] = ()
@@ -84,7 +87,10 @@ class Server:
         self.answer.unlink(missing_ok=True)
         self.asks.write(json.dumps([file, source, other, dict(limits), list(stale)]) + "\n")
         self.asks.flush()
-        status = int(self.replies.readline() or -1)
+        replied = self.replies.readline()
+        if not replied:  # no verdict on the mutant
+            raise SystemExit("the process that runs the tests has ended; see log.txt beside the copy")
+        status = int(replied)
         if status in (signal.SIGALRM, signal.SIGPROF, signal.SIGXCPU):
             return Told(rc=-8 if status == signal.SIGALRM else -9)
         told = Told(**json.loads(self.answer.read_text(encoding="utf-8"))) if self.answer.exists() else Told(rc=-1)
@@ -93,6 +99,7 @@ class Server:
     def close(self) -> None:
         """End it."""
         self.asks.close()
+        self.replies.close()
         os.waitpid(self.pid, 0)
 
 
@@ -114,12 +121,12 @@ class _Serve:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         self._make_ready(session)
-        if any(name == "app" or name.startswith("app.") for name in sys.modules):
+        if (self.root / "app").is_dir() and any(name.split(".")[0] == "app" for name in sys.modules):
             _explorer_loaded(self.root)
         gc.unfreeze()  # or what was collected before the tests is not among the objects
         functions = [f for f in gc.get_objects() if type(f) is FunctionType]
         functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
-        caches = [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]
+        caches = [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]  # asking a proxy may warn
         caches = [c for c in caches if str(c.__module__).split(".")[0] in ("stage3", "tests")]
         gc.collect()
         gc.freeze()
@@ -128,6 +135,8 @@ class _Serve:
         shutil.rmtree(copy, ignore_errors=True)
         with contextlib.suppress(shutil.Error):  # a socket, or a pipe, that a fixture made
             shutil.copytree(self.temp, copy, symlinks=True)
+        self.reply.write("loaded\n")
+        self.reply.flush()
         for line in self.asked:
             file, source, other, limits, stale = json.loads(line)
             shutil.rmtree(self.temp, ignore_errors=True)  # it finds what the fixtures wrote, and no more
