@@ -118,12 +118,13 @@ class _Serve:
         gc.unfreeze()  # or what was collected before the tests is not among the objects
         functions = [f for f in gc.get_objects() if type(f) is FunctionType]
         functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
-        caches = [c for c in gc.get_objects() if isinstance(c, functools._lru_cache_wrapper)]
-        caches = [c for c in caches if str(c.__module__).split(".")[0] in ("stage3", "tests")]
+        caches = [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]
+        caches = [c for c in caches if str(getattr(c, "__module__", "")).split(".")[0] in ("stage3", "tests")]
         gc.collect()
         gc.freeze()
         copy = self.temp.with_name("tmp.kept")
         shutil.rmtree(copy, ignore_errors=True)
+        self.temp.mkdir(exist_ok=True)  # where no fixture has written
         shutil.copytree(self.temp, copy, symlinks=True)
         for line in self.asked:
             file, source, other, limits, stale = json.loads(line)
