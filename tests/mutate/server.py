@@ -127,7 +127,7 @@ class _Serve:
         functions = [f for f in gc.get_objects() if type(f) is FunctionType]
         functions = [f for f in functions if f.__code__.co_filename.startswith(str(self.root))]
         caches = [c for c in gc.get_objects() if type(c) is functools._lru_cache_wrapper]  # asking a proxy may warn
-        caches = [c for c in caches if str(c.__module__).split(".")[0] in ("stage3", "tests")]
+        caches = [c for c in caches if str(getattr(c, "__module__", "")).split(".")[0] in ("stage3", "tests")]
         gc.collect()
         gc.freeze()
         copy = self.temp.with_name("tmp.kept")
