@@ -262,6 +262,7 @@ def test_settings_that_stand_alone_exist():
         *(options("stage3.data", action) for action in ("import", "export")),
         options("tools.release"),
         options("benchmarks"),
+        options("tests.mutate"),
     )
     for path in DOCUMENTS:
         for line in lines_of(path) if path != HISTORY else ():
