@@ -64,7 +64,8 @@ def open_view(tab, path):
 
 def computed(tab):
     """Wait until UMAP has taken the place of the principal components, which it does whatever the mouse is at."""
-    tab.locator("[data-testid=stProgress]").first.wait_for(state="hidden")
+    busy = tab.locator("[data-testid=stProgress]").first
+    busy.wait_for(state="hidden", timeout=5 * PATIENCE)  # it compiles, at the lowest priority of all that runs
     settled(tab)
 
 
