@@ -11,7 +11,7 @@ How to write a view, `app/views/NAME.py`:
         frame = shell.working("Reading the panels", loaders.panel_frame, chosen.run, chosen.step)
         shell.heading("Map", "Every dot is a panel.")
         row = shell.int_param("panel")              # from ?panel=…; shell.set_params(panel=7) writes it
-        shell.picture(shell.thumb(chosen, row), "A panel")  # pixels through the guarded reader, never a path
+        shell.show_image(shell.thumb(chosen, row), "A panel")  # pixels through the guarded reader, never a path
         if st.button("Open its page"):
             shell.go("page", page=int(frame["page"][row]), panel=row)
 
@@ -264,7 +264,7 @@ def thumb_url(chosen_run: Chosen, row: int, side: int = 240, kind: str = "panel"
     return thumbs.url(kind, chosen_run.id, row, side, loaders.data_version(chosen_run.run))
 
 
-def picture(image: bytes, alt: str, width: int | Literal["stretch"] = "stretch") -> None:
+def show_image(image: bytes, alt: str, width: int | Literal["stretch"] = "stretch") -> None:
     """Show a WEBP image, its bytes within the message to the browser.
 
     `st.image(bytes)` would encode it anew and serve it as a file that is deleted once a later run of the script no
@@ -274,7 +274,7 @@ def picture(image: bytes, alt: str, width: int | Literal["stretch"] = "stretch")
 
 
 def thumb(chosen_run: Chosen, row: int, side: int = 360, kind: str = "panel") -> bytes:
-    """The image itself, for `picture`; a gray one where there is none."""
+    """The image itself, for `show_image`; a gray one where there is none."""
     try:
         return thumbs.image_of(chosen_run.run, kind, int(row), thumbs.side_for(side))
     except ImageProblem:

@@ -187,7 +187,7 @@ def _pages(made: imports.Import, result: dict[str, Any]) -> None:
         for page_id, image, panels in drawn:
             with st.container(key=f"tile-add-{page_id}", gap="xxsmall"):
                 if image:
-                    shell.picture(image, f"A page with {counted(panels, 'panel')} framed and numbered")
+                    shell.show_image(image, f"A page with {counted(panels, 'panel')} framed and numbered")
                 shell.line(f"{page_id}  ·  {counted(panels, 'panel')}")
 
 

@@ -186,7 +186,7 @@ def show_neighbors(
         for other, value in zip(rows[0].tolist(), cosine[0].tolist(), strict=True):
             relation = kinship(frame, row, other)
             with st.container(gap="xxsmall", key=f"tile-{key}-near-{other}"):
-                shell.picture(shell.thumb(chosen, other, 160), title_of(frame, other))
+                shell.show_image(shell.thumb(chosen, other, 160), title_of(frame, other))
                 st.button(
                     f"{value:.3f}",
                     key=f"{key}-near-{other}-go",

@@ -169,7 +169,7 @@ def _ask_panel(chosen: shell.Chosen, searcher: Searcher) -> list[Way]:
         spaces = searcher.spaces_of(row)
     panel: dict[Any, Any] = searcher.frame.loc[row].to_dict()
     alt = f"The query: panel {int(panel['order']) + 1} of its page"
-    shell.picture(shell.thumb(chosen, row, 640), alt)
+    shell.show_image(shell.thumb(chosen, row, 640), alt)
     with st.container(key="quiet-search-panel", gap="xsmall"):
         shell.line(str(panel["text"])[:600] or "(no text)")
         shell.line(f"{panel['page_id']} · panel {int(panel['order']) + 1} · {panel['split']}")
@@ -293,7 +293,7 @@ def _ask_image(searcher: Searcher) -> Query | None:
             shell.line("A drawing, a photo or a cut-out panel: up to 20 MB and 50 megapixels.")
         return None
     digest, image = kept
-    shell.picture(images.encode(image, "WEBP"), "The query image")
+    shell.show_image(images.encode(image, "WEBP"), "The query image")
     vectors: dict[tuple[Any, ...], Query] = st.session_state.setdefault("search_vectors", {})
     key = (digest, searcher.checkpoint, searcher.names, searcher.crop_fit)
     if key not in vectors:

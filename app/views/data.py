@@ -194,7 +194,7 @@ def _page(chosen: shell.Chosen, config: Config, data: Dataset, page_id: str, ima
     try:
         drawn = loaders.remember(("overlay", *of), lambda: charts.overlay(check))
         alt = f"The page with {kept} usable panels framed and {len(check.panels) - kept} dropped ones crossed out"
-        shell.picture(drawn, alt, width=560)
+        shell.show_image(drawn, alt, width=560)
     except ImageProblem as problem:
         shell.error_box(problem.detail, "This page's image cannot be read")
     if not check.image:

@@ -88,7 +88,7 @@ def _panel(chosen: shell.Chosen, shown: Shown, start: Callable[[], None] | None)
     left, right = st.columns([1, 1], gap="small")
     with left:
         image, real = panel.page_image(chosen, page, int(frame["order"][row]), 640)
-        shell.picture(image, f"The page with {int(frame['n_panels'][row])} numbered panels")
+        shell.show_image(image, f"The page with {int(frame['n_panels'][row])} numbered panels")
     with right:
         if not real:
             with st.container(key="quiet-map-missing"):

@@ -163,7 +163,7 @@ def _image(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | No
             on_pick=lambda place: panel.focus_on(rows[place]),
         )
         return
-    shell.picture(drawn, alt)
+    shell.show_image(drawn, alt)
     with st.container(key="quiet-page-missing"):
         st.text("The image of this page is missing or unreadable. This is its layout, from the panels' boxes.")
 
@@ -228,7 +228,7 @@ def _chosen_panel(chosen: shell.Chosen, frame: pd.DataFrame, row: int) -> None:
                 )
         image, numbers = st.columns([1, 1.5], gap="medium")
         with image:
-            shell.picture(shell.thumb(chosen, row, 360), panel.title_of(frame, row))
+            shell.show_image(shell.thumb(chosen, row, 360), panel.title_of(frame, row))
             shell.line(panel.words(frame, row))
         with numbers:
             panel.show_gate(frame, row)
@@ -296,7 +296,7 @@ def _pull(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
             first = int(loaders.open_dataset(chosen.run).table.pages["first_panel"].iloc[other])
             with st.container(border=True, key=f"tile-pull-{other}", gap="xxsmall"):
                 page_id = str(frame["page_id"][first])
-                shell.picture(shell.thumb(chosen, other, 240, kind="page"), f"Page {page_id}")
+                shell.show_image(shell.thumb(chosen, other, 240, kind="page"), f"Page {page_id}")
                 shell.line(page_id if len(page_id) <= 44 else "…" + page_id[-43:])
                 shell.line(f"{count} of {total}, mean cosine {mean:.2f}")
                 st.button(
