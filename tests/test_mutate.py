@@ -184,3 +184,11 @@ def test_slices_stand_in_no_parentheses_and_every_mutant_compiles():
     assert not [m for m in found if m.before == "None, :" and m.operator == "drop part"]
     for mutant in found:
         compile(mutant.apply(source), "x.py", "exec")
+
+
+def test_tests_that_noticed_other_mutants_of_a_function_come_first():
+    mutant = next(m for m in mutants("x.py", SOURCE) if m.operator == "negate")
+    same = {"file": "x.py", "scope": mutant.scope}
+    killed = [{**same, "test": "c"}, {**same, "test": "b"}, {**same, "test": "c"}, {**same, "test": ""}]
+    other = [{**same, "scope": "other", "test": "a"}] * 3 + [{**same, "file": "y.py", "test": "a"}] * 3
+    assert command.seasoned(["a", "b", "c", "d"], mutant, [*killed, *other]) == ["c", "b", "a", "d"]

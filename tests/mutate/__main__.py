@@ -195,10 +195,18 @@ def within(seconds: dict[str, float], budget: float) -> list[str]:
     return [name for i, (name, end) in enumerate(zip(seconds, ends, strict=True)) if i == 0 or end <= budget]
 
 
-def judged(copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str], budget: float) -> dict[str, object]:
+def seasoned(names: Sequence[str], mutant: Mutant, found: Iterable[dict[str, object]]) -> list[str]:
+    """The tests in order, first those that have noticed most mutants of the same function."""
+    seen = collections.Counter(r["test"] for r in found if (r["file"], r["scope"]) == (mutant.file, mutant.scope))
+    return sorted(names, key=lambda name: -seen[name])
+
+
+def judged(
+    copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str], budget: float, found: Iterable[dict[str, object]]
+) -> dict[str, object]:
     """What the tests say of a mutant: killed, timeout, alive, or uncovered where no test reaches the line."""
-    rank = suite.rank(mutant, tests)
-    rank = {name: rank[name] for name in within(suite.seconds(rank), budget)}
+    order = seasoned(list(suite.rank(mutant, tests)), mutant, found)
+    rank = {name: i for i, name in enumerate(within(suite.seconds(order), budget))}
     begun = time.monotonic()
     outcome, test = "uncovered", ""
     if rank:
@@ -341,7 +349,8 @@ def _run(asked: argparse.Namespace) -> None:
                 begun = time.monotonic()
                 suites[shared] = Suite(copy, list(shared), marks)
                 end += time.monotonic() - begun  # what is kept for the next run does not count
-            found = judged(copy, mutant, suites[shared], tests, asked.budget)
+            found = judged(copy, mutant, suites[shared], tests, asked.budget, known.values())
+            known[mutant.key] = found
             out.write(json.dumps(found) + "\n")
             out.flush()
             change = f"{_short(mutant.before)} -> {_short(mutant.after)}"
