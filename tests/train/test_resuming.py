@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import shutil
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from stage3 import train
 from stage3.errors import ConfigError, Interrupted, StorageError
 from stage3.runs import RunFolder
-from stage3.train.resuming import lost_metrics, recorded_settings
+from stage3.train.resuming import check_settings, check_state, lost_metrics, recorded_settings
 from stage3.train.trainer import Trainer
 
 STOPPED = 5  # steps done
@@ -41,6 +43,11 @@ def run(stopped, tmp_path):
     return RunFolder.load(shutil.copytree(stopped, tmp_path / "run"))
 
 
+@pytest.fixture(scope="module")
+def loaded(stopped):
+    return RunFolder.load(stopped).load_checkpoint()
+
+
 def resumed(run: RunFolder, data) -> list[str]:
     """`stage3.train` on the run, as from a shell; what it says."""
     said: list[str] = []
@@ -59,13 +66,23 @@ EDITED = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), EDITED.items())
-def test_settings_that_were_edited_in_mid_run_are_refused_by_name(run, data, name, value):
-    before = getattr(run.config, name)
-    run.write_config(run.config.replace(**{name: value}))
-    with pytest.raises(
-        ConfigError, match=rf"{name} was {before}, is {value}.*step {STOPPED}|step {STOPPED}.*{name} was"
-    ):
+def test_settings_that_were_edited_in_mid_run_are_refused_by_name(run, data):
+    config, state = run.config, run.load_checkpoint().state
+    check_settings(run, state)
+    for name, value in EDITED.items():
+        run.config = config.replace(**{name: value})
+        with pytest.raises(ConfigError) as refused:
+            check_settings(run, state)
+        told = f"of step {STOPPED} was trained with: {name} was {getattr(config, name)}, is {value}. Put"
+        assert told in str(refused.value)
+    run.config = config.replace(**EDITED)
+    with pytest.raises(ConfigError, match=r"trained with: (\w+ was [^;]*; ){4}\w+ was [^;]* and 2 more\. Put"):
+        check_settings(run, state)
+
+
+def test_a_run_with_edited_settings_fails_and_keeps_its_checkpoint(run, data):
+    run.write_config(run.config.replace(lr=0.01))
+    with pytest.raises(ConfigError, match=rf"step {STOPPED} .* lr was "):
         resumed(RunFolder.load(run.path), data)
     assert RunFolder.load(run.path).load_checkpoint().step == STOPPED
     assert RunFolder.load(run.path).status.state == "failed"
@@ -98,30 +115,91 @@ def forge(run: RunFolder, state=None, tensors=None, drop: str = "") -> None:
     run.save_checkpoint(newest.step, groups, changed)
 
 
+SOUND = {
+    "step": STOPPED,
+    "validations_since_best": 1,
+    "skipped_in_a_row": 2,
+    "processes": 1,
+    "threads": 1,
+    "floor": 0.25,
+    "top": -0.5,
+    "best": {"step": 3, "value": 0.5, "metric": "m"},
+    "pending": {"losses": {"total": [0.5, 2]}, "counts": {"panels": 7}, "norms": [1.5], "silent": 1, "skipped": 3},
+    "scaler": {"scale": 2.0},
+    "moments": 12,
+    "settings": {"lr": 0.1},
+}
 FORGED = {
-    "best of wrong types": lambda s: s.update(best={"step": "3", "value": 0.5, "metric": "m"}),
-    "best of a later step": lambda s: s.update(best={"step": 99, "value": 0.5, "metric": "m"}),
-    "an immense best": lambda s: s.update(best={"step": 3, "value": 1e305, "metric": "m"}),
-    "a best that is a truth": lambda s: s.update(best={"step": 3, "value": True, "metric": "m"}),
-    "a metric that is a list": lambda s: s.update(best={"step": 3, "value": 0.5, "metric": ["m"]}),
-    "losses that are text": lambda s: s["pending"].update(losses={"total": "low"}),
-    "losses of three": lambda s: s["pending"].update(losses={"total": [1, 2, 3]}),
-    "counts that are lists": lambda s: s["pending"].update(counts={"panels": [1]}),
-    "norms that are objects": lambda s: s["pending"].update(norms=[{}]),
-    "a negative count": lambda s: s.update(validations_since_best=-1),
-    "a truth for a count": lambda s: s.update(skipped_in_a_row=True),
-    "an immense floor": lambda s: s.update(floor=1e301),
-    "a scaler of other entries": lambda s: s.update(scaler={"scale": 2.0, "grow": 1}),
-    "a threaded nothing": lambda s: s.update(threads=0),
-    "moments that are a text": lambda s: s.update(moments="12"),
-    "fewer moments": lambda s: s.update(moments=3),
-    "settings that are a list": lambda s: s.update(settings=["lr"]),
+    "best of wrong types": ("best", lambda s: s["best"].update(step="3")),
+    "best of a later step": ("best", lambda s: s["best"].update(step=STOPPED + 1)),
+    "an immense best": ("best", lambda s: s["best"].update(value=1e305)),
+    "a best that is a truth": ("best", lambda s: s["best"].update(value=True)),
+    "a metric that is a list": ("best", lambda s: s["best"].update(metric=["m"])),
+    "an endless metric": ("best", lambda s: s["best"].update(metric="m" * 201)),
+    "losses that are text": ("pending.losses", lambda s: s["pending"].update(losses={"total": "lo"})),
+    "losses of three": ("pending.losses", lambda s: s["pending"].update(losses={"total": [1, 2, 3]})),
+    "losses without names": ("pending.losses", lambda s: s["pending"].update(losses=[[1, 2]])),
+    "a loss that is no number": ("pending.losses", lambda s: s["pending"].update(losses={"total": [1, None]})),
+    "counts that are lists": ("pending.counts", lambda s: s["pending"].update(counts={"panels": [1]})),
+    "counts without names": ("pending.counts", lambda s: s["pending"].update(counts=[1])),
+    "norms that are objects": ("pending.norms", lambda s: s["pending"].update(norms=[{}])),
+    "norms with names": ("pending.norms", lambda s: s["pending"].update(norms={})),
+    "half a silent batch": ("pending.silent", lambda s: s["pending"].update(silent=0.5)),
+    "less than no skipped batch": ("pending.skipped", lambda s: s["pending"].update(skipped=-1)),
+    "a negative count": ("validations_since_best", lambda s: s.update(validations_since_best=-1)),
+    "an immense count": ("validations_since_best", lambda s: s.update(validations_since_best=2**53)),
+    "a truth for a count": ("skipped_in_a_row", lambda s: s.update(skipped_in_a_row=True)),
+    "an immense floor": ("floor", lambda s: s.update(floor=1e301)),
+    "a top that is no number": ("top", lambda s: s.update(top=float("nan"))),
+    "a scaler of other entries": ("scaler", lambda s: s.update(scaler={"scale": 2.0, "grow": 1})),
+    "a negative scale": ("scaler", lambda s: s.update(scaler={"scale": -0.5})),
+    "a scale that is text": ("scaler", lambda s: s.update(scaler={"scale": "2"})),
+    "a threaded nothing": ("threads", lambda s: s.update(threads=0)),
+    "no process": ("processes", lambda s: s.update(processes=0)),
+    "fewer than no moments": ("moments", lambda s: s.update(moments=-3)),
+    "settings that are a list": ("settings", lambda s: s.update(settings=["lr"])),
 }
 
 
 @pytest.mark.parametrize("name", FORGED)
+def test_state_that_training_does_not_write_is_refused_by_name(loaded, name):
+    entry, change = FORGED[name]
+    state = copy.deepcopy(SOUND)
+    check_state(state, loaded, {"scale": 1.0})
+    change(state)
+    with pytest.raises(StorageError, match=rf"state\.json: {re.escape(entry)} is not"):
+        check_state(state, loaded, {"scale": 1.0})
+
+
+WITHIN = {
+    "a best of this very step": lambda s: s["best"].update(step=STOPPED),
+    "no best yet": lambda s: s.update(best=None, floor=None, top=None),
+    "the longest metric": lambda s: s["best"].update(metric="m" * 200),
+    "a scale of zero": lambda s: s.update(scaler={"scale": 0}),
+    "an earlier version": lambda s: s.update(moments=None, settings=None),
+    "nothing counted": lambda s: s.update(validations_since_best=0, skipped_in_a_row=0, moments=0),
+    "all that a float counts": lambda s: s.update(validations_since_best=2**53 - 1),
+    "nothing pending": lambda s: s["pending"].update(losses={}, counts={}, norms=[], silent=0, skipped=0),
+}
+
+
+@pytest.mark.parametrize("name", WITHIN)
+def test_the_least_and_the_most_that_training_writes_pass(loaded, name):
+    state = copy.deepcopy(SOUND)
+    WITHIN[name](state)
+    check_state(state, loaded, {"scale": 1.0})
+
+
+OUT_OF_PLACE = {
+    "an immense best": lambda s: s.update(best={"step": 3, "value": 1e305, "metric": "m"}),
+    "moments that are a text": lambda s: s.update(moments="12"),
+    "fewer moments": lambda s: s.update(moments=3),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_PLACE)
 def test_forged_state_is_passed_over_with_a_word_and_the_older_checkpoint_used(run, data, name):
-    forge(run, state=FORGED[name])
+    forge(run, state=OUT_OF_PLACE[name])
     said = resumed(RunFolder.load(run.path), data)
     assert any("passed over" in line and "step-00000005" in line for line in said)
     assert any("after step 4" in line for line in said)
