@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import json
+import math
 import re
 import shutil
 
@@ -283,6 +284,47 @@ def test_checkpoints_of_earlier_versions_resume(run, data):
     said = resumed(RunFolder.load(run.path), data)
     assert any(f"after step {STOPPED}" in line for line in said)
     assert not any("passed over" in line for line in said)
+
+
+@pytest.mark.parametrize(("metric", "top"), [("loss/total", -0.25), ("retrieval/mean_r5", 0.25)])
+def test_the_best_is_the_top_of_a_checkpoint_without_one_and_pending_sums_go_on(run, data, metric, top):
+    loaded = run.load_checkpoint()
+    best = {"step": 3, "value": 0.25, "metric": metric}
+    trainer = Trainer(run, data)
+    trainer.resume(dataclasses.replace(loaded, state={**loaded.state, "best": best, "top": None, "floor": None}))
+    assert trainer.top == top
+    assert math.isnan(trainer.floor)
+    assert (trainer.step, trainer.saved_step) == (STOPPED, STOPPED)
+    assert vars(run.best()) == best
+    trainer.resume(dataclasses.replace(loaded, state={**loaded.state, "best": best, "top": 0.75, "floor": 0.125}))
+    assert (trainer.top, trainer.floor) == (0.75, 0.125)
+    trainer.resume(dataclasses.replace(loaded, state={**loaded.state, "best": None, "top": None}))
+    assert math.isnan(trainer.top)
+    assert run.best() is None
+
+
+WRONG = {
+    "step: str, expected int": {"step": "5"},
+    "best: list, expected dict or NoneType": {"best": []},
+    "floor: str, expected int or float or NoneType": {"floor": "low"},
+    "device: NoneType, expected str": {"device": None},
+    "step: 4 in the folder of step 5": {"step": 4},
+    "best: entry 'metric' is missing or unknown": {"best": {"step": 3, "value": 0.5}},
+    "best: entry 'extra' is missing or unknown": {"best": {"step": 3, "value": 0.5, "metric": "m", "extra": 1}},
+    "pending: entry 'losses' is missing or unknown": {"pending": dict.fromkeys(("counts", "norms", "silent", "skipped"))},
+    "encoder: another model's checkpoint (": {"encoder": {"dim": 7}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", WRONG)
+def test_a_state_of_other_entries_is_refused_by_name(stopped, loaded, data, told):
+    trainer = Trainer(RunFolder.load(stopped), data)
+    trainer.check(loaded)
+    with pytest.raises(StorageError, match=re.escape(f"state.json: {told}")):
+        trainer.check(dataclasses.replace(loaded, state=loaded.state | WRONG[told]))
+    lacking = {name: value for name, value in loaded.state.items() if name != "device"}
+    with pytest.raises(StorageError, match="device: nothing, expected str"):
+        trainer.check(dataclasses.replace(loaded, state=lacking))
 
 
 def test_a_run_that_lost_its_checkpoints_and_its_best_does_not_start_over(run, data):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from stage3.config import Config
 from stage3.errors import NumericError
@@ -53,6 +54,7 @@ def test_each_thing_is_done_at_its_own_interval_and_at_the_end(tmp_path, monkeyp
 
 
 def test_a_better_validation_is_saved_and_so_are_steps_between_where_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "STATUS_SECONDS", -1)  # at each row
     every = {"checkpoint_every": 9, "checkpoint_steps": 5, "embed_every": 0}
     trainer, done, _ = ran(tmp_path, monkeypatch, (0.1, 0.05, 0.3, 0.2), epochs=3, select_margin=0.0, **every)
     n = trainer.sampler.n_batches
@@ -84,6 +86,52 @@ def test_skipped_steps_end_training_at_the_third_in_a_row_unless_only_the_loss_s
     )
     val = trainer.run.metrics().query("split == 'val'")
     assert val["skipped_steps"].tolist() == [0, n]
+
+
+def test_a_step_is_skipped_for_its_scale_or_for_good_and_trained_backbones_count(tmp_path, monkeypatch):
+    """By hand: the norm of the gradients, of the model and of trained backbones."""
+    outcomes = []
+    for precision, scale, norms in (
+        ("fp16", 2.0, (math.inf, 1.0)),
+        ("fp16", 1.0, (math.inf, 1.0)),
+        ("float32", 1.0, (math.inf, 1.0)),
+        ("float32", 1.0, (3.0, math.nan)),
+        ("float32", 1.0, (3.0, 7.0)),
+    ):
+        run = synthetic.run(tmp_path / str(len(outcomes)), precision=precision)
+        trainer = Trainer(run, synthetic.dataset(run.config))
+        if precision == "fp16":
+            trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        trainer.tuned = lambda batch, _: batch
+        monkeypatch.setattr(loop, "clip", lambda *_, norms=norms: norms[0])
+        monkeypatch.setattr(loop, "clip_backbones", lambda *_, norms=norms: norms[1])
+        batch = trainer.data.panel_set.batch(trainer.data.pages("train")[:4])
+        outcomes.append(trainer.train_step(batch, 1))
+    assert outcomes == [Outcome.RESCALED, *[Outcome.NOT_FINITE] * 3, Outcome.DONE]
+    assert trainer.totals.norms == [3.0]
+
+
+def test_a_trained_backbone_validates_on_some_pages_evenly_spaced(tmp_path, monkeypatch):
+    class Tuned(torch.nn.Module):
+        def __init__(self, *_: object) -> None:
+            super().__init__()
+
+        def groups(self, _: object) -> list[object]:
+            return []
+
+    monkeypatch.setattr(loop, "Tuned", Tuned)
+    said: list[str] = []
+    run = synthetic.run(tmp_path / "r", finetune="image")
+    data = synthetic.dataset(run.config)
+    every = data.pages("val")
+    assert len(every) == 8
+    for most, kept, words in (
+        (8, range(8), []),
+        (4, (0, 2, 5, 7), ["finetune: 4 of 8 validation pages are used, evenly spaced"]),
+    ):
+        monkeypatch.setattr(loop, "VALIDATED_PAGES", most)
+        assert Trainer(run, data, say=said.append).val_pages.tolist() == every[list(kept)].tolist()
+        assert said == words
 
 
 @pytest.mark.parametrize(("panels", "every"), [(1, 1), (2000, 1), (2001, 2), (4001, 3)])

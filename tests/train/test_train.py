@@ -17,7 +17,7 @@ from stage3.errors import ConfigError, DataError, Interrupted, StorageError
 from stage3.runs import RunFolder
 from stage3.train import Asked
 from stage3.train import __main__ as command
-from stage3.train.together import Follower
+from stage3.train.together import Begin, Follower, Leader, follow
 
 
 def asked(settings=(), of_file=()) -> Asked:
@@ -43,6 +43,58 @@ def test_the_device_is_the_flag_s_then_the_file_s_then_the_run_s_then_the_defaul
     assert asked({}, {"device": "cuda:2"}).device(run.path) == "cuda:2"
     assert asked().device(run.path) == "cpu"
     assert asked().device(tmp_path / "new") == Config().device != "cpu"
+
+
+def test_a_run_is_made_only_where_its_data_can_be_used_or_is_there(tmp_path):
+    with pytest.raises(ConfigError, match="no data set"):
+        train.open_or_create(tmp_path / "r", asked({"lr": 0.5}))
+    assert not (tmp_path / "r").exists()
+    run, was_there = train.open_or_create(tmp_path / "r", asked({"lr": 0.5}), synthetic.dataset())
+    assert (run.config.lr, was_there) == (0.5, False)
+    run, was_there = train.open_or_create(tmp_path / "r", asked({"lr": 0.1}))
+    assert (run.config.lr, was_there) == (0.5, True)
+
+
+def test_the_others_are_told_once_that_all_is_prepared_or_that_nothing_will_be():
+    told = []
+    leader = Leader(SimpleNamespace(share=told.append))
+    with leader.preparing():
+        leader.begin(4)
+    assert told == [Begin(4)]
+    with pytest.raises(DataError), Leader(leader.peers).preparing():
+        raise DataError("no")
+    assert told == [Begin(4), None]
+
+
+def followed(tmp_path, monkeypatch, word) -> list[object]:
+    """What a process does that the leader tells a word."""
+    did: list[object] = []
+
+    class Follows:
+        def __init__(self, run, data, *, peers) -> None:
+            did.append((type(run).__name__, data, peers.size))
+
+        def resume(self, loaded, *, inexact: bool) -> None:
+            did.append((loaded.step, inexact))
+
+        def fit(self, stop) -> None:
+            did.append(stop)
+
+    monkeypatch.setattr("stage3.train.trainer.Trainer", Follows)
+    run = synthetic.run(tmp_path / "r")
+    for step in (4, 6):
+        run.save_checkpoint(step, {}, {"step": step})
+    peers = SimpleNamespace(share=lambda _: word, size=2)
+    assert isinstance(follow(run.path, peers, "stop", "data", inexact=True), Follower)
+    return did
+
+
+def test_who_follows_begins_where_the_leader_does_and_writes_nothing(tmp_path, monkeypatch):
+    assert followed(tmp_path / "new", monkeypatch, Begin(None)) == [("Follower", "data", 2), "stop"]
+    assert followed(tmp_path / "old", monkeypatch, Begin(4)) == [("Follower", "data", 2), (4, True), "stop"]
+    with pytest.raises(SystemExit) as ended:
+        followed(tmp_path / "none", monkeypatch, None)
+    assert ended.value.code == 0
 
 
 @pytest.mark.parametrize("error", [ConfigError, DataError])
@@ -219,8 +271,9 @@ def images(lost: int, pages: int) -> SimpleNamespace:
         problems=Counter({"cut": 1, "gone": 1200, "odd": 3, "never": 0}),
         examples={"cut": ["c1"], "gone": ["g1", "g2"], "odd": ["o1"], "never": ["n1"]},
     )
-    rows = np.where(page >= pages - lost, -1, panels)
-    table = SimpleNamespace(page_of_panel=page, has_box=panels % 2 == 1)
+    has_box = panels % 2 == 1
+    rows = np.where(has_box & (page < pages - lost), page, -1)
+    table = SimpleNamespace(page_of_panel=page, has_box=has_box)
     return SimpleNamespace(table=table, features=SimpleNamespace(image_rows=rows, report=report))
 
 
