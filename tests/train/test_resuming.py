@@ -303,6 +303,7 @@ def test_the_best_is_the_top_of_a_checkpoint_without_one_and_pending_sums_go_on(
     assert run.best() is None
 
 
+PENDING_SINCE = {"counts": {}, "norms": [], "silent": 0, "skipped": 0}
 WRONG = {
     "step: str, expected int": {"step": "5"},
     "best: list, expected dict or NoneType": {"best": []},
@@ -311,7 +312,7 @@ WRONG = {
     "step: 4 in the folder of step 5": {"step": 4},
     "best: entry 'metric' is missing or unknown": {"best": {"step": 3, "value": 0.5}},
     "best: entry 'extra' is missing or unknown": {"best": {"step": 3, "value": 0.5, "metric": "m", "extra": 1}},
-    "pending: entry 'losses' is missing or unknown": {"pending": dict.fromkeys(("counts", "norms", "silent", "skipped"))},
+    "pending: entry 'losses' is missing or unknown": {"pending": PENDING_SINCE},
     "encoder: another model's checkpoint (": {"encoder": {"dim": 7}},
 }  # fmt: skip
 
