@@ -135,7 +135,7 @@ def test_a_trained_backbone_validates_on_some_pages_evenly_spaced(tmp_path, monk
 
 
 @pytest.mark.parametrize(("panels", "every"), [(1, 1), (2000, 1), (2001, 2), (4001, 3)])
-def test_embeddings_are_kept_of_about_two_thousand_panels(tmp_path, monkeypatch, panels, every):
+def test_embeddings_of_large_data_are_those_of_evenly_spaced_pages(tmp_path, monkeypatch, panels, every):
     saved = {}
     monkeypatch.setattr(
         embedding, "embed", lambda model, panel_set, pages, device: (panel_set.tolist(), pages.tolist())
