@@ -1,16 +1,20 @@
 """The published evidence is of these very experiments: whoever changes one has to measure it anew."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from stage3.ablate import __main__ as command
 from stage3.ablate.arms import command_of, config_of
 from stage3.ablate.evidence import END, START, document, short_table
 from stage3.ablate.findings import FINDINGS
 from stage3.ablate.tables import read_rows
 from stage3.ablate.terms import METRICS, Arm
+from stage3.errors import DataError, NumericError
 
+MARKERS = f"{START}\nold\n{END}"
 FOLDER = Path("data/samples/evidence")
 
 
@@ -57,3 +61,50 @@ def test_the_published_texts_are_made_of_the_published_rows(published):
     assert document(published, list(FINDINGS.values()), about) == text
     page = Path("docs/evidence.md").read_text(encoding="utf-8")
     assert page.partition(START)[2].partition(END)[0].strip() == short_table(published)
+
+
+def test_the_table_goes_between_the_markers_and_nothing_else_changes(published, tmp_path, capsys):
+    page = tmp_path / "README.md"
+    page.write_text(f"# Title\n\n{MARKERS}\n\nrest é\n", encoding="utf-8")
+    args = ["--out", str(FOLDER), "--update", str(page)]
+    assert command.main(args) == 0
+    once = page.read_text(encoding="utf-8")
+    assert once == f"# Title\n\n{START}\n{short_table(published)}\n{END}\n\nrest é\n"
+    assert capsys.readouterr().out == f"{page}: table replaced\n"
+    assert command.main([*args, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(page), "changed": False}
+    assert page.read_text(encoding="utf-8") == once
+    page.unlink()
+    with pytest.raises(DataError, match=r"README\.md: no such file"):
+        command.main(args)
+
+
+@pytest.mark.parametrize("text", ["nothing", f"{END} {START}", f"{START} {END} {START}", f"{START} {END} {END}"])
+def test_a_file_without_proper_markers_is_left_alone(tmp_path, text):
+    page = tmp_path / "README.md"
+    page.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"README\.md: needs one line .*evidence:start"):
+        command.main(["--out", str(FOLDER), "--update", str(page)])
+    assert page.read_text(encoding="utf-8") == text
+
+
+def test_the_command_hands_on_what_is_asked_and_fails_where_runs_diverged(tmp_path, monkeypatch, capsys):
+    asked, failed = [], []
+
+    def run_experiments(findings, seeds, out, **more):
+        more["tell"]("a line on the way")
+        asked.append((findings, seeds, out, more["jobs"], more["settings"]))
+        return {"out": out, "failed": failed}
+
+    monkeypatch.setattr(command, "run_experiments", run_experiments)
+    monkeypatch.setattr(command, "prepare", lambda out, settings: Path(out, settings["data"]))
+    assert command.main([]) == 0
+    assert command.main(["--findings", "F1", "F4", "--seeds", "3", "--jobs", "2", "--out", "o", "--lr", "0.5"]) == 0
+    assert asked == [(["all"], 5, "runs/evidence", 1, {}), (["F1", "F4"], 3, "o", 2, {"lr": "0.5"})]
+    assert capsys.readouterr().out == "a line on the way\n" * 2
+    failed += [f"run{i}" for i in range(6)]
+    with pytest.raises(NumericError, match=r"^6 runs diverged .*: run0, run1, run2, run3, run4$"):
+        command.main(["--json"])
+    assert json.loads(capsys.readouterr().out)["failed"] == failed
+    assert command.main(["--prepare", "--out", "o", "--data", "d"]) == 0
+    assert capsys.readouterr().out == f"thinned data: {Path('o/d')}\n"
