@@ -6,15 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
+from stage3 import ablate
 from stage3.ablate import schedule
 from stage3.ablate.arms import NEVER
-from stage3.ablate.terms import ORIGINAL, R5, Arm, Comparison, Finding, Judged
+from stage3.ablate.tables import read_rows
+from stage3.ablate.terms import ORIGINAL, PAGE, R5, Arm, Comparison, Finding, Judged
 from stage3.ablate.thinning import write_thinned
 from stage3.data.splits import TRAIN
 from stage3.errors import DataError, Interrupted
+from stage3.runs import RunFolder
 from tests import synthetic
 
 BASE, AGAIN = Arm("corrected"), Arm("the same under another name")
@@ -187,3 +191,106 @@ def test_a_thinned_copy_says_what_it_is_of_and_is_left_alone_until_that_changes(
     write_thinned(data, folder)
     assert records(folder) == before  # the same draw each time
     assert np.mean([len(r["panels"]) == 1 for r in before.values()]) < 0.85
+
+
+# --- from plans to files
+
+
+def record(plan, value: float) -> dict:
+    """As `arms.measure` writes it: the first book has four panels, the second one."""
+
+    def at(v: float, step: int) -> dict:
+        metrics = {R5: v, PAGE: 0.9 - v, "noise/spread": v / 8, "loss/reconstruction": 1.0}
+        return {"step": step, "metrics": metrics, "books": {R5: {"a": [4 * v, 4], "b": [v + 0.05, 1]}}}
+
+    about = {"failed": "", "best": at(value, 8), "last": at(value / 2, 12), "val": {R5: value + 0.25, PAGE: 0.5}}
+    about |= {"weights_sha256": f"{value:064.3f}", "parts": sorted(plan.wants)}
+    return about | ({"noise": {"none": [[value, 1 / 3]]}} if "noise" in plan.wants else {})
+
+
+@pytest.fixture
+def measured(planned, monkeypatch, tmp_path):
+    """An experiment of two findings, of which one run diverges; nothing of it is trained."""
+    both = [
+        replace(finding((BASE, LR, "noise/spread"), (METERED, LR, "noise/spread")), id="F4"),
+        replace(finding((LR, THIN, "collapse/intra_cosine")), id="F1"),
+    ]
+
+    def make(plan, stop) -> None:
+        run = RunFolder.create(plan.path, plan.config)
+        value = plan.config.lr + plan.config.seed / 100
+        for epoch in (1, 2):
+            run.append_metrics({"step": 4 * epoch, "epoch": epoch, "split": "train", "grad_norm": value * epoch})
+            row = {"loss/total": value + epoch, "gradient/contrastive": value, "lr": 1.0}
+            run.append_metrics({"step": 4 * epoch, "epoch": epoch, "split": "val", **row})
+        diverged = plan.config.lr == 0.25 and plan.config.seed == 2
+        run.write_json("evidence", {"failed": "not finite"} if diverged else record(plan, value))
+
+    monkeypatch.setattr(schedule, "make", make)
+    monkeypatch.setattr(ablate, "chosen", lambda names: both)
+    said: list[str] = []
+
+    def again() -> dict:
+        return ablate.run_experiments(
+            ["F4", "F1"], 3, tmp_path / "o", settings={"data": "d", "dim": 8}, tell=said.append
+        )
+
+    return SimpleNamespace(out=tmp_path / "o", again=again, said=said, data=planned.data)
+
+
+def test_an_experiment_makes_what_is_missing_and_says_what_came_out(measured):
+    summary = measured.again()
+    assert {name: summary[name] for name in ("out", "runs", "trained", "rows")} == {
+        "out": str(measured.out), "runs": 9, "trained": 9, "rows": 5,
+    }  # fmt: skip
+    assert len(summary["failed"]) == 1
+    assert measured.said[0] == f"9 runs trained, 0 already present: {measured.out / 'runs'}"
+    assert measured.said[-1] == f"tables: {measured.out / 'evidence.md'}, {measured.out / 'evidence.parquet'}"
+    assert measured.said[1].startswith(
+        "F4  corrected / another rate: R@5, both ways 1.3 % against 51.0 %, -49.7 points ["
+    )
+    assert measured.said[1].endswith(": hurts")
+    assert len(measured.said) == 5
+    before = (measured.out / "evidence.parquet").read_bytes()
+    assert measured.again()["trained"] == 0
+    assert measured.said[5] == f"0 runs trained, 9 already present: {measured.out / 'runs'}"
+    assert (measured.out / "evidence.parquet").read_bytes() == before
+
+
+def test_the_files_of_an_experiment_hold_its_runs_curves_budget_front_and_noise(measured):
+    measured.again()
+    files = {name: pd.read_parquet(measured.out / f"{name}.parquet") for name in ("runs", "curves", "budget", "pareto")}
+    runs, curves, budget, front = files.values()
+    assert runs["arm"].tolist() == ["corrected"] * 3 + ["another rate"] * 3 + ["on thin data"] * 3
+    assert runs["findings"].tolist() == ["F4"] * 3 + ["F4,F1"] * 3 + ["F1"] * 3
+    assert runs["failed"].tolist() == [""] * 8 + ["not finite"]
+    known = {"arm": "another rate", "findings": "F4,F1", "seeds": 3}
+    shown = curves[(curves["arm"] == "another rate") & (curves["epoch"] == 2)].set_index("metric")
+    assert shown.loc["loss/total", [*known, "split"]].to_dict() == known | {"split": "val"}
+    assert shown.loc["loss/total", ["mean", "low", "high"]].tolist() == pytest.approx([2.51, 2.5, 2.52], abs=1e-3)
+    assert shown.loc["grad_norm", ["mean", "low", "high"]].tolist() == pytest.approx([1.02, 1.0, 1.04], abs=1e-3)
+    thin = curves[curves["arm"] == "on thin data"]
+    assert set(thin["seeds"]) == {2}  # the run that diverged has none
+    assert set(budget["metric"]) == {"gradient/contrastive"}
+    assert set(budget["arm"]) == {"corrected", "metered", "another rate"}  # F1 alone has no budget
+    assert front["arm"].tolist() == ["corrected", "another rate"]
+    assert front["retrieval"].tolist() == pytest.approx([0.013, 0.51])
+    meter = json.loads((measured.out / "noise.json").read_text(encoding="utf-8"))
+    assert meter == {
+        "metered": {
+            "changes": {}, "runs": 3, "means": {"noise/spread": pytest.approx(0.013 / 8)},
+            "by_seed": {"noise/spread": pytest.approx([0.003 / 8, 0.013 / 8, 0.023 / 8])},
+            "losses_of_seed_0": {"none": [[0.003, 0.333333]]},
+        }
+    }  # fmt: skip
+    text = (measured.out / "evidence.md").read_text(encoding="utf-8")
+    assert "Made by `python -m stage3.ablate --seeds 3 --data d --dim 8 --findings F4 F1` on d: 9 runs of 10" in text
+    pages = measured.data.pages("test")
+    panels = int(measured.data.table.pages["n_panels"].to_numpy()[pages].sum())
+    books = measured.data.table.pages["book_id"].to_numpy()[pages]
+    assert f"3 seeds per arm, {panels} test panels in {len(set(books))} books" in text
+    rows = read_rows(measured.out)
+    assert {r.command for r in rows if r.finding == "F1"} == {
+        "python -m stage3.ablate --seeds 3 --data d --dim 8 --findings F1"
+    }
+    assert [(r.finding, r.comparison) for r in rows if r.headline] == [("F4", 0), ("F4", 1), ("F1", 0)]
