@@ -1,5 +1,6 @@
 """When a run validates, saves, logs, embeds and stops, and what it says; its steps cost nothing here."""
 
+import itertools
 import json
 import math
 import time
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from stage3.batches import generator, steps_from
 from stage3.config import Config
 from stage3.errors import NumericError
 from stage3.model import embedding, validation
@@ -109,6 +111,42 @@ def test_a_step_is_skipped_for_its_scale_or_for_good_and_trained_backbones_count
         outcomes.append(trainer.train_step(batch, 1))
     assert outcomes == [Outcome.RESCALED, *[Outcome.NOT_FINITE] * 3, Outcome.DONE]
     assert trainer.totals.norms == [3.0]
+
+
+def test_panels_are_masked_by_seed_and_step_unless_each_is_left_out_in_turn(tmp_path, monkeypatch):
+    seen = []
+
+    def forward(batch, mask):
+        seen.append(mask)
+        raise KeyboardInterrupt
+
+    for leave_one_out, step in ((True, 3), (False, 3), (False, 4)):
+        run = synthetic.run(tmp_path / str(len(seen)), leave_one_out=leave_one_out)
+        trainer = Trainer(run, synthetic.dataset(run.config))
+        monkeypatch.setattr(trainer.model, "forward", forward)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train_step(trainer.data.panel_set.batch(np.array([1, 2])), step)
+    assert seen[0] is None
+    assert seen[1].initial_seed() == generator(run.config.seed, "mask", 3).initial_seed() != seen[2].initial_seed()
+
+
+def test_crops_are_cut_only_where_an_image_backbone_is_trained(tmp_path):
+    run = synthetic.run(tmp_path / "r")
+    trainer = Trainer(run, synthetic.dataset(run.config))
+    plain = [
+        (step, epoch, pages.tolist()) for step, epoch, pages in itertools.islice(steps_from(trainer.sampler, 0), 6)
+    ]
+
+    def ahead(steps, share):
+        return ((step, epoch, pages, share(pages).tolist()) for step, epoch, pages in steps)
+
+    with_images = SimpleNamespace(vision="some", crops=SimpleNamespace(ahead=ahead))
+    for tuned in (None, SimpleNamespace(vision=None), with_images):
+        trainer.tuned = tuned
+        found = list(itertools.islice(trainer._steps(), 6))
+        assert [(step, epoch, pages.tolist()) for step, epoch, pages, _ in found] == plain
+        cut = tuned is not None and tuned.vision
+        assert [list(crops) for *_, crops in found] == [pages if cut else [] for *_, pages in plain]
 
 
 def test_a_trained_backbone_validates_on_some_pages_evenly_spaced(tmp_path, monkeypatch):
