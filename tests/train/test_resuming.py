@@ -290,17 +290,24 @@ def test_checkpoints_of_earlier_versions_resume(run, data):
 def test_the_best_is_the_top_of_a_checkpoint_without_one_and_pending_sums_go_on(run, data, metric, top):
     loaded = run.load_checkpoint()
     best = {"step": 3, "value": 0.25, "metric": metric}
-    trainer = Trainer(run, data)
+    said: list[str] = []
+    trainer = Trainer(run, data, say=said.append)
     trainer.resume(dataclasses.replace(loaded, state={**loaded.state, "best": best, "top": None, "floor": None}))
     assert trainer.top == top
     assert math.isnan(trainer.floor)
     assert (trainer.step, trainer.saved_step) == (STOPPED, STOPPED)
     assert vars(run.best()) == best
+    pending = {"losses": {"total": [1.5, 2]}, "counts": {"panels": 7}, "norms": [0.5], "silent": 1, "skipped": 3}
+    counted = {"validations_since_best": 6, "skipped_in_a_row": 2, "pending": pending}
+    trainer.resume(dataclasses.replace(loaded, state=loaded.state | counted))
+    assert (trainer.validations_since_best, trainer.skipped_in_a_row, trainer.skipped) == (6, 2, 3)
+    assert pending == {name: getattr(trainer.totals, name) for name in pending}
     trainer.resume(dataclasses.replace(loaded, state={**loaded.state, "best": best, "top": 0.75, "floor": 0.125}))
     assert (trainer.top, trainer.floor) == (0.75, 0.125)
     trainer.resume(dataclasses.replace(loaded, state={**loaded.state, "best": None, "top": None}))
     assert math.isnan(trainer.top)
     assert run.best() is None
+    assert said == []  # no row is lost
 
 
 PENDING_SINCE = {"counts": {}, "norms": [], "silent": 0, "skipped": 0}

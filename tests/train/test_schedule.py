@@ -28,7 +28,8 @@ def ran(tmp_path, monkeypatch, values, outcome=Outcome.DONE, **settings) -> tupl
     found, said = iter(values), []
     monkeypatch.setattr(Trainer, "train_step", lambda *_: outcome)
     monkeypatch.setattr(validation, "validate", lambda *_, **__: {})
-    monkeypatch.setattr(validation, "gradient_budget", lambda *_: {})
+    budgets: list[list[int]] = []
+    monkeypatch.setattr(validation, "gradient_budget", lambda _, batch: budgets.append(batch.rows.tolist()) or {})
     monkeypatch.setattr(validation, "all_metrics", lambda *_: ({SAME_PAGE: next(found)}, None))
     monkeypatch.setattr(embedding, "embed", lambda *_: None)
     embedded: list[int] = []
@@ -37,6 +38,9 @@ def ran(tmp_path, monkeypatch, values, outcome=Outcome.DONE, **settings) -> tupl
     trainer = Trainer(run, synthetic.dataset(run.config), say=said.append)
     with run.lock():
         trainer.fit(lambda: False)
+    first, *others = (trainer.data.panel_set.batch(pages).rows.tolist() for pages in trainer.val_batches)
+    assert first not in others
+    assert all(rows == first for rows in budgets)  # gradients are always compared on the same panels
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     done = {split: [r["step"] for r in rows if r["split"] == split] for split in ("train", "val")}
     return trainer, done | {"saved": [c.step for c in run.checkpoints()], "embedded": embedded}, "\n".join(said)
@@ -67,11 +71,13 @@ def test_a_better_validation_is_saved_and_so_are_steps_between_where_asked_for(t
     assert (status.total_steps, status.epoch) == (3 * n, 3)
 
 
-def test_patience_ends_training_after_its_number_of_validations(tmp_path, monkeypatch):
-    trainer, done, said = ran(tmp_path, monkeypatch, (0.1, 0.3, 0.2, 0.2, 0.2), epochs=9, patience=2, select_margin=0.0)
+@pytest.mark.parametrize("patience", [1, 2])
+def test_patience_ends_training_after_its_number_of_validations(tmp_path, monkeypatch, patience):
+    settings = {"epochs": 9, "patience": patience, "select_margin": 0.0}
+    trainer, done, said = ran(tmp_path, monkeypatch, (0.1, 0.3, 0.2, 0.2, 0.2), **settings)
     n = trainer.sampler.n_batches
-    assert done["val"] == [0, n, 2 * n, 3 * n]
-    assert "stopped early: 2 validations without a better checkpoint" in said
+    assert done["val"] == [0, n, 2 * n, 3 * n][: 2 + patience]
+    assert f"stopped early: {patience} validations without a better checkpoint" in said
 
 
 def test_skipped_steps_end_training_at_the_third_in_a_row_unless_only_the_loss_scale_moved(tmp_path, monkeypatch):
