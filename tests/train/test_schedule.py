@@ -15,6 +15,7 @@ from stage3.config import Config
 from stage3.errors import NumericError
 from stage3.model import embedding, validation
 from stage3.objectives import TERMS
+from stage3.peers import ALONE
 from stage3.runs import Best
 from stage3.train import trainer as loop
 from stage3.train.trainer import Outcome, Totals, Trainer, validation_line
@@ -153,6 +154,10 @@ def test_crops_are_cut_only_where_an_image_backbone_is_trained(tmp_path):
         assert [(step, epoch, pages.tolist()) for step, epoch, pages, _ in found] == plain
         cut = tuned is not None and tuned.vision
         assert [list(crops) for *_, crops in found] == [pages if cut else [] for *_, pages in plain]
+    trainer.tuned = SimpleNamespace(panel_set=lambda pages, peers: (pages, peers))
+    assert trainer.panel_set("some pages") == ("some pages", ALONE)
+    trainer.tuned = None
+    assert trainer.panel_set("some pages") is trainer.data.panel_set
 
 
 def test_a_trained_backbone_validates_on_some_pages_evenly_spaced(tmp_path, monkeypatch):
