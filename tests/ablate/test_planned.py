@@ -74,6 +74,15 @@ def test_a_thinned_arm_has_its_data_written_and_its_command_begins_with_that(pla
     assert whole.command.startswith("python -m stage3.train ")
 
 
+def test_thin_data_is_prepared_where_an_experiment_would_write_it(monkeypatch):
+    asked, written = [], []
+    monkeypatch.setattr("stage3.ablate.arms.dataset_of", lambda config: asked.append(config) or "data")
+    monkeypatch.setattr("stage3.ablate.thinning.write_thinned", lambda data, folder: written.append((data, folder)))
+    assert ablate.prepare("out", {"val_fraction": 0.3}) == Path("out/data/thinned")
+    assert written == [("data", Path("out/data/thinned"))]
+    assert [(c.data, c.val_fraction, c.lr) for c in asked] == [("data/samples", 0.3, ORIGINAL["lr"])]
+
+
 @pytest.mark.parametrize("lacking", ["train", "val"])
 def test_an_experiment_needs_pages_to_train_on_and_to_choose_by(planned, monkeypatch, lacking):
     pages = planned.data.pages
