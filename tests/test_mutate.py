@@ -184,3 +184,21 @@ def test_slices_stand_in_no_parentheses_and_every_mutant_compiles():
     assert not [m for m in found if m.before == "None, :" and m.operator == "drop part"]
     for mutant in found:
         compile(mutant.apply(source), "x.py", "exec")
+
+
+def test_tests_that_noticed_other_mutants_of_a_function_come_first():
+    mutant = next(m for m in mutants("x.py", SOURCE) if m.operator == "negate")
+    same = {"file": "x.py", "scope": mutant.scope}
+    killed = [{**same, "test": "c"}, {**same, "test": "b"}, {**same, "test": "c"}, {**same, "test": ""}]
+    other = [{**same, "scope": "other", "test": "a"}] * 3 + [{**same, "file": "y.py", "test": "a"}] * 3
+    assert command.seasoned(["a", "b", "c", "d"], mutant, [*killed, *other]) == ["c", "b", "a", "d"]
+
+
+def test_quick_tests_of_all_files_come_before_slow_ones():
+    mutant = mutants("x.py", SOURCE)[0]
+    suite = command.Suite.__new__(command.Suite)
+    times = {"a": {"a::1": 0.1, "a::2": 3.0, "a::3": -1e9, "a::4": 0.4}, "b": {"b::1": 0.3, "b::2": 1.0, "b::3": 2.5}}
+    lines = {"x.py": {str(mutant.line): [0, 1, 2, 3]}}
+    suite.told = {name: forks.Told(tests=tests, lines=lines) for name, tests in times.items()}
+    suite.told["b"].lines = {"x.py": {str(mutant.line): [0, 2]}}
+    assert list(suite.rank(mutant, ["b", "a"])) == ["a::1", "a::4", "b::1", "a::2", "b::3"]
