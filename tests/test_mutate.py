@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -161,6 +162,15 @@ def test_a_file_that_changes_once_the_tests_are_loaded_is_not_what_they_see(tmp_
     finally:
         server.close()
     assert [(told.rc, told.passed, told.failed) for told in outcomes] == [(0, 1, ""), (1, 0, name), (0, 1, "")]
+
+
+def test_modules_of_the_copy_are_not_loaded_before_it(tmp_path):
+    """Or they bring the package from where the runner stands, and no change of the copy is in what the tests run."""
+    inside, outside = (ModuleType("panels") for _ in range(2))
+    inside.__file__, outside.__file__ = str(tmp_path / "benchmarks/panels.py"), str(tmp_path.parent / "panels.py")
+    space = ModuleType("benchmarks")
+    space.__path__ = [str(tmp_path / "benchmarks")]
+    assert [forks.lies_in(tmp_path, m) for m in (inside, outside, space, sys)] == [True, False, True, False]
 
 
 def test_a_child_is_ended_by_the_cpu_that_it_used_and_not_by_the_clock():

@@ -46,9 +46,11 @@ class Server:
             os.close(ask)
             os.close(replied)
             try:
+                there = set(sys.modules)
                 for name in modules:
                     with contextlib.suppress(ImportError):
                         importlib.import_module(name)
+                assert not [name for name in set(sys.modules) - there if name.split(".")[0] in ("stage3", "app")]
                 arguments = prepared(root, files, marks, log, temp, cover=False)
                 pytest.main(["-x", *arguments], plugins=[_Serve(root, self.answer, temp, asked, reply)])
             except BaseException:  # the child must not go on as its parent; what happened stands in the log
