@@ -277,15 +277,15 @@ def test_a_step_of_an_address_without_a_run_is_of_the_run_that_is_shown():
     early, _ = early_and_best()
     app = opened("runs", step=early.step)
     assert (app.session_state["_chosen"].id, app.session_state["_chosen"].step) == ("samples/first", early.step)
-    for step in ("99999", "x"):
+    for step in ("99999", "x" * 21):
         app.query_params["step"] = step
         app.run()
         shown = app.session_state["_chosen"].step
-        assert f"step={step} in the address is no checkpoint of first; step {shown} is shown." in said(app)
+        assert f"step={step[:20]} in the address is no checkpoint of first; step {shown} is shown." in said(app)
         assert "step" not in app.query_params
     assert "in the address" not in said(app.run()), "once is enough"
-    other = opened("runs", run="runs/nobody", step=early.step)
-    assert "There is no run 'runs/nobody' here" in said(other)
+    other = opened("runs", run=f"runs/{'x' * 96}", step=early.step)
+    assert f"There is no run 'runs/{'x' * 95}' here" in said(other)  # a long name is cut
     assert "step" not in other.query_params, "it was of that run"
 
 

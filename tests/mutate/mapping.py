@@ -41,7 +41,8 @@ SEEN_BY = {
     "store/loaders": "fresh cache results", "store/thumbs": "page fresh cache security",
     "store/cache": "cache fresh guard", "store/watch": "cache fresh", "store/evidence": "evidence",
     "store/jobs": "records jobs retrain", "store/embeds": "records",
-    "components/__init__": "components", "store/children": "jobs", "store/waiter": "jobs", "store/places": "moved",
+    "components/__init__": "components", "main": "posture", "posture": "posture", "addresses": "posture security",
+    "shell": "shell fresh", "store/children": "jobs", "store/waiter": "jobs", "store/places": "moved",
     "store/imports": "add", "store/uploads": "add", "store/map_jobs": "map fresh",
 }  # fmt: skip
 MORE |= {f"app/{of}.py": [f"tests/app/test_app_{n}.py" for n in names.split()] for of, names in SEEN_BY.items()}
