@@ -408,7 +408,7 @@ def test_a_lasso_with_a_filter_takes_exactly_the_panels_that_are_inside_and_pass
     assert [c["row"] for c in cards["items"]] == found[:12]
 
 
-def test_a_zip_holds_the_bytes_of_the_rows_that_it_names():
+def test_a_zip_holds_the_bytes_of_the_rows_that_it_names(monkeypatch):
     chosen = the("samples/first")
     frame = loaders.panel_frame(chosen.run).loc[[89, 13, 7, 18, 12]]  # 7 has nothing, 18 only a text; two share a page
     archive = zipfile.ZipFile(io.BytesIO(export.crops(chosen, frame)))
@@ -434,6 +434,9 @@ def test_a_zip_holds_the_bytes_of_the_rows_that_it_names():
     assert {a["id"] - 1: names[a["image_id"]] for a in coco["annotations"]} == {
         r: pages_of[int(frame.loc[r, "page"])] for r in crops
     }
+    monkeypatch.setattr(export, "MAX_IMAGES", 2)
+    few = zipfile.ZipFile(io.BytesIO(export.crops(chosen, frame))).read("panels.tsv").decode().splitlines()
+    assert few == ["\t".join(row) for row in listed[:3]]
 
 
 def test_values_of_a_filter_are_those_of_its_column():
