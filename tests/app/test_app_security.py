@@ -22,6 +22,7 @@ from app import addresses, components, shell
 from app.charts import theme
 from app.parts import export
 from app.store import loaders, thumbs
+from stage3.errors import DataError
 
 APP = Path(__file__).parents[2] / "app"
 SOURCES = sorted(APP.rglob("*.py"))
@@ -164,6 +165,12 @@ def test_a_panel_image_is_its_crop_and_stays_with_this_origin(client, folder):
 )
 def test_anything_else_is_not_found(client, path):
     assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("end", ["", "/", "/.", "/..", "/first/x", "/a\\b", "/a\0b"])
+def test_an_id_of_a_run_is_a_root_and_a_plain_name(client, end):
+    with pytest.raises(DataError, match="no run is called"):
+        loaders.entry(f"samples{end}")
 
 
 def test_an_address_of_a_view_is_kept_through_a_reload(client):
