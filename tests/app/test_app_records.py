@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from app.store import children, embeds, jobs, loaders
 from stage3.config import Config
-from stage3.errors import ConfigError
+from stage3.errors import ConfigError, StorageError
 from stage3.runs import RunFolder
 
 
@@ -60,6 +62,59 @@ def test_more_seeds_are_named_after_the_run_in_letters_that_a_name_may_have(here
     assert asked == [(0, "b--seed0", "samples/first"), (2, "b--seed2-1", "samples/first")]
     jobs.start_seeds(RunFolder.create(here / ("x" * 60), Config(seed=0)), 1)
     assert asked[2:] == [(1, "x" * 45 + "-seed1", "")]
+
+
+def test_what_a_job_does_is_told_by_its_record_its_process_and_its_status(here, monkeypatch) -> None:
+    alive = [True]
+    monkeypatch.setattr(children, "is_alive", lambda record: alive[0] and record["pid"] == 5)
+    run = RunFolder.create(here / "runs" / "one", Config())
+    status = run.set_status("created", updated="2026-01-01T00:00:00+00:00")
+
+    def told(**record: object) -> tuple[str, str]:
+        run.write_json("job", {"pid": 5, "parent": "samples/first", "seen": status.updated, **record})
+        found = jobs.read(run)
+        assert (found.run, found.parent, found.pid) == (run, "samples/first", 5)
+        return found.state, found.message
+
+    long_ago, just_now = 1.0, time.time()
+    run.write_json("queued", {"ticket": "1"})
+    assert told(started=long_ago) == ("queued", "")
+    (run.path / "queued.json").unlink()
+    assert told(started=long_ago) == ("starting", "")
+    (run.path / "console.log").write_text("\n".join("abcdefg"), encoding="utf-8")
+    alive[0] = False
+    assert told(started=just_now) == ("failed", "c\nd\ne\nf\ng")
+    status = run.set_status("running", message="epoch 1", updated="2026-01-01T00:00:01+00:00")
+    assert told(started=just_now) == ("failed", "the process died; see its log")
+    alive[0] = True  # it goes on after it was resumed: what it says is what the process before it said
+    assert told(started=just_now) == ("starting", "")
+    assert told(started=long_ago) == ("running", "epoch 1")
+    assert told(started=just_now, seen="earlier") == ("failed", "the process died; see its log")
+    with run.lock():
+        assert told(started=just_now) == ("running", "epoch 1")
+    run.set_status("stopped", message="canceled")
+    assert told(started=just_now, seen="earlier") == ("stopped", "canceled")
+    for pid in (0, -1, "5", None, 2**22 + 1):
+        run.write_json("job", {"pid": pid, "parent": ""})
+        with pytest.raises(StorageError):
+            jobs.read(run)
+
+
+def test_jobs_are_the_runs_with_a_record_in_the_order_of_their_records(here, monkeypatch) -> None:
+    monkeypatch.setattr(children, "is_alive", lambda record: False)
+    for at, name in enumerate(("late", "early", "bad", ".hidden")):
+        run = RunFolder.create(here / "runs" / name, Config())
+        run.write_json("job", {"pid": 5 if name != "bad" else "x", "parent": name})
+        os.utime(run.path / "job.json", ns=(10**9 * (9 - at), 10**9 * (9 - at)))
+    RunFolder.create(here / "runs" / "trained-in-a-shell", Config())
+    (here / "runs" / "no-run").mkdir()
+    (here / "runs" / "no-run" / "job.json").write_text("{}", encoding="utf-8")
+    found = list(jobs._jobs())
+    assert [(job.run.name, job.parent, job.pid, job.state) for job in found] == [
+        ("bad", "", 0, "failed"), ("early", "early", 5, "failed"), ("late", "late", 5, "failed"),
+    ]  # fmt: skip
+    assert list(jobs._jobs()) == found
+    assert "bad" in found[0].message
 
 
 # --- embedding
