@@ -19,6 +19,7 @@ from app.store import loaders, map_jobs, thumbs, watch
 from app.store.cache import Memory
 from app.views import map_parts
 from stage3.batches.dataset import Dataset
+from stage3.config import Config
 from stage3.data import readers
 from stage3.errors import StorageError
 from stage3.model import embedding
@@ -229,6 +230,15 @@ def test_a_panel_file_that_is_overwritten_in_place_is_seen(repaired):
     frame = loaders.panel_frame(run)
     assert len(frame) == 11
     assert frame.set_index("panel_id").loc["book001/page001#0", "text"] == "repaired"
+
+
+@pytest.mark.parametrize("named", [{"data": "comics"}, {"manifest": "comics.csv"}])
+def test_files_that_were_not_read_here_are_read_before_a_key_stands_for_them(named, monkeypatch):
+    seen = [""]
+    monkeypatch.setattr(loaders.watch, "stamp", lambda key, config: seen[0])
+    monkeypatch.setattr(readers, "read", lambda config: seen.append(seen.pop() + "read once"))
+    for _ in range(2):
+        assert loaders.data_key(Config(**named))[-1] == "read once"
 
 
 def test_files_are_looked_at_seldom_and_less_often_where_it_takes_long(monkeypatch):
