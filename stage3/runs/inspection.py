@@ -118,8 +118,7 @@ def panel_frame_parts(data: Dataset, text_parts: str, measured: Mapping[str, np.
 
 def measured_columns(data: Dataset, model: Stage3, embedded: Embedded | Distant) -> dict[str, np.ndarray]:
     """(V,) float32 gate weights, losses, ranks and errors, `MEASURED`: the columns of `panel_frame` that take long."""
-    gate = embedded.gate() if isinstance(embedded, Distant) else embedded.gate.numpy()
-    found = {name: _spread(gate[:, i], embedded.rows.numpy(), len(data.table)) for i, name in enumerate(GATES)}
+    found = _gate_columns(embedded, len(data.table))
     found |= {f"loss_{name}": values for name, values in panel_losses(data, model).items()}
     found |= retrieval_columns(data, embedded, len(data.table))
     return found | _reconstruction_columns(data, model, embedded, len(data.table))
@@ -168,6 +167,11 @@ def _read_columns(path: Path, size: int) -> dict[str, np.ndarray]:
         found[name] = values.copy()
         file.give_back()
     return found
+
+
+def _gate_columns(embedded: Embedded | Distant, size: int) -> dict[str, np.ndarray]:
+    gate = embedded.gate() if isinstance(embedded, Distant) else embedded.gate.numpy()
+    return {name: _spread(gate[:, i], embedded.rows.numpy(), size) for i, name in enumerate(GATES)}
 
 
 def panel_losses(data: Dataset, model: Stage3) -> dict[str, np.ndarray]:
@@ -222,10 +226,14 @@ def gallery_sample(positions: torch.Tensor, embedded: Embedded | Distant) -> tor
     """These positions, or of a large split whole pages drawn once by a fixed seed, about `MAX_GALLERY` panels."""
     if len(positions) <= MAX_GALLERY:
         return positions
-    pages = torch.unique(embedded.page_ids[positions])
+    page_ids = embedded.page_ids[positions]
+    marked = torch.zeros(int(page_ids.max()) + 1, dtype=torch.bool)  # to sort 5,000,000 ids takes 200 MB
+    marked[page_ids] = True
+    pages = marked.nonzero()[:, 0]
     order = torch.randperm(len(pages), generator=torch.Generator().manual_seed(0))
-    kept = pages[order[: max(1, len(pages) * MAX_GALLERY // len(positions))]]
-    return positions[torch.isin(embedded.page_ids[positions], kept)]
+    marked.zero_()
+    marked[pages[order[: max(1, len(pages) * MAX_GALLERY // len(positions))]]] = True
+    return positions[marked[page_ids]]
 
 
 def _reconstruction_columns(
