@@ -118,10 +118,11 @@ def panel_frame_parts(data: Dataset, text_parts: str, measured: Mapping[str, np.
 
 def measured_columns(data: Dataset, model: Stage3, embedded: Embedded | Distant) -> dict[str, np.ndarray]:
     """(V,) float32 gate weights, losses, ranks and errors, `MEASURED`: the columns of `panel_frame` that take long."""
-    found = _gate_columns(embedded, len(data.table))
+    found = retrieval_columns(data, embedded, len(data.table))  # first, since it takes most memory
+    found |= _reconstruction_columns(data, model, embedded, len(data.table))
     found |= {f"loss_{name}": values for name, values in panel_losses(data, model).items()}
-    found |= retrieval_columns(data, embedded, len(data.table))
-    return found | _reconstruction_columns(data, model, embedded, len(data.table))
+    found |= _gate_columns(embedded, len(data.table))
+    return {name: found[name] for name in MEASURED}
 
 
 def kept_columns(
