@@ -275,6 +275,11 @@ def _span(matrix: np.ndarray) -> str:
     return f"from {np.nanmin(matrix):.2f} to {np.nanmax(matrix):.2f}"
 
 
+def ending(page_id: str) -> str:
+    """An id below a small image: its last 44 characters, since pages of a book differ in their ends."""
+    return page_id if len(page_id) <= 44 else "…" + page_id[-43:]
+
+
 def _pull(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
     """Which pages the panels of this page are nearest to."""
     rows = np.array(list(panel.page_rows(chosen, page)))
@@ -297,7 +302,7 @@ def _pull(chosen: shell.Chosen, frame: pd.DataFrame, page: int) -> None:
             with st.container(border=True, key=f"tile-pull-{other}", gap="xxsmall"):
                 page_id = str(frame["page_id"][first])
                 shell.show_image(shell.thumb(chosen, other, 240, kind="page"), f"Page {page_id}")
-                shell.line(page_id if len(page_id) <= 44 else "…" + page_id[-43:])
+                shell.line(ending(page_id))
                 shell.line(f"{count} of {total}, mean cosine {mean:.2f}")
                 st.button(
                     "Open", key=f"page-pull-{other}-go", type="tertiary", on_click=shell.callback(_open), args=(other,)

@@ -58,8 +58,9 @@ def test_uploads_get_names_of_our_own_and_stay_in_their_folder(tmp_path: Path) -
 
 def test_the_same_name_twice_is_two_files_and_the_same_file_twice_is_one(tmp_path: Path) -> None:
     red, blue = png(color=(255, 0, 0)), png(color=(0, 0, 255))
-    refused = uploads.keep([("p.png", red), ("P.PNG", blue), ("other.png", red)], tmp_path, "mine")
-    assert refused == ["other.png: the same file as p.png"]
+    again = [("other.png", red), ("o" * 80, red), ("o" * 81, red)]  # a long name is cut
+    refused = uploads.keep([("p.png", red), ("P.PNG", blue), *again], tmp_path, "mine")
+    assert refused == [f"{name}: the same file as p.png" for name in ("other.png", "o" * 80, "o" * 79 + "…")]
     assert below(tmp_path) == {"mine/p.png", "mine/P (2).png"}
     assert (tmp_path / "mine/P (2).png").read_bytes() == blue
 
@@ -108,7 +109,7 @@ def test_what_cannot_be_used_is_named_with_the_reason_and_the_others_are_kept(
 
 def test_too_much_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     part = bytes(uploads.MAX_FILE)  # 100 MB of junk five times over
-    with pytest.raises(DataError, match="21 files of 420 MB are more than one upload may have"):
+    with pytest.raises(DataError, match=r"21 files of 420 MB are more than .* files, 400 MB"):
         uploads.keep([(f"{k}.cbz", part) for k in range(21)], tmp_path, "mine")
     with pytest.raises(DataError, match="1,001 files"):
         uploads.keep([("x.png", b"")] * 1001, tmp_path, "mine")
@@ -144,6 +145,8 @@ def test_only_folders_below_the_roots_are_offered_and_links_are_passed_by(
             imports.place(name)
     monkeypatch.setenv("STAGE3_COMICS", str(here / "secret"))
     assert "secret" in imports.offered()
+    monkeypatch.setattr(imports, "MOST_OFFERED", 1)
+    assert imports.offered() == ["comics"]
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 61, "a b", ".hidden"])
@@ -161,6 +164,10 @@ def test_a_taken_name_is_refused_and_a_free_one_is_found(here: Path) -> None:
     assert imports.free_name("mine") == "mine-2"
     assert imports.free_name("漫画 <b>") == "b"
     assert imports.free_name("漫画") == "comics"
+    made = imports.create("one", "comics/A")
+    assert (imports.load("one"), imports.imports()) == (made, [made])
+    with pytest.raises(DataError, match="no import is called 'two' here"):
+        imports.load("two")
 
 
 # --- how it is asked for

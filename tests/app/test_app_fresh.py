@@ -277,15 +277,15 @@ def test_a_step_of_an_address_without_a_run_is_of_the_run_that_is_shown():
     early, _ = early_and_best()
     app = opened("runs", step=early.step)
     assert (app.session_state["_chosen"].id, app.session_state["_chosen"].step) == ("samples/first", early.step)
-    for step in ("99999", "x"):
+    for step in ("99999", "x" * 21):
         app.query_params["step"] = step
         app.run()
         shown = app.session_state["_chosen"].step
-        assert f"step={step} in the address is no checkpoint of first; step {shown} is shown." in said(app)
+        assert f"step={step[:20]} in the address is no checkpoint of first; step {shown} is shown." in said(app)
         assert "step" not in app.query_params
     assert "in the address" not in said(app.run()), "once is enough"
-    other = opened("runs", run="runs/nobody", step=early.step)
-    assert "There is no run 'runs/nobody' here" in said(other)
+    other = opened("runs", run=f"runs/{'x' * 96}", step=early.step)
+    assert f"There is no run 'runs/{'x' * 95}' here" in said(other)  # a long name is cut
     assert "step" not in other.query_params, "it was of that run"
 
 
@@ -408,7 +408,7 @@ def test_a_lasso_with_a_filter_takes_exactly_the_panels_that_are_inside_and_pass
     assert [c["row"] for c in cards["items"]] == found[:12]
 
 
-def test_a_zip_holds_the_bytes_of_the_rows_that_it_names():
+def test_a_zip_holds_the_bytes_of_the_rows_that_it_names(monkeypatch):
     chosen = the("samples/first")
     frame = loaders.panel_frame(chosen.run).loc[[89, 13, 7, 18, 12]]  # 7 has nothing, 18 only a text; two share a page
     archive = zipfile.ZipFile(io.BytesIO(export.crops(chosen, frame)))
@@ -434,6 +434,10 @@ def test_a_zip_holds_the_bytes_of_the_rows_that_it_names():
     assert {a["id"] - 1: names[a["image_id"]] for a in coco["annotations"]} == {
         r: pages_of[int(frame.loc[r, "page"])] for r in crops
     }
+    monkeypatch.setattr(export, "MAX_IMAGES", 2)
+    few = zipfile.ZipFile(io.BytesIO(export.crops(chosen, frame))).read("panels.tsv").decode().splitlines()
+    left_out = "(3 more panels left out: an export has at most 2)"
+    assert few == [*("\t".join(row) for row in listed[:3]), left_out]
 
 
 def test_values_of_a_filter_are_those_of_its_column():

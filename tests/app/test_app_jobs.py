@@ -16,7 +16,7 @@ from app.parts import forms
 from app.store import children, jobs, loaders, waiter
 from stage3.config import FIELDS, Config, spec_of
 from stage3.errors import ConfigError
-from stage3.runs import curves
+from stage3.runs import RunFolder, curves
 
 pytestmark = pytest.mark.slow
 
@@ -195,10 +195,11 @@ def test_a_name_that_is_no_plain_word_is_refused(parent, name):
 
 
 def test_a_taken_name_is_refused_and_the_run_is_left_alone(parent):
-    before = (jobs.folder() / "asked" / "config.yaml").read_bytes()
+    settings = RunFolder.create(jobs.folder() / "taken", parent.config.replace(lr=0.5)).path / "config.yaml"
+    before = settings.read_bytes()
     with pytest.raises(ConfigError, match="is already a run"):
-        jobs.start(parent.config, "asked")
-    assert (jobs.folder() / "asked" / "config.yaml").read_bytes() == before
+        jobs.start(parent.config, "taken")
+    assert settings.read_bytes() == before
 
 
 def test_a_trainer_that_cannot_start_says_why(parent):

@@ -17,7 +17,7 @@ from app import shell
 from app.charts import map_marks, maps, pages
 from app.parts import export, filters, map_address, selection
 from app.store import jobs, loaders, map_jobs, thumbs
-from app.views import map_parts
+from app.views import map_compare, map_parts
 from stage3 import selection as stage3_selection
 from stage3.config import changes
 from stage3.errors import DataError
@@ -119,6 +119,12 @@ def traces(app: AppTest, index: int = 0) -> list[dict]:
     """The traces of dots of a chart."""
     figure = json.loads(app.get("plotly_chart")[index].proto.spec)
     return [t for t in figure["data"] if "customdata" in t]
+
+
+def colors(app: AppTest, index: int = 0) -> dict[int, float]:
+    """The number that colors each panel of a chart."""
+    shown = [(decoded(t["customdata"]), decoded(t["marker"]["color"])) for t in traces(app, index)]
+    return {int(row): float(value) for pair in shown for row, value in zip(*pair, strict=True)}
 
 
 def drawn(app: AppTest, index: int = 0) -> dict[int, tuple[float, float]]:
@@ -507,9 +513,8 @@ def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_sho
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine = z @ z[at]
     cosine[at] = -1
-    near = [
-        rows.tolist().index(int(b.key.split("-")[2])) for b in app.button if b.key and b.key.startswith("map-near-")
-    ]
+    buttons = [b for b in app.button if b.key and b.key.startswith("map-near-")]
+    near = [rows.tolist().index(int(b.key.split("-")[2])) for b in buttons]
     np.testing.assert_allclose(cosine[near], np.sort(cosine)[::-1][:8], atol=1e-6)
     (name, page), *mates = app_images.shown(app)
     assert name == "The page with 4 numbered panels"
@@ -520,6 +525,10 @@ def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_sho
          app_images.of_panel(run, r, 160) or thumbs.placeholder(160))
         for r in rows[near].tolist()
     ]  # fmt: skip
+    app.query_params["tab"] = "x"  # no tab: the panel's is open
+    buttons[1].click().run()
+    assert app.query_params["panel"] in (str(rows[near[1]]), [str(rows[near[1]])])
+    assert "tab" not in app.query_params
 
 
 @pytest.mark.parametrize("panel", [128, 10**9, "x", "-1"])
@@ -537,14 +546,35 @@ def test_two_runs_side_by_side_count_the_neighbors_they_share(run):
     shown = {m.label: m.value for m in app.metric}
     assert shown == {"Neighbors in common": f"{100 * expected.mean():.0f} %", "Panels compared": "122"}
     assert drawn(app, 0).keys() == drawn(app, 1).keys()
-    colors = {
-        int(r): c
-        for t in traces(app, 0)
-        for r, c in zip(decoded(t["customdata"]), decoded(t["marker"]["color"]), strict=True)
-    }
-    np.testing.assert_allclose([colors[r] for r in loaders.embedded(run).rows.tolist()], expected, atol=1e-6)
+    rows = loaders.embedded(run).rows.tolist()
+    for i in (0, 1):  # one number of both runs
+        np.testing.assert_allclose([colors(app, i)[r] for r in rows], expected, atol=1e-6)
     worst = component(app, "map-moved")["items"][0]["row"]
-    assert expected[loaders.embedded(run).rows.tolist().index(worst)] == expected.min()
+    assert expected[rows.index(worst)] == expected.min()
+    app = opened(mode="two", color="image", **{"with": "runs/second"})
+    for i, side in enumerate((run, other)):  # each its own numbers
+        gates = loaders.panel_frame(side)["gate_image"]
+        np.testing.assert_allclose([colors(app, i)[r] for r in rows], gates[rows], atol=1e-6)
+
+
+def test_two_maps_are_those_of_umap_where_both_runs_have_one(run):
+    entries = [loaders.entry(name) for name in ("samples/first", "runs/second")]
+    pair = [shell.Chosen(e.id, e.run, loaders.resolve_step(e.run, None), e.is_sample) for e in entries]
+    theirs = files.projection_path(pair[1].run, pair[1].step)
+    every = np.arange(122)
+
+    def layout() -> str:
+        return map_compare._positions(*pair, every, every)[2]
+
+    store_map(run)
+    assert layout() == "pca"
+    store_map(pair[1].run)
+    try:
+        assert layout() == "umap"
+        files.projection_path(run, pair[0].step).unlink()
+        assert layout() == "pca"
+    finally:
+        theirs.unlink()
 
 
 def test_groups_are_those_of_the_panels_in_common_and_of_the_map_that_is_stored_now(run):

@@ -17,6 +17,7 @@ from app import shell
 from app.charts import pages
 from app.parts import panel
 from app.store import loaders, thumbs
+from app.views import page as page_view
 from stage3.metrics.neighbors import pages_pulled_to, share_below
 
 UI = Path(__file__).parents[2] / "app" / "ui.py"
@@ -131,6 +132,12 @@ def test_before_a_choice_the_first_panel_is_shown_and_a_click_in_the_image_choos
     assert [box is None for box in shown] == (~rows["has_box"]).tolist() == [False, False, False, True]
     boxes = [box or (np.nan,) * 4 for box in shown]
     np.testing.assert_allclose(boxes, rows[list("xywh")].to_numpy(), atol=1e-6)
+    app.button(key="page-correct").click().run()
+    assert not app.exception
+    edited = json.loads(next(c for c in app.get("bidi_component") if "page-boxes" in c.proto.id).proto.json)
+    assert edited["image"].startswith("/images/page/samples/first/7/1200")
+    assert [p["box"] is None for p in edited["panels"]] == [box is None for box in shown]
+    np.testing.assert_allclose([p["box"] for p in edited["panels"][:3]], boxes[:3], atol=1e-5)
 
 
 @pytest.mark.parametrize("page", [32, 10**9])
@@ -141,7 +148,8 @@ def test_a_page_that_is_not_there_is_said_and_the_first_is_shown(run, page):
 
 
 def test_previous_next_and_the_lists_turn_pages(run):
-    app = opened(page=0)
+    app = opened()
+    assert "in the address" not in said(app)  # to name no page is no mistake
     assert app.button(key="page-previous").disabled
     app.button(key="page-next").click().run()
     assert "page 2 of 32" in said(app)
@@ -208,6 +216,11 @@ def test_it_says_where_the_page_is_pulled(run):
         mean = np.take_along_axis(cosine, near, axis=1)[page_of == page].mean()
         assert numbers == f"{counts[page]} of 32, mean cosine {mean:.2f}"
         assert (alt, image) == (f"Page {page_id}", app_images.of_page(run, page, 240) or thumbs.placeholder(240))
+
+
+def test_a_long_id_of_a_page_keeps_its_end():
+    assert page_view.ending("book/" + 39 * "x") == "book/" + 39 * "x"
+    assert page_view.ending("book/" + 38 * "x" + "12") == "…ok/" + 38 * "x" + "12"
 
 
 def test_text_of_data_is_shown_as_text_only(run):

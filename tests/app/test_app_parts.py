@@ -20,9 +20,11 @@ from app.parts import (
     forms,
     map_address,
     panel,
+    query,
     results,
     retrain_form,
     selection,
+    strip,
     tiles,
 )
 from app.views import data as data_view
@@ -157,6 +159,8 @@ def test_words_zoom_and_shapes_of_a_map_come_back_from_the_address(address):
     xy = np.array([[1.0, 1.0], [10.0, 10.0], [6.0, 6.0], [3.0, 1.0]])
     assert selection.caught(drawn, xy).tolist() == [True, True, False, True]
     assert not selection.caught(None, xy).any()
+    map_address.set_drawn("pca", [square] * 21, 10.0)
+    assert len(map_address.drawn(notes).shapes) == str(address["lasso"]).count("|") + 1 == 20  # no more than it reads
     selection.clear()
     assert "lasso" not in address
 
@@ -188,6 +192,47 @@ def test_a_box_is_a_lasso_with_four_corners_and_a_click_names_a_panel_or_a_page(
     assert (address["panel"], address.get("tab")) == (9, None)
     selection.take({"selection": {"points": [{"customdata": -1}]}}, "pca", np.array([4, 9]), 1.0)
     assert (address["group"], address["tab"]) == ("page:0", "group")
+
+
+def test_a_query_of_the_address_is_taken_once_and_a_panel_wins(address, monkeypatch):
+    state: dict[str, object] = {}
+    monkeypatch.setattr(query.st, "session_state", state)
+    monkeypatch.setattr(query.shell, "int_param", lambda name: int(address[name]) if name in address else None)
+    address.update(panel=7, q="red")
+    query.follow_address()
+    assert (state["search_kind"], state["search_panel"]) == ("panel", 7)
+    assert "search_words" not in state
+    state["search_panel"] = 9  # chosen since: the same address does not undo it
+    query.follow_address()
+    assert state["search_panel"] == 9
+    query.write_address("panel")
+    assert address == {"panel": 9}
+    query.follow_address()  # what the view wrote itself is not followed
+    assert state["search_panel"] == 9
+    address.clear()
+    address["q"] = "x" * 201
+    query.follow_address()
+    assert (state["search_kind"], state["search_words"]) == ("words", "x" * 200)
+    query.write_address("words")
+    assert address == {"q": "x" * 200}
+    state["search_words"] = "y" * 201  # too long for an address
+    query.write_address("words")
+    assert address == {}
+    state["search_words"] = " z "
+    query.write_address("words")
+    assert address == {"q": "z"}
+    query.write_address("image")
+    assert address == {}
+    query.use_panel_within(4, "val")
+    assert (address, state["search_kind"], state["search_filter_split"]) == ({"panel": 4}, "panel", ["val"])
+
+
+def test_stopped_jobs_are_put_away_one_by_one(monkeypatch):
+    state: dict[str, object] = {}
+    monkeypatch.setattr(strip.st, "session_state", state)
+    strip._hide("a", "1")
+    strip._hide("b", "2")
+    assert state == {"_strip_hidden": {("a", "1"), ("b", "2")}}
 
 
 def test_levels_of_a_zoom_are_its_doublings():

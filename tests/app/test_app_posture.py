@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import runpy
+import threading
 import zlib
 from pathlib import Path
 
 import pytest
+import streamlit
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from app import addresses
 from app.posture import Posture, too_long
 from app.store import children, embeds, jobs, loaders, map_jobs, thumbs
 from stage3.config import Config
@@ -89,10 +95,28 @@ def test_the_websocket_opens_for_pages_of_this_very_server(client, origin, opens
     assert refused.value.code == 1008
 
 
-def test_the_server_uses_it():
-    tree = ast.parse((APP / "main.py").read_text(encoding="utf-8"))
-    made = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Middleware"]
-    assert [n.args[0].id for n in made] == ["Posture", "TrustedHostMiddleware"]
+def test_the_server_uses_it_and_reads_the_first_run_while_it_starts(monkeypatch):
+    made, warm = [], threading.Event()
+    monkeypatch.setattr(streamlit, "App", lambda script, **parts: made.append((script, parts)))
+    monkeypatch.setattr(loaders, "warm_up", warm.set)
+    monkeypatch.setattr(streamlit, "get_option", {}.get)
+    runpy.run_path(str(APP / "main.py"))
+    given = {"server.allowedHosts": ["comics.lan"], "server.corsAllowedOrigins": ["https://comics.lan"]}
+    monkeypatch.setattr(streamlit, "get_option", given.get)
+    runpy.run_path(str(APP / "main.py"))
+    for (script, parts), hosts, origins in zip(
+        made, (["*"], ["comics.lan"]), ([], ["https://comics.lan"]), strict=True
+    ):
+        assert script == str(APP / "ui.py")
+        assert [m.cls for m in parts["middleware"]] == [Posture, TrustedHostMiddleware]
+        assert [m.kwargs for m in parts["middleware"]] == [{"origins": origins}, {"allowed_hosts": hosts}]
+        assert parts["routes"] == [*thumbs.ROUTES, *addresses.ROUTES]
+
+    async def started():
+        async with made[0][1]["lifespan"](None):
+            return warm.wait(30)
+
+    assert asyncio.run(started())
 
 
 def png(path: Path, side: int) -> Path:

@@ -17,7 +17,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from app import shell
-from app.parts import query
+from app.parts import doubt, query
 from app.store import loaders
 from stage3.data import images
 from stage3.search import search_words
@@ -151,9 +151,11 @@ def test_the_export_of_a_list_is_there_once_its_menu_is_open(here):
 # --- words
 
 
-def test_words_of_an_address_are_searched_and_results_can_become_the_query(here):
+def test_words_of_an_address_are_searched_and_results_can_become_the_query(here, monkeypatch):
+    monkeypatch.setattr(doubt, "of_words", lambda run: f"words of {run.name} are arbitrary")
     searcher = the_searcher()
     app = opened(q="a red circle before blue")
+    assert words(app).count("Note: words of first are arbitrary.") == 1  # beside the left list alone
     left, right = lists(app)
     query = searcher.from_words("a red circle before blue")
     assert rows(left) == search_words(searcher, "a red circle before blue").rows.tolist()
@@ -167,6 +169,7 @@ def test_words_of_an_address_are_searched_and_results_can_become_the_query(here)
     checked(app.run())
     assert app.query_params["panel"] in (str(rows(left)[0]), [str(rows(left)[0])])
     assert "q" not in app.query_params
+    assert "are arbitrary" not in words(app)  # of typed words alone
 
 
 def test_each_card_says_which_ways_found_it_and_the_list_how_many_say_the_words(here):
@@ -322,7 +325,8 @@ def test_the_name_of_an_upload_is_never_shown_nor_used(name, here):
     assert "x" * 100 not in everything
 
 
-def test_an_image_and_words_are_blended_by_the_slider(here):
+def test_an_image_and_words_are_blended_by_the_slider(here, monkeypatch):
+    monkeypatch.setattr(doubt, "of_words", lambda run: "words are arbitrary")
     searcher = the_searcher()
     app = upload(opened(), png(80, 60))
     checked(app.segmented_control(key="search_kind").set_value("both").run())
@@ -335,6 +339,7 @@ def test_an_image_and_words_are_blended_by_the_slider(here):
         found = searcher.search(searcher.blend(*asked, weight), "image", 10)
         assert rows(lists(app)[0]) == found.rows.tolist()
     assert "blend of an image and a text embedding" in words(app).lower()
+    assert words(app).count("Note: words are arbitrary.") == 1
 
 
 # --- quality

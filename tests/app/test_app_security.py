@@ -22,6 +22,9 @@ from app import addresses, components, shell
 from app.charts import theme
 from app.parts import export
 from app.store import loaders, thumbs
+from stage3.config import Config
+from stage3.errors import DataError
+from stage3.runs import RunFolder
 
 APP = Path(__file__).parents[2] / "app"
 SOURCES = sorted(APP.rglob("*.py"))
@@ -164,6 +167,20 @@ def test_a_panel_image_is_its_crop_and_stays_with_this_origin(client, folder):
 )
 def test_anything_else_is_not_found(client, path):
     assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("end", ["", "/", "/.", "/..", "/first/x", "/a\\b", "/a\0b"])
+def test_an_id_of_a_run_is_a_root_and_a_plain_name(client, end):
+    with pytest.raises(DataError, match="no run is called"):
+        loaders.entry(f"samples{end}")
+
+
+def test_the_shipped_run_opens_first_and_without_it_the_one_that_was_active_last():
+    first, second = (loaders.Entry(f"runs/{n}", RunFolder(Path(n), Config()), False) for n in "ab")
+    sample = loaders.Entry("samples/c", RunFolder(Path("c"), Config()), True)
+    assert loaders.default_entry([first, second, sample]) is sample
+    assert loaders.default_entry([first, second]) is first
+    assert loaders.default_entry([]) is None
 
 
 def test_an_address_of_a_view_is_kept_through_a_reload(client):

@@ -38,9 +38,11 @@ SEEN_BY = {
     "parts/cards": "parts map", "parts/map_address": "parts map", "parts/add_import": "add",
     "parts/add_train": "parts add", "parts/add_source": "add", "parts/add_choice": "add", "parts/boxes": "boxes page",
     "parts/doubt": "results", "parts/data_report": "data", "parts/outlook": "retrain add",
-    "store/loaders": "fresh cache results", "store/thumbs": "page fresh cache security",
+    "store/loaders": "fresh cache results security posture", "store/thumbs": "page fresh cache security",
     "store/cache": "cache fresh guard", "store/watch": "cache fresh", "store/evidence": "evidence",
-    "store/jobs": "jobs retrain", "store/children": "jobs", "store/waiter": "jobs", "store/places": "moved",
+    "store/jobs": "records jobs retrain", "store/embeds": "records",
+    "components/__init__": "components", "main": "posture", "posture": "posture", "addresses": "posture security",
+    "shell": "shell fresh", "store/children": "jobs", "store/waiter": "jobs", "store/places": "moved",
     "store/imports": "add", "store/uploads": "add", "store/map_jobs": "map fresh",
 }  # fmt: skip
 MORE |= {f"app/{of}.py": [f"tests/app/test_app_{n}.py" for n in names.split()] for of, names in SEEN_BY.items()}

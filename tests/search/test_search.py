@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from stage3.model import EncoderSpec, embedding
 from stage3.model.embedding import Embedded
 from stage3.model.objectives import Stage3
 from stage3.runs import RunFolder
+from stage3.runs.data import load_data
 from stage3.search import __main__ as search_command
 from stage3.search import answers
 from stage3.search.answers import result_frame
@@ -413,8 +415,18 @@ def test_words_and_filters_through_the_command(comics, capsys):
     said = capsys.readouterr().out
     assert "compared: words in panels' texts; text embedding against text embeddings" in said
     assert "[words, text, image]" in said
+    assert said.endswith("see them: streamlit run app/main.py, then Search (run first)\n")
     assert search_command.main([*plain, "--target", "image"]) == 0
     assert "compared: text embedding against image embeddings" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_panels_whose_features_are_of_other_backbones_are_not_searched(comics):
+    run = RunFolder.load(comics / "runs" / "first")
+    data = load_data(run)
+    other = replace(data, features=replace(data.features, fingerprint="0123456789abcdef" * 4))
+    with pytest.raises(DataError, match="this data has features 0123456789abcdef:"):
+        Searcher.of_run(run, other)
 
 
 @pytest.mark.parametrize(
