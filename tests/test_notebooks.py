@@ -44,8 +44,9 @@ def outputs(notebook, kind):
     return [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == kind]
 
 
-# Weekly: a dozen trainings that show at length which faults tests/model/test_ablations.py sees one by one.
-LENGTHY = {"05_findings"}
+# Weekly: one trains, stops and resumes at the length of a lesson, as tests/train does in seconds; the other's dozen
+# trainings show which faults tests/model/test_ablations.py sees one by one. That their names are there is seen below.
+LENGTHY = {"03_training_and_reading_curves", "05_findings"}
 
 
 @pytest.mark.notebook
