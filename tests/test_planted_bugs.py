@@ -13,6 +13,7 @@ def test_each_bug_still_has_its_place_in_the_source(bug):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy  # two test runs in copies of the repository, about the runner alone, which is run weekly at most
 def test_the_runner_tells_a_caught_bug_from_a_harmless_change():
     harmless = Bug("harmless", "stage3/data/splits.py", "import annotations", "import annotations  # as before", "")
     tests = "tests/batches/test_batches.py -k split_by_book"

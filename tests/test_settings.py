@@ -5,6 +5,7 @@ What may change when a run is resumed (`resume_free`) must on the other hand lea
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,7 @@ def comics(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def outcome(comics, tmp_path_factory):
     """A function from settings to what a run with them leaves, or why it is refused; the same settings run once."""
-    root, known = tmp_path_factory.mktemp("runs"), {}
+    root, known, read = tmp_path_factory.mktemp("runs"), {}, {}
     base = {
         "manifest": str(comics / "manifest.csv"),
         "panels": str(comics / "panels"),
@@ -176,15 +177,19 @@ def outcome(comics, tmp_path_factory):
     def run(**settings):
         key = repr(sorted(settings.items()))
         if key not in known:
-            known[key] = _outcome(root / f"run{len(known)}", Config(**base | settings))
+            known[key] = _outcome(root / f"run{len(known)}", Config(**base | settings), read)
         return known[key]
 
     return run
 
 
-def _outcome(path: Path, config: Config) -> dict:
+def _outcome(path: Path, config: Config, read: dict[str, Dataset]) -> dict:
+    """What a run leaves; data sets that were read once are not read again with the same settings of the data."""
+    of_data = repr({n: v for n, v in config.to_dict().items() if spec_of(n).group in ("data", "features")})
     try:
-        data = Dataset.load(config, progress=False)
+        if of_data not in read:
+            read[of_data] = Dataset.load(config, progress=False)
+        data = replace(read[of_data], config=config)
         run = RunFolder.create(path, config)
         with run.lock():
             Trainer(run, data).fit(lambda: False)

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import app_support
 import numpy as np
 import pandas as pd
 import psutil
@@ -23,7 +24,6 @@ from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.errors import ConfigError, Interrupted
 from stage3.runs import RunFolder
-from stage3.samples import draw_books
 from stage3.train import __main__ as train_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,9 +33,7 @@ SPLIT = ["--val_fraction", "0.25", "--test_fraction", "0.25"]
 
 @pytest.fixture(scope="module")
 def comics(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("comics") / "set"
-    draw_books(folder, 8, seed=5, pages=4)
-    return folder
+    return app_support.write_comics(tmp_path_factory.mktemp("comics") / "set", seed=5)
 
 
 @pytest.fixture(scope="module")

@@ -25,15 +25,16 @@ def chosen():
     return Chosen(entry.id, entry.run, None, entry.is_sample)
 
 
-@pytest.fixture(autouse=True)
-def large(tmp_path, monkeypatch):
-    """The embeddings of the sample run count as too many; files go to a folder of the test."""
-    original = loaders.config_here
-    monkeypatch.setattr(mapped, "LARGE_BYTES", 2**20)
-    monkeypatch.setattr(loaders, "config_here", lambda config: original(config).replace(cache_dir=str(tmp_path)))
-    memories = ((loaders, "_embedded"), (loaders, "_other"), (query, "_searchers"), (panel, "_kept"))
-    for module, name in memories:
-        monkeypatch.setattr(module, name, Memory(8))
+@pytest.fixture(autouse=True, scope="module")
+def large(tmp_path_factory):
+    """The embeddings of the sample run count as too many; files, written once, go to a folder of these tests."""
+    original, cache = loaders.config_here, str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mapped, "LARGE_BYTES", 2**20)
+        patch.setattr(loaders, "config_here", lambda config: original(config).replace(cache_dir=cache))
+        for module, name in ((loaders, "_embedded"), (loaders, "_other"), (query, "_searchers"), (panel, "_kept")):
+            patch.setattr(module, name, Memory(8))
+        yield
 
 
 def test_neighbors_of_a_panel_come_from_the_file(chosen):

@@ -72,7 +72,11 @@ def test_a_view_opens_on_the_sample_run_by_its_address(view, small, monkeypatch)
         assert app.session_state["_run"] in ("samples/first", ["samples/first"])
 
 
-@pytest.mark.parametrize("view", ALL)
+# Weekly: map, search and data, whose own tests look at what they show of so many; and views that show no panel.
+WEEKLY = set(ALL) - {"runs", "page"}
+
+
+@pytest.mark.parametrize("view", [pytest.param(v, marks=[pytest.mark.heavy] * (v in WEEKLY)) for v in ALL])
 def test_a_view_opens_on_five_thousand_panels(view, large):
     app = opened(view)
     assert not app.exception

@@ -121,22 +121,22 @@ def check_fault(fresh: Path, path: Path, fault: str, at: int, expected: dict[str
 AFFECTED = {"torn": ("write",), "short": ("write",), "enospc": ("write", "create", "mkdir")}
 
 
-def check_every_operation(fresh: Path, scratch: Path, fault: str, reference) -> int:
-    """The fault at each operation where it is one, in turn; returns how many ended the run."""
+def check_operations(fresh: Path, scratch: Path, fault: str, reference, every: int = 1) -> tuple[int, int]:
+    """The fault at every n-th operation where it is one; how many were tried, and how many of them ended the run."""
     expected, names = reference
     seen: set[int] = set()
-    places = [at for at, name in enumerate(names, start=1) if name in AFFECTED.get(fault, names)]
-    return sum(check_fault(fresh, scratch / fault, fault, at, expected, seen) for at in places)
+    places = [at for at, name in enumerate(names, start=1) if name in AFFECTED.get(fault, names)][::every]
+    return len(places), sum(check_fault(fresh, scratch / fault, fault, at, expected, seen) for at in places)
 
 
+# Weekly at each operation, as in `tests.faults --full`: each of three saves repeats 42, of which every fifth differs.
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.heavy), 5])
 @pytest.mark.parametrize("fault", ["kill", "torn", "enospc", "eio", "short"])
-def test_a_fault_at_any_operation_costs_nothing_that_was_saved(fresh, tmp_path, reference, fault):
-    ended = check_every_operation(fresh, tmp_path, fault, reference)
-    _, names = reference
-    assert len(names) > 120
-    expected = {"kill": len(names), "torn": names.count("write"), "short": 0}
-    assert ended == expected.get(fault, ended)
-    assert ended > 40 or fault in expected
+def test_a_fault_at_any_operation_costs_nothing_that_was_saved(fresh, tmp_path, reference, fault, every):
+    tried, ended = check_operations(fresh, tmp_path, fault, reference, every)
+    assert len(reference[1]) > 120
+    assert ended == {"kill": tried, "torn": tried, "short": 0}.get(fault, ended)
+    assert ended > 40 // every or fault in ("torn", "short")
 
 
 KILLER = """
@@ -147,7 +147,7 @@ import torch
 from disk_faults import Disk
 from stage3.runs import RunFolder
 from test_checkpoint_faults import train
-for at in range(1, int(sys.argv[5]) + 1, 8):
+for at in range(1, int(sys.argv[5]) + 1, 16):
     child = os.fork()
     if child == 0:
         with Disk("sigkill", at):
@@ -161,21 +161,21 @@ for at in range(1, int(sys.argv[5]) + 1, 8):
 def test_real_kills_leave_what_the_simulated_ones_do(fresh, tmp_path, reference):
     expected, names = reference
     operations = len(names)
-    for at in range(1, operations + 1, 8):
+    for at in range(1, operations + 1, 16):
         shutil.copytree(fresh, tmp_path / f"run-{at}")
     here = Path(__file__).parent
     arguments = [str(here), str(here.parent), str(here.parents[1]), str(tmp_path), str(operations)]
     killer = subprocess.run([sys.executable, "-c", KILLER, *arguments], capture_output=True, text=True, check=True)
     outcomes = [line.split() for line in killer.stdout.splitlines()]
-    assert len(outcomes) > 15
+    assert len(outcomes) > 7
     for at, status in outcomes:
         assert int(status) == signal.SIGKILL
         check_visible(RunFolder.load(tmp_path / f"run-{at}"), [])
         check_rerun(tmp_path / f"run-{at}", expected, set())
 
 
-def check_power_cuts(fresh: Path, scratch: Path, expected: dict[str, str]) -> int:
-    """A power cut after every operation, unsynced content lost, zeroed, torn or garbage; returns how many states."""
+def check_power_cuts(fresh: Path, scratch: Path, expected: dict[str, str], every: int = 1) -> int:
+    """A power cut after every n-th operation, unsynced content lost, zeroed, torn or garbage; how many states."""
     path = shutil.copytree(fresh, scratch / "recorded")
     saved: list[int] = []
     marks: list[tuple[int, int]] = []  # (events so far, last saved step)
@@ -188,6 +188,8 @@ def check_power_cuts(fresh: Path, scratch: Path, expected: dict[str, str]) -> in
     seen, rerun = set(), set()
     for number, event in enumerate(disk.events, start=1):
         model.apply(*event)
+        if number % every:
+            continue
         durable_step = max((step for events, step in marks if events <= number), default=0)
         for tree in model.after_power_cut(rng):
             key = (durable_step, hash(tuple(tree.items())))
@@ -201,8 +203,10 @@ def check_power_cuts(fresh: Path, scratch: Path, expected: dict[str, str]) -> in
     return len(seen)
 
 
-def test_a_power_cut_at_any_moment_costs_nothing_that_was_saved(fresh, tmp_path, reference):
-    assert check_power_cuts(fresh, tmp_path, reference[0]) > 300
+# Weekly after each operation: they repeat with each of three saves.
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.heavy), 5])
+def test_a_power_cut_at_any_moment_costs_nothing_that_was_saved(fresh, tmp_path, reference, every):
+    assert check_power_cuts(fresh, tmp_path, reference[0], every) > 300 // (every + 1)
 
 
 def test_creating_a_run_is_all_or_nothing(tmp_path):
@@ -337,7 +341,7 @@ def test_a_checkpoint_saved_again_is_replaced_whole_at_any_fault(fresh, tmp_path
             assert run.load_checkpoint().tensors["model"]["w"].tolist() == [1.0, 1.0]
 
 
-# --- the harness catches planted bugs
+# --- the harness catches planted bugs: weekly but for one of each kind, since they look at these tests alone
 
 
 def plant(monkeypatch, name, replacement):
@@ -422,7 +426,12 @@ def errors_unnamed(monkeypatch):
 KILLS = (no_rename, prune_before_save, delete_in_place, rewrite_in_place, metrics_not_cut, leftovers_stay)
 
 
-@pytest.mark.parametrize("bug", KILLS, ids=lambda bug: bug.__name__)
+def one_now(bugs):
+    """The first of some bugs, and the others weekly."""
+    return [pytest.param(bug, id=bug.__name__, marks=[pytest.mark.heavy] * (bug != bugs[0])) for bug in bugs]
+
+
+@pytest.mark.parametrize("bug", one_now(KILLS))
 def test_kills_catch(fresh, tmp_path, reference, monkeypatch, bug):
     bug(monkeypatch)
     expected, _ = reference
@@ -431,23 +440,23 @@ def test_kills_catch(fresh, tmp_path, reference, monkeypatch, bug):
         train(RunFolder.load(path), [])
     assert content(path) == expected  # nobody sees the bug until something goes wrong
     with pytest.raises((AssertionError, StorageError)):
-        check_every_operation(fresh, tmp_path, "kill", (expected, disk.names))
+        check_operations(fresh, tmp_path, "kill", (expected, disk.names))
 
 
 def test_a_full_disk_catches_errors_that_name_nothing(fresh, tmp_path, reference, monkeypatch):
     errors_unnamed(monkeypatch)
     with pytest.raises(OSError, match=r"^.Errno 28. No space left on device$"):
-        check_every_operation(fresh, tmp_path, "enospc", reference)
+        check_operations(fresh, tmp_path, "enospc", reference)
 
 
-@pytest.mark.parametrize("bug", [metrics_not_synced, files_not_synced, folders_not_synced], ids=lambda b: b.__name__)
+@pytest.mark.parametrize("bug", one_now([files_not_synced, metrics_not_synced, folders_not_synced]))
 def test_power_cuts_catch(fresh, tmp_path, reference, monkeypatch, bug):
     bug(monkeypatch)
     with pytest.raises((AssertionError, StorageError)):
         check_power_cuts(fresh, tmp_path, reference[0])
 
 
-@pytest.mark.parametrize("bug", [no_checksum, length_only], ids=lambda b: b.__name__)
+@pytest.mark.parametrize("bug", one_now([length_only, no_checksum]))
 def test_damage_catches(fresh, tmp_path, monkeypatch, bug):
     bug(monkeypatch)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
