@@ -385,6 +385,17 @@ def test_the_line_of_a_run_names_what_chose_its_checkpoint(monkeypatch):
     assert line("retrieval/i2t_r5", 0.5) == "Validation, which chose the checkpoint: R@5 image → text 50.0 %"
     kept[0] = {"split": "val", "retrieval/i2t_r5": 0.25}
     assert "Validation, which chose the checkpoint" in line("retrieval/i2t_r5", 0.5)
+    kept[0] = {
+        "split": "test",
+        "panels": 9,
+        "gallery": 7,
+        "retrieval/i2t_r5": 0.25,
+        "chance": {},
+        "intervals": {},
+        "baselines": {},
+    }
+    assert line("retrieval/i2t_r5", 0.5).startswith("Test: R@5 image → text 25.0 %")
+    assert "Validation, which chose the checkpoint" in line("retrieval/t2i_r5", 0.5)  # it was not measured
 
 
 def test_tiles_and_differences_stand_under_their_names(monkeypatch):
