@@ -353,13 +353,15 @@ def test_a_comparison_is_told_with_signs_units_and_words():
 
 def test_an_evaluation_is_told_with_interval_chance_and_baselines_of_its_own_metric():
     report = {
-        "split": "test", "panels": 1, "pages": 30, "gallery": 1200.0, "retrieval/i2t_r5": 0.5,
+        "split": "test", "panels": 1, "pages": 30, "gallery": 1200.0, "retrieval/i2t_r5": 0.5, results.SAME_PAGE: 0.75,
         "collapse/effective_rank": 12.34, "intervals": {"retrieval/i2t_r5": [0.25, 0.75]},
         "chance": {"retrieval/i2t_r5": 0.125}, "baselines": {"untrained": {"retrieval/i2t_r5": 0.0625}, "frozen": {}},
     }  # fmt: skip
     assert results.rows(report).to_dict("records") == [
         {"metric": "R@5 image → text", "value": "50.0 %", "interval": "25.0 % to 75.0 %", "chance": "12.5 %",
          "frozen": "–", "untrained": "6.2 %"},
+        {"metric": "Same-page precision", "value": "75.0 %", "interval": "–", "chance": "–", "frozen": "–",
+         "untrained": "–"},
         {"metric": "Effective rank", "value": "12.3", "interval": "–", "chance": "–", "frozen": "–", "untrained": "–"},
     ]  # fmt: skip
     assert results.basis(report) == "Test pages: 1 panel of 30 pages; R@5 among the 1,200 with image and text."
