@@ -7,13 +7,19 @@ types. The runs of `world` differ in data, seed, weights, temperatures and split
 
 from __future__ import annotations
 
+import atexit
 import csv
+import functools
 import json
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from stage3.features import __main__ as features_command
 from stage3.train import __main__ as train_command
 
 COLORS = {
@@ -138,10 +144,7 @@ def make_run(root: Path, name: str, data: Path, **settings: object) -> Path:
 
 def workspace(folder: Path, books: int = 8, pages: int = 4, panels: int = 4, **settings: object) -> Path:
     """A folder to start the explorer in: `data/samples` with comics and one finished run in `data/samples/runs`."""
-    data = write_comics(folder / "data" / "samples", books, pages, panels)
-    make_run(data / "runs", "first", data, **settings)
-    (folder / "runs").mkdir()
-    return folder
+    return copied(_made(_workspace, books, pages, panels, *settings.items()), folder)
 
 
 def world(folder: Path) -> Path:
@@ -149,7 +152,51 @@ def world(folder: Path) -> Path:
 
     Any two of the three differ in seed, in every weight and temperature, and in the split of their books.
     """
-    workspace(folder, embed_every=2, lr=0.04, epochs=5, keep_checkpoints=5)
+    return copied(_made(_world), folder)
+
+
+def five_thousand(folder: Path) -> None:
+    """As `workspace`, with 5,300 panels on 1,325 pages of 53 books.
+
+    There are 200 drawings. Their features are made from a small set that has each once; one build makes an image again
+    for each shard of pages.
+    """
+    once = write_comics(folder / "once", books=8, pages=25, panels=4)
+    cache = folder / "data" / "cache"
+    features_command.main(["build", "--data", str(once), "--cache_dir", str(cache), "--text_parts", "description"])
+    _workspace(folder, 53, 25, 4, ("epochs", 1))
+
+
+def copied(made: Path, folder: Path) -> Path:
+    """A copy of a folder that one of these made, as if it had been made there.
+
+    What a process keeps of a table beside its features is left out: it belongs to the place of the table.
+    """
+    shutil.copytree(made, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tables"))
+    for path in (p for name in ("config.yaml", "train.log", "data_report.json") for p in folder.rglob(name)):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(str(made), str(folder)), encoding="utf-8")
+    return folder
+
+
+@functools.cache
+def _made(make: Callable[..., None], *arguments: object) -> Path:
+    """A folder that `make` filled, once in this process; it is gone when the process ends."""
+    made = Path(tempfile.mkdtemp(prefix="explorer-")).resolve()
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    make(made, *arguments)
+    return made
+
+
+def _workspace(folder: Path, books: int, pages: int, panels: int, *settings: tuple[str, object]) -> None:
+    data = write_comics(folder / "data" / "samples", books, pages, panels)
+    make_run(data / "runs", "first", data, **dict(settings))
+    (folder / "runs").mkdir()
+
+
+def _world(folder: Path) -> None:
+    first = {"embed_every": 2, "lr": 0.04, "epochs": 5, "keep_checkpoints": 5}
+    _workspace(folder, 8, 4, 4, *first.items())
     data = folder / "data" / "samples"
     others = write_comics(folder / "data" / "others", books=7, pages=3, panels=3, seed=9)
     far = {"contrastive_weight": 2.0, "reconstruction_weight": 0.25, "alignment_weight": 3.0, "test_fraction": 0.3}
@@ -158,4 +205,3 @@ def world(folder: Path) -> Path:
     near = {"contrastive_weight": 0.5, "reconstruction_weight": 1.5, "alignment_weight": 0.75, "lr": 0.02}
     cold = {"contrastive_temperature": 0.2, "alignment_temperature": 0.05}
     make_run(folder / "runs", "other", others, seed=2, split_seed=3, epochs=5, **near, **cold)
-    return folder

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -153,14 +154,29 @@ def test_a_file_that_changes_once_the_tests_are_loaded_is_not_what_they_see(tmp_
     changed = source.replace("2", "3")
     (root / file).write_text(source)
     test = "from doubled_by_mutants import double\ndef test_doubled():\n    assert double(4) == 8\n"
+    late, later = "loaded_late_by_mutants.py", "test_doubled.py::test_late"
+    (root / late).write_text(source)
+    test += "def test_late():\n    from loaded_late_by_mutants import double\n    assert double(4) == 8\n"
     (root / "test_doubled.py").write_text(test)
     server = Server(root, ["test_doubled.py"], "not slow", [])
     try:
         (root / file).write_text(changed)
         outcomes = [server.judge(file, source, other, {name: 1.0}) for other in (source, changed, source)]
+        (root / late).write_text(changed)
+        seen = server.judge(late, source, changed, {later: 1.0})
     finally:
         server.close()
     assert [(told.rc, told.passed, told.failed) for told in outcomes] == [(0, 1, ""), (1, 0, name), (0, 1, "")]
+    assert (seen.rc, seen.failed) == (1, later)  # the check without the bug must not load the changed file
+
+
+def test_modules_of_the_copy_are_not_loaded_before_it(tmp_path):
+    """Or they bring the package from where the runner stands, and no change of the copy is in what the tests run."""
+    inside, outside = (ModuleType("panels") for _ in range(2))
+    inside.__file__, outside.__file__ = str(tmp_path / "benchmarks/panels.py"), str(tmp_path.parent / "panels.py")
+    space = ModuleType("benchmarks")
+    space.__path__ = [str(tmp_path / "benchmarks")]
+    assert [forks.lies_in(tmp_path, m) for m in (inside, outside, space, sys)] == [True, False, True, False]
 
 
 def test_a_child_is_ended_by_the_cpu_that_it_used_and_not_by_the_clock():
@@ -184,3 +200,21 @@ def test_slices_stand_in_no_parentheses_and_every_mutant_compiles():
     assert not [m for m in found if m.before == "None, :" and m.operator == "drop part"]
     for mutant in found:
         compile(mutant.apply(source), "x.py", "exec")
+
+
+def test_tests_that_noticed_other_mutants_of_a_function_come_first():
+    mutant = next(m for m in mutants("x.py", SOURCE) if m.operator == "negate")
+    same = {"file": "x.py", "scope": mutant.scope}
+    killed = [{**same, "test": "c"}, {**same, "test": "b"}, {**same, "test": "c"}, {**same, "test": ""}]
+    other = [{**same, "scope": "other", "test": "a"}] * 3 + [{**same, "file": "y.py", "test": "a"}] * 3
+    assert command.seasoned(["a", "b", "c", "d"], mutant, [*killed, *other]) == ["c", "b", "a", "d"]
+
+
+def test_quick_tests_of_all_files_come_before_slow_ones():
+    mutant = mutants("x.py", SOURCE)[0]
+    suite = command.Suite.__new__(command.Suite)
+    times = {"a": {"a::1": 0.1, "a::2": 3.0, "a::3": -1e9, "a::4": 0.4}, "b": {"b::1": 0.3, "b::2": 1.0, "b::3": 2.5}}
+    lines = {"x.py": {str(mutant.line): [0, 1, 2, 3]}}
+    suite.told = {name: forks.Told(tests=tests, lines=lines) for name, tests in times.items()}
+    suite.told["b"].lines = {"x.py": {str(mutant.line): [0, 2]}}
+    assert list(suite.rank(mutant, ["b", "a"])) == ["a::1", "a::4", "b::1", "a::2", "b::3"]

@@ -421,7 +421,7 @@ def check_images(config: Config, data: Dataset) -> None:
     import numpy as np
 
     wanted = np.unique(data.table.page_of_panel[data.table.has_box])
-    seen = np.unique(data.table.page_of_panel[data.features.image_rows >= 0])
+    seen = data.table.page_of_panel[data.features.image_rows >= 0]
     lost = len(np.setdiff1d(wanted, seen))
     if lost > config.max_without_image * len(wanted):
         report = data.features.report

@@ -412,9 +412,8 @@ class Trainer:
         if not self.peers.leads:
             return
         pages = self.data.pages("all")
-        per_page = max(len(self.data.table) / max(len(pages), 1), 1e-9)
-        keep = max(1, math.ceil(len(pages) * per_page / 2000))
-        embedded = embedding.embed(self.model, self.panel_set(pages[::keep]), pages[::keep], self.device)
+        pages = pages[:: max(1, math.ceil(len(self.data.table) / 2000))]
+        embedded = embedding.embed(self.model, self.panel_set(pages), pages, self.device)
         embedding.save_embeddings(self.run.path / "embeddings" / f"epoch-{epoch:04d}.safetensors", embedded)
 
     # --- checkpoints

@@ -21,7 +21,7 @@ from stage3.ablate.terms import METRICS, ORIGINAL, Arm, Judged
 from stage3.ablate.thinning import write_thinned
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
-from stage3.errors import ConfigError, DataError, Interrupted
+from stage3.errors import ConfigError, Interrupted
 from stage3.runs import RunFolder
 from stage3.samples import draw_books
 from stage3.train import __main__ as train_command
@@ -352,34 +352,7 @@ def test_thinning_keeps_its_shares_and_spares_the_other_books(comics, cache, tmp
     assert (folder / "manifest.csv").stat().st_mtime_ns == stamp, "a copy that is there is left alone"
 
 
-# --- the README
-
-
-@pytest.mark.slow
-def test_the_table_goes_between_the_markers_and_nothing_else_changes(made, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{evidence.START}\nold\n{evidence.END}\n\nrest\n", encoding="utf-8")
-    args = ["--out", str(made), "--update", str(readme)]
-    assert ablate_command.main(args) == 0
-    once = readme.read_text(encoding="utf-8")
-    assert once.startswith(f"# Title\n\n{evidence.START}\n| ")
-    assert once.endswith(f"|\n{evidence.END}\n\nrest\n")
-    assert "old" not in once
-    assert "two separate clips" in once
-    ablate_command.main(args)
-    assert readme.read_text(encoding="utf-8") == once
-
-
-@pytest.mark.parametrize(
-    "text", ["nothing", f"{evidence.END} {evidence.START}", 2 * f"{evidence.START} {evidence.END} "]
-)
-@pytest.mark.slow
-def test_a_file_without_proper_markers_is_left_alone(made, tmp_path, text):
-    readme = tmp_path / "README.md"
-    readme.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match="evidence:start"):
-        ablate_command.main(["--out", str(made), "--update", str(readme)])
-    assert readme.read_text(encoding="utf-8") == text
+# --- the text
 
 
 @pytest.mark.slow

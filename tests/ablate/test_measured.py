@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import torch
 
 from stage3.ablate import arms, chunked_check, noise
+from stage3.ablate.terms import Arm
 from stage3.config import Config
-from stage3.model import embedding
+from stage3.errors import Interrupted, NumericError
+from stage3.model import embedding, validation
+from stage3.runs import RunFolder
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -93,3 +97,108 @@ def test_errors_are_of_the_largest_number_whatever_its_sign_and_floats_are_count
     assert value.tolist() == [25, 5, 25]
     torch.testing.assert_close(gradient, torch.tensor([[2.0, 4.0], [12.0, 16.0]], dtype=torch.float64) / 3)
     assert kept == 6  # the three rows that were squared, and not their numbers
+
+
+def test_sums_are_by_book_of_what_is_defined():
+    values = np.array([0.5, np.nan, 0.25, 1.0, np.nan])
+    found = arms._by_group(values, np.array(["b", "a", "b", "a", "c"], dtype=object))
+    assert found == {"a": [1.0, 1.0], "b": [0.75, 2.0]}
+
+
+def test_what_is_measured_of_a_checkpoint_is_what_validation_and_evaluation_say(made):
+    run, data = made
+    step, pages = run.checkpoints()[-1].step, data.pages("test")
+    found = arms._measured(run, data, step, pages)
+    model = run.model(step)
+    row, embedded = validation.all_metrics(model, data.panel_set, pages)
+    assert found["step"] == step
+    assert {name: found["metrics"][name] for name in row} == pytest.approx(row, nan_ok=True)
+    prediction, at = validation.reconstruct(model, embedded)
+    errors = [float(((prediction[i] - embedded.panel[j]) ** 2).mean()) for i, j in enumerate(at.tolist())]
+    assert found["metrics"]["loss/reconstruction"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert found["metrics"]["diagnose/panels_differ"] in (0.0, 1.0)
+    assert len(found["books"]["retrieval/mean_r1"]) == len(set(data.table.pages["book_id"].to_numpy()[pages])) > 1
+    for name, sums in found["books"].items():
+        total, count = np.sum(list(sums.values()), axis=0)
+        assert total / count == pytest.approx(row[name], rel=1e-5), name
+
+
+def test_signal_is_counted_over_the_sampler_s_steps(made, monkeypatch):
+    run, data = made
+    epochs = [[[5, 3], [9]], [[9, 5], [3]]]
+    sampler = SimpleNamespace(
+        pages=np.array([3, 5, 9]), panels=np.array([2, 1, 1]), pairs=np.array([0, 1, 2]), epoch=epochs.__getitem__
+    )
+    monkeypatch.setattr(arms, "PageSampler", SimpleNamespace(of=lambda *_: sampler))
+    assert arms._signal(run.config.replace(epochs=2), data) == {
+        "signal/steps_without_alignment": 0.5,  # pairs 1, 2, 3 and 0: two are needed
+        "signal/steps_without_anchors": 0.5,
+        "signal/aligned_a_step": 0.0,
+    }
+
+
+class Ends:
+    """In place of the trainer: it ends as it is told."""
+
+    error: Exception | None = None
+    resumed: list[int]
+
+    def __init__(self, run, data) -> None:
+        self.run, self.step = run, 12
+
+    def resume(self, loaded) -> None:
+        self.resumed.append(loaded.step)
+
+    def fit(self, stop) -> None:
+        if self.error:
+            raise self.error
+        self.run.save_checkpoint(12, {}, {"step": 12})
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """A run to be made of data in memory, measured by its name alone."""
+    Ends.error, Ends.resumed = None, []
+    monkeypatch.setattr("stage3.train.trainer.Trainer", Ends)
+    monkeypatch.setattr(arms, "dataset_of", lambda _: synthetic.dataset())
+    monkeypatch.setattr(arms, "measure", lambda run, data, wants: {"parts": sorted(wants), "of": run.path.name})
+    config = Config.from_mapping({**synthetic.SMALL, "threads": 1})
+    return arms.Plan(Arm("a"), config, tmp_path / "run", "key", "command", frozenset({"noise"}))
+
+
+def test_a_run_is_made_once_and_again_only_where_more_is_wanted(plan):
+    assert arms.record_of(plan) is None
+    assert arms.make(plan) == plan.path
+    assert arms.record_of(plan) == {"parts": ["noise"], "of": "run"}
+    run = RunFolder.load(plan.path)
+    assert (run.status.state, run.status.step, run.status.exit_code) == ("finished", 12, 0)
+    assert (run.path / "data_report.json").exists()
+    assert not (run.path / "checkpoints").exists()  # what was measured needs no weights
+    Ends.error = NumericError("never asked")
+    assert arms.make(replace(plan, wants=frozenset()), lambda: True) == plan.path
+    more = replace(plan, wants=frozenset({"noise", "chunked"}))
+    assert arms.record_of(more) is None
+    with pytest.raises(Interrupted, match="run: not begun"):
+        arms.make(more, lambda: True)
+    Ends.error = None
+    arms.make(more)
+    assert arms.record_of(more)["parts"] == ["chunked", "noise"]
+
+
+def test_a_run_that_was_stopped_goes_on_and_one_that_diverged_is_a_result(plan):
+    Ends.error = Interrupted("stopped after step 3")
+    with pytest.raises(Interrupted):
+        arms.make(plan)
+    run = RunFolder.load(plan.path)
+    assert (run.status.state, run.status.message, run.status.exit_code) == ("stopped", "stopped after step 3", 75)
+    assert arms.record_of(plan) is None
+    run.save_checkpoint(3, {}, {"step": 3})
+    run.append_metrics({"step": 3, "epoch": 1, "split": "train"})
+    Ends.error = NumericError("three steps")
+    arms.make(replace(plan, config=plan.config.replace(checkpoint_every=7)))
+    assert Ends.resumed == [3]
+    run = RunFolder.load(plan.path)
+    assert run.config.checkpoint_every == 7
+    assert len(run.metrics()) == 1  # only a run that begins anew forgets its rows
+    assert (run.status.state, run.status.exit_code) == ("failed", NumericError.exit_code)
+    assert arms.record_of(plan) == {"failed": "three steps"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +14,11 @@ from pathlib import Path
 import app_support
 import forked_children
 import pytest
+from streamlit import config
 from streamlit.components.v2 import manifest_scanner
 
 from app.store import children, map_jobs
-from stage3.features import __main__ as features_command
+from stage3.storage import Lock
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,6 +29,12 @@ def _components_are_looked_for_once() -> Iterator[None]:
             manifest_scanner, "scan_component_manifests", functools.cache(manifest_scanner.scan_component_manifests)
         )
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_collected_after_a_run() -> None:
+    """As the explorer's own configuration says, which an `AppTest` does not read."""
+    config.set_option("runner.postScriptGC", False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,16 +61,19 @@ def new_interpreters(monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def _five_thousand(tmp_path_factory) -> Path:
-    """5,300 panels on 1,325 pages of 53 books and a run on them.
-
-    There are 200 drawings. Their features are made from a small set that has each once; one build makes an image again
-    for each shard of pages.
-    """
-    folder = tmp_path_factory.mktemp("large")
-    once = app_support.write_comics(folder / "once", books=8, pages=25, panels=4)
-    cache = folder / "data" / "cache"
-    features_command.main(["build", "--data", str(once), "--cache_dir", str(cache), "--text_parts", "description"])
-    return app_support.workspace(folder, books=53, pages=25, panels=4, epochs=1)
+    """A copy of what the first process of this test run that needed it has made."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    made, lock = shared / "five-thousand", Lock(shared / "five-thousand.lock")
+    lock.acquire(patience=300)
+    try:
+        if not (made / "runs").exists():  # made last
+            shutil.rmtree(made, ignore_errors=True)
+            app_support.five_thousand(made)
+    finally:
+        lock.release()
+    return app_support.copied(made, tmp_path_factory.mktemp("large"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two hundred runs: filtered, grouped by data set, the picked one in view, and cheap to come back to."""
+"""A hundred runs: filtered, grouped by data set, the picked one in view, and cheap to come back to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stage3.runs import RunFolder
 
 pytestmark = pytest.mark.slow
 UI = Path(__file__).parents[2] / "app" / "ui.py"
-MANY = 215
+MANY = 130
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def test_two_sources_with_books_and_pages_of_one_name_stay_apart(tmp_path: Path,
 
 
 @given(st.text(max_size=120))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_any_name_becomes_a_safe_path(name: str) -> None:
     made = safe_name(name)
     parts = made.split("/")

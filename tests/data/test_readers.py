@@ -270,7 +270,7 @@ FLAT_IDS: dict[str, dict[str, str]] = {  # each a data set: id, book
     "folder-twice-and-page": {"Foo 1_Foo 1": "Foo 1_Foo", "Foo 1_Foo 3": "Foo 1_Foo", "Foo 1_Foo 10": "Foo 1_Foo"},
     "not-twice": {"Cat_Catwoman_001": "Cat_Catwoman", "Cat_Catwoman_002": "Cat_Catwoman"},
     "p": {"Tales - p012.jpg.png": "Tales"},
-    "number-alone": {"0001": "unnamed", "0002.png": "unnamed", "p3": "unnamed"},
+    "number-alone": {"0001": "unnamed", "0002.png": "unnamed", "p3": "unnamed", "---": "unnamed"},
     "underscores": {
         "AUTHOR_ALBUM_T01_005": "AUTHOR_ALBUM_T01",
         "AUTHOR_ALBUM_T01_006": "AUTHOR_ALBUM_T01",
@@ -409,6 +409,7 @@ def test_aligned_panels_come_in_reading_order_with_their_source_index(tmp_path: 
     table = readers.load(aligned_world(tmp_path, [aligned_page(CLEAN[0], match_order), aligned_page("other", [])]))
     assert_sound(table)
     assert table.panels["source_index"].tolist() == [4, 3, 2, 0, 1]
+    assert table.page_of_panel.dtype == np.int64
     assert table.panels["has_box"].tolist() == [True] * 4 + [False]
     assert table.panels["dialogue"].tolist()[-1] == "alone"
     assert table.report.skipped == {"no_panel_file": 5}

@@ -61,7 +61,7 @@ def source(style: str, box_order: str = "yxyx") -> DataSource:
 )
 @example(value={"panels": [{"bbox": [1e308, 1e308, 1e308, 1e308]}]}, size=(200, 300), box_order="yxyx")
 @example(value={"panels": [{"box_2d": [0, 0, 5e-324, 5e-324]}]}, size=(200, 300), box_order="yxyx")
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_json_gives_sound_panels_or_a_reason(style: str, value: Any, size: tuple[int, int], box_order: str) -> None:
     info = PageInfo("b/1", lambda: size, lambda code, detail: None)
     try:
@@ -89,21 +89,21 @@ def test_any_json_gives_sound_panels_or_a_reason(style: str, value: Any, size: t
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_bytes_parse_or_give_a_reason(data: bytes) -> None:
     with contextlib.suppress(PageProblem):
         parse(data)
 
 
 @given(ANYTHING)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_what_json_writes_parses_to_the_same(value: Any) -> None:
     text = json.dumps(value)
     assert json.dumps(parse(text.encode())) == text
 
 
 @given(BOX)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_box_is_four_finite_floats_or_a_reason(value: Any) -> None:
     made, problem = four(value)
     assert (made is None) == bool(problem)

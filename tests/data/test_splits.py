@@ -32,7 +32,7 @@ def books_of(table: PanelTable, split: np.ndarray) -> list[set[str]]:
     test=st.sampled_from([0.0, 0.2, 0.4]),
     seed=st.integers(0, 50),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_book_is_in_two_splits_and_every_wanted_split_has_one(
     sizes: list[int], val: float, test: float, seed: int
 ) -> None:
@@ -83,7 +83,7 @@ def test_few_books() -> None:
     known=st.lists(st.sampled_from(SPLITS), max_size=12),
     seed=st.integers(0, 20),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_recorded_split_is_kept_by_book_and_books_it_lacks_are_held_out(
     sizes: list[int], known: list[str], seed: int
 ) -> None:

@@ -5,6 +5,7 @@ The models are small random ones, saved to a folder as their authors save them.
 
 from pathlib import Path
 
+import app_support
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,6 @@ from stage3.features import backbones
 from stage3.features.backbones import pretrained
 from stage3.model.baselines import centers, frozen_features
 from stage3.runs import RunFolder
-from stage3.samples import draw_books
 from stage3.search import Searcher
 from stage3.train import __main__ as train_command
 
@@ -148,7 +148,7 @@ def test_a_missing_projection_is_refused_and_the_other_tower_is_not_needed(tmp_p
 @pytest.mark.parametrize("make", [siglip, clip])
 def test_without_training_a_run_searches_in_the_joint_space_of_its_backbone(tmp_path, make):
     folder = str(make(tmp_path / "m"))
-    draw_books(tmp_path / "set", 8, seed=3, pages=3)
+    app_support.write_comics(tmp_path / "set", pages=3, seed=3)
     arguments = ["--run", str(tmp_path / "r"), "--data", str(tmp_path / "set"), "--cache_dir", str(tmp_path / "cache")]
     arguments += ["--vision_backbone", folder, "--text_backbone", folder, "--epochs", "0", "--feature_dtype", "float32"]
     assert train_command.main([*arguments, "--val_fraction", "0.25", "--test_fraction", "0.25"]) == 0

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import app_support
 import numpy as np
 import pytest
 import torch
@@ -139,9 +140,8 @@ def test_how_crops_fit_is_part_of_the_fingerprint_and_comes_from_the_setting(tmp
 
 def test_the_setting_reaches_the_stored_features(tmp_path):
     from stage3.batches.dataset import Dataset
-    from stage3.samples import draw_books
 
-    draw_books(tmp_path / "set", 4, seed=1, pages=2)
+    app_support.write_comics(tmp_path / "set", books=4, pages=2, seed=1)
     base = Config(
         data=str(tmp_path / "set"),
         vision_backbone=saved(tmp_path / "m", vit(), cropping("CLIP")),

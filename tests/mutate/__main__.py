@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import bisect
 import collections
 import hashlib
 import itertools
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".stage3" / "mutate"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 USUAL = "not browser and not heavy"  # which tests, as pytest's -m
+STEPS = (0.5, 2, 8)  # seconds: the tests below each come before those above it
 PARTS = ("stage3", "app", "tests", "data", "notebooks", "tools", "benchmarks", "docs")
 
 
@@ -141,8 +143,9 @@ class Suite:
         """The tests of some files to run, in order: those that reach the change, then those that start processes.
 
         What only an import reaches is seen by all tests of a file that uses the module. None where no test is near.
+        A file's tests stay together, as they share fixtures, but its slow ones wait for the quick ones of the others.
         """
-        near: list[tuple[float, list[str]]] = []
+        near: list[tuple[int, float, list[str]]] = []
         far: list[str] = []
         for told in (self.told[file] for file in files):
             every = list(told.tests)
@@ -157,10 +160,11 @@ class Suite:
             if -1 in hits:
                 hits = anywhere
             first = _quickest(told, hits)
+            for steps, part in itertools.groupby(first, key=lambda name: bisect.bisect(STEPS, told.tests[name])):
+                near.append((steps, told.tests[first[0]], list(part)))
             if first:
-                near.append((told.tests[first[0]], first))
                 far += _quickest(told, rest - hits)
-        order = [n for _, part in sorted(near, key=lambda p: p[0]) for n in part] + far
+        order = [n for _, _, part in sorted(near, key=lambda p: p[:2]) for n in part] + far
         return {name: i for i, name in enumerate(order)}
 
     def at_import(self, mutant: Mutant) -> bool:
@@ -195,10 +199,18 @@ def within(seconds: dict[str, float], budget: float) -> list[str]:
     return [name for i, (name, end) in enumerate(zip(seconds, ends, strict=True)) if i == 0 or end <= budget]
 
 
-def judged(copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str], budget: float) -> dict[str, object]:
+def seasoned(names: Sequence[str], mutant: Mutant, found: Iterable[dict[str, object]]) -> list[str]:
+    """The tests in order, first those that have noticed most mutants of the same function."""
+    seen = collections.Counter(r["test"] for r in found if (r["file"], r["scope"]) == (mutant.file, mutant.scope))
+    return sorted(names, key=lambda name: -seen[name])
+
+
+def judged(
+    copy: Path, mutant: Mutant, suite: Suite, tests: Sequence[str], budget: float, found: Iterable[dict[str, object]]
+) -> dict[str, object]:
     """What the tests say of a mutant: killed, timeout, alive, or uncovered where no test reaches the line."""
-    rank = suite.rank(mutant, tests)
-    rank = {name: rank[name] for name in within(suite.seconds(rank), budget)}
+    order = seasoned(list(suite.rank(mutant, tests)), mutant, found)
+    rank = {name: i for i, name in enumerate(within(suite.seconds(order), budget))}
     begun = time.monotonic()
     outcome, test = "uncovered", ""
     if rank:
@@ -341,7 +353,8 @@ def _run(asked: argparse.Namespace) -> None:
                 begun = time.monotonic()
                 suites[shared] = Suite(copy, list(shared), marks)
                 end += time.monotonic() - begun  # what is kept for the next run does not count
-            found = judged(copy, mutant, suites[shared], tests, asked.budget)
+            found = judged(copy, mutant, suites[shared], tests, asked.budget, known.values())
+            known[mutant.key] = found
             out.write(json.dumps(found) + "\n")
             out.flush()
             change = f"{_short(mutant.before)} -> {_short(mutant.after)}"

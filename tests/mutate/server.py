@@ -35,6 +35,7 @@ class Server:
 
     def __init__(self, root: Path, files: Sequence[str], marks: str, modules: Iterable[str]) -> None:
         """Start it, with modules loaded that some test will need. It ends with this process, or at `close`."""
+        self.root = root
         self.answer, log, temp = (root.parent / name for name in ("answer.json", "log.txt", "tmp"))
         self.sound: set[str] = set()  # tests that pass without a bug, in a fork
         self.broken: set[str] = set()
@@ -46,9 +47,11 @@ class Server:
             os.close(ask)
             os.close(replied)
             try:
+                there = set(sys.modules)
                 for name in modules:
                     with contextlib.suppress(ImportError):
                         importlib.import_module(name)
+                assert not [name for name in set(sys.modules) - there if name.split(".")[0] in ("stage3", "app")]
                 arguments = prepared(root, files, marks, log, temp, cover=False)
                 pytest.main(["-x", *arguments], plugins=[_Serve(root, self.answer, temp, asked, reply)])
             except BaseException:  # the child must not go on as its parent; what happened stands in the log
@@ -74,7 +77,11 @@ class Server:
             told = self._ask(file, source, other, {n: t for n, t in limits.items() if n not in self.broken}, stale)
             if told is None or not told.failed or told.failed in self.sound:
                 return told
+            path = self.root / file
+            changed = path.read_text(encoding="utf-8")
+            path.write_text(source, encoding="utf-8")  # a test may be the first to load it
             alone = self._ask(file, source, source, {told.failed: limits[told.failed]}, ())
+            path.write_text(changed, encoding="utf-8")
             if alone and alone.rc == 0:
                 self.sound.add(told.failed)
             else:

@@ -19,7 +19,7 @@ from stage3.samples.styles import STYLES
 
 pytestmark = pytest.mark.slow
 
-BOOKS, SEED = 12, 5
+BOOKS, SEED = 8, 5
 
 
 @pytest.fixture(scope="module")

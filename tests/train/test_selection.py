@@ -6,14 +6,23 @@ import pytest
 import torch
 
 from stage3.runs import RunFolder
-from stage3.train.trainer import Trainer
+from stage3.train.trainer import Outcome, Trainer
 from tests import synthetic
 
 SAME_PAGE, R5 = "retrieval/same_page_r_precision", "retrieval/mean_r5"
 
 
-def trained(tmp_path, monkeypatch, rows: list[dict[str, float]], **settings):
+def without_steps(monkeypatch) -> None:
+    """Steps and losses cost nothing: the scripted rows choose, whatever the weights are."""
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: Outcome.DONE)
+    monkeypatch.setattr("stage3.train.trainer.validation.validate", lambda *_, **__: {})
+    monkeypatch.setattr("stage3.train.trainer.validation.gradient_budget", lambda *_: {})
+
+
+def trained(tmp_path, monkeypatch, rows: list[dict[str, float]], *, steps: bool = False, **settings):
     """A run whose validations find these rows, one before the first step and one per epoch; what it said."""
+    if not steps:
+        without_steps(monkeypatch)
     said: list[str] = []
     run = synthetic.run(tmp_path / "run", epochs=len(rows) - 1, keep_checkpoints=0, **settings)
     found = iter(rows)
@@ -29,7 +38,7 @@ def same_page(*values: float) -> list[dict[str, float]]:
 
 
 def test_the_start_is_validated_and_kept_as_a_checkpoint(tmp_path, monkeypatch):
-    run, n, _ = trained(tmp_path, monkeypatch, same_page(0.2, 0.3))
+    run, n, _ = trained(tmp_path, monkeypatch, same_page(0.2, 0.3), steps=True)
     assert run.metrics().query("split == 'val'")["step"].tolist() == [0, n]
     assert [c.step for c in run.checkpoints()] == [0, n]
     start, later = run.model(0), run.model(n)
@@ -83,7 +92,8 @@ def test_same_page_precision_chooses_where_the_metric_is_not_measured(tmp_path, 
 
 def test_a_loss_is_better_when_it_is_lower_and_has_no_margin(tmp_path, monkeypatch):
     """The scripted rows hold no loss of their own, so the real one is compared."""
-    run, _, _ = trained(tmp_path, monkeypatch, same_page(0.1, 0.2, 0.2), select_by="loss/total", select_margin=1.0)
+    settings = {"select_by": "loss/total", "select_margin": 1.0}
+    run, _, _ = trained(tmp_path, monkeypatch, same_page(0.1, 0.2, 0.2), steps=True, **settings)
     val = run.metrics().query("split == 'val'").set_index("step")["loss/total"]
     assert run.best().step == val.idxmin()
 
@@ -103,6 +113,7 @@ def test_patience_counts_from_the_highest_not_from_the_latest_within_the_margin(
 
 
 def test_patience_goes_on_where_a_run_was_stopped(tmp_path, monkeypatch):
+    without_steps(monkeypatch)
     found = iter(same_page(0.1, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2))
     monkeypatch.setattr("stage3.train.trainer.validation.all_metrics", lambda *_: (next(found), None))
     run = synthetic.run(tmp_path / "run", epochs=6, patience=2, select_margin=0.0)
