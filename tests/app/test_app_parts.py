@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 
 from app.charts import maps, worth
 from app.parts import (
+    add_choice,
+    add_import,
     add_train,
     cards,
     compared,
@@ -27,6 +30,7 @@ from app.parts import (
     strip,
     tiles,
 )
+from app.store import imports
 from app.views import data as data_view
 from app.views import evidence, losses, map_column, map_controls, map_parts, retrain
 from app.views import page as page_view
@@ -441,6 +445,69 @@ def test_settings_are_written_as_yaml_has_them_and_sliders_hold_their_start():
     assert runs_view._shown(["a", "b"]) == "a, b"
     assert [runs_view._shown(v) for v in ("", None, 0, False)] == ["–", "–", "0", "False"]
     assert [runs_view._in_percent(v) for v in (None, 0.25)] == [None, 25.0]
+    assert forms.checked(base, {"lr": 0.5}) == (base.replace(lr=0.5), "")
+    refused, why = forms.checked(base, {"lr": -1.0})
+    assert refused is None
+    assert "lr" in why
+
+
+def test_the_address_of_the_first_look_gives_the_settings_that_a_form_starts_from(address, monkeypatch):
+    state: dict[str, object] = {}
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(retrain_form.st, "session_state", state)
+    monkeypatch.setattr(retrain_form.shell, "error_box", lambda *words: told.append(words))
+    base = Config(data="data/samples")
+    chosen = SimpleNamespace(run=SimpleNamespace(config=base))
+    address["set"] = "lr:0.5"
+    assert retrain_form._start(chosen, "a") == base.replace(lr=0.5)
+    address["set"] = "lr:0.25"  # what a person has typed since is not undone
+    assert retrain_form._start(chosen, "a") == base.replace(lr=0.5)
+    assert retrain_form._start(chosen, "b") == base.replace(lr=0.25)
+    address["set"] = "lr:x"
+    assert retrain_form._start(chosen, "c") == base
+    assert [title for _, title in told] == ["The address asks for settings that are refused"]
+    retrain_form._start(chosen, "c")
+    assert len(told) == 1, "it is said once"
+    said: list[tuple[list[str], str]] = []
+    monkeypatch.setattr(retrain_form.outlook, "of", lambda config: (SimpleNamespace(lines=["size", "a", "b"]), 9, 3))
+    monkeypatch.setattr(retrain_form.outlook, "say", lambda lines, key: said.append((lines, key)))
+    retrain_form._outlook(base)
+    assert said == [(["a", "b"], "quiet-retrain-outlook")]  # how large it is, the form says
+
+
+def test_an_import_is_told_by_how_far_it_is(monkeypatch):
+    told: list[object] = []
+    monkeypatch.setattr(add_import, "_watch", lambda made: told.append("watched"))
+    monkeypatch.setattr(add_import, "_start", lambda made, state: told.append("offered"))
+    monkeypatch.setattr(add_import, "_report", lambda result, report: told.append(report))
+    monkeypatch.setattr(add_import.shell, "error_box", lambda message, title="": told.append((message, title)))
+    monkeypatch.setattr(add_import.DataReport, "from_dict", lambda check: f"report of {check['pages']}")
+
+    def shown(word: str, result: object = None, *, is_live: bool = False) -> tuple[bool, list[object]]:
+        told.clear()
+        state = SimpleNamespace(word=word, is_live=is_live, message="why")
+        task = SimpleNamespace(state=lambda: state, result=lambda: result, folder=Path("all"))
+        return add_import.show(SimpleNamespace(task=lambda kind: {"all": task}[kind])), list(told)
+
+    assert shown("running", is_live=True) == (False, ["watched"])
+    assert shown("none") == (False, ["offered"])
+    assert shown("failed") == (False, ["offered", ("why", "The import failed")])
+    assert shown("stopped") == (False, ["offered", ("why", "Not everything was imported")])
+    assert shown("finished") == (False, ["offered"])
+    assert shown("finished", {"check": {"pages": 3}}) == (True, ["offered", "report of 3"])
+    done, (_, (message, _)) = shown("finished", {"nothing": 0})
+    assert not done
+    assert message.startswith("all/result.json: damaged")
+
+
+def test_a_look_is_asked_for_as_the_fields_stand_now(monkeypatch):
+    asked: list[object] = []
+    state = {"add-one-class": " panel ", "add-one-boxes": "find", "add-two-texts": "none"}
+    monkeypatch.setattr(add_choice.st, "session_state", state)
+    monkeypatch.setattr(add_choice.imports, "look", lambda made, choice: asked.append(choice))
+    old = imports.Choice("files", "files", "coco", "frame", "rtl")
+    add_choice._changed(SimpleNamespace(name="one", choice=old))
+    assert asked == [imports.Choice("find", "files", "coco", "panel", "rtl")]
 
 
 def test_durations_are_told_in_words():
