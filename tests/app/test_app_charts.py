@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from app.charts import apart, curves, data, evidence, map_drift, map_marks, maps, pages, search, theme
+from stage3.ablate.evidence import Row
+from stage3.ablate.terms import HELPS, HURTS, METRICS, NONE
 from stage3.data import page_check
 from stage3.metrics.bootstrap import Interval
 from stage3.objectives import TERMS
@@ -287,6 +290,64 @@ def test_the_trade_off_has_retrieval_across_and_coherence_up_with_a_deviation_ea
     assert (list(line.x), list(line.y), line.mode, line.line.dash) == ([0.5, 0.6], [0.3, 0.2], "lines", "dot")
     layout = evidence.pareto(frame, "test").layout
     assert (layout.xaxis.title.text, layout.yaxis.title.text) == ("R@5, both ways", "same-page precision")
+    assert (layout.xaxis.tickformat, layout.yaxis.tickformat) == (".0%", ".0%")
+
+
+def row(comparison: int, metric: str, difference: float, low: float, high: float, verdict: str) -> Row:
+    """A row of the evidence of finding F1."""
+    return Row(
+        "F1", "title", "question", comparison, f"new {comparison}", "as it was", metric, metric, 0.5, 0.25, difference,
+        low, high, 5, verdict, "helps", True, True, False, "last", "", "", "",
+    )  # fmt: skip
+
+
+def test_differences_stand_on_one_scale_with_more_is_better_to_the_right_and_what_is_far_off_at_its_end():
+    shares = [
+        row(0, "retrieval/mean_r5", 0.125, 0.0625, 0.25, HELPS),
+        row(1, "retrieval/mean_r1", -0.0625, -0.125, 0.0, HURTS),
+        row(2, "retrieval/i2t_r5", 2.0, 1.5, 2.5, HELPS),
+        row(3, "retrieval/t2i_r5", 0.0, math.nan, math.nan, NONE),
+    ]
+    figure = evidence.forest(shares, "F1:1", "points of percent")
+    behind, helps, none, hurts = figure.data
+    end = 1.08 * 25  # the third is far beyond four times the median of 25, 12.5, 250 and 0
+    assert (list(behind.y), list(behind.x), behind.base) == ([4, 3, 2, 1], pytest.approx([2 * end] * 4), -end)
+    assert len(set(behind.marker.color)) == 2
+    assert behind.marker.color[1] not in behind.marker.color[2:]
+    assert [key for (key,) in behind.customdata] == ["F1:0", "F1:1", "F1:2", "F1:3"]
+    assert [t.name for t in (helps, none, hurts)] == [HELPS, NONE, HURTS]
+    assert list(helps.x) == pytest.approx([12.5, 0.97 * end])
+    assert list(helps.y) == pytest.approx([3.84, 1.84])
+    assert list(helps.marker.symbol) == ["circle", "triangle-right"]
+    assert list(helps.error_x.array) == pytest.approx([12.5, 0])
+    assert list(helps.error_x.arrayminus) == pytest.approx([6.25, 0])
+    assert (list(none.x), list(none.marker.symbol), list(none.error_x.array)) == ([0], ["circle-open"], [0])
+    assert (list(hurts.x), list(hurts.error_x.array), list(hurts.error_x.arrayminus)) == ([-6.25], [6.25], [6.25])
+    assert {t.mode for t in figure.data[1:]} == {"markers"}
+    assert len({t.marker.color for t in figure.data[1:]}) == 3
+    assert list(figure.layout.xaxis.range) == pytest.approx([-end, end])
+    assert figure.layout.xaxis.title.text == "points of percent, right of 0 is better; triangles: off the scale"
+    losses = [row(0, "noise/spread", -0.5, -0.75, -0.25, HELPS)]
+    assert [evidence.gain(losses[0], v) for v in (-0.5, 0.25)] == [0.5, -0.25]  # less is better
+    assert evidence.by_unit([*losses, *shares]) == {evidence.POINTS: shares, METRICS["noise/spread"].label: losses}
+
+
+def test_both_variants_are_drawn_over_epochs_with_their_bands_each_in_a_color_and_dash():
+    rows = [
+        {"arm": arm, "metric": metric, "split": split, "epoch": epoch, "mean": mean, "low": mean - 1, "high": mean + 2}
+        for i, (arm, metric, split) in enumerate(
+            itertools.product(("new", "old"), ("retrieval/mean_r5", "grad_norm"), ("train", "val"))
+        )
+        for epoch, mean in ((2, 10 * i + 1.0), (1, 10 * i))
+    ]
+    figure = evidence.arms(pd.DataFrame(rows), {"new": "New", "old": "Old"}, "grad_norm", "val")
+    low, high, mean = figure.data[:3]
+    assert (list(low.x), list(low.y), list(high.y), high.fill) == ([1, 2], [29, 30], [32, 33], "tonexty")
+    lines = {t.name: (list(t.y), t.line.color, t.line.dash) for t in figure.data if t.name}
+    first, second = theme.categorical()[:2]
+    assert lines == {"New": ([30, 31], first, "solid"), "Old": ([70, 71], second, "dash")}
+    assert mean.name == "New"
+    assert figure.layout.yaxis.tickformat is None
 
 
 # --- marks on a map, and the map over epochs

@@ -491,7 +491,9 @@ def test_the_numbers_of_a_compact_page_do_not_cover_each_other():
 # --- the chosen panel
 
 
-def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_shown(run):
+def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_shown(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(shell, "go", lambda view, **params: asked.append((view, params)))
     app = opened(panel=13)
     frame = loaders.panel_frame(run)
     rows = loaders.embedded(run).rows.numpy()
@@ -525,6 +527,8 @@ def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_sho
          app_images.of_panel(run, r, 160) or thumbs.placeholder(160))
         for r in rows[near].tolist()
     ]  # fmt: skip
+    app.button(key="map-page").click().run().button(key="map-search").click().run()
+    assert asked == [("page", {"page": 3, "panel": 13}), ("search", {"panel": 13})]
     app.query_params["tab"] = "x"  # no tab: the panel's is open
     buttons[1].click().run()
     assert app.query_params["panel"] in (str(rows[near[1]]), [str(rows[near[1]])])

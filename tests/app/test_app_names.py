@@ -23,6 +23,14 @@ def test_the_examples_in_the_docstrings_hold():
     assert not found.failed
 
 
+def test_a_pair_of_losses_is_called_by_both_within_a_sentence():
+    assert names.PAIR_NAMES == {
+        "contrastive_reconstruction": "contrastive · reconstruction",
+        "contrastive_alignment": "contrastive · alignment",
+        "reconstruction_alignment": "reconstruction · alignment",
+    }
+
+
 LABELS = [*names.PANEL_LOSSES.values(), *names.RANKS.values(), *names.PAIR_NAMES.values()]
 LABELS += [coloring.label for coloring in maps.COLORINGS.values()] + [names.metric_name(m) for m in runs.TILES]
 

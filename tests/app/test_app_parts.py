@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 
 from app.charts import maps, worth
 from app.parts import (
+    add_choice,
+    add_import,
     add_train,
     cards,
     compared,
@@ -27,6 +30,7 @@ from app.parts import (
     strip,
     tiles,
 )
+from app.store import imports
 from app.views import data as data_view
 from app.views import evidence, losses, map_column, map_controls, map_parts, retrain
 from app.views import page as page_view
@@ -353,13 +357,15 @@ def test_a_comparison_is_told_with_signs_units_and_words():
 
 def test_an_evaluation_is_told_with_interval_chance_and_baselines_of_its_own_metric():
     report = {
-        "split": "test", "panels": 1, "pages": 30, "gallery": 1200.0, "retrieval/i2t_r5": 0.5,
+        "split": "test", "panels": 1, "pages": 30, "gallery": 1200.0, "retrieval/i2t_r5": 0.5, results.SAME_PAGE: 0.75,
         "collapse/effective_rank": 12.34, "intervals": {"retrieval/i2t_r5": [0.25, 0.75]},
         "chance": {"retrieval/i2t_r5": 0.125}, "baselines": {"untrained": {"retrieval/i2t_r5": 0.0625}, "frozen": {}},
     }  # fmt: skip
     assert results.rows(report).to_dict("records") == [
         {"metric": "R@5 image → text", "value": "50.0 %", "interval": "25.0 % to 75.0 %", "chance": "12.5 %",
          "frozen": "–", "untrained": "6.2 %"},
+        {"metric": "Same-page precision", "value": "75.0 %", "interval": "–", "chance": "–", "frozen": "–",
+         "untrained": "–"},
         {"metric": "Effective rank", "value": "12.3", "interval": "–", "chance": "–", "frozen": "–", "untrained": "–"},
     ]  # fmt: skip
     assert results.basis(report) == "Test pages: 1 panel of 30 pages; R@5 among the 1,200 with image and text."
@@ -385,6 +391,17 @@ def test_the_line_of_a_run_names_what_chose_its_checkpoint(monkeypatch):
     assert line("retrieval/i2t_r5", 0.5) == "Validation, which chose the checkpoint: R@5 image → text 50.0 %"
     kept[0] = {"split": "val", "retrieval/i2t_r5": 0.25}
     assert "Validation, which chose the checkpoint" in line("retrieval/i2t_r5", 0.5)
+    kept[0] = {
+        "split": "test",
+        "panels": 9,
+        "gallery": 7,
+        "retrieval/i2t_r5": 0.25,
+        "chance": {},
+        "intervals": {},
+        "baselines": {},
+    }
+    assert line("retrieval/i2t_r5", 0.5).startswith("Test: R@5 image → text 25.0 %")
+    assert "Validation, which chose the checkpoint" in line("retrieval/t2i_r5", 0.5)  # it was not measured
 
 
 def test_tiles_and_differences_stand_under_their_names(monkeypatch):
@@ -428,6 +445,69 @@ def test_settings_are_written_as_yaml_has_them_and_sliders_hold_their_start():
     assert runs_view._shown(["a", "b"]) == "a, b"
     assert [runs_view._shown(v) for v in ("", None, 0, False)] == ["–", "–", "0", "False"]
     assert [runs_view._in_percent(v) for v in (None, 0.25)] == [None, 25.0]
+    assert forms.checked(base, {"lr": 0.5}) == (base.replace(lr=0.5), "")
+    refused, why = forms.checked(base, {"lr": -1.0})
+    assert refused is None
+    assert "lr" in why
+
+
+def test_the_address_of_the_first_look_gives_the_settings_that_a_form_starts_from(address, monkeypatch):
+    state: dict[str, object] = {}
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(retrain_form.st, "session_state", state)
+    monkeypatch.setattr(retrain_form.shell, "error_box", lambda *words: told.append(words))
+    base = Config(data="data/samples")
+    chosen = SimpleNamespace(run=SimpleNamespace(config=base))
+    address["set"] = "lr:0.5"
+    assert retrain_form._start(chosen, "a") == base.replace(lr=0.5)
+    address["set"] = "lr:0.25"  # what a person has typed since is not undone
+    assert retrain_form._start(chosen, "a") == base.replace(lr=0.5)
+    assert retrain_form._start(chosen, "b") == base.replace(lr=0.25)
+    address["set"] = "lr:x"
+    assert retrain_form._start(chosen, "c") == base
+    assert [title for _, title in told] == ["The address asks for settings that are refused"]
+    retrain_form._start(chosen, "c")
+    assert len(told) == 1, "it is said once"
+    said: list[tuple[list[str], str]] = []
+    monkeypatch.setattr(retrain_form.outlook, "of", lambda config: (SimpleNamespace(lines=["size", "a", "b"]), 9, 3))
+    monkeypatch.setattr(retrain_form.outlook, "say", lambda lines, key: said.append((lines, key)))
+    retrain_form._outlook(base)
+    assert said == [(["a", "b"], "quiet-retrain-outlook")]  # how large it is, the form says
+
+
+def test_an_import_is_told_by_how_far_it_is(monkeypatch):
+    told: list[object] = []
+    monkeypatch.setattr(add_import, "_watch", lambda made: told.append("watched"))
+    monkeypatch.setattr(add_import, "_start", lambda made, state: told.append("offered"))
+    monkeypatch.setattr(add_import, "_report", lambda result, report: told.append(report))
+    monkeypatch.setattr(add_import.shell, "error_box", lambda message, title="": told.append((message, title)))
+    monkeypatch.setattr(add_import.DataReport, "from_dict", lambda check: f"report of {check['pages']}")
+
+    def shown(word: str, result: object = None, *, is_live: bool = False) -> tuple[bool, list[object]]:
+        told.clear()
+        state = SimpleNamespace(word=word, is_live=is_live, message="why")
+        task = SimpleNamespace(state=lambda: state, result=lambda: result, folder=Path("all"))
+        return add_import.show(SimpleNamespace(task=lambda kind: {"all": task}[kind])), list(told)
+
+    assert shown("running", is_live=True) == (False, ["watched"])
+    assert shown("none") == (False, ["offered"])
+    assert shown("failed") == (False, ["offered", ("why", "The import failed")])
+    assert shown("stopped") == (False, ["offered", ("why", "Not everything was imported")])
+    assert shown("finished") == (False, ["offered"])
+    assert shown("finished", {"check": {"pages": 3}}) == (True, ["offered", "report of 3"])
+    done, (_, (message, _)) = shown("finished", {"nothing": 0})
+    assert not done
+    assert message.startswith("all/result.json: damaged")
+
+
+def test_a_look_is_asked_for_as_the_fields_stand_now(monkeypatch):
+    asked: list[object] = []
+    state = {"add-one-class": " panel ", "add-one-boxes": "find", "add-two-texts": "none"}
+    monkeypatch.setattr(add_choice.st, "session_state", state)
+    monkeypatch.setattr(add_choice.imports, "look", lambda made, choice: asked.append(choice))
+    old = imports.Choice("files", "files", "coco", "frame", "rtl")
+    add_choice._changed(SimpleNamespace(name="one", choice=old))
+    assert asked == [imports.Choice("find", "files", "coco", "panel", "rtl")]
 
 
 def test_durations_are_told_in_words():

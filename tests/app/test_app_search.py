@@ -170,6 +170,11 @@ def test_words_of_an_address_are_searched_and_results_can_become_the_query(here,
     assert app.query_params["panel"] in (str(rows(left)[0]), [str(rows(left)[0])])
     assert "q" not in app.query_params
     assert "are arbitrary" not in words(app)  # of typed words alone
+    asked = []
+    monkeypatch.setattr(shell, "go", lambda view, **params: asked.append((view, params)))
+    checked(app.button(key="search_open").click().run())
+    panel = rows(left)[0]
+    assert asked == [("page", {"page": int(searcher.frame["page"][panel]), "panel": panel})]
 
 
 def test_each_card_says_which_ways_found_it_and_the_list_how_many_say_the_words(here):

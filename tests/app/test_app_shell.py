@@ -74,7 +74,7 @@ def test_each_state_of_a_job_has_a_look_of_its_own() -> None:
 
 
 def test_the_run_and_the_step_of_an_address_are_shown_or_what_is_shown_instead_is_said(monkeypatch) -> None:
-    steps = {"first": [3, 5, 9], "second": [2, 4], "bare": []}
+    steps = {"first": [3, 5, 9], "second": [2, 4, 6], "bare": []}
     runs: dict[str, Any] = {name: SimpleNamespace(name=name) for name in steps}
     entries = [shell.loaders.Entry(f"runs/{name}", run, False) for name, run in runs.items()]
 
@@ -98,8 +98,8 @@ def test_the_run_and_the_step_of_an_address_are_shown_or_what_is_shown_instead_i
     address.update(run="runs/second", step="2")
     assert found() == ("runs/second", 2, None)
     address["step"] = "3"  # of the other run
-    said = "step=3 in the address is no checkpoint of second; step 4 is shown."
-    assert (found(), "step" in address) == (("runs/second", 4, said), False)
+    said = "step=3 in the address is no checkpoint of second; step 6 is shown."
+    assert (found(), "step" in address) == (("runs/second", 6, said), False)
     address["step"] = "7" * 30
     assert found()[2].startswith(f"step={'7' * 20} in the address")
     assert found() == ("runs/second", 4, None), "it is said once"

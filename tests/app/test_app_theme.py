@@ -59,6 +59,12 @@ def test_the_theme_chooses_the_scale_and_numbers_are_drawn_without_paling(monkey
     assert numbers.marker.colorscale[0][1] == scale[0][1]
 
 
+def test_as_many_colors_as_are_asked_for():
+    assert [len(theme.categorical(n)) for n in (None, 3, 8, 9, 25)] == [8, 3, 8, 9, 25]
+    assert theme.categorical(3) == theme.categorical()[:3]
+    assert len(set(theme.categorical(12))) == 12
+
+
 def test_no_chart_names_a_scale_of_its_own():
     """A named scale of Plotly's has ends that vanish in one of the themes."""
     for path in (HERE.parent / "charts").glob("*.py"):

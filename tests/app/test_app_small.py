@@ -1,0 +1,184 @@
+"""Small parts of views, each drawn alone on a page of its own from what is handed to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app.parts import data_report, embedding, filters, moved, results, strip, waiting
+from app.store import embeds, jobs, map_jobs
+from stage3.errors import StorageError
+from stage3.projection.files import Job
+
+
+def texts(app: AppTest) -> list[str]:
+    assert not app.exception
+    return [str(e.value) for kind in (app.text, app.code, app.subheader) for e in kind]
+
+
+def test_the_latest_five_stores_are_listed_with_what_each_says(monkeypatch) -> None:
+    def page() -> None:
+        from app.parts import embedding
+
+        embedding.show()
+
+    states = ["failed", "running", "finished", "finished", "failed", "failed"]
+    made = [
+        embeds.Embed(Path(f"s{n}.zarr"), f"run {n}", "comics", state, f"log {n}", 5, 9.0 - n)
+        for n, state in enumerate(states)
+    ]
+    monkeypatch.setattr(embeds, "embeds", lambda: made)
+    assert embedding.LISTED == 5
+    app = AppTest.from_function(page, default_timeout=60).run()
+    assert [t for t in texts(app) if t.startswith("run ")] == [f"run {n} on comics" for n in range(5)]
+    assert [c.value for c in app.code] == ["log 0", "log 1", "log 4"]  # one that is finished has nothing to say
+    assert [b.key for b in app.button] == ["embed-cancel-s1.zarr"]
+    made.clear()
+    assert texts(app.run()) == []
+
+
+def test_the_progress_of_a_map_is_shown_until_there_is_one(monkeypatch) -> None:
+    def page() -> None:
+        from app.parts import waiting
+
+        waiting.show(**waiting.GIVEN)
+
+    now, drawn = [Job("running", "layout", 3, 7)], []
+    chosen: Any = SimpleNamespace(run="run", step=4)
+    monkeypatch.setattr(waiting, "GIVEN", {"path": Path("m"), "job": now[0], "chosen": chosen}, raising=False)
+    monkeypatch.setattr(map_jobs, "ensure", lambda run, step, **how: (drawn.append((run, step, how)), now[0])[1])
+    monkeypatch.setattr(waiting.st, "progress", lambda share, text: drawn.append((share, text)))
+    monkeypatch.setattr(waiting.st, "rerun", lambda: drawn.append("again"))
+    texts(AppTest.from_function(page, default_timeout=60).run())
+    said = "Computing UMAP (layout); showing principal components meanwhile."
+    assert drawn == [("run", 4, {"drift": False}), (0.5, said)]
+    now[0] = Job("ready")
+    drawn.clear()
+    texts(AppTest.from_function(page, default_timeout=60).run())
+    assert drawn[:2] == [("run", 4, {"drift": False}), "again"]
+
+
+@pytest.mark.parametrize("missing", ["", "data/comics is not here (the data that the run was trained on)"])
+def test_a_run_whose_data_has_moved_says_so_and_takes_a_new_place(missing, monkeypatch) -> None:
+    def page() -> None:
+        from app.parts import moved
+
+        moved.notice("the run")
+
+    named: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(moved.loaders, "missing", lambda run: missing)
+    monkeypatch.setattr(moved.places, "offered", lambda: {"data/a": Path("a"), "data/b": Path("b")})
+    monkeypatch.setattr(moved.places, "name", lambda run, label: (named.append((run, label)), "")[1])
+    app = AppTest.from_function(page, default_timeout=60).run()
+    assert [c.value for c in app.code] == ([missing] if missing else [])
+    if not missing:
+        assert texts(app) == []
+        return
+    app.selectbox(key="moved-to").select("data/b").run()
+    texts(app.button(key="moved-use").click().run())
+    assert named == [("the run", "data/b")]
+
+
+def test_what_was_unusual_is_counted_without_what_is_no_anomaly(monkeypatch) -> None:
+    def page() -> None:
+        from app.parts import data_report
+
+        data_report.anomalies(data_report.GIVEN)
+
+    counts = Counter({"box_clamped": 3, "page:story": 9, "image:damaged": 5, "panel_type": 0})
+    examples = {"box_clamped": ["a/1", "a/2"], "image:damaged": ["b/1", "b\t2"]}
+    given = SimpleNamespace(counts=counts, examples=examples)
+    monkeypatch.setattr(data_report, "GIVEN", given, raising=False)
+    app = AppTest.from_function(page, default_timeout=60).run()
+    table = app.dataframe[0].value
+    assert table[["code", "count", "first"]].to_numpy().tolist() == [
+        ["image:damaged", 5, "b/1"],
+        ["box_clamped", 3, "a/1"],
+    ]
+    assert table["meaning"].tolist() == ["images that cannot be used", data_report.ANOMALIES["box_clamped"]]
+    assert texts(app) == ["image:damaged: the first 2 of 5. Choose a row for another code.", "b/1\nb 2"]
+    counts.clear()
+    assert texts(app.run()) == ["Nothing unusual was found: every box, text and image could be used as it is."]
+
+
+def test_the_strip_is_there_while_a_job_is_live_or_can_go_on(monkeypatch) -> None:
+    found: list[list[Any]] = [[], []]
+    state: dict[str, Any] = {}
+    drawn: list[str] = []
+    monkeypatch.setattr(strip.st, "session_state", state)
+    monkeypatch.setattr(jobs, "live_and_stopped", lambda since: (list(found[0]), list(found[1])))
+    monkeypatch.setattr(jobs, "live", lambda: found[0])
+    monkeypatch.setattr(strip.shell, "fragment", lambda run_every: lambda watch: watch)
+    monkeypatch.setattr(strip, "_live", lambda job: drawn.append(f"live {job.run.name}"))
+    monkeypatch.setattr(strip, "_stopped", lambda job: drawn.append(f"stopped {job.run.name}"))
+
+    def shown() -> list[str]:
+        drawn.clear()
+        strip.show()
+        return list(drawn)
+
+    def job(name: str) -> Any:
+        return SimpleNamespace(run=SimpleNamespace(name=name, status=SimpleNamespace(updated="1")))
+
+    assert shown() == []
+    found[0].append(job("a"))
+    assert shown() == ["live a"]
+    found[1] += [job("b"), job("c")]
+    assert shown() == ["live a", "stopped b", "stopped c"]
+    found[0].clear()
+    strip._hide("b", "1")
+    assert shown() == ["stopped c"]
+    strip._hide("c", "1")
+    assert shown() == []
+
+
+def test_a_run_is_measured_where_it_has_a_checkpoint_and_its_data(monkeypatch) -> None:
+    def evaluation(run: str) -> dict[str, str]:
+        if run == "moved":
+            raise StorageError("its data is not here")
+        return {"of": run}
+
+    monkeypatch.setattr(results.loaders, "steps", lambda run: [] if run == "fresh" else [3])
+    monkeypatch.setattr(results.loaders, "evaluation", evaluation)
+    assert [results.of_run(run) for run in ("good", "fresh", "moved")] == [{"of": "good"}, None, None]  # type: ignore[arg-type]
+
+
+def test_fields_of_filters_show_what_the_address_asks_for_and_write_it(monkeypatch) -> None:
+    def page() -> None:
+        from app.parts import filters
+
+        filters.popover(filters.GIVEN[0], filters.GIVEN[1], filters.asked(filters.GIVEN[1], []))
+
+    frame = pd.DataFrame(
+        {"book": ["a", "b", "b"], "text": ["red", "a fox", ""], "rank_i2t": [1.0, 2.0, 9.0], "loss_total": 0.5},
+        index=[3, 5, 8],
+    )
+    chosen: Any = SimpleNamespace(run="run", step=4)
+    monkeypatch.setattr(filters, "GIVEN", (chosen, frame), raising=False)
+    monkeypatch.setattr(filters.loaders, "checkpoint_key", lambda run, step: (run, step))
+    app = AppTest.from_function(page, default_timeout=60)
+    app.query_params["filter"] = ["text:fox", "book:b"]
+    texts(app.run())
+    assert app.text_input(key="map_filter_text_part").value == "fox"
+    assert app.multiselect(key="map_filter_book").value == ["b"]
+    assert app.multiselect(key="map_filter_book").options == ["a", "b"]
+    app.text_input(key="map_filter_text_part").set_value("  red ")
+    app.run()
+    assert app.query_params["filter"] == ["book:b", "text:red"]
+    app.selectbox(key="map_filter_measure").select("rank_i2t")
+    app.text_input(key="map_filter_high").set_value("7")
+    app.run()
+    app.button(key="map_filter_add").click().run()
+    assert app.query_params["filter"] == ["book:b", "text:red", "rank_i2t:..7"]
+    app.multiselect(key="map_filter_book").set_value([]).run()
+    assert app.query_params["filter"] == ["text:red", "rank_i2t:..7"]
+    app.text_input(key="map_filter_high").set_value("x")
+    app.run()
+    app.button(key="map_filter_add").click().run()
+    assert "Give a number in From or To, the smaller one first." in texts(app)
