@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stage3.ablate import arms, chunked_check, noise
+from stage3.ablate.findings import FINDINGS
 from stage3.ablate.terms import Arm
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError
@@ -100,6 +101,7 @@ def test_the_worst_of_each_variant_against_the_full_matrix_in_float64_counts(mad
     found = chunked_check.errors_and_memory(embedding.embed(run.model(), data.panel_set, data.pages("test")))
     assert {found[f"chunked/loss_error/{name}"] for name in ("dense", "chunked")} == {0.5}
     assert {found[f"chunked/gradient_error/{name}"] for name in ("dense", "chunked")} == {8.0}
+    assert "at τ {} and {}.".format(*chunked_check.TEMPERATURES) in FINDINGS["S1"].note
     every = chunked_check._VARIANTS
     assert asked == [
         (variant[loss], every["dense"][loss], tau)
