@@ -57,6 +57,8 @@ class Distant:
         """
         pages = torch.unique(self.page_ids[positions]).numpy()
         some = embed(self.model, self.panel_set, pages)
+        if torch.equal(some.rows, self.rows[positions]):
+            return some
         at = torch.searchsorted(some.rows, self.rows[positions])
         return Embedded(**{name: getattr(some, name)[at] for name in Embedded.__dataclass_fields__})
 

@@ -5,12 +5,14 @@ same gallery, no dropout and no random mask. V panels, D embedding size.
 
 Of a large data set the measured columns are kept with the run, for ranking is quadratic (100,000 panels: 17 s of CPU):
 
-    runs/NAME/inspection/  KEY.safetensors      KEY = checkpoint fingerprint - data, settings and version
+    runs/NAME/inspection/  KEY.arrow      KEY = checkpoint fingerprint - data, settings and version
+
+It is a file of `stage3.data.column_file`. Of 5,000,000 panels it has 320 MB, which are read into memory: whoever copies
+a run over this one would cut a mapped file short, and with it the process that reads it.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,13 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from stage3 import __version__, metrics
 from stage3.batches import IMAGE, LAYOUT, TEXT, fixed_batches
 from stage3.batches.dataset import Dataset
 from stage3.config import SPLITS, spec_of
+from stage3.data import column_file
 from stage3.errors import StorageError
 from stage3.model import validation
 from stage3.model.distant import Distant, take
@@ -32,12 +33,11 @@ from stage3.model.embedding import Embedded, frozen
 from stage3.model.objectives import Stage3, reconstruction_target
 from stage3.objectives import LOSSES
 from stage3.runs.folder import RunFolder
-from stage3.storage import make_folder, read_file, replace_file, sha256, to_json
+from stage3.storage import make_folder, replacing, sha256, storing, to_json
 
 MAX_GALLERY = 20_000  # panels of a split that are ranked; a larger split is ranked on so many, drawn once by a seed
 KEPT_FROM = 10_000  # panels; fewer are measured again in about a second
 COLUMNS = 2  # raise it when a number of `measured_columns` changes: kept ones are then measured again
-SEAL = "sha256"  # the tensor of a kept file that holds the digest of all others
 GATES = ("gate_image", "gate_text", "gate_box")
 MEASURED = (
     *GATES,
@@ -118,11 +118,11 @@ def panel_frame_parts(data: Dataset, text_parts: str, measured: Mapping[str, np.
 
 def measured_columns(data: Dataset, model: Stage3, embedded: Embedded | Distant) -> dict[str, np.ndarray]:
     """(V,) float32 gate weights, losses, ranks and errors, `MEASURED`: the columns of `panel_frame` that take long."""
-    gate = embedded.gate() if isinstance(embedded, Distant) else embedded.gate.numpy()
-    found = {name: _spread(gate[:, i], embedded.rows.numpy(), len(data.table)) for i, name in enumerate(GATES)}
+    found = retrieval_columns(data, embedded, len(data.table))  # first, since it takes most memory
+    found |= _reconstruction_columns(data, model, embedded, len(data.table))
     found |= {f"loss_{name}": values for name, values in panel_losses(data, model).items()}
-    found |= retrieval_columns(data, embedded, len(data.table))
-    return found | _reconstruction_columns(data, model, embedded, len(data.table))
+    found |= _gate_columns(embedded, len(data.table))
+    return {name: found[name] for name in MEASURED}
 
 
 def kept_columns(
@@ -140,36 +140,39 @@ def kept_columns(
     found = measured_columns(data, model, embedded)
     with suppress(StorageError):
         make_folder(path.parent)
-        replace_file(path, save(found | {SEAL: _seal(found)}))
+        with replacing(path) as scratch:
+            column_file.write(scratch, [found])
     return found
 
 
 def _columns_path(run: RunFolder, step: int, data: Dataset, model: Stage3) -> Path:
     settings = {name: value for name, value in model.config.to_dict().items() if not spec_of(name).resume_free}
     basis = to_json({"version": [__version__, COLUMNS], "data": data.identity(), "settings": settings})
-    name = f"{run.fingerprint(step)[:24]}-{sha256(basis.encode())[:24]}.safetensors"
+    name = f"{run.fingerprint(step)[:24]}-{sha256(basis.encode())[:24]}.arrow"
     return run.path / "inspection" / name
 
 
 def _read_columns(path: Path, size: int) -> dict[str, np.ndarray]:
-    """Kept columns of the right length and digest; else StorageError."""
-    data = read_file(path, 4 * size * 64 + 2**20)
-    try:
-        found = load(data)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:  # also types numpy lacks
-        raise StorageError(f"{path}: damaged ({error})") from None
-    seal = found.pop(SEAL, np.zeros(0, np.uint8))
-    right = all(values.shape == (size,) and values.dtype == np.float32 for values in found.values())
-    if set(found) != set(MEASURED) or not right or not np.array_equal(seal, _seal(found)):
+    """Kept columns of the right kind and length; else StorageError."""
+    with storing(path):
+        too_large = path.stat().st_size > 4 * size * len(MEASURED) + 2**20
+    if too_large:
+        raise StorageError(f"{path}: damaged (too large)")
+    file = column_file.ColumnFile(path)
+    numbers = {name: values for name, values in file.columns.items() if isinstance(values, np.ndarray)}
+    right = all(values.shape == (size,) and values.dtype == np.float32 for values in numbers.values())
+    if list(numbers) != list(MEASURED) or not right:
         raise StorageError(f"{path}: damaged")
-    return {name: found[name].copy() for name in MEASURED}  # what was read cannot be written to
+    found = {}
+    for name, values in numbers.items():
+        found[name] = values.copy()
+        file.give_back()
+    return found
 
 
-def _seal(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    digest = hashlib.sha256()
-    for name in sorted(columns):
-        digest.update(f"{name} ".encode() + columns[name].tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)
+def _gate_columns(embedded: Embedded | Distant, size: int) -> dict[str, np.ndarray]:
+    gate = embedded.gate() if isinstance(embedded, Distant) else embedded.gate.numpy()
+    return {name: _spread(gate[:, i], embedded.rows.numpy(), size) for i, name in enumerate(GATES)}
 
 
 def panel_losses(data: Dataset, model: Stage3) -> dict[str, np.ndarray]:
@@ -224,10 +227,14 @@ def gallery_sample(positions: torch.Tensor, embedded: Embedded | Distant) -> tor
     """These positions, or of a large split whole pages drawn once by a fixed seed, about `MAX_GALLERY` panels."""
     if len(positions) <= MAX_GALLERY:
         return positions
-    pages = torch.unique(embedded.page_ids[positions])
+    page_ids = embedded.page_ids[positions]
+    marked = torch.zeros(int(page_ids.max()) + 1, dtype=torch.bool)  # to sort 5,000,000 ids takes 200 MB
+    marked[page_ids] = True
+    pages = marked.nonzero()[:, 0]
     order = torch.randperm(len(pages), generator=torch.Generator().manual_seed(0))
-    kept = pages[order[: max(1, len(pages) * MAX_GALLERY // len(positions))]]
-    return positions[torch.isin(embedded.page_ids[positions], kept)]
+    marked.zero_()
+    marked[pages[order[: max(1, len(pages) * MAX_GALLERY // len(positions))]]] = True
+    return positions[marked[page_ids]]
 
 
 def _reconstruction_columns(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import app_support
@@ -10,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
 from app import shell
@@ -20,7 +21,7 @@ from app.store.cache import Memory
 from app.views import map_parts
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
-from stage3.data import readers
+from stage3.data import column_file, readers
 from stage3.errors import StorageError
 from stage3.model import embedding
 from stage3.projection.files import Job
@@ -127,7 +128,7 @@ def test_kept_columns_are_those_that_were_measured_and_are_not_measured_again(op
     run, data, model, embedded = opened
     forget(run)
     first = columns(opened)
-    assert [p.suffix for p in files(run)] == [".safetensors"]
+    assert [p.suffix for p in files(run)] == [".arrow"]
     monkeypatch.setattr(inspection, "measured_columns", lambda *_: pytest.fail("measured again"))
     again = columns(opened)
     assert list(again) == list(first) == list(inspection.MEASURED)
@@ -137,7 +138,32 @@ def test_kept_columns_are_those_that_were_measured_and_are_not_measured_again(op
     pd.testing.assert_frame_equal(*frames)
 
 
-@pytest.mark.parametrize("harm", ["a bit", "cut", "empty", "other columns", "bfloat16"])
+def forge(path: Path, **changes: object) -> None:
+    """Change what a file of columns says of itself, and seal it again."""
+    whole = path.read_bytes()[:-40]
+    start = whole.rindex(b'{"format"')
+    said = json.loads(whole[start:])
+    for name, value in changes.items():
+        said[name] = value(said[name]) if callable(value) else value
+    described = json.dumps(said).encode()
+    sealed = whole[:start] + described + len(described).to_bytes(8, "little")
+    path.write_bytes(sealed + hashlib.sha256(sealed).digest())
+
+
+FORGED = {
+    "rows": {"rows": 10**30},
+    "no rows": {"rows": None},
+    "fewer rows": {"rows": lambda n: n - 1},
+    "objects": {"columns": lambda c: {name: at | {"dtype": "O"} for name, at in c.items()}},
+    "beyond": {"columns": lambda c: {name: at | {"data": 10**9} for name, at in c.items()}},
+    "texts": {"columns": lambda c: {name: at | {"offsets": 0} for name, at in c.items()}},
+    "no columns": {"columns": {}},
+    "a list": {"columns": []},
+    "two swapped": {"columns": lambda c: dict(sorted(c.items()))},
+}
+
+
+@pytest.mark.parametrize("harm", ["a bit", "cut", "empty", "other columns", "float16", "too large", *FORGED])
 def test_a_damaged_file_is_measured_again_and_replaced(opened, harm):
     run = opened[0]
     forget(run)
@@ -148,10 +174,15 @@ def test_a_damaged_file_is_measured_again_and_replaced(opened, harm):
         at = len(whole) - len(whole) // 3
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
     elif harm == "other columns":
-        path.write_bytes(inspection.save({"loss_total": first["loss_total"]}))
-    elif harm == "bfloat16":
-        half = {name: torch.from_numpy(values).bfloat16() for name, values in first.items()}
-        path.write_bytes(save(half | {inspection.SEAL: torch.zeros(32, dtype=torch.uint8)}))
+        column_file.write(path, [{"loss_total": first["loss_total"]}])
+    elif harm == "float16":
+        column_file.write(path, [{name: values.astype(np.float16) for name, values in first.items()}])
+    elif harm == "too large":
+        path.write_bytes(whole + bytes(2 * len(whole) + 2**20))
+    elif harm in FORGED:
+        forge(path, **FORGED[harm])
+        with pytest.raises(StorageError, match="damaged"):
+            inspection._read_columns(path, len(opened[1].table))
     else:
         path.write_bytes(whole[:200] if harm == "cut" else b"")
     again = columns(opened)
@@ -179,7 +210,7 @@ def test_a_run_that_cannot_be_written_to_is_measured(opened, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(inspection, "replace_file", full)
+    monkeypatch.setattr(inspection, "replacing", full)
     assert list(columns(opened)) == list(inspection.MEASURED)
     assert not files(opened[0])
 
