@@ -218,3 +218,9 @@ def test_quick_tests_of_all_files_come_before_slow_ones():
     suite.told = {name: forks.Told(tests=tests, lines=lines) for name, tests in times.items()}
     suite.told["b"].lines = {"x.py": {str(mutant.line): [0, 2]}}
     assert list(suite.rank(mutant, ["b", "a"])) == ["a::1", "a::4", "b::1", "a::2", "b::3"]
+    for told in suite.told.values():
+        told.lines = {"x.py": {str(mutant.line): [-1]}}
+    every = ["a::1", "a::4", "b::1", "b::2", "a::2", "b::3"]
+    assert list(suite.rank(mutant, ["b", "a"])) == every  # a module that runs at its import alone declares something
+    suite.told["b"].lines["x.py"]["99"] = [1]
+    assert list(suite.rank(mutant, ["b", "a"])) == ["b::2", "b::1", "b::3"]  # who uses it, then who may

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stage3.ablate import arms, chunked_check, noise
+from stage3.ablate.findings import FINDINGS
 from stage3.ablate.terms import Arm
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError
@@ -86,6 +87,28 @@ def test_the_reference_of_the_chunked_losses_is_more_exact_than_float32(made):
             assert 1e-9 < found[f"chunked/{name}/{variant}"] < 1e-4, name  # float32 against itself would be 0
     assert found["chunked/floats_a_panel/chunked"] < found["chunked/floats_a_panel/dense"]
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_the_worst_of_each_variant_against_the_full_matrix_in_float64_counts(made, monkeypatch):
+    run, data = made
+    asked = []
+
+    def errors(loss, exact, inputs) -> tuple[float, float]:
+        asked.append((loss, exact, inputs[-1]))
+        return (0.25, 0.5, 0.125, 0.0)[len(asked) % 4], (0.0, 8.0, 4.0, 2.0)[len(asked) % 4]
+
+    monkeypatch.setattr(chunked_check, "_errors", errors)
+    found = chunked_check.errors_and_memory(embedding.embed(run.model(), data.panel_set, data.pages("test")))
+    assert {found[f"chunked/loss_error/{name}"] for name in ("dense", "chunked")} == {0.5}
+    assert {found[f"chunked/gradient_error/{name}"] for name in ("dense", "chunked")} == {8.0}
+    assert "at τ {} and {}.".format(*chunked_check.TEMPERATURES) in FINDINGS["S1"].note
+    every = chunked_check._VARIANTS
+    assert asked == [
+        (variant[loss], every["dense"][loss], tau)
+        for variant in every.values()
+        for tau in chunked_check.TEMPERATURES
+        for loss in ("supcon", "info_nce")
+    ]
 
 
 def test_errors_are_of_the_largest_number_whatever_its_sign_and_floats_are_counted_once():

@@ -8,11 +8,12 @@ import pytest
 
 from stage3.ablate import __main__ as command
 from stage3.ablate.arms import command_of, config_of
-from stage3.ablate.evidence import END, START, document, short_table
+from stage3.ablate.evidence import END, START, document, short_table, verdict
 from stage3.ablate.findings import FINDINGS
 from stage3.ablate.tables import read_rows
 from stage3.ablate.terms import METRICS, Arm
 from stage3.errors import DataError, NumericError
+from stage3.metrics.bootstrap import Interval
 
 MARKERS = f"{START}\nold\n{END}"
 FOLDER = Path("data/samples/evidence")
@@ -48,6 +49,7 @@ def test_every_published_row_is_of_an_experiment_that_is_there(published):
             assert (row.title, row.question) == (finding.title, finding.question)
             assert (row.fixed, row.reviewed) == (comparison.fixed.label, comparison.reviewed.label)
             assert row.label == METRICS[row.metric].label
+            assert row.verdict == verdict(METRICS[row.metric].better, Interval(0, row.low, row.high, row.seeds, 1))
             assert (row.measured_at, row.half_fix) == (comparison.at, comparison.half)
             assert without_folder(row.fixed_command) == of_command(comparison.fixed)
             assert without_folder(row.reviewed_command) == of_command(comparison.reviewed)

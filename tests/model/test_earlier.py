@@ -47,6 +47,19 @@ def test_the_constant_of_each_modality_enters_the_panels_without_it_and_no_other
         before = after
 
 
+def test_constants_are_what_a_black_image_an_empty_text_and_no_layout_give():
+    encoder = earlier()
+    encoder.set_absent(torch.full((6,), 2.0), torch.full((5,), -1.0))
+    expected = {
+        IMAGE: encoder.vision(torch.full((1, 6), 2.0)),
+        TEXT: encoder.text(torch.full((1, 5), -1.0)),
+        LAYOUT: encoder.layout(torch.zeros(1, 7)),
+    }
+    for column, value in expected.items():
+        torch.testing.assert_close(encoder.absent[column], value[0].detach())
+    assert not encoder.absent.requires_grad
+
+
 @pytest.mark.parametrize("fusion", ["attention", "gate"])
 def test_several_image_backbones_are_weighed_panel_by_panel(fusion):
     vision = randomized(EarlierVision(replace(SPEC, image_sizes=(2, 4), visual_fusion=fusion))).eval()

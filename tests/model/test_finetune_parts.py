@@ -217,6 +217,9 @@ def test_changed_crops_lose_a_little_of_their_edges_and_keep_their_side():
     sizes, means = set(), []
     for seed in range(60):
         made = finetune.changed(crop, np.random.default_rng(seed))
+        turned = finetune.changed(crop.resize((100, 200)), np.random.default_rng(seed))
+        assert turned.size[0] < 100
+        assert turned.size[1] < 200
         width, height = made.size
         assert 200 * (1 - finetune.CUT) - 1 <= width <= 200
         assert 100 * (1 - finetune.CUT) - 1 <= height <= 100

@@ -1,5 +1,6 @@
 """The encoder: absent modalities reach nothing, every mask but all-absent works, fusions fit."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
 from stage3.config import Config
 from stage3.errors import ConfigError
 from stage3.model import EncoderSpec, PanelEncoder
-from stage3.model.encoder import Adapter
+from stage3.model.encoder import MAX_BACKBONES, MAX_SIZE, NEWER, PLAIN, Adapter
 from stage3.model.objectives import Stage3
 from tests import synthetic
 
@@ -152,6 +153,41 @@ def test_each_present_modality_is_encoded_once_and_only_where_present():
 def test_the_spec_survives_json():
     spec = EncoderSpec((6, 10), 5, dim=16, visual_fusion="gate")
     assert EncoderSpec.from_dict(spec.to_dict()) == spec
+
+
+WRONG = [
+    ({"dim": 2.5}, "dim: 2.5 must be an integer from 1 to"),
+    ({"dim": True}, "dim: True must be an integer"),
+    ({"text_size": 0}, "text_size: 0 must be an integer from 1"),
+    ({"gate_hidden": MAX_SIZE + 1}, f"gate_hidden: {MAX_SIZE + 1} must be"),
+    ({"image_sizes": [6, "10"]}, "image_sizes: 10 must be an integer"),
+    ({"image_sizes": []}, "image_sizes: expected a list of 1 to"),
+    ({"image_sizes": [2] * (MAX_BACKBONES + 1)}, "image_sizes: expected a list of 1 to"),
+    ({"image_sizes": (6, 10)}, "image_sizes: expected a list of 1 to"),
+    ({"dropout": "0.1"}, "dropout: '0.1' is not a valid float"),
+    ({"panel_norm": 1}, "panel_norm: '1' is not a valid bool"),
+    ({"visual_fusion": None}, "visual_fusion: 'None' is not a valid str"),
+    ({"form": "square"}, "form: 'square' is not one of"),
+    ({"dim": 2}, "dim: 2 dimensions are too few for 2 image backbones"),
+    ({"more": 1}, "found ['dim', 'dropout'"),
+]
+
+
+@pytest.mark.parametrize(("changed", "told"), WRONG)
+def test_a_spec_of_unknown_origin_is_refused_by_what_is_wrong(changed, told):
+    values = EncoderSpec((6, 10), 5, dim=16).to_dict()
+    assert EncoderSpec.from_dict({**values, "dropout": 0, "dim": 3}).dim == 3
+    with pytest.raises((ValueError, ConfigError), match=re.escape(told)):
+        EncoderSpec.from_dict({**values, **changed})
+    with pytest.raises(ValueError, match=r"an encoder is described by .*found list"):
+        EncoderSpec.from_dict([values])
+
+
+def test_a_spec_from_before_some_entries_existed_is_one_of_random_weights():
+    values = EncoderSpec((6,), 5, dim=16).to_dict()
+    old = {name: value for name, value in values.items() if name not in NEWER}
+    found = EncoderSpec.from_dict(old)
+    assert (found.form, found.use_layout, found.layout_dropout, found.joint) == (PLAIN, True, 0.0, False)
 
 
 @pytest.mark.parametrize("recorded", ["pixels", None])

@@ -52,7 +52,10 @@ def test_each_validates_every_other_batch_once_unless_the_draws_follow_their_ord
     batches = np.array_split(np.arange(20), 5)
     whole = validation.validate(model, panel_set, batches)
     parts = [validation.validate(model, panel_set, batches, peers=Part(rank, 2)) for rank in range(2)]
-    for name in [n for n in whole if n.startswith("active/")]:
+    counted = [n for n in whole if n.startswith("active/")]
+    assert whole["active/panels"] == int(panel_set.count[:20].sum())
+    assert all(n.startswith(("loss/", "weighted/", "active/")) for n in whole)
+    for name in counted:
         found = [part.get(name, 0) for part in parts]
         assert found == [whole[name]] * 2 if dropout else sum(found) == whole[name]
     for name in [n for n in whole if n.startswith("loss/") and n != "loss/total"]:

@@ -139,19 +139,20 @@ class Suite:
         if self.server:
             self.server.close()
 
-    def rank(self, mutant: Mutant, files: Iterable[str]) -> dict[str, int]:
+    def rank(self, mutant: Mutant, files: Sequence[str]) -> dict[str, int]:
         """The tests of some files to run, in order: those that reach the change, then those that start processes.
 
-        What only an import reaches is seen by all tests of a file that uses the module. None where no test is near.
+        What only an import reaches is seen by all tests of a file that uses the module, or of all files where none
+        does: it declares what others use. None where no test is near.
         A file's tests stay together, as they share fixtures, but its slow ones wait for the quick ones of the others.
         """
         near: list[tuple[int, float, list[str]]] = []
         far: list[str] = []
+        declared = not any(_anywhere(self.told[file], mutant.file) for file in files)
         for told in (self.told[file] for file in files):
             every = list(told.tests)
-            reached = told.lines.get(mutant.file, {})
             hits = self._hits(told, mutant)
-            anywhere = {i for found in reached.values() for i in found if i >= 0}
+            anywhere = set(range(len(every))) if declared else _anywhere(told, mutant.file)
             if hits == {-1} and not anywhere:
                 continue
             # what the explorer starts are commands of stage3, in which no line of the explorer runs
@@ -185,6 +186,11 @@ class Suite:
         """How long the tests took without a bug, in the order of the names."""
         took = {n: max(s, 0.0) for told in self.told.values() for n, s in told.tests.items()}
         return {name: took[name] for name in names}
+
+
+def _anywhere(told: forks.Told, file: str) -> set[int]:
+    """The tests that run a line of a file, beside what its import runs."""
+    return {i for found in told.lines.get(file, {}).values() for i in found if i >= 0}
 
 
 def _quickest(told: forks.Told, numbers: Iterable[int]) -> list[str]:
