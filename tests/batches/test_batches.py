@@ -326,6 +326,7 @@ def test_layout_features_are_the_documented_seven_and_follow_from_the_page_alone
     half = made.subset(np.arange(0, len(made.pages), 2))
     kept = np.isin(made.page_of_panel, np.arange(0, len(made.pages), 2))
     assert np.array_equal(half.layout(), features[kept])
+    assert half.pages["first_panel"].tolist() == [np.argmax(half.page_of_panel == p) for p in range(len(half.pages))]
 
 
 def test_layout_features_of_the_ocr_meaning_are_in_pixels_and_say_nothing_of_order():

@@ -316,6 +316,12 @@ def test_boxes_that_no_unit_explains_are_said_to_be_doubtful(tmp_path: Path) -> 
     assert "set --box_unit or --box_order" in said(table)
 
 
+def test_two_pages_are_too_few_to_overrule_the_format(tmp_path: Path) -> None:
+    table = Comics(tmp_path / "w", Notation("yxhw", "pixels"), "ocr", pages=2, sizes=TALL).load()
+    fact = boxes_fact(table, "bbox")
+    assert (fact["order"], fact["why"]) == ("xywh", "format")
+
+
 # --- settings ---
 
 OVERRIDDEN: dict[str, tuple[str, str, str]] = {  # style, order, unit; few pages, from which nothing could be told
