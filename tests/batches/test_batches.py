@@ -272,13 +272,17 @@ def test_seeds_for_different_purposes_do_not_meet():
         derived_seed(s, purpose, i) for s in range(5) for purpose in ("mask", "dropout", "pages") for i in range(50)
     }
     assert len(seen) == 5 * 3 * 50
+    assert 2**62 < max(seen) < 2**63  # 63 bits
     assert torch.equal(torch.rand(3, generator=generator(1, "a")), torch.rand(3, generator=generator(1, "a")))
 
 
 def test_a_batch_is_the_rows_of_its_pages_and_nothing_else():
     data = synthetic.dataset()
     pages = data.pages("train")[[3, 0]]
+    texts = data.panel_set.features.text_rows
+    texts[texts >= 0] = texts[texts >= 0][::-1]  # a text is not where its picture is
     b = data.panel_set.batch(pages)
+    assert b.text_ids.tolist() == texts[b.rows.numpy()].tolist()
     expected = [r for p in pages for r in np.flatnonzero(data.table.page_of_panel == p)]
     assert b.rows.tolist() == expected
     assert b.page_ids.tolist() == data.table.page_of_panel[expected].tolist()
@@ -326,6 +330,7 @@ def test_layout_features_are_the_documented_seven_and_follow_from_the_page_alone
     half = made.subset(np.arange(0, len(made.pages), 2))
     kept = np.isin(made.page_of_panel, np.arange(0, len(made.pages), 2))
     assert np.array_equal(half.layout(), features[kept])
+    assert half.pages["first_panel"].tolist() == [np.argmax(half.page_of_panel == p) for p in range(len(half.pages))]
 
 
 def test_layout_features_of_the_ocr_meaning_are_in_pixels_and_say_nothing_of_order():

@@ -41,6 +41,8 @@ def test_the_setting_chooses_the_sampler():
     data = synthetic.dataset()
     pages = data.pages("train")
     books = data.table.book_of_page[pages]
-    assert isinstance(sampler_of(data.panel_set, pages, books, Config(sampler="book")), BookSampler)
+    by_book = sampler_of(data.panel_set, pages, books, Config(sampler="book"))
+    assert isinstance(by_book, BookSampler)
+    assert sorted(np.concatenate(by_book.epoch(0)).tolist()) == sorted(pages.tolist())
     assert isinstance(sampler_of(data.panel_set, pages, books, Config()), PageSampler)
     assert not sampler_of(data.panel_set, pages, books, Config(sampler="shuffled")).guaranteed

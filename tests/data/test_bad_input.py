@@ -733,7 +733,11 @@ def test_bad_rows_are_left_out_and_counted_on_request(tmp_path: Path, reference:
     assert len(table.report.examples["page:bad_row"]) == len(BAD_ROWS)
     assert table.pages["page_id"].tolist() == CLEAN
     assert_clean_pages_unchanged(table, reference["vlm"])
-    assert page_check.listed_pages(world.config(skip_bad_rows=True))["page_id"].tolist() == CLEAN
+    listed = page_check.listed_pages(world.config(skip_bad_rows=True))
+    assert listed["page_id"].tolist() == CLEAN
+    left_out = page_check.left_out(listed, table.subset(np.arange(2)))
+    assert left_out.columns.tolist() == [*listed.columns, "reason"]
+    assert list(left_out["page_id"].items()) == list(enumerate(CLEAN[2:]))
 
 
 def test_a_quote_that_closes_rows_later_takes_neither_its_end_nor_the_rows_between(tmp_path: Path) -> None:

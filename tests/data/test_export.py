@@ -41,7 +41,7 @@ def data_set(root: Path, *, rtl: bool = True) -> Path:
     }
     # declared at half the size of the image
     second = {"image_width": 200, "image_height": 125, "right_to_left": rtl, "panels": [_half(EAST), _half(WEST)]}
-    second["texts"] = [{"bbox": [90, 2, 10, 5], "text": "between", "kind": "dialogue"}]
+    second["texts"] = [{"bbox": [90, 2, 10, 5], "text": "entre été", "kind": "dialogue"}]
     third = {
         "image_width": SIZE[0],
         "image_height": SIZE[1],
@@ -75,7 +75,9 @@ def made(tmp_path: Path) -> Path:
 
 def test_coco_by_hand(made: Path, tmp_path: Path) -> None:
     written = export_panels(made, tmp_path / "x.json", "coco")
-    value = json.loads((tmp_path / "x.json").read_text())
+    said = (tmp_path / "x.json").read_text(encoding="utf-8")
+    value = json.loads(said)
+    assert "entre été" in said  # as it is, for whoever looks into the file
     assert (written.pages, written.panels, written.left_out.counts) == (3, 6, {"without an image": 1})
     assert written.left_out.first == {"without an image": "Book B/gone"}
     assert value["images"][1] == {
@@ -104,7 +106,7 @@ def test_coco_by_hand(made: Path, tmp_path: Path) -> None:
         ([2, 95, 6, 4], "gutter"),
         (list(IN_TOP), "BANG"),
         (list(IN_RIGHT), "right <&> words"),
-        ([180, 4, 20, 10], "between"),  # the file counts in halves of the image's pixels
+        ([180, 4, 20, 10], "entre été"),  # the file counts in halves of the image's pixels
     ]
 
 
@@ -177,7 +179,7 @@ def test_acbf_by_hand(made: Path, tmp_path: Path) -> None:
         "BANG": "audio",
         "right <&> words": "thought",
         "gutter": "commentary",
-        "between": "speech",
+        "entre été": "speech",
     }
 
 

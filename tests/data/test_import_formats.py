@@ -108,9 +108,8 @@ def test_magi_of_resized_images_needs_their_size(tmp_path: Path, out: Path) -> N
     root = write_images(tmp_path / "in" / "Book A").parent
     doubled = [{"panels": [[2 * v for v in xyxy(box)]], "texts": []} for box in (RIGHT, EAST)]
     write(root / "magi.json", doubled)
-    with pytest.raises(
-        DataError, match=r"boxes reach out of the image, first Book A/page2.png.*--box_size WIDTHxHEIGHT"
-    ):
+    far = "first Book A/page2.png: boxes reach to 380, 580, the image has 200 x 300"
+    with pytest.raises(DataError, match=f"boxes reach out of the image, {far}.*--box_size WIDTHxHEIGHT"):
         run(root, out)
     write(
         root / "magi.json",
@@ -357,7 +356,8 @@ def test_comicinfo_counts_images_as_they_are_stored(tmp_path: Path, out: Path) -
     info = (
         "<ComicInfo><Series>Hero</Series><Number>7</Number><LanguageISO>ja</LanguageISO><Manga>YesAndRightToLeft</Manga>"
         '<Pages><Page Image="0" Type="BackCover"/><Page Image="1" Type="FrontCover"/>'
-        '<Page Image="2" Type="Story Deleted"/><Page Image="3" DoublePage="true"/><Page Image="9"/></Pages></ComicInfo>'
+        '<Page Image="2" Type="Story Deleted"/><Page Image="3" DoublePage="true"/>'
+        f'<Page Image="{"9" * 30}"/></Pages></ComicInfo>'
     )
     members = {
         "x/p10.png": png(),
@@ -376,7 +376,9 @@ def test_comicinfo_counts_images_as_they_are_stored(tmp_path: Path, out: Path) -
         "Hero 7",
         "ja",
     )
-    assert report(out)["sources"][str(tmp_path / "Vol.cbz")]["counts"] == {"page_deleted": 1, "comicinfo_index": 1}
+    said = report(out)["sources"][str(tmp_path / "Vol.cbz")]
+    assert said["counts"] == {"page_deleted": 1, "comicinfo_index": 1}
+    assert said["examples"]["comicinfo_index"][0].endswith(f": Image='{'9' * 20}', of 4 images")
 
 
 def test_a_page_far_wider_than_its_book_is_a_double_page(tmp_path: Path, out: Path) -> None:

@@ -314,6 +314,14 @@ def test_boxes_that_no_unit_explains_are_said_to_be_doubtful(tmp_path: Path) -> 
     assert boxes_fact(table)["doubtful"]
     assert table.report.counts["box_unit_doubtful"] == 1
     assert "set --box_unit or --box_order" in said(table)
+    told = world.load(box_order="yxyx", box_unit="permille")
+    assert not boxes_fact(told)["doubtful"]  # who sets both is not asked to
+
+
+def test_two_pages_are_too_few_to_overrule_the_format(tmp_path: Path) -> None:
+    table = Comics(tmp_path / "w", Notation("yxhw", "pixels"), "ocr", pages=2, sizes=TALL).load()
+    fact = boxes_fact(table, "bbox")
+    assert (fact["order"], fact["why"]) == ("xywh", "format")
 
 
 # --- settings ---

@@ -18,7 +18,7 @@ from stage3.data import __main__ as data_command
 from stage3.data.exporters import export_panels
 from stage3.data.importers import import_comics, read_texts, texts
 from stage3.data.ocr import Line, rapid
-from stage3.data.ocr.joining import blocks
+from stage3.data.ocr.joining import blocks, usual_height
 from stage3.data.ocr.placing import placed
 from stage3.errors import ConfigError, DataError, Interrupted, InUse
 from stage3.storage import Lock
@@ -107,6 +107,7 @@ def test_sounds_and_page_numbers_are_told_by_size_and_place(odd: Line, kind: str
     found = {block.text: block.kind for block in blocks([*usual, odd], SIZE[1])}
     assert found.pop(odd.text) == kind
     assert set(found.values()) == {"dialogue"}
+    assert (usual_height([]), usual_height(usual)) == (0, 20)
 
 
 def test_a_page_number_belongs_to_no_panel_and_confidence_counts_letters() -> None:

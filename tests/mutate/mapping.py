@@ -13,6 +13,7 @@ MORE = {
     "stage3/model/validation.py": ["tests/model", "tests/evaluate/test_by_hand.py"],
     "stage3/model/mapped.py": ["tests/model", "tests/search/test_mapped.py"],
     "stage3/model/baselines.py": ["tests/model", "tests/evaluate/test_by_hand.py"],
+    "stage3/data": ["tests/data", "tests/batches/test_batches.py"],
     "stage3/features": ["tests/features"],
     "stage3/train": ["tests/train", "tests/model/test_objectives.py"],
     "stage3/selection.py": ["tests/test_apart.py"],

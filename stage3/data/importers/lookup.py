@@ -53,10 +53,6 @@ class Images:
                 return best[0]
         return None
 
-    def of_folder(self, folder: str, tree: Tree) -> list[ImageRef]:
-        """The images directly in a folder of a tree, in natural order."""
-        return [image for image in self.all if image.tree is tree and parent(image.member) == folder]
-
 
 def _most(candidates: Sequence[ImageRef], score: Callable[[ImageRef], int]) -> list[ImageRef]:
     """The candidates with the highest score."""
