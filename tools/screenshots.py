@@ -102,8 +102,8 @@ def page(within: Any, address: str, width: int = 1440, height: int = 900, theme:
         context.close()
 
 
-def settled(tab: Any, seconds: float = 60.0) -> None:
-    """Wait until the view is drawn: no spinner, no placeholder, nothing running."""
+def settled(tab: Any, seconds: float = 180.0) -> None:
+    """Wait until the view is drawn: no spinner, no placeholder, nothing running; a busy machine draws slowly."""
     tab.wait_for_selector(".st-key-view-heading, .st-key-empty-state", timeout=seconds * 1000)
     tab.wait_for_selector('.stApp[data-test-script-state="notRunning"]', timeout=seconds * 1000)
     busy = '[data-testid="stSkeleton"], [data-testid="stSpinner"], [data-testid="stStatusWidget"]'
