@@ -39,4 +39,4 @@ def headline(run: RunFolder) -> str:
 
 def _small(name: str) -> str:
     """A metric's name within a sentence: "Same-page precision" but "R@5" and "MRR" keep their capitals."""
-    return name if name[:2].isupper() or name.startswith("R") else name[:1].lower() + name[1:]
+    return name if name[:2].isupper() else name[:1].lower() + name[1:]

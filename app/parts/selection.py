@@ -35,18 +35,18 @@ def shapes_of(event: Any) -> list[np.ndarray]:
     return shapes
 
 
-def take(event: Any, on: str, rows: np.ndarray, width: float) -> None:
+def take(event: Any, on: str, rows: np.ndarray, xy: np.ndarray) -> None:
     """Put what a chart selected into the address; an event without a selection changes nothing.
 
     Args:
         event: of the chart.
         on: which map it is: see `map_address.Drawn`.
         rows: (N,) panel rows that a click may name.
-        width: of the map in its own unit.
+        xy: (N, 2) their positions on it.
     """
     shapes = [shape for shape in shapes_of(event) if len(shape) > 2]
     if shapes:
-        map_address.set_drawn(on, shapes, width)
+        map_address.set_drawn(on, shapes, float(np.ptp(xy[:, 0])) or 1.0)
         shell.set_params(tab="selection")
         return
     row = clicked(event)

@@ -147,7 +147,7 @@ def _left_out(chosen: shell.Chosen, config: Config, data: Dataset) -> None:
             shell.line(f"The first {len(shown):,} of {len(pages):,} pages; the download below has all.")
         with st.container(key="quiet-data-left-out"):
             shell.line("Choose a page to see its image and what its file holds.")
-    picked = event["selection"]["rows"] if event else []
+    picked = event["selection"]["rows"]
     at = picked[0] if picked and picked[0] < len(pages) else 0
     with right:
         if len(pages):

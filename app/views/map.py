@@ -150,10 +150,9 @@ def _chart(chosen: shell.Chosen, asked: Asked) -> None:
     webgl = asked.drawing == "webgl" or (asked.drawing == "auto" and len(at) > maps.SVG_MOST)
     focus = map_column.focus_row(shown) if asked.outline and map_column.tab() == "panel" else None
     figure = map_parts.figure_of(chosen, shown, coloring, at, focus=focus, webgl=webgl)
-    width = float(np.ptp(shown.xy[:, 0])) or 1.0
 
     def selected() -> None:
-        selection.take(st.session_state.get("map-plot"), shown.layout, shown.rows, width)
+        selection.take(st.session_state.get("map-plot"), shown.layout, shown.rows, shown.xy)
 
     alt = f"{LAYOUTS[shown.layout]} map of {len(at):,} panels colored by {coloring.label.lower()}"
     with st.container(key=CHART, border=True):
@@ -162,7 +161,7 @@ def _chart(chosen: shell.Chosen, asked: Asked) -> None:
                      lambda page: shell.thumb_url(chosen, page, 360, "page"))  # fmt: skip
     components.zoom([CHART], key="hover-map-zoom", on_zoom=map_controls.zoomed)
     facts = [f"showing {len(at):,} of {len(shown.rows):,} panels", shown.about]
-    if "trust" in shown.frame and shown.layout == "umap":
+    if shown.layout == "umap":
         kept, cluster = shown.frame["trust"].to_numpy()[shown.kept], shown.frame["cluster_id"].to_numpy()[shown.kept]
         dim = loaders.frame(chosen.run, chosen.step).dim
         facts.append(f"{percent(np.nanmean(kept), 0)} of neighbors kept from {dim} dimensions")

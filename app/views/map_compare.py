@@ -233,11 +233,11 @@ def _side(
         chosen, shown, coloring, at, values=values, focus=focus, webgl=len(at) > maps.SVG_MOST,
         rings=shown.picked if shown.picked.any() else None, labels=place == 0,
     )  # fmt: skip
-    chart, width = f"map-side-{place}", float(np.ptp(shown.xy[:, 0])) or 1.0
+    chart = f"map-side-{place}"
 
     def selected() -> None:
         on = shown.layout if place == 0 else "right"
-        selection.take(st.session_state.get(f"{chart}-plot"), on, shown.rows, width)
+        selection.take(st.session_state.get(f"{chart}-plot"), on, shown.rows, shown.xy)
 
     with st.container(key=f"map-half-{place}", gap="xxsmall"):
         with st.container(key=f"quiet-map-side-{place}"):

@@ -124,7 +124,7 @@ def _lists(chosen: shell.Chosen, listed: pd.DataFrame, page: int) -> None:
         st.session_state["page_row"] = page
         st.selectbox(
             "Page",
-            rows.tolist(),
+            rows,
             key="page_row",
             format_func=lambda r: _short(str(ids[r]), own),
             width=230,

@@ -1,4 +1,4 @@
-"""The images that an `AppTest` shows, and what a panel or a page looks like when its row is asked for directly."""
+"""What an `AppTest` shows: its images, beside those of a row that is asked for directly, and what needs no choice."""
 
 from __future__ import annotations
 
@@ -44,3 +44,9 @@ def _made(path: str, box: list[float] | None, side: int) -> bytes:
         return images.encode(images.thumbnail(path, box, side, max_megapixels=50.0), "WEBP", 82)
     except ImageProblem:
         return MISSING
+
+
+def undecided(app: AppTest) -> set[str]:
+    """Labels of choices of one of several that may be left with none, where what is drawn by them needs one."""
+    groups = [element.proto for element in app.get("button_group")]
+    return {g.label for g in groups if g.click_mode == g.SINGLE_SELECT and not g.required}

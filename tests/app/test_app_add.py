@@ -170,6 +170,27 @@ def test_a_taken_name_is_refused_and_a_free_one_is_found(here: Path) -> None:
         imports.load("two")
 
 
+def test_how_an_import_ended_is_told_by_its_record_its_result_and_its_last_words(here: Path, monkeypatch) -> None:
+    monkeypatch.setattr(children, "is_alive", lambda record: False)
+    task = imports.create("one", "comics/A").task("all")
+    assert task.state() == imports.State("none")
+    write(task.folder / "job.json", {"pid": 5})
+    log = task.folder / "console.log"
+    log.write_text("first\nsecond\nthird\n", encoding="utf-8")
+    assert task.state() == imports.State("failed", message="first\nsecond\nthird")
+    log.write_text("first\nerror: no comics\nhere", encoding="utf-8")
+    assert task.state() == imports.State("failed", message="no comics\nhere")
+    assert not task.cancelled
+    task.cancel()
+    assert task.cancelled
+    assert task.state() == imports.State("stopped", message="here")
+    write(task.folder / "result.json", {"import": {"notes": ["a", 1, "b"]}, "check": {}})
+    assert list(imports.lines(task.result(), "notes")) == ["a", "b"]
+    assert task.state().word == "stopped"
+    log.write_text("done", encoding="utf-8")
+    assert task.state() == imports.State("finished")
+
+
 # --- how it is asked for
 
 
@@ -328,6 +349,7 @@ def test_from_a_folder_over_a_look_and_a_report_to_a_run(here: Path) -> None:
     assert wait(imports.load("mine").task("all")).word == "finished"
     app = opened(**{"import": "mine"})
     assert {m.label: m.value for m in app.metric}["Panels"] == "12"
+    assert "Data report" in [s.value for s in app.subheader]
     assert "Nothing can be learned" in said(app)
     assert app.button(key="add-train").disabled
     app.button(key="add-embed").click().run()
@@ -359,6 +381,8 @@ def test_an_unknown_import_is_said_and_there_is_a_way_to_begin(here: Path) -> No
     app = opened(**{"import": "../../etc"})
     assert not app.exception
     assert "no import is called '../../etc' here" in said(app)
+    app.file_uploader[0].set_value([("my book.cbz", b"not looked at yet", "application/zip")]).run()
+    assert [t.value for t in app.text_input if t.label == "Name of the data set"] == [imports.free_name("my book")]
     app.segmented_control(key="add-from").set_value("Folder").run()
     assert "No folder with comics" in said(app)
     assert str(here / "comics") in said(app)

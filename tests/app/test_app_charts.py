@@ -109,7 +109,7 @@ def test_shares_and_splits_stand_in_their_rows_under_their_names(shown):
     assert (list(train.text), list(val.text)) == (["3", "40", "1,500"], ["1", "10", "500"])
     assert (train.marker.color, val.marker.color) == tuple(theme.categorical()[:2])
     assert figure.layout.yaxis.autorange == "reversed"
-    assert (figure.layout.barmode, train.orientation) == ("stack", "h")
+    assert (figure.layout.barmode, train.orientation, train.textposition) == ("stack", "h", "inside")
     assert alt == ("Split by book. train: 3 books, 40 pages, 1500 panels; val: 1 books, 10 pages, 500 panels")
     data.show_splits({"train": {"books": 0, "pages": 0, "panels": 0}})
     assert list(shown["data-splits"][0].data[0].x) == [0, 0, 0]
@@ -269,6 +269,7 @@ def test_a_ring_marks_the_smallest_loss_of_each_repeat_and_the_noiseless_line_is
     )  # fmt: skip
     assert (one.showlegend, two.showlegend, one.legendgroup, two.legendgroup) == (True, False, "repeats", "repeats")
     assert (list(rings.x), list(rings.y), rings.name) == ([2, 1], [1.0, 0.5], "chosen epoch")
+    assert (one.line.color, rings.marker.color) == ("rgba(0,114,178,0.6)", "#D55E00")  # blue, and what stands out
     assert (list(clean.y), clean.name, clean.line.dash) == ([3.0, 1.0, 2.0], "without noise", "dash")
     assert [t.name for t in evidence.repeats(losses, "none").data] == ["repeats", "repeats", "chosen epoch"]
 
@@ -424,6 +425,8 @@ def test_a_scale_of_ranks_goes_to_ten_at_least_and_one_value_has_a_scale_too():
     assert (alike.marker.cmin, alike.marker.cmax) == (0.5, 1.5)
     nothing = maps.scatter(np.arange(2), xy, pd.Series([np.nan] * 2), maps.COLORINGS["total"], maps.whole(xy))
     assert [t.name for t in nothing.data] == ["not defined · 2"]
+    sizes = [maps._size(n) for n in (2, 500, 3000, 20_000)]  # more dots are smaller
+    assert sizes == sorted(set(sizes), reverse=True)
 
 
 def test_drift_shows_each_epoch_s_own_positions_and_colors_that_stay():
@@ -443,7 +446,11 @@ def test_drift_shows_each_epoch_s_own_positions_and_colors_that_stay():
     ]  # fmt: skip
     assert list(figure.layout.xaxis.range) == pytest.approx([2 - 0.2, 7 + 0.2])
     assert list(figure.layout.yaxis.range) == pytest.approx([-2, 52])
-    assert [(s.label, s.args[0]) for s in figure.layout.sliders[0].steps] == [("2", ("2",)), ("5", ("5",))]
+    menu, slider = figure.layout.updatemenus[0], figure.layout.sliders[0]
+    assert [(s.label, s.args[0]) for s in slider.steps] == [("2", ("2",)), ("5", ("5",))]
+    assert menu.x == 0  # the slider begins beside the two buttons
+    assert 0.1 < slider.x < slider.x + slider.len < 1
+    assert -0.1 < slider.y < 0
     assert figure.layout.height == 400
     play, pause = figure.layout.updatemenus[0].buttons
     assert (play.label, play.args[0], pause.label, pause.args[0]) == ("Play", None, "Pause", (None,))

@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+import app_images
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from app.charts import evidence as charts
 from app.charts import theme
 from app.store import evidence as files
 from app.store import loaders
+from app.views import evidence as view
 from app.views import evidence_more
 from stage3.ablate.evidence import Row, difference
 
@@ -99,6 +101,7 @@ def opened(**params: object) -> AppTest:
         app.query_params[name] = str(value)
     app.run()
     assert not app.exception
+    assert not app_images.undecided(app)
     return app
 
 
@@ -207,6 +210,7 @@ def test_choosing_another_row_changes_the_address_and_says_what_was_expected(mad
     app = opened(finding="F4")
     app.selectbox(key="evidence-row").select("F3:0").run()
     assert "F3" in app.query_params["finding"]
+    assert "part" not in app.query_params  # the findings need not be named
     assert "Expected from earlier trials: helps. Found here: hurts." in texts(app)
 
 
@@ -287,6 +291,7 @@ def test_rows_are_grouped_by_unit_and_every_row_is_in_one_group():
 
 def test_the_noise_meter_tells_spread_changes_and_chosen_epochs(made):
     app = opened(part="noise")
+    assert app.query_params["part"] in ("noise", ["noise"])
     table = app.dataframe[0].value
     assert table["both"].tolist() == ["0.04 · 25 %"]
     assert "Smallest loss at epoch 1: 1 of 2, epoch 2: 1 of 2 repeats." in texts(app)
@@ -345,6 +350,10 @@ def test_without_evidence_the_command_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     assert files.COMMAND in [c.value for c in opened().code]
+
+
+def test_curves_are_of_validation_books_but_for_the_norm_that_training_alone_has():
+    assert {metric for metric, (split, _) in view.CURVES.items() if split != "val"} == {"grad_norm"}
 
 
 @pytest.mark.skipif(not (SHIPPED / "evidence.parquet").is_file(), reason="no evidence is shipped in this checkout")

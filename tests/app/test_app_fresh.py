@@ -302,6 +302,7 @@ def test_a_step_of_an_address_without_a_run_is_of_the_run_that_is_shown():
             {"pick": "runs/a", "with": "b"},
             ["pick=runs/a in the address is no run", "with=b in the address is no"],
         ),
+        ("retrain", {"job": "runs/nobody"}, ["runs/nobody: no such run"]),
         ("retrain", {"job": "samples/first"}, ["job=samples/first in the address is a run that was not started here"]),
         (
             "maps",

@@ -148,6 +148,7 @@ def test_principal_components_are_shown_while_the_map_is_made_and_one_child_is_s
         projection_command.main(["--json", "--run", "nowhere", *started[0][2:]])
     app.run()
     assert len(started) == 1
+    assert "in the address" not in said(app)
     assert "showing 122 of 122 panels" in said(app)
     assert "principal components" in said(app)
     rows = loaders.embedded(run).rows.numpy()
@@ -283,7 +284,8 @@ def test_a_lasso_is_kept_in_the_address_and_gives_the_same_panels_from_there(mon
     monkeypatch.setattr(selection.shell, "set_params", lambda **values: kept.update(values))
     turn = np.linspace(0, 2 * np.pi, 300)
     event = {"selection": {"lasso": [{"x": (3 * np.cos(turn)).tolist(), "y": np.sin(turn).tolist()}], "points": []}}
-    selection.take(event, "umap", np.arange(5), 10.0)
+    positions = np.array([[-5.0, 0.0], [5.0, 900.0], [0.0, -900.0]])  # ten wide, and much higher
+    selection.take(event, "umap", np.arange(3), positions)
     monkeypatch.setattr(map_address.shell, "param", lambda name: kept.get(name))
     notes: list[str] = []
     drawn_shape = map_address.drawn(notes)
@@ -300,12 +302,13 @@ def test_a_click_chooses_a_panel_or_a_page_and_an_empty_event_changes_nothing(mo
     kept: dict[str, object] = {}
     monkeypatch.setattr(selection.shell, "set_params", lambda **values: kept.update(values))
     rows = np.array([4, 9])
-    selection.take({"selection": {"points": [], "lasso": [], "box": []}}, "pca", rows, 1.0)
-    selection.take({"selection": {"points": [{"customdata": 5}]}}, "pca", rows, 1.0)  # no panel of this map
+    xy = np.zeros((2, 2))
+    selection.take({"selection": {"points": [], "lasso": [], "box": []}}, "pca", rows, xy)
+    selection.take({"selection": {"points": [{"customdata": 5}]}}, "pca", rows, xy)  # no panel of this map
     assert kept == {}
-    selection.take({"selection": {"points": [{"customdata": [9]}]}}, "pca", rows, 1.0)
+    selection.take({"selection": {"points": [{"customdata": [9]}]}}, "pca", rows, xy)
     assert kept == {"panel": 9, "tab": None}
-    selection.take({"selection": {"points": [{"customdata": -3}]}}, "pca", rows, 1.0)
+    selection.take({"selection": {"points": [{"customdata": -3}]}}, "pca", rows, xy)
     assert kept["group"] == "page:2"
     assert kept["tab"] == "group"
 
@@ -645,6 +648,7 @@ def test_drift_moves_every_panel_from_epoch_to_epoch(run, started):
     assert [f["name"] for f in figure["frames"]] == ["2", "4"]
     assert all(len(decoded(f["data"][0]["x"])) == len(frame) for f in figure["frames"])
     assert "showing 122 of 128 panels" in said(app)  # of the table: a run may have saved fewer
+    assert "this view failed" not in said(app)  # one epoch is compared with one before it
 
 
 def test_a_run_without_saved_epochs_says_how_to_get_them(run):

@@ -187,7 +187,7 @@ def test_ticks_of_a_logarithmic_scale_stand_where_their_numbers_are():
     assert maps.COLORINGS["t2i"].column == "rank_t2i"
     plain = maps.scatter(np.arange(6), xy, ranks, maps.COLORINGS["total"], maps.whole(xy)).data[1]
     assert list(plain.marker.color) == [1, 2, 10, 30, 100]
-    assert plain.marker.colorbar.ticktext is None
+    assert (plain.marker.colorbar.ticktext, plain.marker.colorbar.title.text) == (None, "Loss: weighted sum")
     assert plain.marker.cmin == pytest.approx(np.quantile([1, 2, 10, 30, 100], 0.02))
 
 

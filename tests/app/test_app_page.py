@@ -182,17 +182,20 @@ def test_a_missing_image_becomes_a_drawing_of_the_layout(run):
 
 
 def test_similarities_are_the_cosines_of_the_page(run):
-    app = opened(page=9)
+    app = opened(page=7)  # of whose four panels three are embedded
     embedded = loaders.embedded(run)
-    at = np.flatnonzero(embedded.page_ids.numpy() == 9)
+    at = np.flatnonzero(embedded.page_ids.numpy() == 7)
     z = embedded.panel.numpy()[at].astype(np.float64)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
-    heat = json.loads(app.get("plotly_chart")[0].proto.spec)["data"][0]
+    heat, other = (json.loads(chart.proto.spec)["data"][0] for chart in app.get("plotly_chart"))
     shown = np.array([[float(v) for v in row] for row in heat["text"]])
     np.testing.assert_allclose(shown, z @ z.T, atol=0.006)
-    aligned = json.loads(app.get("plotly_chart")[1].proto.spec)["data"][0]["text"]
-    textless = ~loaders.panel_frame(run)["has_text"].to_numpy()[embedded.rows.numpy()[at]]
-    assert [all(row[i] == "" for row in aligned) for i in range(4)] == textless.tolist()
+    part = loaders.panel_frame(run).loc[embedded.rows.numpy()[at]]
+    numbers = [str(n + 1) for n in part["order"]]
+    assert len(numbers) == 3
+    assert heat["x"] == heat["y"] == other["x"] == other["y"] == numbers
+    aligned = other["text"]
+    assert [all(row[i] == "" for row in aligned) for i in range(3)] == (~part["has_text"]).tolist()
 
 
 def test_a_page_of_which_no_panel_was_embedded_is_compared_with_nothing(run, monkeypatch):

@@ -31,6 +31,7 @@ from app.parts import (
     tiles,
 )
 from app.store import imports
+from app.store.cache import Memory
 from app.views import data as data_view
 from app.views import evidence, losses, map_column, map_controls, map_parts, retrain
 from app.views import page as page_view
@@ -189,12 +190,13 @@ def test_a_box_is_a_lasso_with_four_corners_and_a_click_names_a_panel_or_a_page(
     assert selection.shapes_of(None) == []
     assert selection.clicked({"selection": {"points": [{}, {"customdata": [4, 5]}, {"customdata": 6}]}}) == 4
     assert selection.clicked({"selection": {"points": []}}) is None
-    selection.take({"selection": {"box": [box], "points": [{"customdata": 9}]}}, "right", np.array([9]), 10.0)
-    assert (address["lasso"].partition(":")[0], address["tab"]) == ("right", "selection")
+    rows, xy = np.array([4, 9]), np.zeros((2, 2))  # panels at one place have a map, too
+    selection.take({"selection": {"box": [box], "points": [{"customdata": 9}]}}, "right", rows, xy)
+    assert (address["lasso"], address["tab"]) == ("right:1,2;3,2;3,8;1,8", "selection")
     assert "panel" not in address
-    selection.take({"selection": {"points": [{"customdata": 9}]}}, "pca", np.array([4, 9]), 1.0)
+    selection.take({"selection": {"points": [{"customdata": 9}]}}, "pca", rows, xy)
     assert (address["panel"], address.get("tab")) == (9, None)
-    selection.take({"selection": {"points": [{"customdata": -1}]}}, "pca", np.array([4, 9]), 1.0)
+    selection.take({"selection": {"points": [{"customdata": -1}]}}, "pca", rows, xy)
     assert (address["group"], address["tab"]) == ("page:0", "group")
 
 
@@ -280,6 +282,14 @@ def test_a_panel_is_called_by_its_number_and_page_and_related_by_page_and_book()
     assert page_view._short("b/p1", "b") == "p1"
     assert page_view._short("b", "b") == "b"
     assert page_view._span(np.array([[0.25, math.nan], [-0.5, 1.0]])) == "from -0.50 to 1.00"
+
+
+def test_panels_are_near_by_the_direction_of_their_embeddings_alone(monkeypatch):
+    monkeypatch.setattr(panel, "_kept", Memory(1))
+    monkeypatch.setattr(panel.loaders, "checkpoint_key", lambda run, step: (run, step))
+    monkeypatch.setattr(panel.loaders, "panel_vectors", lambda run, step: np.array([[3.0, 4.0], [0.0, -2.0]]))
+    z = panel.unit_embeddings(SimpleNamespace(run="a", step=1))
+    np.testing.assert_allclose(z, [[0.6, 0.8], [0.0, -1.0]])
 
 
 def test_a_hovered_dot_is_told_with_its_page_number_and_value():
@@ -434,6 +444,8 @@ def test_settings_are_written_as_yaml_has_them_and_sliders_hold_their_start():
         config, refused = retrain_form.from_address(base, text)
         assert config == base
         assert why in refused
+    files = Config(manifest="pages.csv", panels="panels", labels="labels.json")  # which an address may repeat
+    assert retrain_form.from_address(files, "lr:0.5;labels:labels.json") == (files.replace(lr=0.5), "")
     stops = [0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.42, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0]
     assert forms.stops("alignment_weight", 0.42) == stops
     temperatures = [0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0]
@@ -510,11 +522,17 @@ def test_a_look_is_asked_for_as_the_fields_stand_now(monkeypatch):
     assert asked == [imports.Choice("find", "files", "coco", "panel", "rtl")]
 
 
-def test_durations_are_told_in_words():
+def test_durations_are_told_in_words(monkeypatch):
     assert [add_train._words(s) for s in (1, 5, 5.1, 89, 90, 121)] == ["5 s", "5 s", "10 s", "90 s", "2 min", "3 min"]
     config = Config(epochs=10, val_fraction=0.25, test_fraction=0.25, batch_pages=8)
     # 8 s + 0.02 s a panel; 10 epochs of 5 steps (40 of 80 pages by 8) of 0.05 s
     assert add_train.estimate(config, 100, 80) == "Train: about 15 s. Embed only: about 10 s."
+    chosen = SimpleNamespace(run=SimpleNamespace(config=config))
+    monkeypatch.setattr(retrain_form.loaders, "metrics", lambda run: None)
+    for seconds, words in ((30, "About 30 s."), (300, "About 5 min."), (math.nan, "Duration unknown: the run above")):
+        measured = seconds - retrain_form.START_UP
+        monkeypatch.setattr(retrain_form.curves, "expected_seconds", lambda *_, measured=measured: measured)
+        assert retrain_form._estimate(chosen, config).startswith(words)
     assert retrain._seconds_between("2026-01-01T00:00:00+00:00", "2026-01-01T00:01:30+00:00") == 90
     assert math.isnan(retrain._seconds_between("", "2026-01-01T00:01:30+00:00"))
 

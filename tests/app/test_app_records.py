@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from app.store import children, embeds, jobs, loaders
+from app.store import children, embeds, jobs, loaders, waiter
 from stage3.config import Config
 from stage3.errors import ConfigError, StorageError
 from stage3.runs import RunFolder
+from stage3.storage import Lock
 
 
 @pytest.fixture
@@ -66,14 +67,14 @@ def test_more_seeds_are_named_after_the_run_in_letters_that_a_name_may_have(here
 
 def test_what_a_job_does_is_told_by_its_record_its_process_and_its_status(here, monkeypatch) -> None:
     alive = [True]
-    monkeypatch.setattr(children, "is_alive", lambda record: alive[0] and record["pid"] == 5)
+    monkeypatch.setattr(children, "is_alive", lambda record: alive[0] and record["pid"] == 2**22)
     run = RunFolder.create(here / "runs" / "one", Config())
     status = run.set_status("created", updated="2026-01-01T00:00:00+00:00")
 
     def told(**record: object) -> tuple[str, str]:
-        run.write_json("job", {"pid": 5, "parent": "samples/first", "seen": status.updated, **record})
+        run.write_json("job", {"pid": 2**22, "parent": "samples/first", "seen": status.updated, **record})
         found = jobs.read(run)
-        assert (found.run, found.parent, found.pid) == (run, "samples/first", 5)
+        assert (found.run, found.parent, found.pid) == (run, "samples/first", 2**22)
         return found.state, found.message
 
     long_ago, just_now = 1.0, time.time()
@@ -82,6 +83,7 @@ def test_what_a_job_does_is_told_by_its_record_its_process_and_its_status(here, 
     (run.path / "queued.json").unlink()
     assert told(started=long_ago) == ("starting", "")
     (run.path / "console.log").write_text("\n".join("abcdefg"), encoding="utf-8")
+    assert jobs.tail(run) == "a\nb\nc\nd\ne\nf\ng"
     alive[0] = False
     assert told(started=just_now) == ("failed", "c\nd\ne\nf\ng")
     status = run.set_status("running", message="epoch 1", updated="2026-01-01T00:00:01+00:00")
@@ -115,6 +117,26 @@ def test_jobs_are_the_runs_with_a_record_in_the_order_of_their_records(here, mon
     ]  # fmt: skip
     assert list(jobs._jobs()) == found
     assert "bad" in found[0].message
+
+
+def test_who_waits_goes_after_older_tickets_that_are_held_and_is_gone_once_canceled(here) -> None:
+    run = RunFolder.create(here / "runs" / "one", Config())
+    queue = waiter.queue_of(here / "runs")
+    queue.mkdir()
+    older, dead = Lock(queue / "1-older"), queue / "0-dead"
+    dead.touch()
+    older.acquire()
+    assert not waiter._is_first(queue / "2-one")
+    assert not dead.exists()
+    older.release()
+    place = waiter.wait(run, "2")
+    assert place is not None
+    assert [p.name for p in queue.iterdir()] == ["place-0"]
+    run.request_stop()
+    assert waiter.wait(run, "3") is None
+    place.release()
+    assert (run.status.state, run.status.message, run.stop_requested) == ("stopped", waiter.CANCELED, False)
+    assert not (run.path / waiter.QUEUED).exists()
 
 
 # --- embedding

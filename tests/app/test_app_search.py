@@ -83,6 +83,7 @@ def test_both_directions_are_shown_side_by_side_with_the_true_match_marked(here)
     searcher = the_searcher()
     row = panel_with_both(searcher, 5)
     app = opened(panel=row)
+    assert [len(column.segmented_control) for column in app.columns[:3]] == [1, 0, 0]  # the query is left of the lists
     left, right = lists(app)
     for shown, space, target in ((left, "image", "text"), (right, "text", "image")):
         found = searcher.search(searcher.from_panel(row, space), target, 10)
@@ -98,6 +99,16 @@ def test_both_directions_are_shown_side_by_side_with_the_true_match_marked(here)
     image = app_images.of_panel(loaders.entry("samples/first").run, row, 640)
     assert app_images.shown(app) == [(name, image)]
     assert app.query_params["panel"] in (str(row), [str(row)])
+    frame, panel = searcher.frame, searcher.frame.loc[row]
+    assert panel["text"] in words(app)
+    assert f"{panel['page_id']} · panel {panel['order'] + 1} · {panel['split']}" in words(app)
+    app.session_state["search_choose"] = True
+    checked(app.run())
+    book, page = (next(s for s in app.selectbox if s.label == label) for label in ("Book", "Page"))
+    assert (book.value, page.value) == (panel["book"], panel["page_id"])
+    assert page.options == frame["page_id"][frame["book"] == panel["book"]].unique().tolist()
+    strips = [json.loads(e.proto.json) for e in app.get("bidi_component") if "search-strip" in e.proto.id]
+    assert [rows(s) for s in strips] == [frame.index[frame["page_id"] == panel["page_id"]].tolist()]
 
 
 def test_an_unknown_panel_is_said_and_another_is_shown(here):
@@ -112,6 +123,7 @@ def test_a_panel_without_text_still_has_lists_and_no_true_match(here):
     row = int(frame.index[~frame["has_text"]][0])
     app = opened(panel=row)
     assert "the true match is not among them" in words(app)
+    assert "(no text)" in words(app)
     assert not any(i.get("tag") == "true match" for shown in lists(app) for i in shown["items"])
 
 
@@ -224,6 +236,7 @@ def test_without_a_text_backbone_words_are_still_found_and_the_view_says_what_is
 
 def test_five_megabytes_of_words_are_refused_in_one_box(here):
     app = opened()
+    app.session_state["search_words"] = "  "
     checked(app.segmented_control(key="search_kind").set_value("words").run())
     assert "press Enter" in words(app)
     start = time.process_time()
@@ -277,6 +290,7 @@ def test_an_uploaded_crop_finds_its_own_panel_and_only_a_small_copy_is_kept(here
     assert max(kept.size) <= query.KEPT_SIDE
     assert app_images.shown(app) == [("The query image", images.encode(kept, "WEBP"))]
     assert app.file_uploader[0].value is None  # the file itself is forgotten
+    assert "true match" not in words(app)  # an image of elsewhere has none
     monkeypatch.setattr(query, "id", lambda _: 1, raising=False)  # which an object may have after another has gone
     for name in ("runs/second", "samples/first"):
         checked(app.selectbox(key="_run_choice").select(name).run())

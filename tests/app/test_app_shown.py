@@ -6,12 +6,14 @@ import base64
 import json
 from pathlib import Path
 
+import app_images
 import app_support
 import numpy as np
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app.charts.names import metric_name
 from app.store import loaders, map_jobs
 from app.views import map as map_view
 from stage3.config import FIELDS, spec_of
@@ -40,8 +42,15 @@ def opened(view: str, state: dict[str, object] | None = None, **params: object) 
         app.session_state[name] = value
     app.run()
     assert not app.exception
-    for shown in app.dataframe:  # positions in a table mean nothing to a reader
-        assert json.loads(shown.proto.columns).get("_index", {}).get("hidden"), list(shown.value.columns)
+    for shown in app.dataframe:
+        columns = json.loads(shown.proto.columns)
+        # positions in a table mean nothing to a reader
+        assert columns.get("_index", {}).get("hidden"), list(shown.value.columns)
+        for name, how in columns.items():  # a bar that is full or empty whatever the number would be no bar
+            kind = how.get("type_config", {})
+            if kind.get("type") == "progress" and shown.value[name].notna().any():
+                assert shown.value[name].between(kind["min_value"], kind["max_value"]).any(), name
+    assert not app_images.undecided(app)
     return app
 
 
@@ -127,7 +136,9 @@ def test_a_pair_of_runs_is_drawn_with_the_units_of_each_metric():
     shares = {key: layout["yaxis"].get("tickformat") == ".0%" for key, layout in layouts.items()}
     assert shares.pop("loss/total", False) is False
     assert shares == {"retrieval/same_page_r_precision": True, "retrieval/mean_r5": True}
+    titles = {s.value for s in app.subheader}
     for key in shares:
+        assert metric_name(key) in titles
         traces = next(json.loads(c.proto.spec)["data"] for c in app.get("plotly_chart") if c.proto.id.endswith(key))
         for name in ("runs/second", "samples/first"):
             metrics = loaders.metrics(loaders.entry(name).run)

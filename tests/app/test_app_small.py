@@ -85,6 +85,24 @@ def test_a_run_whose_data_has_moved_says_so_and_takes_a_new_place(missing, monke
     assert named == [("the run", "data/b")]
 
 
+def test_an_error_is_shown_unless_the_page_has_said_already_that_the_data_is_gone(monkeypatch) -> None:
+    told: list[str] = []
+    state: dict[str, object] = {}
+    monkeypatch.setattr(moved.st, "session_state", state)
+    monkeypatch.setattr(moved.shell, "error_box", lambda error: told.append(f"error: {error}"))
+    monkeypatch.setattr(moved.shell, "line", told.append)
+    monkeypatch.setattr(moved.loaders, "missing", lambda run: "data/comics is not here")
+    moved.box("before a run is chosen")
+    state["_chosen"] = SimpleNamespace(run="the run")
+    moved.box(StorageError("a file is damaged"))
+    moved.box(StorageError("data/comics is not here (the data that the run was trained on)"))
+    assert told == [
+        "error: before a run is chosen",
+        "error: a file is damaged",
+        "This view needs the data, and the cache does not hold all of it.",
+    ]
+
+
 def test_what_was_unusual_is_counted_without_what_is_no_anomaly(monkeypatch) -> None:
     def page() -> None:
         from app.parts import data_report

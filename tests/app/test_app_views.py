@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import app_images
 import app_support
 import pandas as pd
 import pytest
@@ -66,6 +67,7 @@ def test_a_view_opens_on_the_sample_run_by_its_address(view, small, monkeypatch)
     monkeypatch.chdir(small)
     app = opened(view)
     assert not app.exception
+    assert not app_images.undecided(app)
     assert len(words(app)) > 100
     if view not in ("evidence", "add"):  # not about one run
         assert app.selectbox(key="_run_choice").value == "samples/first"
@@ -104,6 +106,12 @@ def test_runs_lists_every_run_with_its_best_recall_and_judges_the_picked_one(sma
         "runs/second": "2 / 0.25 / 3", "runs/other": "0.5 / 1.5 / 0.75",
     }  # fmt: skip
     assert any(verdict in words(app) for verdict in ("healthy", "no signal", "collapsed"))
+    names = app.dataframe[0].value["run"]
+    app.session_state[app.dataframe[0].key] = {"selection": {"rows": [2, 0, 3], "columns": [], "cells": []}}
+    app.run()
+    assert "the first two of those picked" in words(app)
+    assert names[2] in app.query_params["pick"]
+    assert names[0] in app.query_params["with"]
 
 
 def test_two_runs_show_only_the_settings_that_differ(small, monkeypatch):
@@ -268,7 +276,8 @@ def test_the_retrieval_curve_says_among_how_many_panels_and_what_chance_is(small
 
 def test_runs_of_several_galleries_share_no_chance():
     def source(name: str, size: int) -> curves.Source:
-        return curves.Source(name, pd.DataFrame({"split": ["val"], "step": [1], "retrieval/gallery": [size]}))
+        sizes = {"split": ["val", "val"], "step": [1, 2], "retrieval/gallery": [size + 9, size]}  # the last counts
+        return curves.Source(name, pd.DataFrame(sizes))
 
     sizes, chance = losses._gallery([source("a", 40), source("b", 1200), source("c", 80)])
     assert "among 40 to 1,200 panels" in sizes
