@@ -36,7 +36,7 @@ def url(kind: str, run_id: str, row: int, side: int = 240, version: str = "") ->
     """The address of an image, relative to the server: for components and image columns."""
     label, _, name = run_id.partition("/")
     at = f"{kind}/{quote(label, safe='')}/{quote(name, safe='')}/{int(row)}/{side_for(side)}"
-    return f"/images/{at}?v={version[:12]}"
+    return f"/images/{at}?v={version}"
 
 
 def side_for(side: int) -> int:

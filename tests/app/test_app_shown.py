@@ -110,7 +110,7 @@ def test_cards_of_a_selection_are_turned_page_by_page():
     app = opened("map", tab="selection", lasso="pca:-9,-9;9,-9;9,9;-9,9")
     rows = loaders.embedded(loaders.entry("samples/first").run).rows.numpy()
     frame = loaders.panel_frame(loaders.entry("samples/first").run)
-    version = loaders.data_version(loaders.entry("samples/first").run)[:12]
+    version = loaders.data_version(loaders.entry("samples/first").run)
     hover = component(app, f"hover-{map_view.CHART}")
     assert (hover["panel"], hover["side"]) == (["/images/panel/samples/first/", f"/240?v={version}"], 240)
     assert hover["page"] == ["/images/page/samples/first/", f"/360?v={version}"]

@@ -94,6 +94,9 @@ def test_runs_lists_every_run_with_its_best_recall_and_judges_the_picked_one(sma
     app = opened("runs", pick="runs/other")
     table = app.dataframe[0].value.set_index("run")
     assert set(table.index) == {"samples/first", "runs/second", "runs/other", "runs/seed"}
+    updated = [loaders.entry(name).run.status.updated for name in table.index]
+    assert updated == sorted(updated, reverse=True)
+    assert len(set(updated)) == 4
     for name in table.index:
         run = loaders.entry(name).run
         metrics = run.metrics()
