@@ -224,3 +224,11 @@ def test_quick_tests_of_all_files_come_before_slow_ones():
     assert list(suite.rank(mutant, ["b", "a"])) == every  # a module that runs at its import alone declares something
     suite.told["b"].lines["x.py"]["99"] = [1]
     assert list(suite.rank(mutant, ["b", "a"])) == ["b::2", "b::1", "b::3"]  # who uses it, then who may
+
+
+def test_a_second_run_in_the_same_checkout_is_refused_and_the_next_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "STATE", tmp_path)
+    with command.alone(), pytest.raises(SystemExit, match=f"process {os.getpid()}.*another checkout"), command.alone():
+        raise AssertionError("two runs would change one copy")
+    with command.alone():
+        assert (tmp_path / "lock").read_text() == str(os.getpid())

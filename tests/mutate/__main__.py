@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import bisect
 import collections
+import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
@@ -14,7 +16,7 @@ import shutil
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.mutate import forks, worlds
@@ -117,6 +119,25 @@ def _support(copy: Path, test: str) -> str:
     """A number for the test file and for the worlds that tests are made of."""
     worlds = [p for p in sorted((copy / "tests").glob("*.py")) if not p.name.startswith(("test_", "planted"))]
     return digest(copy / test, *worlds)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Refuse a second run in this checkout: both would plant their bugs in one copy. Children hold the lock too."""
+    with (STATE / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read() or "unknown"
+            raise SystemExit(
+                f"{ROOT}: a run is under way here (process {holder}, or what it left behind). "
+                "Wait until it ends, end it, or run in another checkout"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 class Suite:
@@ -317,7 +338,8 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     STATE.mkdir(parents=True, exist_ok=True)
     if asked.paths:
-        _run(asked)
+        with alone():
+            _run(asked)
     found = list(results().values())
     if asked.report:
         found = standing(found)
