@@ -213,10 +213,12 @@ def test_tests_that_noticed_other_mutants_of_a_function_come_first():
 def test_quick_tests_of_all_files_come_before_slow_ones():
     mutant = mutants("x.py", SOURCE)[0]
     suite = command.Suite.__new__(command.Suite)
-    times = {"a": {"a::1": 0.1, "a::2": 3.0, "a::3": -1e9, "a::4": 0.4}, "b": {"b::1": 0.3, "b::2": 1.0, "b::3": 2.5}}
+    times = {"a": {"a::1": 0.1, "a::2": 3.0, "a::3": -1e9, "a::4": 9.4}, "b": {"b::1": 0.3, "b::2": 1.0, "b::3": 2.5}}
     lines = {"x.py": {str(mutant.line): [0, 1, 2, 3]}}
     suite.told = {name: forks.Told(tests=tests, lines=lines) for name, tests in times.items()}
     suite.told["b"].lines = {"x.py": {str(mutant.line): [0, 2]}}
+    suite.told["a"].shared = {"a::4": 9.0}  # in a fixture that is kept
+    assert suite.own_seconds(["a::4", "b::1"]) == pytest.approx({"a::4": 0.4, "b::1": 0.3})
     assert list(suite.rank(mutant, ["b", "a"])) == ["a::1", "a::4", "b::1", "a::2", "b::3"]
     for told in suite.told.values():
         told.lines = {"x.py": {str(mutant.line): [-1]}}

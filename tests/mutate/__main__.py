@@ -182,8 +182,8 @@ class Suite:
             if -1 in hits:
                 hits = anywhere
             first = _quickest(told, hits)
-            for steps, part in itertools.groupby(first, key=lambda name: bisect.bisect(STEPS, told.tests[name])):
-                near.append((steps, told.tests[first[0]], list(part)))
+            for steps, part in itertools.groupby(first, key=lambda name: bisect.bisect(STEPS, told.own(name))):
+                near.append((steps, told.own(first[0]), list(part)))
             if first:
                 far += _quickest(told, rest - hits)
         order = [n for _, _, part in sorted(near, key=lambda p: p[:2]) for n in part] + far
@@ -208,6 +208,11 @@ class Suite:
         took = {n: max(s, 0.0) for told in self.told.values() for n, s in told.tests.items()}
         return {name: took[name] for name in names}
 
+    def own_seconds(self, names: Iterable[str]) -> dict[str, float]:
+        """`seconds` without those of fixtures that are kept for all mutants."""
+        took = {n: max(told.own(n), 0.0) for told in self.told.values() for n in told.tests}
+        return {name: took[name] for name in names}
+
 
 def _anywhere(told: forks.Told, file: str) -> set[int]:
     """The tests that run a line of a file, beside what its import runs."""
@@ -217,7 +222,7 @@ def _anywhere(told: forks.Told, file: str) -> set[int]:
 def _quickest(told: forks.Told, numbers: Iterable[int]) -> list[str]:
     """The tests of these numbers, the quickest first, without those that fail without a bug: they see nothing."""
     names = [list(told.tests)[i] for i in numbers]
-    return sorted((n for n in names if told.tests[n] >= 0), key=lambda n: told.tests[n])
+    return sorted((n for n in names if told.tests[n] >= 0), key=told.own)
 
 
 def within(seconds: dict[str, float], budget: float) -> list[str]:
@@ -237,7 +242,7 @@ def judged(
 ) -> dict[str, object]:
     """What the tests say of a mutant: killed, timeout, alive, or uncovered where no test reaches the line."""
     order = seasoned(list(suite.rank(mutant, tests)), mutant, found)
-    rank = {name: i for i, name in enumerate(within(suite.seconds(order), budget))}
+    rank = {name: i for i, name in enumerate(within(suite.own_seconds(order), budget))}
     begun = time.monotonic()
     outcome, test = "uncovered", ""
     if rank:

@@ -75,10 +75,15 @@ class Told:
     late: bool = False
     passed: int = 0
     tests: dict[str, float] = field(default_factory=dict)
+    shared: dict[str, float] = field(default_factory=dict)  # seconds of these in fixtures of a module or more
     lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
     fixtures: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # lines of each file; "" starts a process
+
+    def own(self, test: str) -> float:
+        """Seconds of a test without fixtures that others share: these are kept, and whoever comes first pays them."""
+        return self.tests[test] - self.shared.get(test, 0.0)
 
     def reached(self) -> list[str]:
         """The files of which a test runs a line, beside what an import runs."""
@@ -102,6 +107,7 @@ class Order:
         self.now = ""
         self.fixtures: dict[str, set[str]] = {}
         self.starting: set[str] = set()
+        self.setting_up = 0.0  # seconds in fixtures that outlive the test which is being set up
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -120,12 +126,13 @@ class Order:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
-        before = self.now
+        before, begun = self.now, time.monotonic()
         self._context(named(fixturedef))
         try:
             return (yield)
         finally:
             self._context(before)
+            self.setting_up += (fixturedef.scope != "function") * (time.monotonic() - begun)
 
     def _context(self, name: str) -> None:
         self.now = name
@@ -152,6 +159,8 @@ class Order:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.told.tests[report.nodeid] = self.told.tests.get(report.nodeid, 0.0) + report.duration
+        if report.when == "setup":
+            self.told.shared[report.nodeid], self.setting_up = self.setting_up, 0.0
         if report.failed and not self.told.failed:
             self.told.failed, self.told.why = report.nodeid, report.longreprtext[-1000:]
             self.told.late = "timed out after" in report.longreprtext  # an `AppTest`: a busy machine, or a bug
@@ -172,6 +181,7 @@ def of_file(told: Told, file: str) -> Told:
     return Told(
         told.rc,
         tests={every[i]: told.tests[every[i]] for i in kept},
+        shared={every[i]: told.shared.get(every[i], 0.0) for i in kept},
         lines=lines,
         starts=[numbers[i] for i in told.starts if i in numbers],
         modules=told.modules,
