@@ -11,7 +11,7 @@ import torch
 
 from stage3 import losses
 from stage3.config import Config
-from stage3.evaluate import items, words
+from stage3.evaluate import items, undefined, words
 from stage3.model import validation
 from stage3.model.embedding import Embedded
 from stage3.model.encoder import EncoderSpec
@@ -113,6 +113,11 @@ def test_items_stand_at_the_positions_of_their_own_panels():
         assert dict(zip(at.tolist(), value.tolist(), strict=True)) == {
             i: float(r == 1) for i, r in expected[f"within_{way}"].items()
         }
+
+
+def test_what_decides_whether_a_number_is_defined_is_counted():
+    """One panel is alone on its page, one lacks its image, two lack their text: five counts, all different."""
+    assert undefined.Counts.of(made()) == undefined.Counts(panels=10, images=9, texts=8, pairs=7, mates=9, pages=4)
 
 
 def mean_of_others(e: Embedded, i: int) -> torch.Tensor:

@@ -323,11 +323,21 @@ def test_towers_of_one_model_give_frozen_retrieval(made):
         model = Stage3.untrained(spec, settings, statistics(pair, pair.pages("train")))
         embedded = embedding.embed(model, pair.panel_set, pages)
         frozen = frozen_of(pair, embedded)[0]
-        found = compared.baselines(model, pair, pages, frozen)["frozen"].row
-        assert ("retrieval/i2t_r5" in found) is there
+        baselines = compared.baselines(model, pair, pages, frozen)
+        found = baselines["frozen"].row
+        assert ("retrieval/i2t_r5" in found) is ("collapse/alignment" in found) is there
+        for name, rows in (("frozen", frozen.panel), ("frozen_image", frozen.image), ("frozen_text", frozen.text)):
+            check, gap = baselines[name].row, metrics.page_gap(rows, frozen.page_ids)
+            assert ("retrieval/i2t_r5" in check) is (there and name == "frozen")  # said once
+            assert check["collapse/effective_rank"] == pytest.approx(metrics.effective_rank(rows))
+            assert [check[f"collapse/{n}"] for n in ("intra_cosine", "inter_cosine", "page_gap")] == pytest.approx(
+                [gap.intra, gap.inter, gap.gap]
+            )
         if there:
             expected = metrics.recall_at(validation.gallery(frozen)["i2t"], 5)
             assert found["retrieval/i2t_r5"] == pytest.approx(expected)
+            gaps = frozen.image[frozen.aligned] - frozen.text[frozen.aligned]  # both have rows of norm 1
+            assert found["collapse/alignment"] == pytest.approx(float(gaps.square().sum(dim=1).mean()), rel=1e-4)
 
 
 def test_other_data_has_no_training_panels_to_center_on_and_says_so(made):
