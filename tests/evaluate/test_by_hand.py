@@ -266,6 +266,12 @@ def test_every_line_of_a_terminal_has_the_numbers_of_its_name():
         start = lines.index(title)
         return " ".join(next(line for line in lines[start:] if line.startswith(f"  {label} "))[36:].split())
 
+    assert lines[:3] == [
+        "r, checkpoint of step 3",
+        "test split: 2 books, 3 pages, 4 panels; gallery of 5 panels with image and text",
+        "",
+    ]
+    assert lines[-1] == "next: python -m stage3.diagnose --run r"
     header = next(line for line in lines if "untrained" in line)
     assert header.split() == ["value", "95", "%", "by", "page", "frozen", "untrained", "chance"]
     for way, title in words.WAYS.items():
@@ -275,6 +281,12 @@ def test_every_line_of_a_terminal_has_the_numbers_of_its_name():
     assert words.WAYS["i2t"].startswith("image → text")
     assert after(words.WITHIN, "image → its text first") == cells("retrieval/within_page_i2t")
     assert after(words.WITHIN, "text → its image first") == cells("retrieval/within_page_t2i")
+    (same_page,) = (line for line in lines if line.startswith(words.SAME_PAGE))
+    assert same_page[36:].split() == cells("retrieval/same_page_r_precision").split()
+    title = "reconstruction of a panel from its page mates"
+    assert after(title, "R² (1 perfect, 0 the mean panel)") == cells("reconstruction/skill", percents=False)
+    assert after(title, "prediction is nearest to its panel") == cells("reconstruction/rank_r1")
+    assert "collapse check, 4 fused panel embeddings" in lines
     assert "  of frozen image features alone 91.0 %, of text alone 92.0 %" in lines
     assert "losses, in fixed batches: alignment_i2t 1.500, alignment_t2i 2.500" in lines
     for name, label in words.COLLAPSE.items():
@@ -285,6 +297,10 @@ def test_every_line_of_a_terminal_has_the_numbers_of_its_name():
 
 def test_the_terminal_says_why_a_number_is_missing_and_of_which_parts():
     report = numbered()
+    del report["reconstruction/skill"]
+    short = list(words.report_lines(report))
+    at = short.index("reconstruction of a panel from its page mates")
+    assert short[at + 1 : at + 3] == ["  not measured: its weight is 0, so its head was not trained", ""]
     assert not [line for line in words.report_lines(report) if line.startswith("Why there is")]
     report["undefined"] = {
         "retrieval/i2t_r1": {"interval": "one page", "chance": "no gallery"},
@@ -292,7 +308,14 @@ def test_the_terminal_says_why_a_number_is_missing_and_of_which_parts():
         "collapse/page_gap": {"value": "one page", "untrained": "one page"},
     }
     report["spaces"] = {"frozen2": "word " * 40}
+    report |= {"selected_by": "loss/total", "notes": ["one", "two"], "against_chance": [{"sentence": "above"}]}
+    del report["intervals"]["retrieval/i2t_r1"], report["chance"]["retrieval/i2t_r1"]  # type: ignore[attr-defined]
     lines = list(words.report_lines(report))
+    assert lines[0] == "r, checkpoint of step 3 (best by loss/total)"
+    assert lines[2:5] == ["note: one", "note: two", ""]
+    assert lines[7].split() == ["R@1", "11.0", "%", "–", "11.1", "%", "11.2", "%", "–"]
+    at = lines.index("above")
+    assert lines[at - 2 : at + 3] == ["", ".", "above", "", "Why there is a –:"]
     start = lines.index("Why there is a –:")
     compared = lines.index("What is compared:")
     assert " ".join(" ".join(lines[start + 1 : compared]).split()) == (

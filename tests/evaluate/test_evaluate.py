@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import stage3.evaluate
 from stage3 import metrics
 from stage3.batches.dataset import Dataset
 from stage3.errors import ConfigError, DataError
@@ -21,7 +22,7 @@ from stage3.model import Stage3, embedding, validation
 from stage3.model.baselines import MAIN, frozen_of, statistics
 from stage3.model.embedding import Embedded
 from stage3.runs import data
-from stage3.runs.data import as_recorded, chosen_pages
+from stage3.runs.data import MAX_PAGES, as_recorded, chosen_pages
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +223,29 @@ def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatc
     assert evaluate_command.main(["--run", str(run.path), "--json", "--data", "elsewhere"]) == 0
     assert json.loads(capsys.readouterr().out) == report
     assert asked == [{}, {"data": "elsewhere"}]
+
+
+def test_what_the_command_was_asked_reaches_the_evaluation_and_only_the_usual_one_is_kept(made, monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluate_command, "load_data", lambda run, given: run.path.name)
+    monkeypatch.setattr(evaluate_command, "report_lines", lambda report: [])
+    for name in ("kept_report", "evaluation_report"):
+        monkeypatch.setattr(stage3.evaluate, name, lambda run, name=name, **what: asked.append((name, what)))
+    argv = ["--run", str(made[0].path), "--split", "val", "--checkpoint", "7", "--max_pages", "5"]
+    for more in ([], ["--intervals", "book"], ["--device", "auto"], ["--data", "d"]):
+        assert evaluate_command.main([*argv, *more]) == 0
+    what = {"split": "val", "data": made[0].path.name, "checkpoint": 7, "max_pages": 5}
+    assert asked == [
+        ("kept_report", what | {"again": True}),
+        ("evaluation_report", what | {"intervals": "book", "device": "cpu"}),
+        ("evaluation_report", what | {"intervals": "page", "device": "auto"}),
+        ("evaluation_report", what | {"intervals": "page", "device": "cpu"}),
+    ]
+    assert evaluate_command.main(argv[:2]) == 0
+    assert asked[-1] == (
+        "kept_report",
+        what | {"split": None, "checkpoint": None, "max_pages": MAX_PAGES, "again": True},
+    )
 
 
 @pytest.mark.parametrize(
