@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from stage3 import train
+from stage3 import metrics, train
 from stage3.batches import fixed_batches
 from stage3.config import Config
 from stage3.errors import DataError
-from stage3.evaluate import Side, compare, evaluation_report
+from stage3.evaluate import Side, between, compare, compare_runs, evaluation_report
 from stage3.evaluate.between import BETTER, NOISE, NOT, UNKNOWN, WORSE, judged, why_not
 from stage3.model import embedding
+from stage3.model.distant import take
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -52,19 +53,53 @@ def test_values_are_those_of_each_runs_evaluation_and_the_difference_is_second_m
         assert table.loc[name, "second"] == pytest.approx(reports[1][name])
         assert table.loc[name, "difference"] == pytest.approx(reports[1][name] - reports[0][name])
     assert table.loc["retrieval/i2t_r5", "second"] != table.loc["retrieval/t2i_r5", "second"]
+    assert not [n for n in table.index if n.endswith("median_rank") or "_to_panel_" in n]
+    assert {"retrieval/within_page_i2t", "reconstruction/skill", "loss/contrastive", "loss/total"} <= set(table.index)
+    np.testing.assert_allclose(table["second"] - table["first"], table["difference"], **TIGHT)
+    assert ((table["low"] < table["difference"]) & (table["difference"] < table["high"])).mean() > 0.9
+    assert found.verdict("loss/none_such") == UNKNOWN
+    pages, pages_of = sides["more"][1].data.pages("test"), sides["more"][1].embedded.page_ids
+    assert found.pages == len(pages)
+    thinned = compare(sides["little"][1], sides["more"][1], max_pages=2)
+    assert (thinned.pages, thinned.panels) == (2, np.isin(pages_of, pages[[0, -1]]).sum())  # evenly spaced
 
 
-def test_losses_are_means_over_the_panels_that_define_them(sides):
+def test_losses_are_means_over_the_panels_that_define_them_and_their_interval_is_by_page(sides):
     found = compared(sides, "little", "more")
-    table = found.table.set_index("metric")
+    row = found.table.set_index("metric").loc["loss/contrastive"]
     data, model = sides["more"][1].data, sides["more"][1].model
-    pages = data.pages("test")
-    by_hand = []
-    for batch in fixed_batches(pages, model.config.batch_pages, model.config.seed):
-        with torch.inference_mode():
-            loss = model.eval()(data.panel_set.batch(batch)).losses["contrastive"]
-        by_hand += loss.value[loss.valid].tolist()
-    assert table.loc["loss/contrastive", "second"] == pytest.approx(np.mean(by_hand), rel=1e-5)
+    by_hand, pages = {"little": [], "more": []}, []
+    for batch in fixed_batches(data.pages("test"), model.config.batch_pages, model.config.seed):
+        packed = data.panel_set.batch(batch)
+        for name, values in by_hand.items():
+            with torch.inference_mode():
+                loss = sides[name][1].model.eval()(packed).losses["contrastive"]
+            values += loss.value[loss.valid].tolist()
+        pages += packed.page_ids[loss.valid].tolist()
+    first, second = (np.array(values) for values in by_hand.values())
+    assert row["first"] == pytest.approx(first.mean(), rel=1e-5)
+    assert row["second"] == pytest.approx(second.mean(), rel=1e-5)
+    low, high = metrics.expanded(metrics.paired_bootstrap(second - first, np.array(pages)))
+    assert (row["low"], row["high"]) == pytest.approx((low, high), rel=1e-4)
+
+
+def test_panels_that_one_run_lacks_are_left_out_and_the_order_of_rows_does_not_matter(sides):
+    first, second = sides["little"][1], sides["more"][1]
+    whole = compare(first, second)
+    rows = torch.arange(len(second.embedded.rows))
+    turned = compare(first, Side(second.model, second.data, take(second.embedded, rows.flip(0))))
+    assert whole.table.equals(turned.table)
+    fewer = compare(first, Side(second.model, second.data, take(second.embedded, rows[rows % 3 > 0].flip(0))))
+    kept = np.isin(second.embedded.page_ids, second.data.pages("test"))[rows % 3 > 0]
+    assert fewer.panels == kept.sum() < whole.panels
+
+
+def test_runs_are_compared_by_their_best_checkpoints(sides, monkeypatch):
+    (little, ours), (more, theirs) = sides["little"], sides["more"]
+    monkeypatch.setattr(between, "load_data", lambda run: (ours if run is little else theirs).data)
+    found = compare_runs(little, more, split="val")
+    assert found.split == "val"
+    assert found.table.equals(compare(ours, theirs, split="val").table)
 
 
 def test_the_better_run_is_better_in_either_order_and_lower_losses_are_better(sides):
