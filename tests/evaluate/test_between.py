@@ -12,6 +12,7 @@ from stage3.evaluate import Side, between, compare, compare_runs, evaluation_rep
 from stage3.evaluate.between import BETTER, NOISE, NOT, UNKNOWN, WORSE, judged, why_not
 from stage3.model import embedding
 from stage3.model.distant import take
+from stage3.model.objectives import Stage3
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -30,12 +31,19 @@ def side(folder, data=None, **settings):
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory):
-    """A run that learned little, one that learned more, and the same weights under another temperature."""
+    """A run that learned little, one that learned more, and its weights under another temperature or weight."""
     little = side(tmp_path_factory.mktemp("little"), epochs=1, lr=1e-5)
     more = side(tmp_path_factory.mktemp("more"), little[1].data, epochs=6)
-    warm = side(tmp_path_factory.mktemp("warm"), little[1].data, epochs=6, contrastive_temperature=0.3)
-    heavy = side(tmp_path_factory.mktemp("heavy"), little[1].data, epochs=6, alignment_weight=3.0)
+    warm, heavy = ((None, under(more[1], **s)) for s in ({"contrastive_temperature": 0.3}, {"alignment_weight": 3.0}))
     return {"little": little, "more": more, "warm": warm, "heavy": heavy}
+
+
+def under(side, **settings):
+    """The same weights under other settings."""
+    model = Stage3.initialized(side.model.encoder.spec, side.model.config.replace(**settings), seed=0)
+    weights = {name: tensor for name, tensor in side.model.state_dict().items() if "temperature" not in name}
+    model.load_state_dict(weights, strict=False)
+    return Side(model.eval(), side.data, side.embedded)
 
 
 def compared(sides, a, b):
@@ -121,7 +129,8 @@ def test_a_term_with_another_temperature_and_the_total_are_not_subtracted(sides)
     for name in ("loss/contrastive", "loss/total"):
         assert table.loc[name, "verdict"] == NOT
         assert table.loc[name, "why"] == "τ changed"
-        assert np.isnan(table.loc[name, "difference"])
+        assert np.isnan(table.loc[name, ["difference", "low", "high"]].astype(float)).all()
+        assert 0 < float(table.loc[name, "first"]) != float(table.loc[name, "second"]) > 0
     assert table.loc["loss/alignment", "verdict"] != NOT  # its temperature is the same
     assert table.loc["loss/reconstruction", "verdict"] != NOT  # it has none
 
@@ -141,11 +150,15 @@ def test_totals_of_other_weights_are_not_subtracted_but_the_terms_are(sides):
         ({"symmetric_alignment": False}, "alignment", "symmetric_alignment changed"),
         ({"normalize_target": True}, "reconstruction", "normalize_target changed"),
         ({"alignment_weight": 0.0, "alignment_temperature": 0.2}, "reconstruction", ""),
+        ({"contrastive_temperature": 0.2}, "total", "τ changed"),
+        ({"alignment_weight": 0.3}, "total", "weights changed"),
     ],
 )
 def test_what_a_loss_measures_follows_from_the_settings(settings, loss, why):
     assert why_not(loss, Config(), Config().replace(**settings)) == why
     assert why_not("total", Config(), Config()) == ""
+    without = Config(alignment_weight=0.0)  # a temperature that no term of the total has
+    assert why_not("total", without, without.replace(alignment_temperature=0.2)) == ""
 
 
 def test_a_learned_temperature_counts_as_it_ended():
@@ -170,10 +183,11 @@ def test_only_pages_that_neither_run_was_trained_on_are_compared(sides):
         compare(first, Side(second.model, second.data.with_split(moved), second.embedded))
 
 
-def test_other_data_is_refused(sides, tmp_path):
-    other = side(tmp_path, epochs=1, data=synthetic.dataset(sides["more"][0].config, books=12, seed=3))
+def test_other_data_is_refused(sides):
+    more = sides["more"][1]
+    other = synthetic.dataset(more.model.config, books=12, seed=3)
     with pytest.raises(DataError, match="different data"):
-        compare(sides["more"][1], other[1])
+        compare(more, Side(more.model, other, more.embedded))
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,10 @@ def test_the_terminal_says_why_a_number_is_missing_and_of_which_parts():
     )
     wrapped = lines[compared + 1 : compared + 3]
     assert [len(line) for line in wrapped] == [110, 4 + 20 * 5 - 1]  # as wide as the table
+    below = lines[start + 1 : compared] + lines[compared + 1 : -1]
+    begins = [line for line in below if not line.startswith("    ")]  # each sentence, and how it goes on
+    assert [line[:9] for line in begins] == ["  interva", "  chance ", "  frozen2", "  frozen,"]
+    assert all(line.startswith("  ") for line in below)
 
 
 def test_the_line_of_an_epoch_has_the_numbers_of_its_names():

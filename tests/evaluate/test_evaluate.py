@@ -16,6 +16,7 @@ from stage3.batches.dataset import Dataset
 from stage3.errors import ConfigError, DataError
 from stage3.evaluate import __main__ as evaluate_command
 from stage3.evaluate import compared, evaluation_report, item_values, report_lines
+from stage3.evaluate import report as evaluate_report
 from stage3.features import FeatureSet
 from stage3.metrics.bootstrap import bootstrap_interval, median_interval
 from stage3.model import Stage3, embedding, validation
@@ -64,6 +65,9 @@ def test_the_report_is_strict_json_and_says_what_was_measured(made, report):
     assert (report["split"], report["step"], report["notes"]) == ("test", run.best().step, [])
     assert report["panels"] == int(np.isin(data.table.page_of_panel, data.pages("test")).sum())
     assert report["gallery"] == report["retrieval/gallery"] < report["panels"]
+    assert report["books"] == data.table.pages["book_id"].iloc[data.pages("test")].nunique() < report["pages"]
+    assert (report["run"], report["selected_by"]) == (str(run.path), run.best().metric)
+    assert report["chance"]["collapse/effective_rank_most"] == min(report["panels"], run.config.dim)
 
 
 def test_intervals_by_book_resample_books_and_not_pages(made, report):
@@ -204,10 +208,12 @@ def test_pages_without_text_leave_gaps_and_no_crash(made):
     assert any("R@1" in line and "–" in line for line in report_lines(report))
 
 
-def test_an_earlier_checkpoint_can_be_asked_for(made):
+def test_an_earlier_checkpoint_can_be_asked_for_and_the_run_s_own_data_is_the_default(made, monkeypatch):
     run, data = made
+    monkeypatch.setattr(evaluate_report, "load_data", lambda of: {run.path: data}[of.path])
     step = min(c.step for c in run.checkpoints())
-    report = evaluation_report(run, data=data, checkpoint=step)
+    report = evaluation_report(run, checkpoint=step)
+    assert report["panels"] == int(np.isin(data.table.page_of_panel, data.pages("test")).sum())
     assert (report["step"], report["fingerprint"]) == (step, run.fingerprint(step))
 
 

@@ -132,10 +132,10 @@ def test_one_group_with_a_value_has_no_interval_and_what_is_defined_needs_no_rea
     report = {
         **numbers, names[1]: math.nan, "resampled": "book", "chance": {names[0]: 0.5, names[2]: 0.5},
         "intervals": {names[0]: [math.nan] * 2, names[1]: [math.nan] * 2, names[2]: [0.25, 0.75]},
-        "baselines": {"frozen": numbers, "untrained": numbers},
+        "baselines": {"frozen": numbers, "untrained": {names[0]: 0.5, names[2]: 0.5}},
     }  # fmt: skip
     found = undefined.undefined(report, COUNTS, values, groups, joint=True)
     assert list(found) == list(names[:2])
     assert found[names[0]] == {"interval": "resampling takes two books with a value, and there is 1"}
-    assert list(found[names[1]]) == ["value", "interval", "chance"]
+    assert list(found[names[1]]) == ["value", "interval", "untrained", "chance"]
     assert all(PAIRS in reason for reason in found[names[1]].values())

@@ -204,7 +204,7 @@ class Suite:
         return [name for name, files in reached.items() if "" in files or set(lines) & set(files.get(mutant.file, []))]
 
     def seconds(self, names: Iterable[str]) -> dict[str, float]:
-        """How long the tests took without a bug, in the order of the names."""
+        """CPU seconds of the tests without a bug, in the order of the names."""
         took = {n: max(s, 0.0) for told in self.told.values() for n, s in told.tests.items()}
         return {name: took[name] for name in names}
 
@@ -331,7 +331,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
     parser.add_argument(
-        "--budget", type=float, default=1e9, help="seconds of tests per mutant, the quickest first: a lower bound"
+        "--budget",
+        type=float,
+        default=1e9,
+        help="seconds of CPU for the tests of each mutant, the quickest first: a lower bound",
     )
     parser.add_argument("--again", action="store_true", help="try once more those that were alive")
     parser.add_argument("--tests", nargs="*", default=[], help="these test files instead of the table's: a lower bound")

@@ -90,13 +90,19 @@ class Told:
         return [f for f, lines in self.lines.items() if any(i >= 0 for found in lines.values() for i in found)]
 
 
+def cpu_seconds() -> float:
+    """What this process, and those it has waited for, used: a busy machine makes no test longer."""
+    mine, theirs = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return mine.ru_utime + mine.ru_stime + theirs.ru_utime + theirs.ru_stime
+
+
 def named(fixture: pytest.FixtureDef[object]) -> str:
     """The context of a fixture: "fixture NAME PLACE"."""
     return f"fixture {fixture.argname} {fixture.baseid}"
 
 
 class Order:
-    """Runs only the tests that are named, those of the smallest number first; notes durations and the first failure.
+    """Runs only the tests that are named, those of the smallest number first; notes CPU seconds and the first failure.
 
     With `cover` it also tells coverage whose lines are being run, a test's or a fixture's, and notes who starts a
     process, in which coverage sees nothing.
@@ -107,7 +113,8 @@ class Order:
         self.now = ""
         self.fixtures: dict[str, set[str]] = {}
         self.starting: set[str] = set()
-        self.setting_up = 0.0  # seconds in fixtures that outlive the test which is being set up
+        self.used = 0.0  # seconds of CPU when the last report came
+        self.setting_up = 0.0  # of these in fixtures that outlive the test which is being set up
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -122,17 +129,18 @@ class Order:
             _posixsubprocess.fork_exec = self._spawned(_posixsubprocess.fork_exec)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.used = cpu_seconds()
         self._context(nodeid)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
-        before, begun = self.now, time.monotonic()
+        before, begun = self.now, cpu_seconds()
         self._context(named(fixturedef))
         try:
             return (yield)
         finally:
             self._context(before)
-            self.setting_up += (fixturedef.scope != "function") * (time.monotonic() - begun)
+            self.setting_up += (fixturedef.scope != "function") * (cpu_seconds() - begun)
 
     def _context(self, name: str) -> None:
         self.now = name
@@ -158,7 +166,8 @@ class Order:
         return {test for test in self.fixtures.get(name, ()) if test.startswith(place)}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.told.tests[report.nodeid] = self.told.tests.get(report.nodeid, 0.0) + report.duration
+        before, self.used = self.used, cpu_seconds()
+        self.told.tests[report.nodeid] = self.told.tests.get(report.nodeid, 0.0) + self.used - before
         if report.when == "setup":
             self.told.shared[report.nodeid], self.setting_up = self.setting_up, 0.0
         if report.failed and not self.told.failed:
