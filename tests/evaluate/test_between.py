@@ -1,11 +1,13 @@
 """Two runs side by side: signs, verdicts and what may not be compared, against differences by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from stage3 import metrics, train
-from stage3.batches import fixed_batches
+from stage3.batches import TEXT, fixed_batches
 from stage3.config import Config
 from stage3.errors import DataError
 from stage3.evaluate import Side, between, compare, compare_runs, evaluation_report
@@ -100,6 +102,13 @@ def test_panels_that_one_run_lacks_are_left_out_and_the_order_of_rows_does_not_m
     fewer = compare(first, Side(second.model, second.data, take(second.embedded, rows[rows % 3 > 0].flip(0))))
     kept = np.isin(second.embedded.page_ids, second.data.pages("test"))[rows % 3 > 0]
     assert fewer.panels == kept.sum() < whole.panels
+    present = second.embedded.present.clone()
+    present[:, TEXT] &= rows % 3 > 0  # the other run's data has more texts: of pairs there is nothing to subtract
+    poorer = Side(second.model, second.data, replace(second.embedded, present=present))
+    names = set(whole.table["metric"]) - set(compare(first, poorer).table["metric"])
+    assert {name for name in names if not name.startswith("retrieval/within_page")} == {
+        f"retrieval/{way}_{k}" for way in ("i2t", "t2i", "mean") for k in ("r1", "r5", "r10", "mrr")
+    }
 
 
 def test_runs_are_compared_by_their_best_checkpoints(sides, monkeypatch):

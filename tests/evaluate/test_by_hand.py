@@ -303,7 +303,7 @@ def test_the_terminal_says_why_a_number_is_missing_and_of_which_parts():
     assert short[at + 1 : at + 3] == ["  not measured: its weight is 0, so its head was not trained", ""]
     assert not [line for line in words.report_lines(report) if line.startswith("Why there is")]
     report["undefined"] = {
-        "retrieval/i2t_r1": {"interval": "one page", "chance": "no gallery"},
+        "retrieval/i2t_r1": {"interval": "one page", "untrained": "no gallery", "chance": "no gallery"},
         "retrieval/within_page_t2i": {"interval": "one page"},
         "collapse/page_gap": {"value": "one page", "untrained": "one page"},
     }
@@ -320,13 +320,13 @@ def test_the_terminal_says_why_a_number_is_missing_and_of_which_parts():
     compared = lines.index("What is compared:")
     assert " ".join(" ".join(lines[start + 1 : compared]).split()) == (
         "interval of image → text, among the panels of one page; value, untrained of collapse check (page gap): "
-        "one page chance of image → text: no gallery"
+        "one page untrained, chance of image → text: no gallery"
     )
     wrapped = lines[compared + 1 : compared + 3]
     assert [len(line) for line in wrapped] == [110, 4 + 20 * 5 - 1]  # as wide as the table
     below = lines[start + 1 : compared] + lines[compared + 1 : -1]
     begins = [line for line in below if not line.startswith("    ")]  # each sentence, and how it goes on
-    assert [line[:9] for line in begins] == ["  interva", "  chance ", "  frozen2", "  frozen,"]
+    assert [line[:9] for line in begins] == ["  interva", "  untrain", "  frozen2", "  frozen,"]
     assert all(line.startswith("  ") for line in below)
 
 

@@ -231,7 +231,7 @@ def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatc
     assert asked == [{}, {"data": "elsewhere"}]
 
 
-def test_what_the_command_was_asked_reaches_the_evaluation_and_only_the_usual_one_is_kept(made, monkeypatch):
+def test_what_the_command_was_asked_reaches_the_evaluation_and_only_the_usual_one_is_kept(made, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(evaluate_command, "load_data", lambda run, given: run.path.name)
     monkeypatch.setattr(evaluate_command, "report_lines", lambda report: [])
@@ -247,6 +247,13 @@ def test_what_the_command_was_asked_reaches_the_evaluation_and_only_the_usual_on
         ("evaluation_report", what | {"intervals": "page", "device": "auto"}),
         ("evaluation_report", what | {"intervals": "page", "device": "cpu"}),
     ]
+    with pytest.raises(SystemExit):
+        evaluate_command.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for words in ("--run RUN [--split SPLIT]", "default test, or val", "resamples; default page", "--max_pages N use"):
+        assert words in said
+    assert f"evenly spaced; 0 uses all; default {MAX_PAGES}" in said
+    assert "default cpu, which gives the same" in said
     assert evaluate_command.main(argv[:2]) == 0
     assert asked[-1] == (
         "kept_report",
