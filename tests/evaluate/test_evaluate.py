@@ -250,7 +250,12 @@ def test_what_the_command_was_asked_reaches_the_evaluation_and_only_the_usual_on
     with pytest.raises(SystemExit):
         evaluate_command.main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
-    for words in ("--run RUN [--split SPLIT]", "default test, or val", "resamples; default page", "--max_pages N use"):
+    for words in (
+        "--run RUN [--split SPLIT] [--data FOLDER] [--json] ...",
+        "default test, or val",
+        "resamples; default page",
+        "--max_pages N use",
+    ):
         assert words in said
     assert f"evenly spaced; 0 uses all; default {MAX_PAGES}" in said
     assert "default cpu, which gives the same" in said
