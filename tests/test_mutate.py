@@ -213,10 +213,12 @@ def test_tests_that_noticed_other_mutants_of_a_function_come_first():
 def test_quick_tests_of_all_files_come_before_slow_ones():
     mutant = mutants("x.py", SOURCE)[0]
     suite = command.Suite.__new__(command.Suite)
-    times = {"a": {"a::1": 0.1, "a::2": 3.0, "a::3": -1e9, "a::4": 0.4}, "b": {"b::1": 0.3, "b::2": 1.0, "b::3": 2.5}}
+    times = {"a": {"a::1": 0.1, "a::2": 3.0, "a::3": -1e9, "a::4": 9.4}, "b": {"b::1": 0.3, "b::2": 1.0, "b::3": 2.5}}
     lines = {"x.py": {str(mutant.line): [0, 1, 2, 3]}}
     suite.told = {name: forks.Told(tests=tests, lines=lines) for name, tests in times.items()}
     suite.told["b"].lines = {"x.py": {str(mutant.line): [0, 2]}}
+    suite.told["a"].shared = {"a::4": 9.0}  # in a fixture that is kept
+    assert suite.own_seconds(["a::4", "b::1"]) == pytest.approx({"a::4": 0.4, "b::1": 0.3})
     assert list(suite.rank(mutant, ["b", "a"])) == ["a::1", "a::4", "b::1", "a::2", "b::3"]
     for told in suite.told.values():
         told.lines = {"x.py": {str(mutant.line): [-1]}}
@@ -224,3 +226,11 @@ def test_quick_tests_of_all_files_come_before_slow_ones():
     assert list(suite.rank(mutant, ["b", "a"])) == every  # a module that runs at its import alone declares something
     suite.told["b"].lines["x.py"]["99"] = [1]
     assert list(suite.rank(mutant, ["b", "a"])) == ["b::2", "b::1", "b::3"]  # who uses it, then who may
+
+
+def test_a_second_run_in_the_same_checkout_is_refused_and_the_next_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "STATE", tmp_path)
+    with command.alone(), pytest.raises(SystemExit, match=f"process {os.getpid()}.*another checkout"), command.alone():
+        raise AssertionError("two runs would change one copy")
+    with command.alone():
+        assert (tmp_path / "lock").read_text() == str(os.getpid())

@@ -69,20 +69,10 @@ def are_joint(model: Stage3, data: Dataset) -> bool:
 def _frozen(embedded: Embedded, joint: bool) -> Baseline:
     items: Items = pair_values(embedded, validation.gallery(embedded), {})[0] if joint else {}
     items[MAIN] = precision_values(embedded)
-    gap = metrics.page_gap(embedded.panel, embedded.page_ids)
-    none = embedded.panel[:0]
-    geometry = {
-        "collapse/uniformity": metrics.alignment_uniformity(none, none, embedded.panel).uniformity,
-        "collapse/effective_rank": metrics.effective_rank(embedded.panel),
-        "collapse/mean_cosine": metrics.mean_cosine(embedded.panel),
-        "collapse/page_gap": gap.gap,
-        "collapse/intra_cosine": gap.intra,
-        "collapse/inter_cosine": gap.inter,
-    }
-    if joint:
-        pairs = embedded.aligned
-        alignment = metrics.alignment_uniformity(embedded.image[pairs], embedded.text[pairs], none).alignment
-        geometry["collapse/alignment"] = alignment
+    # image and text of two models may differ in size: no distance between them
+    geometry = validation.collapse_metrics(embedded if joint else replace(embedded, text=embedded.image))
+    if not joint:
+        del geometry["collapse/alignment"]
     return Baseline(_means(items) | geometry, items)
 
 

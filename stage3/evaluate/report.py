@@ -108,5 +108,4 @@ def evaluation_report(
             "added": added.to_dict(),
             "against_chance": [way.to_dict() for way in against_chance(embedded, book_ids)],
         }
-        counts = Counts.of(embedded, values)
-        return report | {"undefined": undefined(report, counts, values, groups, are_joint(model, data))}
+        return report | {"undefined": undefined(report, Counts.of(embedded), values, groups, are_joint(model, data))}

@@ -27,8 +27,7 @@ class Counts:
 
     Attributes:
         panels: all of them; images, texts: those with an image, with a text.
-        pairs: panels with both; competing: those of them that another pair of their page, with another text, competes
-            with; mates: panels with page mates.
+        pairs: panels with both; mates: panels with page mates.
         pages: with a panel.
     """
 
@@ -36,13 +35,12 @@ class Counts:
     images: int
     texts: int
     pairs: int
-    competing: int
     mates: int
     pages: int
 
     @classmethod
-    def of(cls, embedded: Embedded, values: Items) -> Counts:
-        """From the panels that are evaluated and the values behind the metrics."""
+    def of(cls, embedded: Embedded) -> Counts:
+        """From the panels that are evaluated."""
         present = embedded.present
         per_page = torch.bincount(torch.unique(embedded.page_ids, return_inverse=True)[1])
         return cls(
@@ -50,7 +48,6 @@ class Counts:
             images=int(present[:, IMAGE].sum()),
             texts=int(present[:, TEXT].sum()),
             pairs=len(embedded.aligned),
-            competing=len(values["retrieval/within_page_i2t"][0]),
             mates=int(per_page[per_page > 1].sum()),
             pages=len(per_page),
         )

@@ -1,16 +1,20 @@
 """Two runs side by side: signs, verdicts and what may not be compared, against differences by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from stage3 import train
-from stage3.batches import fixed_batches
+from stage3 import metrics, train
+from stage3.batches import TEXT, fixed_batches
 from stage3.config import Config
 from stage3.errors import DataError
-from stage3.evaluate import Side, compare, evaluation_report
+from stage3.evaluate import Side, between, compare, compare_runs, evaluation_report
 from stage3.evaluate.between import BETTER, NOISE, NOT, UNKNOWN, WORSE, judged, why_not
 from stage3.model import embedding
+from stage3.model.distant import take
+from stage3.model.objectives import Stage3
 from stage3.train.trainer import Trainer
 from tests import synthetic
 
@@ -29,12 +33,19 @@ def side(folder, data=None, **settings):
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory):
-    """A run that learned little, one that learned more, and the same weights under another temperature."""
+    """A run that learned little, one that learned more, and its weights under another temperature or weight."""
     little = side(tmp_path_factory.mktemp("little"), epochs=1, lr=1e-5)
     more = side(tmp_path_factory.mktemp("more"), little[1].data, epochs=6)
-    warm = side(tmp_path_factory.mktemp("warm"), little[1].data, epochs=6, contrastive_temperature=0.3)
-    heavy = side(tmp_path_factory.mktemp("heavy"), little[1].data, epochs=6, alignment_weight=3.0)
+    warm, heavy = ((None, under(more[1], **s)) for s in ({"contrastive_temperature": 0.3}, {"alignment_weight": 3.0}))
     return {"little": little, "more": more, "warm": warm, "heavy": heavy}
+
+
+def under(side, **settings):
+    """The same weights under other settings."""
+    model = Stage3.initialized(side.model.encoder.spec, side.model.config.replace(**settings), seed=0)
+    weights = {name: tensor for name, tensor in side.model.state_dict().items() if "temperature" not in name}
+    model.load_state_dict(weights, strict=False)
+    return Side(model.eval(), side.data, side.embedded)
 
 
 def compared(sides, a, b):
@@ -52,19 +63,60 @@ def test_values_are_those_of_each_runs_evaluation_and_the_difference_is_second_m
         assert table.loc[name, "second"] == pytest.approx(reports[1][name])
         assert table.loc[name, "difference"] == pytest.approx(reports[1][name] - reports[0][name])
     assert table.loc["retrieval/i2t_r5", "second"] != table.loc["retrieval/t2i_r5", "second"]
+    assert not [n for n in table.index if n.endswith("median_rank") or "_to_panel_" in n]
+    assert {"retrieval/within_page_i2t", "reconstruction/skill", "loss/contrastive", "loss/total"} <= set(table.index)
+    np.testing.assert_allclose(table["second"] - table["first"], table["difference"], **TIGHT)
+    assert ((table["low"] < table["difference"]) & (table["difference"] < table["high"])).mean() > 0.9
+    assert found.verdict("loss/none_such") == UNKNOWN
+    pages, pages_of = sides["more"][1].data.pages("test"), sides["more"][1].embedded.page_ids
+    assert found.pages == len(pages)
+    thinned = compare(sides["little"][1], sides["more"][1], max_pages=2)
+    assert (thinned.pages, thinned.panels) == (2, np.isin(pages_of, pages[[0, -1]]).sum())  # evenly spaced
 
 
-def test_losses_are_means_over_the_panels_that_define_them(sides):
+def test_losses_are_means_over_the_panels_that_define_them_and_their_interval_is_by_page(sides):
     found = compared(sides, "little", "more")
-    table = found.table.set_index("metric")
+    row = found.table.set_index("metric").loc["loss/contrastive"]
     data, model = sides["more"][1].data, sides["more"][1].model
-    pages = data.pages("test")
-    by_hand = []
-    for batch in fixed_batches(pages, model.config.batch_pages, model.config.seed):
-        with torch.inference_mode():
-            loss = model.eval()(data.panel_set.batch(batch)).losses["contrastive"]
-        by_hand += loss.value[loss.valid].tolist()
-    assert table.loc["loss/contrastive", "second"] == pytest.approx(np.mean(by_hand), rel=1e-5)
+    by_hand, pages = {"little": [], "more": []}, []
+    for batch in fixed_batches(data.pages("test"), model.config.batch_pages, model.config.seed):
+        packed = data.panel_set.batch(batch)
+        for name, values in by_hand.items():
+            with torch.inference_mode():
+                loss = sides[name][1].model.eval()(packed).losses["contrastive"]
+            values += loss.value[loss.valid].tolist()
+        pages += packed.page_ids[loss.valid].tolist()
+    first, second = (np.array(values) for values in by_hand.values())
+    assert row["first"] == pytest.approx(first.mean(), rel=1e-5)
+    assert row["second"] == pytest.approx(second.mean(), rel=1e-5)
+    low, high = metrics.expanded(metrics.paired_bootstrap(second - first, np.array(pages)))
+    assert (row["low"], row["high"]) == pytest.approx((low, high), rel=1e-4)
+
+
+def test_panels_that_one_run_lacks_are_left_out_and_the_order_of_rows_does_not_matter(sides):
+    first, second = sides["little"][1], sides["more"][1]
+    whole = compare(first, second)
+    rows = torch.arange(len(second.embedded.rows))
+    turned = compare(first, Side(second.model, second.data, take(second.embedded, rows.flip(0))))
+    assert whole.table.equals(turned.table)
+    fewer = compare(first, Side(second.model, second.data, take(second.embedded, rows[rows % 3 > 0].flip(0))))
+    kept = np.isin(second.embedded.page_ids, second.data.pages("test"))[rows % 3 > 0]
+    assert fewer.panels == kept.sum() < whole.panels
+    present = second.embedded.present.clone()
+    present[:, TEXT] &= rows % 3 > 0  # the other run's data has more texts: of pairs there is nothing to subtract
+    poorer = Side(second.model, second.data, replace(second.embedded, present=present))
+    names = set(whole.table["metric"]) - set(compare(first, poorer).table["metric"])
+    assert {name for name in names if not name.startswith("retrieval/within_page")} == {
+        f"retrieval/{way}_{k}" for way in ("i2t", "t2i", "mean") for k in ("r1", "r5", "r10", "mrr")
+    }
+
+
+def test_runs_are_compared_by_their_best_checkpoints(sides, monkeypatch):
+    (little, ours), (more, theirs) = sides["little"], sides["more"]
+    monkeypatch.setattr(between, "load_data", lambda run: (ours if run is little else theirs).data)
+    found = compare_runs(little, more, split="val")
+    assert found.split == "val"
+    assert found.table.equals(compare(ours, theirs, split="val").table)
 
 
 def test_the_better_run_is_better_in_either_order_and_lower_losses_are_better(sides):
@@ -86,7 +138,8 @@ def test_a_term_with_another_temperature_and_the_total_are_not_subtracted(sides)
     for name in ("loss/contrastive", "loss/total"):
         assert table.loc[name, "verdict"] == NOT
         assert table.loc[name, "why"] == "τ changed"
-        assert np.isnan(table.loc[name, "difference"])
+        assert np.isnan(table.loc[name, ["difference", "low", "high"]].astype(float)).all()
+        assert 0 < float(table.loc[name, "first"]) != float(table.loc[name, "second"]) > 0
     assert table.loc["loss/alignment", "verdict"] != NOT  # its temperature is the same
     assert table.loc["loss/reconstruction", "verdict"] != NOT  # it has none
 
@@ -106,11 +159,15 @@ def test_totals_of_other_weights_are_not_subtracted_but_the_terms_are(sides):
         ({"symmetric_alignment": False}, "alignment", "symmetric_alignment changed"),
         ({"normalize_target": True}, "reconstruction", "normalize_target changed"),
         ({"alignment_weight": 0.0, "alignment_temperature": 0.2}, "reconstruction", ""),
+        ({"contrastive_temperature": 0.2}, "total", "τ changed"),
+        ({"alignment_weight": 0.3}, "total", "weights changed"),
     ],
 )
 def test_what_a_loss_measures_follows_from_the_settings(settings, loss, why):
     assert why_not(loss, Config(), Config().replace(**settings)) == why
     assert why_not("total", Config(), Config()) == ""
+    without = Config(alignment_weight=0.0)  # a temperature that no term of the total has
+    assert why_not("total", without, without.replace(alignment_temperature=0.2)) == ""
 
 
 def test_a_learned_temperature_counts_as_it_ended():
@@ -135,10 +192,11 @@ def test_only_pages_that_neither_run_was_trained_on_are_compared(sides):
         compare(first, Side(second.model, second.data.with_split(moved), second.embedded))
 
 
-def test_other_data_is_refused(sides, tmp_path):
-    other = side(tmp_path, epochs=1, data=synthetic.dataset(sides["more"][0].config, books=12, seed=3))
+def test_other_data_is_refused(sides):
+    more = sides["more"][1]
+    other = synthetic.dataset(more.model.config, books=12, seed=3)
     with pytest.raises(DataError, match="different data"):
-        compare(sides["more"][1], other[1])
+        compare(more, Side(more.model, other, more.embedded))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 
 from stage3 import losses
 from stage3.config import Config
-from stage3.evaluate import items, words
+from stage3.evaluate import items, undefined, words
 from stage3.model import validation
 from stage3.model.embedding import Embedded
 from stage3.model.encoder import EncoderSpec
@@ -113,6 +113,11 @@ def test_items_stand_at_the_positions_of_their_own_panels():
         assert dict(zip(at.tolist(), value.tolist(), strict=True)) == {
             i: float(r == 1) for i, r in expected[f"within_{way}"].items()
         }
+
+
+def test_what_decides_whether_a_number_is_defined_is_counted():
+    """One panel is alone on its page, one lacks its image, two lack their text: five counts, all different."""
+    assert undefined.Counts.of(made()) == undefined.Counts(panels=10, images=9, texts=8, pairs=7, mates=9, pages=4)
 
 
 def mean_of_others(e: Embedded, i: int) -> torch.Tensor:
@@ -261,6 +266,12 @@ def test_every_line_of_a_terminal_has_the_numbers_of_its_name():
         start = lines.index(title)
         return " ".join(next(line for line in lines[start:] if line.startswith(f"  {label} "))[36:].split())
 
+    assert lines[:3] == [
+        "r, checkpoint of step 3",
+        "test split: 2 books, 3 pages, 4 panels; gallery of 5 panels with image and text",
+        "",
+    ]
+    assert lines[-1] == "next: python -m stage3.diagnose --run r"
     header = next(line for line in lines if "untrained" in line)
     assert header.split() == ["value", "95", "%", "by", "page", "frozen", "untrained", "chance"]
     for way, title in words.WAYS.items():
@@ -270,6 +281,12 @@ def test_every_line_of_a_terminal_has_the_numbers_of_its_name():
     assert words.WAYS["i2t"].startswith("image → text")
     assert after(words.WITHIN, "image → its text first") == cells("retrieval/within_page_i2t")
     assert after(words.WITHIN, "text → its image first") == cells("retrieval/within_page_t2i")
+    (same_page,) = (line for line in lines if line.startswith(words.SAME_PAGE))
+    assert same_page[36:].split() == cells("retrieval/same_page_r_precision").split()
+    title = "reconstruction of a panel from its page mates"
+    assert after(title, "R² (1 perfect, 0 the mean panel)") == cells("reconstruction/skill", percents=False)
+    assert after(title, "prediction is nearest to its panel") == cells("reconstruction/rank_r1")
+    assert "collapse check, 4 fused panel embeddings" in lines
     assert "  of frozen image features alone 91.0 %, of text alone 92.0 %" in lines
     assert "losses, in fixed batches: alignment_i2t 1.500, alignment_t2i 2.500" in lines
     for name, label in words.COLLAPSE.items():
@@ -280,22 +297,37 @@ def test_every_line_of_a_terminal_has_the_numbers_of_its_name():
 
 def test_the_terminal_says_why_a_number_is_missing_and_of_which_parts():
     report = numbered()
+    del report["reconstruction/skill"]
+    short = list(words.report_lines(report))
+    at = short.index("reconstruction of a panel from its page mates")
+    assert short[at + 1 : at + 3] == ["  not measured: its weight is 0, so its head was not trained", ""]
     assert not [line for line in words.report_lines(report) if line.startswith("Why there is")]
     report["undefined"] = {
-        "retrieval/i2t_r1": {"interval": "one page", "chance": "no gallery"},
+        "retrieval/i2t_r1": {"interval": "one page", "untrained": "no gallery", "chance": "no gallery"},
         "retrieval/within_page_t2i": {"interval": "one page"},
         "collapse/page_gap": {"value": "one page", "untrained": "one page"},
     }
     report["spaces"] = {"frozen2": "word " * 40}
+    report |= {"selected_by": "loss/total", "notes": ["one", "two"], "against_chance": [{"sentence": "above"}]}
+    del report["intervals"]["retrieval/i2t_r1"], report["chance"]["retrieval/i2t_r1"]  # type: ignore[attr-defined]
     lines = list(words.report_lines(report))
+    assert lines[0] == "r, checkpoint of step 3 (best by loss/total)"
+    assert lines[2:5] == ["note: one", "note: two", ""]
+    assert lines[7].split() == ["R@1", "11.0", "%", "–", "11.1", "%", "11.2", "%", "–"]
+    at = lines.index("above")
+    assert lines[at - 2 : at + 3] == ["", ".", "above", "", "Why there is a –:"]
     start = lines.index("Why there is a –:")
     compared = lines.index("What is compared:")
     assert " ".join(" ".join(lines[start + 1 : compared]).split()) == (
         "interval of image → text, among the panels of one page; value, untrained of collapse check (page gap): "
-        "one page chance of image → text: no gallery"
+        "one page untrained, chance of image → text: no gallery"
     )
     wrapped = lines[compared + 1 : compared + 3]
     assert [len(line) for line in wrapped] == [110, 4 + 20 * 5 - 1]  # as wide as the table
+    below = lines[start + 1 : compared] + lines[compared + 1 : -1]
+    begins = [line for line in below if not line.startswith("    ")]  # each sentence, and how it goes on
+    assert [line[:9] for line in begins] == ["  interva", "  untrain", "  frozen2", "  frozen,"]
+    assert all(line.startswith("  ") for line in below)
 
 
 def test_the_line_of_an_epoch_has_the_numbers_of_its_names():

@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+import stage3.evaluate
 from stage3 import metrics
 from stage3.batches.dataset import Dataset
 from stage3.errors import ConfigError, DataError
 from stage3.evaluate import __main__ as evaluate_command
 from stage3.evaluate import compared, evaluation_report, item_values, report_lines
+from stage3.evaluate import report as evaluate_report
 from stage3.features import FeatureSet
 from stage3.metrics.bootstrap import bootstrap_interval, median_interval
 from stage3.model import Stage3, embedding, validation
 from stage3.model.baselines import MAIN, frozen_of, statistics
 from stage3.model.embedding import Embedded
 from stage3.runs import data
-from stage3.runs.data import as_recorded, chosen_pages
+from stage3.runs.data import MAX_PAGES, as_recorded, chosen_pages
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,9 @@ def test_the_report_is_strict_json_and_says_what_was_measured(made, report):
     assert (report["split"], report["step"], report["notes"]) == ("test", run.best().step, [])
     assert report["panels"] == int(np.isin(data.table.page_of_panel, data.pages("test")).sum())
     assert report["gallery"] == report["retrieval/gallery"] < report["panels"]
+    assert report["books"] == data.table.pages["book_id"].iloc[data.pages("test")].nunique() < report["pages"]
+    assert (report["run"], report["selected_by"]) == (str(run.path), run.best().metric)
+    assert report["chance"]["collapse/effective_rank_most"] == min(report["panels"], run.config.dim)
 
 
 def test_intervals_by_book_resample_books_and_not_pages(made, report):
@@ -203,10 +208,12 @@ def test_pages_without_text_leave_gaps_and_no_crash(made):
     assert any("R@1" in line and "–" in line for line in report_lines(report))
 
 
-def test_an_earlier_checkpoint_can_be_asked_for(made):
+def test_an_earlier_checkpoint_can_be_asked_for_and_the_run_s_own_data_is_the_default(made, monkeypatch):
     run, data = made
+    monkeypatch.setattr(evaluate_report, "load_data", lambda of: {run.path: data}[of.path])
     step = min(c.step for c in run.checkpoints())
-    report = evaluation_report(run, data=data, checkpoint=step)
+    report = evaluation_report(run, checkpoint=step)
+    assert report["panels"] == int(np.isin(data.table.page_of_panel, data.pages("test")).sum())
     assert (report["step"], report["fingerprint"]) == (step, run.fingerprint(step))
 
 
@@ -222,6 +229,41 @@ def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatc
     assert evaluate_command.main(["--run", str(run.path), "--json", "--data", "elsewhere"]) == 0
     assert json.loads(capsys.readouterr().out) == report
     assert asked == [{}, {"data": "elsewhere"}]
+
+
+def test_what_the_command_was_asked_reaches_the_evaluation_and_only_the_usual_one_is_kept(made, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(evaluate_command, "load_data", lambda run, given: run.path.name)
+    monkeypatch.setattr(evaluate_command, "report_lines", lambda report: [])
+    for name in ("kept_report", "evaluation_report"):
+        monkeypatch.setattr(stage3.evaluate, name, lambda run, name=name, **what: asked.append((name, what)))
+    argv = ["--run", str(made[0].path), "--split", "val", "--checkpoint", "7", "--max_pages", "5"]
+    for more in ([], ["--intervals", "book"], ["--device", "auto"], ["--data", "d"]):
+        assert evaluate_command.main([*argv, *more]) == 0
+    what = {"split": "val", "data": made[0].path.name, "checkpoint": 7, "max_pages": 5}
+    assert asked == [
+        ("kept_report", what | {"again": True}),
+        ("evaluation_report", what | {"intervals": "book", "device": "cpu"}),
+        ("evaluation_report", what | {"intervals": "page", "device": "auto"}),
+        ("evaluation_report", what | {"intervals": "page", "device": "cpu"}),
+    ]
+    with pytest.raises(SystemExit):
+        evaluate_command.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "--run RUN [--split SPLIT] [--data FOLDER] [--json] ...",
+        "default test, or val",
+        "resamples; default page",
+        "--max_pages N use",
+    ):
+        assert words in said
+    assert f"evenly spaced; 0 uses all; default {MAX_PAGES}" in said
+    assert "default cpu, which gives the same" in said
+    assert evaluate_command.main(argv[:2]) == 0
+    assert asked[-1] == (
+        "kept_report",
+        what | {"split": None, "checkpoint": None, "max_pages": MAX_PAGES, "again": True},
+    )
 
 
 @pytest.mark.parametrize(
@@ -323,11 +365,21 @@ def test_towers_of_one_model_give_frozen_retrieval(made):
         model = Stage3.untrained(spec, settings, statistics(pair, pair.pages("train")))
         embedded = embedding.embed(model, pair.panel_set, pages)
         frozen = frozen_of(pair, embedded)[0]
-        found = compared.baselines(model, pair, pages, frozen)["frozen"].row
-        assert ("retrieval/i2t_r5" in found) is there
+        baselines = compared.baselines(model, pair, pages, frozen)
+        found = baselines["frozen"].row
+        assert ("retrieval/i2t_r5" in found) is ("collapse/alignment" in found) is there
+        for name, rows in (("frozen", frozen.panel), ("frozen_image", frozen.image), ("frozen_text", frozen.text)):
+            check, gap = baselines[name].row, metrics.page_gap(rows, frozen.page_ids)
+            assert ("retrieval/i2t_r5" in check) is (there and name == "frozen")  # said once
+            assert check["collapse/effective_rank"] == pytest.approx(metrics.effective_rank(rows))
+            assert [check[f"collapse/{n}"] for n in ("intra_cosine", "inter_cosine", "page_gap")] == pytest.approx(
+                [gap.intra, gap.inter, gap.gap]
+            )
         if there:
             expected = metrics.recall_at(validation.gallery(frozen)["i2t"], 5)
             assert found["retrieval/i2t_r5"] == pytest.approx(expected)
+            gaps = frozen.image[frozen.aligned] - frozen.text[frozen.aligned]  # both have rows of norm 1
+            assert found["collapse/alignment"] == pytest.approx(float(gaps.square().sum(dim=1).mean()), rel=1e-4)
 
 
 def test_other_data_has_no_training_panels_to_center_on_and_says_so(made):

@@ -11,6 +11,13 @@ import pytest
 from stage3.evaluate import above_chance, evaluation_report, kept_report, measured, stored_report
 from stage3.evaluate import report as reports
 from stage3.runs import RunFolder
+from stage3.runs.data import chosen_pages
+
+
+@pytest.fixture(scope="module")
+def report(only_read):
+    """One that was measured; no test changes it."""
+    return evaluation_report(only_read[0], data=only_read[1])
 
 
 @pytest.fixture
@@ -21,27 +28,36 @@ def made(only_read, tmp_path):
     return RunFolder(tmp_path / "run", run.config), data
 
 
-def count_measuring(monkeypatch):
-    calls = []
+@pytest.fixture
+def calls(monkeypatch, report):
+    """The splits that were to be measured: the one report stands for each, with what was asked of it."""
+    asked = []
 
-    def measure(*args, **kwargs):
-        calls.append(kwargs["split"])
-        return evaluation_report(*args, **kwargs)
+    def measure(run, *, split, data, checkpoint, max_pages):
+        asked.append(split)
+        name, pages, notes = chosen_pages(run, data, split, max_pages)
+        about = {"run": str(run.path), "split": name, "pages": len(pages), "notes": notes, "step": checkpoint}
+        return json.loads(json.dumps(report | about))
 
     monkeypatch.setattr(reports, "evaluation_report", measure)
-    return calls
+    return asked
 
 
 def same(a, b):
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)  # NaN is NaN
 
 
-def test_it_is_measured_once_and_read_as_the_same_report(made, monkeypatch, tmp_path):
+def test_it_is_measured_once_and_read_as_the_same_report(made, report):
     run, data = made
-    calls = count_measuring(monkeypatch)
     assert stored_report(run) is None
     first = kept_report(run, data=data)
-    assert same(first, evaluation_report(run, data=data))
+    assert same(first, report | {"run": str(run.path)})
+    assert same(stored_report(run), first)
+
+
+def test_what_is_kept_is_read_wherever_the_run_lies(made, calls, tmp_path):
+    run, data = made
+    first = kept_report(run, data=data)
     assert same(kept_report(run, data=data), first)
     assert same(kept_report(run, data=data, split="test"), first)
     assert same(stored_report(run), first)
@@ -52,32 +68,31 @@ def test_it_is_measured_once_and_read_as_the_same_report(made, monkeypatch, tmp_
     assert calls == [None]
 
 
-def test_other_data_another_split_or_checkpoint_is_measured_again(made, monkeypatch):
+def test_other_data_another_split_or_checkpoint_is_measured_again(made, calls):
     run, data = made
     kept_report(run, data=data)
-    calls = count_measuring(monkeypatch)
     kept_report(run, data=data, split="val")
     turned = np.select([data.split == 1, data.split == 2], [2, 1], data.split)  # val for test: as many books
     kept_report(run, data=data.with_split(turned))
-    kept_report(run, data=data, max_pages=3)
+    assert kept_report(run, data=data, max_pages=3)["pages"] == 3
     earlier = next(c.step for c in run.checkpoints() if c.step != run.checkpoint().step)
     at_earlier = kept_report(run, data=data, checkpoint=earlier)
-    assert calls == ["val", None, None, None]
+    assert calls == [None, "val", None, None, None]
     no_test = data.with_split(np.where(data.split == 2, 0, data.split))
     instead, asked = kept_report(run, data=no_test), kept_report(run, data=no_test, split="val")
-    assert (len(instead["notes"]), calls[4:]) == (len(asked["notes"]) + 1, [None, "val"])  # who asked needs no note
+    assert (len(instead["notes"]), calls[5:]) == (len(asked["notes"]) + 1, [None, "val"])  # who asked needs no note
     assert at_earlier["step"] == earlier
     assert stored_report(run)["step"] == run.checkpoint().step  # only the best checkpoint's is kept
 
 
-def test_test_pages_are_preferred_whatever_was_measured_last(made):
+def test_test_pages_are_preferred_whatever_was_measured_last(made, calls):
     run, data = made
+    assert kept_report(run, data=data, split="val")["split"] == stored_report(run)["split"] == "val"
     kept_report(run, data=data)
-    kept_report(run, data=data, split="val")
+    kept_report(run, data=data, split="val", again=True)
     assert stored_report(run)["split"] == "test"
-    assert (
-        kept_report(run, data=data)["retrieval/i2t_r5"] != kept_report(run, data=data, split="val")["retrieval/i2t_r5"]
-    )
+    assert [kept_report(run, data=data, split=name)["split"] for name in ("test", "val")] == ["test", "val"]
+    assert calls == ["val", None, "val"]
 
 
 DAMAGES = {
@@ -103,7 +118,7 @@ DAMAGES = {
 }
 
 
-def test_a_damaged_file_is_as_good_as_none(made):
+def test_a_damaged_file_is_as_good_as_none(made, calls):
     run, data = made
     right = kept_report(run, data=data)
     path = run.path / "evaluation-test.json"
@@ -122,7 +137,7 @@ def test_a_damaged_file_is_as_good_as_none(made):
     assert same(stored_report(run), right)
 
 
-def test_a_report_of_weights_that_have_changed_since_is_not_shown(made):
+def test_a_report_of_weights_that_have_changed_since_is_not_shown(made, calls):
     run, data = made
     kept_report(run, data=data)
     loaded = run.load_checkpoint(run.checkpoint().step)
@@ -131,12 +146,11 @@ def test_a_report_of_weights_that_have_changed_since_is_not_shown(made):
     assert stored_report(run) is None
 
 
-def test_a_number_says_its_interval_chance_baselines_and_what_it_was_measured_on(made):
-    run, data = made
-    report = kept_report(run, data=data)
+def test_a_number_says_its_interval_chance_baselines_and_what_it_was_measured_on(report):
     way = measured(report, "retrieval/t2i_r5")
     assert (way.value, [way.low, way.high]) == (report["retrieval/t2i_r5"], report["intervals"]["retrieval/t2i_r5"])
     assert way.chance == report["chance"]["retrieval/t2i_r5"]
+    assert way.split == "test"
     assert way.of == f"{report['gallery']} panels with image and text"
     assert math.isnan(way.frozen)  # two towers that share no space
     page = measured(report, "retrieval/same_page_r_precision")
@@ -144,17 +158,18 @@ def test_a_number_says_its_interval_chance_baselines_and_what_it_was_measured_on
     assert page.frozen == report["baselines"]["frozen"]["retrieval/same_page_r_precision"]
     assert page.untrained == report["baselines"]["untrained"]["retrieval/same_page_r_precision"]
     assert page.words.startswith(f"{100 * page.value:.1f} % [{100 * page.low:.1f} %, {100 * page.high:.1f} %], chance ")
-    assert math.isnan(measured(report, "retrieval/none_such").value)
+    rank = measured(report, "collapse/effective_rank")
+    assert rank.words == f"{rank.value:.3f}, {rank.of}"  # no share, no interval, no chance
+    none = measured(report, "retrieval/none_such")
+    assert all(map(math.isnan, (none.value, none.low, none.high, none.chance, none.frozen, none.untrained)))
 
 
-def test_above_chance_needs_the_whole_interval(made):
-    run, data = made
-    report = kept_report(run, data=data)
+def test_above_chance_needs_the_whole_interval(report):
     name = "retrieval/mean_r5"
     chance = report["chance"][name]
     for low, said in ((chance + 0.01, True), (chance, False), (chance - 0.01, False), (math.nan, False)):
-        report["intervals"][name] = [low, 1.0]
-        assert above_chance(report) is said
+        other = report | {"intervals": report["intervals"] | {name: [low, 1.0]}}
+        assert above_chance(other) is said
 
 
 def test_the_evaluation_that_ships_with_the_sample_run_is_read():

@@ -87,7 +87,7 @@ def test_supcon_equals_its_formula_even_with_single_panel_pages(pages, tau, chun
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 4])
-@pytest.mark.parametrize("ids", [None, [0, 1, 2, 3, 4, 5], [3, 0, -1, -1, 0, 3], [9] * 6, [5, 5, 5, 5, 5, -1]])
+@pytest.mark.parametrize("ids", [None, [0, 1, 2, 3, 4, 5], [-1, 1, 0, -1, 1, 0], [9] * 6, [5, 5, 5, 5, 5, -1]])
 @pytest.mark.parametrize("tau", [0.5, 0.07, 0.01])
 def test_info_nce_equals_its_formula_in_both_directions(ids, tau, chunk_size):
     v, t = rows(6), rows(6, seed=1)
@@ -162,6 +162,7 @@ def test_zero_rows_have_finite_gradients(chunk_size):
     sum(half.mean for half in losses.info_nce(z, z.flip(0), 0.07, chunk_size=chunk_size)).add(loss.mean).backward()
     assert z.grad.isfinite().all()
     assert z.grad.abs().max() < 1e3
+    assert blockwise._safe_norm(z.detach()[3:], torch.float32).tolist() == [[1.0], [1.0]]
 
 
 # --- chunked = dense -------------------------------------------------------------------------------------------
@@ -203,6 +204,32 @@ def test_large_batches_take_blocks_by_themselves_and_agree(tau, monkeypatch):
     torch.testing.assert_close(pairs, gradients(losses.info_nce, v, t, tau=tau))
 
 
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize("panels", [5, 6])
+def test_the_whole_matrix_is_formed_up_to_a_size_where_no_blocks_are_asked_for(panels, chunk_size, monkeypatch):
+    used = []
+    for name in ("_supcon_dense", "supcon_chunked", "_supcon_of_own", "_info_nce_dense", "info_nce_chunked"):
+        real = getattr(losses, name)
+        monkeypatch.setattr(losses, name, lambda *a, name=name, real=real: used.append(name) or real(*a))
+    monkeypatch.setattr(losses, "DENSE_UP_TO", 5)
+    z, pages, own = rows(panels), torch.arange(panels) // 2, slice(2, 4)
+    losses.supcon(z, pages, 0.5, chunk_size=chunk_size)
+    losses.info_nce(z, rows(panels, seed=1), 0.5, chunk_size=chunk_size)
+    whole = panels == 5 and chunk_size is None
+    assert used == (["_supcon_dense", "_info_nce_dense"] if whole else ["supcon_chunked", "info_nce_chunked"])
+    used.clear()
+    losses.supcon(z, pages, 0.5, own=own)
+    bent = losses.supcon(z, pages, 0.5, log_epsilon=0.1)  # has no other variant, of any size
+    torch.testing.assert_close(losses.supcon(z, pages, 0.5, log_epsilon=0.1, own=own).value, bent.value[own])
+    assert used == ["_supcon_dense" if panels == 5 else "_supcon_of_own", "_supcon_dense", "_supcon_dense"]
+
+
+def test_blocks_are_kept_up_to_a_multiple_of_the_rows_and_no_more_than_there_are():
+    assert blockwise._UnitRows(rows(40), 4).kept(2.5).shape == (50, 4, 4)  # 2.5 times 40 x 8 floats
+    assert blockwise._UnitRows(rows(10), 4).kept(2.5).shape == (9, 4, 4)
+    assert [blockwise._block_rows(rows(n), 4) for n in (40, 3, 0)] == [4, 3, 1]
+
+
 @pytest.mark.parametrize("dense_up_to", [37, 0])
 @pytest.mark.parametrize("tau", [0.5, 0.02])
 def test_the_shares_of_several_processes_are_the_whole_in_value_and_gradient(tau, dense_up_to, monkeypatch):
@@ -229,7 +256,8 @@ def test_the_shares_of_several_processes_are_the_whole_in_value_and_gradient(tau
     monkeypatch.setattr(losses, "DENSE_UP_TO", dense_up_to)
     monkeypatch.setattr(of_own_rows, "ROWS", 6)
     monkeypatch.setattr(of_own_rows, "COLUMNS", 9)
-    assert all(part.value.dtype == torch.float32 for part in losses_of(v.double(), t.double(), tau, shares[0]))
+    wide = torch.tensor(tau, dtype=torch.float64)
+    assert all(part.value.dtype == torch.float32 for part in losses_of(v.double(), t.double(), wide, shares[0]))
     parts = [differentiated(own) for own in shares]
     for n in range(len(values)):
         torch.testing.assert_close(torch.cat([part[0][n] for part in parts]), values[n], rtol=1e-5, atol=1e-5)
@@ -291,6 +319,8 @@ def test_zero_or_one_panel_gives_no_loss_and_a_connected_zero(panels, chunk_size
         *losses.info_nce(z, t, 0.07, chunk_size=chunk_size),
         losses.reconstruction(z, t, torch.zeros(panels, dtype=torch.bool)),
     ]
+    if chunk_size is None:
+        parts.append(losses.supcon(z, torch.zeros(panels, dtype=torch.long), 0.07, log_epsilon=1e-6))
     for part in parts:
         assert part.count == 0
         assert part.value.tolist() == [0.0] * panels
@@ -370,6 +400,8 @@ def test_reconstruction_detaches_the_target_only():
     masked = torch.tensor([True, False, False, False, False, False])
     loss = losses.reconstruction(prediction, e, masked)
     torch.testing.assert_close(loss.mean, F.mse_loss(prediction[0], e[0]))
+    wide = losses.reconstruction(prediction.double(), e.double(), masked)
+    assert wide.value.dtype == torch.float32
     loss.mean.backward()
     assert e.grad[0].eq(0).all(), "the target row gets no gradient"
     assert e.grad[1:3].ne(0).all(), "the context rows do"
@@ -442,7 +474,7 @@ def test_shapes_that_disagree_are_refused_by_name():
         losses.reconstruction(rows(4), rows(4), ids.bool())
     with pytest.raises(ValueError, match="prediction and target"):
         losses.reconstruction(rows(4), rows(3), ids.bool())
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match=r"z must have shape \(rows, dimension\), not \(4,\)"):
         losses.supcon(torch.zeros(4), ids, 0.07)
     with pytest.raises(ValueError, match="chunk_size"):
         losses.supcon(rows(3), ids, 0.07, chunk_size=0)

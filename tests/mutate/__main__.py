@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import bisect
 import collections
+import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
@@ -14,7 +16,7 @@ import shutil
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.mutate import forks, worlds
@@ -119,6 +121,25 @@ def _support(copy: Path, test: str) -> str:
     return digest(copy / test, *worlds)
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Refuse a second run in this checkout: both would plant their bugs in one copy. Children hold the lock too."""
+    with (STATE / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read() or "unknown"
+            raise SystemExit(
+                f"{ROOT}: a run is under way here (process {holder}, or what it left behind). "
+                "Wait until it ends, end it, or run in another checkout"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
 class Suite:
     """The tests of a list of files, and which of them reach a line."""
 
@@ -161,8 +182,8 @@ class Suite:
             if -1 in hits:
                 hits = anywhere
             first = _quickest(told, hits)
-            for steps, part in itertools.groupby(first, key=lambda name: bisect.bisect(STEPS, told.tests[name])):
-                near.append((steps, told.tests[first[0]], list(part)))
+            for steps, part in itertools.groupby(first, key=lambda name: bisect.bisect(STEPS, told.own(name))):
+                near.append((steps, told.own(first[0]), list(part)))
             if first:
                 far += _quickest(told, rest - hits)
         order = [n for _, _, part in sorted(near, key=lambda p: p[:2]) for n in part] + far
@@ -183,8 +204,13 @@ class Suite:
         return [name for name, files in reached.items() if "" in files or set(lines) & set(files.get(mutant.file, []))]
 
     def seconds(self, names: Iterable[str]) -> dict[str, float]:
-        """How long the tests took without a bug, in the order of the names."""
+        """CPU seconds of the tests without a bug, in the order of the names."""
         took = {n: max(s, 0.0) for told in self.told.values() for n, s in told.tests.items()}
+        return {name: took[name] for name in names}
+
+    def own_seconds(self, names: Iterable[str]) -> dict[str, float]:
+        """`seconds` without those of fixtures that are kept for all mutants."""
+        took = {n: max(told.own(n), 0.0) for told in self.told.values() for n in told.tests}
         return {name: took[name] for name in names}
 
 
@@ -196,7 +222,7 @@ def _anywhere(told: forks.Told, file: str) -> set[int]:
 def _quickest(told: forks.Told, numbers: Iterable[int]) -> list[str]:
     """The tests of these numbers, the quickest first, without those that fail without a bug: they see nothing."""
     names = [list(told.tests)[i] for i in numbers]
-    return sorted((n for n in names if told.tests[n] >= 0), key=lambda n: told.tests[n])
+    return sorted((n for n in names if told.tests[n] >= 0), key=told.own)
 
 
 def within(seconds: dict[str, float], budget: float) -> list[str]:
@@ -216,7 +242,7 @@ def judged(
 ) -> dict[str, object]:
     """What the tests say of a mutant: killed, timeout, alive, or uncovered where no test reaches the line."""
     order = seasoned(list(suite.rank(mutant, tests)), mutant, found)
-    rank = {name: i for i, name in enumerate(within(suite.seconds(order), budget))}
+    rank = {name: i for i, name in enumerate(within(suite.own_seconds(order), budget))}
     begun = time.monotonic()
     outcome, test = "uncovered", ""
     if rank:
@@ -305,7 +331,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next run goes on")
     parser.add_argument(
-        "--budget", type=float, default=1e9, help="seconds of tests per mutant, the quickest first: a lower bound"
+        "--budget",
+        type=float,
+        default=1e9,
+        help="seconds of CPU for the tests of each mutant, the quickest first: a lower bound",
     )
     parser.add_argument("--again", action="store_true", help="try once more those that were alive")
     parser.add_argument("--tests", nargs="*", default=[], help="these test files instead of the table's: a lower bound")
@@ -317,7 +346,8 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     STATE.mkdir(parents=True, exist_ok=True)
     if asked.paths:
-        _run(asked)
+        with alone():
+            _run(asked)
     found = list(results().values())
     if asked.report:
         found = standing(found)

@@ -75,14 +75,25 @@ class Told:
     late: bool = False
     passed: int = 0
     tests: dict[str, float] = field(default_factory=dict)
+    shared: dict[str, float] = field(default_factory=dict)  # seconds of these in fixtures of a module or more
     lines: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
     fixtures: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # lines of each file; "" starts a process
 
+    def own(self, test: str) -> float:
+        """Seconds of a test without fixtures that others share: these are kept, and whoever comes first pays them."""
+        return self.tests[test] - self.shared.get(test, 0.0)
+
     def reached(self) -> list[str]:
         """The files of which a test runs a line, beside what an import runs."""
         return [f for f, lines in self.lines.items() if any(i >= 0 for found in lines.values() for i in found)]
+
+
+def cpu_seconds() -> float:
+    """What this process, and those it has waited for, used: a busy machine makes no test longer."""
+    mine, theirs = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return mine.ru_utime + mine.ru_stime + theirs.ru_utime + theirs.ru_stime
 
 
 def named(fixture: pytest.FixtureDef[object]) -> str:
@@ -91,7 +102,7 @@ def named(fixture: pytest.FixtureDef[object]) -> str:
 
 
 class Order:
-    """Runs only the tests that are named, those of the smallest number first; notes durations and the first failure.
+    """Runs only the tests that are named, those of the smallest number first; notes CPU seconds and the first failure.
 
     With `cover` it also tells coverage whose lines are being run, a test's or a fixture's, and notes who starts a
     process, in which coverage sees nothing.
@@ -102,6 +113,8 @@ class Order:
         self.now = ""
         self.fixtures: dict[str, set[str]] = {}
         self.starting: set[str] = set()
+        self.used = 0.0  # seconds of CPU when the last report came
+        self.setting_up = 0.0  # of these in fixtures that outlive the test which is being set up
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -116,16 +129,18 @@ class Order:
             _posixsubprocess.fork_exec = self._spawned(_posixsubprocess.fork_exec)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.used = cpu_seconds()
         self._context(nodeid)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
-        before = self.now
+        before, begun = self.now, cpu_seconds()
         self._context(named(fixturedef))
         try:
             return (yield)
         finally:
             self._context(before)
+            self.setting_up += (fixturedef.scope != "function") * (cpu_seconds() - begun)
 
     def _context(self, name: str) -> None:
         self.now = name
@@ -151,7 +166,10 @@ class Order:
         return {test for test in self.fixtures.get(name, ()) if test.startswith(place)}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.told.tests[report.nodeid] = self.told.tests.get(report.nodeid, 0.0) + report.duration
+        before, self.used = self.used, cpu_seconds()
+        self.told.tests[report.nodeid] = self.told.tests.get(report.nodeid, 0.0) + self.used - before
+        if report.when == "setup":
+            self.told.shared[report.nodeid], self.setting_up = self.setting_up, 0.0
         if report.failed and not self.told.failed:
             self.told.failed, self.told.why = report.nodeid, report.longreprtext[-1000:]
             self.told.late = "timed out after" in report.longreprtext  # an `AppTest`: a busy machine, or a bug
@@ -172,6 +190,7 @@ def of_file(told: Told, file: str) -> Told:
     return Told(
         told.rc,
         tests={every[i]: told.tests[every[i]] for i in kept},
+        shared={every[i]: told.shared.get(every[i], 0.0) for i in kept},
         lines=lines,
         starts=[numbers[i] for i in told.starts if i in numbers],
         modules=told.modules,
