@@ -54,7 +54,7 @@ class Parameters:
     Attributes:
         neighbors: size of a UMAP neighborhood, the panel itself included, 3 to 200.
         min_dist: how close UMAP lets points come, 0 to 0.99.
-        min_cluster: smallest HDBSCAN cluster in panels; 0 takes a hundredth of the panels, between 5 and 100.
+        min_cluster: smallest HDBSCAN cluster in panels, from 2; 0 takes a hundredth of the panels, between 5 and 100.
         limit: panels laid out by UMAP; more are sampled evenly over books, and the others placed amid their nearest.
         seed: of UMAP.
     """
@@ -75,6 +75,8 @@ class Parameters:
         ):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is out of range: must be from {low} to {high}")
+        if self.min_cluster == 1:
+            raise ConfigError("min_cluster: a cluster has at least 2 panels; 0 chooses by the number of panels")
 
     @property
     def digest(self) -> str:
@@ -99,7 +101,7 @@ def epoch_files(the_run: RunFolder, most: int = 12) -> list[tuple[int, Path]]:
     files = [(int(p.stem.removeprefix("epoch-")), p) for p in found if p.stem.removeprefix("epoch-").isdecimal()]
     if len(files) <= most:
         return files
-    return [files[i] for i in np.unique(np.linspace(0, len(files) - 1, most).round().astype(int))]
+    return [files[i] for i in np.linspace(0, len(files) - 1, most).round().astype(int)]
 
 
 def drift_path(the_run: RunFolder, parameters: Parameters | None = None) -> Path:

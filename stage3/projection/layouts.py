@@ -87,7 +87,7 @@ def umap_layout(
     near, cosine = exact_neighbors(x, size - 1) if neighbors is None else neighbors
     if near.shape[1] < size - 1:
         raise ValueError(f"{near.shape[1]} neighbors per panel given, {size - 1} needed for n_neighbors={size}")
-    itself = np.arange(len(x), dtype=np.int32)[:, None]
+    itself = np.arange(len(x))[:, None]
     indices = np.hstack([itself, near[:, : size - 1]]).astype(np.int32)
     distances = np.hstack([np.zeros_like(itself), 1 - cosine[:, : size - 1]]).clip(0, 2).astype(np.float32)
     spread = max(float(np.ptp(start, axis=0).max()), 1e-12)
@@ -165,18 +165,16 @@ def clusters(xy: Array, min_cluster_size: int = 0) -> Array:
 
     Args:
         xy: (N, 2) positions.
-        min_cluster_size: smallest cluster in panels; 0 takes a hundredth of the panels, between 5 and 100.
+        min_cluster_size: smallest cluster in panels, from 2; 0 takes a hundredth of the panels, between 5 and 100.
     """
     size = min_cluster_size or int(np.clip(len(xy) // 100, 5, 100))
     if len(xy) <= max(size, 2):
         return np.full(len(xy), -1, np.int32)
     from sklearn.cluster import HDBSCAN
 
-    labels = HDBSCAN(min_cluster_size=size, min_samples=5 if len(xy) > 5 else 1, copy=True).fit_predict(
-        np.asarray(xy, dtype=np.float64)
-    )
+    labels = HDBSCAN(min_cluster_size=size, min_samples=5 if len(xy) > 5 else 1, copy=True).fit_predict(xy)
     found, counts = np.unique(labels[labels >= 0], return_counts=True)
-    number = np.full(int(labels.max(initial=-1)) + 2, -1, np.int32)  # the last entry serves label -1
+    number = np.full(int(labels.max()) + 2, -1, np.int32)  # the last entry serves label -1
     number[found[np.argsort(-counts, kind="stable")]] = np.arange(len(found))
     numbered: Array = number[labels]
     return numbered

@@ -358,7 +358,7 @@ def _shown(work: Callable[[Tell], Any], advance: Callable[[int], None]) -> Calla
         def both(stage: str, done: int, total: int) -> None:
             nonlocal reached
             tell(stage, done, total)
-            now = done * STAGES // max(total, 1)
+            now = done * STAGES // total
             advance(max(0, now - reached))
             reached = max(reached, now)
 

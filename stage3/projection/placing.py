@@ -52,8 +52,8 @@ def nearest_fitted(x: Array, fitted: Array, k: int, own: Array) -> tuple[Array, 
         if many < len(fitted) - 1:
             for i in np.flatnonzero(values[:, -1] >= values[:, k - 1] - slack):
                 tied = np.flatnonzero(scores[i].numpy() >= values[i, k - 1] - slack)[None]
-                ordered = _ordered(x[start + i][None], fitted, tied, k)
-                near[start + i], cosine[start + i] = ordered[0][0], ordered[1][0]
+                one = [start + i]
+                near[one], cosine[one] = _ordered(x[one], fitted, tied, k)
     return near, cosine
 
 

@@ -46,6 +46,19 @@ def test_names_differ_and_a_cluster_without_facts_has_its_number():
     assert two[2].startswith("9-panel pages")
 
 
+def test_a_name_has_two_facts_at_most_and_none_that_holds_elsewhere_too():
+    frame = pd.DataFrame({"text": ["moon", "moon", "moon", "moon", "moon", "moon", "sun", "sun"]})
+    cluster = np.repeat([0, 1], 4)
+    said = ["moon", "sun"]  # twice as often as elsewhere
+    assert cluster_names(frame, cluster) == said
+    assert cluster_names(frame.assign(n_panels=[4, 4, 4, 4, 4, 4, 9, 9]), cluster) == said  # half of the others too
+    apart = frame.assign(split=["test"] * 4 + ["train"] * 4, page_type=[""] * 4 + ["cover"] * 4)
+    assert cluster_names(apart, cluster) == ["moon", "cover pages · sun"]
+    frame = pd.DataFrame({"text": [""] * 4 + ["sun"] * 4, "n_panels": [2] * 4 + [6] * 4, "book": list("aaaabbcd")})
+    assert cluster_names(frame, cluster) == ["2-panel pages · a", "6-panel pages · sun"]  # not that it is textless
+    assert named(frame[:0], cluster[:0]) == []
+
+
 def test_group_means_and_spreads_equal_loops():
     rng = np.random.default_rng(0)
     xy, group = rng.normal(size=(60, 2)), rng.integers(3, 9, 60)
@@ -92,6 +105,10 @@ def test_a_heap_of_equal_points_fans_out_too():
     at = marks.fan(np.zeros((9, 2)), 20)
     gap = np.hypot(*(at[:, None] - at[None]).transpose(2, 0, 1)) + 1e9 * np.eye(9)
     assert gap.min() > 19
+    (up, right, down, left) = marks.fan(np.zeros((4, 2)), 20)  # in the direction of a clock
+    for (x, y), (along, sign) in zip((up, right, down, left), ((1, 1), (0, 1), (1, -1), (0, -1)), strict=True):
+        assert np.sign([x, y][along]) == sign
+        assert abs([x, y][1 - along]) < 1e-6 * abs([x, y][along])
 
 
 def test_a_simplified_lasso_holds_the_same_panels_but_for_its_edge():
@@ -103,6 +120,8 @@ def test_a_simplified_lasso_holds_the_same_panels_but_for_its_edge():
     differs = inside(xy, lasso) != inside(xy, short)
     assert differs.mean() < 0.002
     assert marks.simplified(lasso[:3], 9).shape == (3, 2)
+    line = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [4.0, 0.0]])
+    assert marks.simplified(line, 1).tolist() == [[0, 0], [4, 0]]  # one that is 1 off is not more than 1 off
 
 
 def test_the_middle_of_a_ring_lies_on_the_ring():

@@ -1,15 +1,11 @@
-"""Many panels on the map of a sample: exact neighbors, no dependence on blocks or order; a file for Embedding Atlas."""
+"""Many panels on the map of a sample: exact neighbors, no dependence on blocks or order."""
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
-from stage3.errors import ConfigError
 from stage3.metrics.mapped import MappedRows
 from stage3.metrics.neighbors import own_rows, plane_neighbors, unit_rows
-from stage3.projection import __main__ as command
-from stage3.projection import atlas, layouts, placing
+from stage3.projection import layouts, placing
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +15,9 @@ def world():
     x = rng.normal(size=(900, 24)).astype(np.float32)
     x[100:140] = x[7] * rng.uniform(0.5, 2, (40, 1)).astype(np.float32)  # the same direction forty times: ties
     x[500:530] = x[7] + 1e-4 * rng.normal(size=(30, 24)).astype(np.float32)  # closer than float32 products can tell
-    fitted = np.sort(np.concatenate([np.arange(100, 130), rng.choice(np.arange(140, 900), 270, replace=False)]))
+    x[895:899] = x[12]  # a few alike, fitted all
+    others = rng.choice(np.arange(140, 895), 266, replace=False)
+    fitted = np.sort(np.concatenate([np.arange(100, 130), others, np.arange(895, 899)]))
     layout = rng.normal(size=(300, 2)).astype(np.float32)
     return x, fitted, layout, rng.integers(-1, 5, 300)
 
@@ -53,6 +51,14 @@ def test_positions_are_weighted_means_by_hand_and_fitted_panels_keep_theirs(worl
         around = plane_neighbors(xy[row][None], 15, layout)[0]
         best = np.argsort(-cosine, kind="stable")[:15]
         assert kept[row] == pytest.approx(len(set(best) & set(around)) / 15)
+
+
+def test_a_handful_of_fitted_panels_are_all_neighbors_of_each_other(world):
+    x, _, layout, label = world
+    xy, cluster, kept = placing.place_all(x[:9], np.arange(1, 7), layout[:6], label[:6])
+    assert kept[1:7].tolist() == [1] * 6
+    np.testing.assert_array_equal(xy[1:7], layout[:6])
+    assert set(cluster.tolist()) <= set(label[:6].tolist())
 
 
 def test_no_bit_depends_on_blocks_or_on_the_order_of_the_panels(world, monkeypatch):
@@ -91,36 +97,3 @@ def test_a_map_records_how_panels_were_placed():
     assert placing.record(10, 10) == {"placed": None}
     told = placing.record(20_000, 1_000_000)["placed"]
     assert (told["panels"], told["fitted"], told["neighbors"]) == (980_000, 20_000, placing.K)
-
-
-@pytest.mark.slow
-def test_the_command_writes_what_embedding_atlas_reads(tmp_path, capsys, monkeypatch):
-    """The columns and the form of `neighbors` that its documentation names; ids are row numbers of the file."""
-    from stage3.api import Run
-
-    monkeypatch.setattr(atlas, "ROWS", 500)
-    out = tmp_path / "map.parquet"
-    own = ["--cache_dir", str(tmp_path / "own")]
-    assert command.main(["--run", "data/samples/runs/sample", "--atlas", str(out), *own]) == 0
-    assert (tmp_path / "own" / "tables").is_dir(), "what reading the data leaves is there, not where the run has it"
-    told = capsys.readouterr().out
-    assert f"embedding-atlas {out} --x projection_x --y projection_y --text text --neighbors neighbors" in told
-    run = Run.load("data/samples/runs/sample")
-    made, shown = run.project(), pd.read_parquet(out)
-    np.testing.assert_allclose(shown[["projection_x", "projection_y"]], made[["umap_dim1", "umap_dim2"]])
-    panels = run.panels()
-    assert shown["id"].tolist() == panels["panel_id"].loc[made["row"]].tolist()
-    assert shown["text"].tolist() == panels["text"].loc[made["row"]].tolist()
-    assert shown["split"].tolist() == panels["split"].loc[made["row"]].tolist()
-    assert pq.ParquetFile(out).num_row_groups == -(-len(made) // 500)
-    x = unit_rows(run.embeddings("all").to_numpy()).astype(np.float64)
-    for row in (0, 700, 2099):
-        near = shown["neighbors"][row]
-        cosine = x @ x[row]
-        cosine[row] = -2
-        assert near["ids"].tolist() == np.argsort(-cosine, kind="stable")[:15].tolist()
-        np.testing.assert_allclose(near["distances"], 1 - cosine[near["ids"]], atol=1e-6)
-    with pytest.raises(ConfigError, match=r"must end in \.parquet"):
-        command.main(["--run", "data/samples/runs/sample", "--atlas", str(tmp_path / "x.csv")])
-    with pytest.raises(ConfigError, match="leave out --drift"):
-        command.main(["--run", "data/samples/runs/sample", "--atlas", str(out), "--drift"])

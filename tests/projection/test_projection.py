@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -12,10 +11,9 @@ import pandas as pd
 import pytest
 
 from stage3.data.table import PAGE_COLUMNS, PANEL_COLUMNS, DataReport, PanelTable
-from stage3.errors import ConfigError, DataError, StorageError
+from stage3.errors import ConfigError
 from stage3.metrics import nearest, neighbors
 from stage3.projection import files, layouts, maps
-from stage3.storage import Lock
 
 
 def blobs(n=240, groups=6, dim=16, noise=0.25, seed=0):
@@ -30,7 +28,8 @@ def table_of(counts, books):
     panels = {c: [] for c in PANEL_COLUMNS}
     first = 0
     for i, (n, book) in enumerate(zip(counts, books, strict=True)):
-        values = (f"{book}\\scans/p{i:03d}.jpg", book, "story", "", "", 0, 0, "", "exact", first, n)
+        name = f"{book}\\scans/p{i:03d}.jpg" if i else "p000.jpg"  # the first lies in no folder
+        values = (name, book, "story", "", "", 0, 0, "", "exact", first, n)
         for name, value in zip(PAGE_COLUMNS, values, strict=True):
             pages[name].append(value)
         for k in range(n):
@@ -145,6 +144,33 @@ def test_tiny_sets_have_a_map_and_no_invented_trust(n):
 # --- layouts
 
 
+def test_the_optimizer_gets_each_panel_before_its_nearest_and_a_start_of_ten_units(monkeypatch):
+    asked = []
+    monkeypatch.setattr(layouts, "_optimized", lambda *given: asked.append(given))
+    x, near = blobs(60)[0], by_hand(blobs(60)[0], 5)
+    layouts.umap_layout(x, None, 3, n_neighbors=6, min_dist=0.2, epochs=7, rate=0.5)
+    unit, indices, distances, start, *others = asked[0]
+    assert others == [6, (0.2, 7, 0.5), 3]
+    assert indices[:, 0].tolist() == list(range(60))
+    assert [set(row) for row in indices[:, 1:].tolist()] == near
+    np.testing.assert_allclose(unit, x / np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(distances, 1 - np.einsum("nd,nkd->nk", unit, unit[indices]), atol=1e-5)
+    assert (indices.dtype, distances.dtype, start.dtype) == (np.int32, np.float32, np.float32)
+    flat = layouts.pca(x)
+    np.testing.assert_allclose(start, flat * 10 / np.ptp(flat, axis=0).max(), atol=1e-3)
+    more, cosine = neighbors.exact_neighbors(x, 9)
+    cosine[4, 0] = 1.0001  # as rounding has it
+    layouts.umap_layout(x, (more, cosine), n_neighbors=6, init=3 * flat)  # a given start keeps its width
+    assert asked[1][1].tolist() == indices.tolist()
+    assert asked[1][2][4, 1] == 0
+    np.testing.assert_allclose(asked[1][3], 3 * flat, atol=1e-3)
+    assert len(np.unique(asked[1][3] - 3 * flat)) > 60  # equal panels are parted by noise
+    with pytest.raises(ValueError, match="4 neighbors per panel given, 5 needed for n_neighbors=6"):
+        layouts.umap_layout(x, (more[:, :4], cosine[:, :4]), n_neighbors=6)
+    layouts.umap_layout(x[:9], n_neighbors=15)
+    assert asked[2][1].shape == (9, 8)  # of nine panels each has eight
+
+
 def test_pca_equals_the_svd_up_to_sign_and_fixes_the_sign():
     x, _ = blobs()
     z = neighbors.unit_rows(x).astype(np.float64)
@@ -227,6 +253,10 @@ def test_clusters_find_blobs_and_are_numbered_by_size():
     assert (layouts.clusters(xy[:3]) == -1).all()
     small = np.concatenate([xy[:100], rng.normal((2, 9), 0.01, (6, 2))])
     assert set(layouts.clusters(small)[100:].tolist()) == {2}  # of itself a cluster has five panels of so few
+    assert set(layouts.clusters(small, 7)[100:].tolist()) == {0}  # too few for one of their own
+    assert layouts.clusters(xy[:5], 5).tolist() == [-1] * 5
+    close = np.concatenate([rng.normal((c, 0), 0.1, (45, 2)) for c in (0, 0.7, 3)])
+    assert Counter(layouts.clusters(close, 30).tolist()) == {0: 45, 1: 45, 2: 45}  # dense is what holds six
     many = np.concatenate([rng.normal((0, 0), 0.1, (850, 2)), rng.normal((5, 5), 0.1, (9, 2))])
     assert set(layouts.clusters(many)[850:].tolist()) == {1}  # a hundredth of 859 is 8
 
@@ -310,66 +340,7 @@ def test_drift_follows_panels_by_row_and_starts_each_epoch_from_the_last(made):
     assert step < across / 6
 
 
-@pytest.mark.slow
-def test_a_map_is_kept_with_what_it_was_made_of(made, tmp_path, monkeypatch):
-    frame = made[2][0]
-    monkeypatch.setattr(files, "ROWS_AT_ONCE", 70)
-    path = tmp_path / "projections" / "x.parquet"
-    files.save(path, frame, {"step": 3})
-    back = files.load(path)
-    assert back.attrs["about"] == {"step": 3}
-    texts = {name: "str" for name, kind in frame.dtypes.items() if kind == "category"}
-    assert {"canonical_id", "comic_name", "page_name", "cluster_name"} == set(texts)
-    pd.testing.assert_frame_equal(back, frame.astype(texts), check_dtype=False)
-    files.save(path, frame.drop(columns="trust"), {})
-    with pytest.raises(DataError, match="'trust' is missing"):
-        files.load(path)
-    path.write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(StorageError, match="damaged"):
-        files.load(path)
-
-
-# --- jobs
-
-
-@pytest.mark.slow
-def test_a_job_is_seen_from_outside_while_it_runs_and_after_it_failed(tmp_path, made):
-    path = tmp_path / "projections" / "k.parquet"
-    assert files.job_state(path).state == "missing"
-    seen = []
-
-    def work(tell):
-        tell("layout", 2, 5)
-        seen.append(files.job_state(path))
-        with pytest.raises(StorageError, match="in use"):
-            files.make(path, work)
-        return made[2][0], {}
-
-    files.make(path, work)
-    assert (seen[0].state, seen[0].stage, seen[0].done) == ("running", "layout", 2)
-    assert files.job_state(path).state == "ready"
-    assert not path.with_suffix(".json").exists()
-
-    def failing(tell):
-        raise DataError("no panel")
-
-    broken = path.with_name("f.parquet")
-    with pytest.raises(DataError):
-        files.make(broken, failing)
-    assert files.job_state(broken).message == "no panel"
-
-
-def test_a_maker_that_was_killed_counts_as_failed(tmp_path):
-    path = tmp_path / "k.parquet"
-    path.with_suffix(".json").write_text(json.dumps({"state": "running", "stage": "layout"}))
-    assert files.job_state(path).state == "failed"
-    lock = Lock(path.with_suffix(".lock"))
-    lock.acquire()
-    assert files.job_state(path).state == "running"
-    lock.release()
-    record = tmp_path / "large.json"
-    record.write_text(json.dumps({"state": "failed", "message": "m" * 2**21}))  # no record of ours is so long
-    assert files.job_state(record.with_suffix(".parquet")).state == "missing"
+# --- formats, parameters, packages
 
 
 def test_the_columns_of_a_map_stand_as_the_formats_say():

@@ -106,47 +106,6 @@ def test_principal_components_are_swapped_and_mirrored_back_and_nothing_else(ord
     assert sorted(np.abs(back[7]).tolist()) == pytest.approx(sorted(np.abs(new[7]).tolist()), rel=1e-5)
 
 
-# --- which map is looked for
-
-
-class Run:
-    def __init__(self, path):
-        self.path = path
-
-
-def save(root, run, name, frame, **about):
-    files.save(root / run / "projections" / f"{name}.parquet", frame, {"table": "t0", **about})
-
-
-@pytest.mark.slow
-def test_the_oldest_map_of_the_run_itself_comes_first_then_those_beside_it(world, tmp_path):
-    frame = world[3]
-    run = Run(tmp_path / "b")
-    (tmp_path / "a").mkdir()
-    run.path.mkdir()
-    assert reference.reference_of(run, "t0", 240) is None
-    save(tmp_path, "a", "one", frame)
-    assert reference.reference_of(run, "t0", 240).path.parts[-3:] == ("a", "projections", "one.parquet")
-    save(tmp_path, "b", "aligned", frame, aligned_to={"file": "a/one.parquet"})
-    save(tmp_path, "b", "first", frame)
-    assert reference.reference_of(run, "t0", 240).path.name == "first.parquet"
-    assert reference.reference_of(run, "other data", 240) is None
-    elsewhere = Run(tmp_path / "elsewhere" / "c")
-    elsewhere.path.mkdir(parents=True)
-    assert reference.reference_of(elsewhere, "t0", 240) is None
-    assert reference.reference_of(elsewhere, "t0", 240, [tmp_path, tmp_path / "none"]).path.parts[-3] == "a"
-    assert reference.reference_of(run, "t0", 1000) is None  # it holds less than half of them
-
-
-@pytest.mark.slow
-def test_a_damaged_map_is_passed_over(world, tmp_path):
-    run = Run(tmp_path / "a")
-    save(tmp_path, "a", "whole", world[3], aligned_to={"file": "x"})
-    (run.path / "projections" / "bad.parquet").write_bytes(b"PAR1 no")
-    (run.path / "projections" / "drift-x.parquet").write_bytes(b"")
-    assert reference.reference_of(run, "t0", 240).path.name == "whole.parquet"
-
-
 @pytest.mark.slow
 def test_what_a_map_was_aligned_to_is_in_its_file_and_summary(world, tmp_path):
     x, rows, table, old = world

@@ -45,5 +45,6 @@ def test_where_nothing_is_known_the_axes_stay():
 def test_a_sample_holds_each_group_s_share_in_ascending_rows():
     groups = np.array([1, 0, 1, 1, 0, 1, 1, 1])  # two of 0 in rows 1 and 4, six of 1
     assert layouts.stratified(groups, 4).tolist() == [2, 4, 5, 7]
+    assert layouts.stratified(groups, 3).tolist() == [3, 4, 6]  # the middles of three equal parts: 1.3, 4 and 6.7
     assert layouts.stratified(groups, 8).tolist() == list(range(8))
     assert layouts.stratified(groups, 9).tolist() == list(range(8))
