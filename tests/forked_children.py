@@ -14,6 +14,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,31 @@ class Popen:
         self._process.kill()
 
 
-SUBPROCESS = SimpleNamespace(Popen=Popen, DEVNULL=subprocess.DEVNULL)  # what `app.store.children` takes of `subprocess`
+def run(
+    command: Sequence[str],
+    *,
+    cwd: Path | str,
+    env: Mapping[str, str],
+    stdin: int,
+    capture_output: bool,
+    timeout: float,
+    check: bool,
+) -> subprocess.CompletedProcess[bytes]:
+    """Start a command, and wait for what it says."""
+    assert capture_output
+    assert not check
+    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+        started = Popen(command, cwd=cwd, env=env, stdin=stdin, stdout=out, stderr=err, start_new_session=True)
+        code = started.wait(timeout)
+        if code is None:
+            started.kill()
+            raise subprocess.TimeoutExpired(list(command), timeout)
+        return subprocess.CompletedProcess(list(command), code, out.read(), err.read())
+
+
+SUBPROCESS = SimpleNamespace(  # what `app.store.children` and `stage3.convert.opening` take of `subprocess`
+    Popen=Popen, run=run, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
+)
 
 
 def _path(stream: IO[bytes] | int | None) -> str:

@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import forked_children
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ from app.addresses import VIEWS
 from stage3 import Run
 from stage3.batches import Dataset, PanelBatch
 from stage3.convert import __main__ as convert_command
-from stage3.convert import convert_checkpoint
+from stage3.convert import convert_checkpoint, opening
 from stage3.convert.child import Refused, check_archive, read
 from stage3.convert.opening import open_checkpoint
 from stage3.data.table import LAYOUT_MEANING
@@ -38,6 +40,15 @@ from stage3.search import __main__ as search_command
 from tests.original_trainer import SIDE, Original, tokenizer
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked() -> Iterator[None]:
+    """The process that opens a file comes without four seconds of imports, where there is a fork server."""
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.platform == "linux":
+            patch.setattr(opening, "subprocess", forked_children.SUBPROCESS)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +361,8 @@ except OSError as error:
     assert not (tmp_path / "x").exists() or (tmp_path / "x").stat().st_size <= 2**20 + 2000
 
 
-def test_a_good_file_gives_its_tensors_and_numbers(tmp_path):
+def test_a_good_file_gives_its_tensors_and_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "subprocess", subprocess)  # as it is started outside of tests
     model = Original("resnet", d=24)
     opened = open_checkpoint(model.save(tmp_path / "x.pt", whole=True))
     assert opened.facts == {"epoch": 3, "batch": 40, "train_loss": 1.5, "val_loss": 1.25, "best_val_loss": 1.25}
