@@ -56,9 +56,13 @@ class Frame:
         """(N,) int64, ascending: the rows of the panels that the model embedded, as in `Embedded.rows`."""
         found: np.ndarray = np.flatnonzero((self.panels["modality"] != NOTHING).to_numpy())
         found.flags.writeable = False
+        self.give_back()
+        return found
+
+    def give_back(self) -> None:
+        """Let the system have the memory of what was read of a mapped file."""
         if self.file is not None:
             self.file.give_back()
-        return found
 
 
 def place(cache: str, key: object) -> Path:

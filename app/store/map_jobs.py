@@ -58,7 +58,9 @@ def _components(run: RunFolder, step: int | None, n: int) -> np.ndarray:
     if place is not None:
         with suppress(StorageError):
             return frames.read_positions(place, n)
+    loaders.frame(run, step).give_back()  # as far as it was read: all vectors pass now
     flat = layouts.pca(loaders.panel_vectors(run, step))
+    loaders.give_back()
     if place is not None:
         with suppress(StorageError):
             frames.keep_positions(place, flat)

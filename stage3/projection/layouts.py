@@ -31,7 +31,7 @@ def pca(x: Array | MappedRows, components: int = 2) -> Array:
     Each axis points so that its largest loading is positive, so that two calls never mirror each other. Axes that the
     data do not have are 0. Read in blocks, so that a mapped matrix does not come into memory.
     """
-    from stage3.metrics.mapped import float_blocks
+    from stage3.metrics.mapped import MappedRows, float_blocks
 
     result = np.zeros((len(x), components), np.float32)
     if len(x) < 2:
@@ -47,6 +47,8 @@ def pca(x: Array | MappedRows, components: int = 2) -> Array:
     axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(len(keep))] < 0, -1.0, 1.0)
     for start, block in float_blocks(x, ROWS):
         result[start : start + len(block), : len(keep)] = (unit_rows(block) - mean) @ axes
+    if isinstance(x, MappedRows):
+        x.give_back()
     return result
 
 
