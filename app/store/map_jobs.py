@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE = 2
 PCA = ("pca_1", "pca_2")
+SHOWN = ("row", "umap_dim1", "umap_dim2", "cluster_id", files.NAME, "trust", *PCA)  # of a map's columns
 _kept: Memory[Any] = Memory(16)
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 _guard = threading.Lock()
@@ -75,13 +76,15 @@ def umap_map(run: RunFolder, step: int | None) -> pd.DataFrame | None:
 
     def make() -> pd.DataFrame | None:
         try:
-            frame = files.load(path)
+            frame = files.load(path, SHOWN)
         except StorageError:
             return None
         seen = loaders.frame(run, step)
         if frame.attrs["about"].get("table") != seen.table:
             return None  # the data set changed since; rows of the map name other panels now
-        found: pd.DataFrame = frame.set_index("row").reindex(seen.rows)
+        found = frame.set_index("row")
+        if not np.array_equal(found.index.to_numpy(), seen.rows):
+            found = found.reindex(seen.rows)
         found.attrs["key"] = key
         return None if found["umap_dim1"].isna().any() else found
 

@@ -271,7 +271,8 @@ def _labels(figure: Any, shown: Shown, coloring: maps.Coloring, found: maps.Lege
     """Names of the groups: the largest at first, more with each doubling of the zoom, none over another."""
     if found is None:
         return
-    code = pd.Index(found.names).get_indexer(pd.Index(shown.frame[coloring.column].astype(str)))
+    kinds, values = pd.factorize(shown.frame[coloring.column], use_na_sentinel=False)
+    code = pd.Index(found.names).get_indexer(pd.Index(values.astype(str)))[kinds]
     full = maps.whole(shown.xy)
     names, colors, places = [], [], []
     for i, (name, color) in enumerate(zip(found.names, found.colors, strict=True)):

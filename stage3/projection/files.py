@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -132,8 +132,12 @@ def save(path: Path, frame: pd.DataFrame, about: dict[str, Any]) -> None:
             writer.write_table(table.cast(writer.schema))
 
 
-def load(path: Path) -> pd.DataFrame:
+def load(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a map; `attrs["about"]` says what it was made of.
+
+    Args:
+        path: of the map.
+        columns: those that are wanted; of millions of panels the names of pages alone take half a gigabyte.
 
     Raises:
         StorageError: the file is missing or not Parquet.
@@ -144,18 +148,19 @@ def load(path: Path) -> pd.DataFrame:
 
     data = read_file(path, MAX_PARQUET)
     try:
-        table = pq.read_table(io.BytesIO(data))
-        about = json.loads((table.schema.metadata or {}).get(b"stage3", b"{}"))
-        frame: pd.DataFrame = table.to_pandas()
+        file = pq.ParquetFile(io.BytesIO(data))
+        there = file.schema_arrow.names
+        about = json.loads((file.schema_arrow.metadata or {}).get(b"stage3", b"{}"))
+        frame: pd.DataFrame = file.read([c for c in there if columns is None or c in columns]).to_pandas()
     except (pa.ArrowInvalid, ValueError) as error:
         raise StorageError(
             f"{path}: damaged, not readable as Parquet ({error}). Delete it; it will be made again."
         ) from None
     wanted = DRIFT_COLUMNS if path.name.startswith("drift-") else (*FORMATS_COLUMNS, *OUR_COLUMNS)
-    missing = [c for c in wanted if c not in frame.columns]
+    missing = [c for c in wanted if c not in there]
     if missing:
-        raise DataError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(map(str, frame.columns))}")
-    if "cluster_id" in frame and NAME not in frame:
+        raise DataError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(there)}")
+    if "cluster_id" in frame and NAME not in there:
         frame[NAME] = numbered(frame["cluster_id"].to_numpy())
     frame.attrs["about"] = about
     return frame

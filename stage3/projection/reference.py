@@ -74,7 +74,7 @@ def reference_of(run: RunFolder, table: str, panels: int, roots: Sequence[Path] 
                 found.append((about.get("aligned_to") is not None, path.stat().st_mtime_ns, path))
         for _, _, path in sorted(found):
             try:
-                frame = files.load(path)
+                frame = files.load(path, ("row", "umap_dim1", "umap_dim2", "pca_1", "pca_2", "trust"))
             except (DataError, StorageError):
                 continue  # a damaged map is made again when its own run is looked at
             if len(frame) >= LEAST_SHARED * panels:
