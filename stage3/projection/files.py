@@ -42,7 +42,7 @@ OUR_COLUMNS = ("row", "pca_1", "pca_2", "trust", "fitted")
 NAME = "cluster_name"  # a column that maps of earlier versions lack
 DRIFT_COLUMNS = ("epoch", "row", "umap_dim1", "umap_dim2", "kept")
 MAX_PARQUET = 2 * 2**30  # bytes
-ROWS_AT_ONCE = 2**20  # that are written
+ROWS_AT_ONCE = 2**16  # that are written
 STAGES = 5  # that the making of a map goes through
 Tell = Callable[[str, int, int], None]
 
@@ -118,7 +118,7 @@ def save(path: Path, frame: pd.DataFrame, about: dict[str, Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = {name: "str" for name, kind in frame.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
+    texts = {name: "str" for name, kind in frame.dtypes.items() if isinstance(kind, pd.ArrowDtype)}
     make_folder(path.parent)
     with replacing(path) as scratch, ExitStack() as stack:
         writer: pq.ParquetWriter | None = None

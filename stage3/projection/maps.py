@@ -127,7 +127,7 @@ def project(
 
 def _identity(table: PanelTable, rows: Array) -> dict[str, Any]:
     page, pages = table.page_of_panel[rows], table.pages
-    name = pages["page_id"].str.replace("\\", "/", regex=False).str.rsplit("/", n=1).str[-1]
+    name = pages["page_id"].str.replace(r"(?s)^.*[/\\]", "", regex=True)
     return {
         "page_index": page,
         "panel_index": table.panels["order"].to_numpy()[rows].astype(np.int64),
@@ -138,12 +138,17 @@ def _identity(table: PanelTable, rows: Array) -> dict[str, Any]:
     }
 
 
-def _repeated(values: Sequence[str] | pd.Series, at: Array) -> pd.Categorical:
-    """(N,) the texts at these places of a short list; each is held once, and files have them as plain texts."""
-    import pandas as pd
+def _repeated(values: Sequence[str] | pd.Series, at: Array) -> pd.arrays.ArrowExtensionArray:
+    """(N,) the texts at these places of a short list; each is held once, and files have them as plain texts.
 
-    codes, texts = pd.factorize(pd.Series(values, dtype="str"))
-    return pd.Categorical.from_codes(codes.astype(np.int32)[at], texts)
+    Not a `Categorical`, which keeps a Python object of every text to see that none is there twice.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    found = pa.array(values, pa.large_string(), from_pandas=True)
+    texts = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    return pd.arrays.ArrowExtensionArray(pa.DictionaryArray.from_arrays(pa.array(at.astype(np.int32)), texts))
 
 
 def drift(epochs: Sequence[tuple[int, Array, Array]], parameters: Parameters, tell: Tell | None = None) -> pd.DataFrame:

@@ -110,11 +110,14 @@ def test_a_map_is_kept_with_what_it_was_made_of(frame, tmp_path, monkeypatch):
     files.save(path, frame, {"step": 3})
     back = files.load(path)
     assert back.attrs["about"] == {"step": 3}
-    texts = {name: "str" for name, kind in frame.dtypes.items() if kind == "category"}
+    texts = {name: "str" for name, kind in frame.dtypes.items() if isinstance(kind, pd.ArrowDtype)}
     assert {"canonical_id", "comic_name", "page_name", "cluster_name"} == set(texts)
     pd.testing.assert_frame_equal(back, frame.astype(texts), check_dtype=False)
+    part = files.load(path, ["trust", "row", files.NAME])
+    pd.testing.assert_frame_equal(part, back[["row", "trust", files.NAME]], check_like=True)
     earlier = frame.drop(columns=files.NAME)
     files.save(path, earlier, {})
+    assert files.load(path, ["row", "trust"]).columns.tolist() == ["row", "trust"]
     assert files.load(path)[files.NAME].tolist() == [f"cluster {c}" if c >= 0 else "" for c in frame["cluster_id"]]
     files.save(path, frame[:0], {"step": 4})  # no panel is a map too
     assert (len(files.load(path)), files.load(path).attrs["about"]) == (0, {"step": 4})
