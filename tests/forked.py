@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import stage3
@@ -111,7 +112,12 @@ def process(target: Callable[..., None], given: tuple[object, ...]) -> BaseProce
     """A call in a new process, which is started."""
     with _starting:  # threads that are the first at once
         made = context().Process(target=target, args=given)
-    made.start()
+        # an `AppTest` leaves its script there, which the new process would run
+        left, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            made.start()
+        finally:
+            sys.modules["__main__"] = left
     return made
 
 
