@@ -86,9 +86,10 @@ def test_every_file_has_tests_and_every_place_of_the_table_is_there():
 
 
 def test_what_counts_as_equivalent_still_stands_in_the_source_and_has_a_reason():
-    for entry in command.exceptions():
-        source = (ROOT / entry["file"]).read_text(encoding="utf-8")
-        assert entry["key"] in {m.key for m in mutants(entry["file"], source)}, entry
+    entries = command.exceptions()
+    keys = {f: {m.key for m in mutants(f, (ROOT / f).read_text("utf-8"))} for f in {e["file"] for e in entries}}
+    for entry in entries:
+        assert entry["key"] in keys[entry["file"]], entry
         assert len(entry["reason"]) > 20, entry
 
 
