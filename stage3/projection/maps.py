@@ -67,8 +67,8 @@ def project(
         table: the panels.
         parameters: of the layout; of more panels than its `limit` a sample is laid out, and `placing` does the rest.
         tell: called with (stage, done, total) as the work goes on.
-        described: describes rows of the panel table, as `stage3.runs.inspection.describe_panels`, to name clusters by
-            the panels that were laid out; without it they are numbered.
+        described: describes rows of the panel table, as `stage3.runs.inspection.describe_scattered`, to name clusters
+            by the panels that were laid out; without it they are numbered.
         onto: an older map of panels of this table, which the new one starts from and is turned onto; the result's
             `attrs["aligned_to"]` says how.
     """
@@ -229,7 +229,7 @@ def _map_work(
 ) -> Callable[[Tell], Any]:
     def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
         from stage3.runs.data import differences, load_data
-        from stage3.runs.inspection import describe_panels
+        from stage3.runs.inspection import describe_scattered
         from stage3.runs.tuned import seen_by
 
         data = load_data(the_run, progress=False)
@@ -240,7 +240,7 @@ def _map_work(
         if not len(rows):
             raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
         onto = reference_of(the_run, data.table.fingerprint(), len(rows), roots) if align else None
-        described = partial(describe_panels, data, the_run.config.text_parts)
+        described = partial(describe_scattered, data, the_run.config.text_parts)
         frame = project(x, rows, data.table, parameters, tell, described=described, onto=onto)
         aligned_to = frame.attrs["aligned_to"]
         if onto is not None and onto.path == projection_path(the_run, step, parameters):

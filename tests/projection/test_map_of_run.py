@@ -149,8 +149,8 @@ def test_a_file_for_embedding_atlas_has_ids_and_neighbors_where_all_were_laid_ou
         atlas.write_atlas(out, frame[:n], data, run.config.text_parts, copies[:n])
         assert ("neighbors" in pd.read_parquet(out)) == (n == 2)
     monkeypatch.setattr(mapped, "is_large", lambda *_: True)
-    embedded = []
-    found, rows = maps._embeddings(run, run.checkpoint(None).step, data, lambda *now: embedded.append(now))
+    embedded, apart = [], RunFolder(run.path, run.config.replace(cache_dir=str(tmp_path / "cache")))
+    found, rows = maps._embeddings(apart, run.checkpoint(None).step, data, lambda *now: embedded.append(now))
     assert rows.tolist() == list(range(2100))
     pages = len(data.pages("all"))
     assert embedded[-1] == (f"embedding pages: {pages} of {pages}", 100, 500)
