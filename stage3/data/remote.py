@@ -207,14 +207,14 @@ def _tried(url: str, work: Callable[[], T]) -> T:
             raise
         except _failures() as raised:
             error = _cause(raised)
-            status = _status(error)
+            status, reason = _status(error), redacted(" ".join(str(error).split()))
             if isinstance(error, FileNotFoundError) or status in (404, 410):  # no attempt changes this, or the next
                 raise FileNotFoundError(f"{redacted(url)} is not there") from None
             if isinstance(error, PermissionError | IsADirectoryError):
-                raise type(error)(f"{redacted(url)}: {redacted(str(error)) or 'access is denied'}") from None
+                raise type(error)(f"{redacted(url)}: {reason or 'access is denied'}") from None
             if wait is None or 400 <= status < 408:
                 kind = "" if type(error) is OSError else f"{type(error).__name__} "
-                raise OSError(f"{redacted(url)}: {kind}{redacted(str(error))}"[:600].strip()) from None
+                raise OSError(f"{redacted(url)}: {kind}{reason}"[:600].strip()) from None
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 
@@ -224,8 +224,8 @@ def _status(error: BaseException) -> int:
     answer = getattr(error, "response", None)
     if isinstance(answer, dict):  # botocore's
         return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-    for name in ("status", "status_code", "code"):
-        if isinstance(value := getattr(error, name, None), int):
+    for holder, name in ((error, "status"), (error, "status_code"), (answer, "status_code"), (error, "code")):
+        if isinstance(value := getattr(holder, name, None), int):
             return value
     return 0
 
