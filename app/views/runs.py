@@ -93,7 +93,7 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
         found = _in_order(found, st.session_state.get("_runs_first", asked))
     rows = [_row(entry) for entry in found]
     start = [i for w in asked for i, e in enumerate(found) if e.id == w]
-    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 104}
+    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 96}
     event = st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
@@ -106,7 +106,7 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
         column_config={
             "run": st.column_config.TextColumn("Run", width="medium", pinned=True),
             "state": st.column_config.TextColumn("State", width=76),
-            "data": st.column_config.TextColumn("Data", width=110),
+            "data": st.column_config.TextColumn("Data", width=96),
             "progress": st.column_config.ProgressColumn("Steps", format="percent", min_value=0, max_value=1, width=84),
             **{
                 column: st.column_config.ProgressColumn(
@@ -128,7 +128,7 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
             ),
             "weights": st.column_config.TextColumn(
                 f"Weights {' / '.join(o.name[0] for o in OBJECTIVES)}",
-                width=120,
+                width=104,
                 help=", ".join(o.label.lower() for o in OBJECTIVES),
             ),
             "tau": st.column_config.TextColumn("τ", width=60),
