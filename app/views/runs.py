@@ -55,7 +55,7 @@ def _filtered(found: list[loaders.Entry]) -> list[loaders.Entry]:
     """The runs that are listed: by words of name, data and state, and by data set; all where nothing fits."""
     if len(found) < MANY:
         return found
-    places = list(dict.fromkeys(e.run.config.data or e.run.config.manifest for e in found))
+    places = list(dict.fromkeys(_place(e) for e in found))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="runs-filter"):
         words = st.text_input(
             "Filter", key="runs-words", placeholder="name, state or data", max_chars=200, width=260
@@ -64,19 +64,22 @@ def _filtered(found: list[loaders.Entry]) -> list[loaders.Entry]:
         kept = [
             e
             for e in found
-            if data in ("", e.run.config.data or e.run.config.manifest)
-            and all(w in f"{e.id} {e.run.config.data} {shell.run_state(e.run)}".lower() for w in words.split())
+            if data in ("", _place(e))
+            and all(w in f"{e.id} {_place(e)} {shell.run_state(e.run)}".lower() for w in words.split())
         ]
         st.text(f"{len(kept):,} of {len(found):,} runs" if kept else "No run fits: all are shown")
     return kept or found
 
 
+def _place(entry: loaders.Entry) -> str:
+    """Where a run's data is: its folder, or its manifest where it names the files one by one."""
+    return entry.run.config.data or entry.run.config.manifest
+
+
 def _in_order(found: list[loaders.Entry], wanted: list[str | None]) -> list[loaders.Entry]:
     """The picked runs first, so that they are in view, then by data set, the latest first."""
-    order = {place: i for i, place in enumerate(dict.fromkeys(e.run.config.data for e in found))}
-    return sorted(
-        found, key=lambda e: (wanted.index(e.id) if e.id in wanted else len(wanted), order[e.run.config.data])
-    )
+    order = {place: i for i, place in enumerate(dict.fromkeys(_place(e) for e in found))}
+    return sorted(found, key=lambda e: (wanted.index(e.id) if e.id in wanted else len(wanted), order[_place(e)]))
 
 
 def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
