@@ -45,9 +45,8 @@ def rows_between(matrix: Tensor | Array, start: int, stop: int) -> Tensor:
 
 def cosines(queries: Tensor, matrix: Tensor | Array) -> Tensor:
     """(Q, N) float32 products of unit queries with unit rows; a memory-mapped matrix is read in blocks."""
-    if len(matrix) <= ROWS_AT_ONCE or isinstance(matrix, Tensor):
-        whole: Tensor = queries @ rows_between(matrix, 0, len(matrix)).T
-        return whole
+    if isinstance(matrix, Tensor):
+        return queries @ matrix.T
     out = torch.empty(len(queries), len(matrix))
     for start in range(0, len(matrix), ROWS_AT_ONCE):
         block = rows_between(matrix, start, start + ROWS_AT_ONCE)

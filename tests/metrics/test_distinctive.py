@@ -40,6 +40,7 @@ def test_scores_equal_the_formula_and_a_word_counts_once_per_text():
 def test_the_best_words_are_said_often_enough_and_more_than_elsewhere():
     found = class_tfidf(TEXTS, GROUPS)
     assert found.best(0, 5) == ["house", "red"]
+    assert found.best(0, 1) == ["house"]
     assert found.best(1, 5) == ["boat"]  # "blue" and "red" are said by one text only
     assert found.best(1, 5, least=1) == ["boat", "blue"]  # "red" is said more by the others
     assert found.best(0, 5, lift=4.0) == ["house"]  # red: 2 of 2 against 1 of 3

@@ -102,6 +102,15 @@ def test_identical_texts_do_not_compete():
     assert metrics.retrieval_ranks(image, text)[0] == 1.5
 
 
+def test_differences_that_float32_can_tell_are_no_ties():
+    query, own = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])  # a cosine of 0
+    for ahead, rank in ((4e-7, 1.5), (6e-7, 2.0), (-4e-7, 1.5), (-6e-7, 1.0)):
+        gallery = torch.cat([own, torch.tensor([[ahead, 1.0]])])
+        assert metrics.retrieval_ranks(query, gallery, partner=torch.tensor([0])).tolist() == [rank]
+        within = metrics.within_page_ranks(torch.cat([query, own]), gallery, torch.zeros(2))
+        assert within.ranks[0] == rank
+
+
 def test_summaries_of_ranks():
     ranks = torch.tensor([1.0, 2.0, 4.0, 10.0])
     assert metrics.recall_at(ranks, 1) == 0.25
@@ -145,7 +154,7 @@ def test_within_page_ranks_equal_a_loop_over_pages(panels, seed):
     assert found.panels.tolist() == list(expected)
     assert list(zip(found.ranks.tolist(), found.competitors.tolist(), strict=True)) == list(expected.values())
     chance = np.mean([1 / (1 + n) for _, n in expected.values()]) if expected else math.nan
-    assert found.chance == pytest.approx(chance, nan_ok=True)
+    assert found.chance == pytest.approx(chance, rel=1e-12, nan_ok=True)
 
 
 def test_pairs_of_a_page_come_once_each_whatever_the_parts():
@@ -183,6 +192,11 @@ def test_r_precision_shares_the_places_that_a_tie_leaves():
 
 
 # --- geometry --------------------------------------------------------------------------------------------------
+
+
+def test_the_cosine_of_one_pair_is_exact_among_thousands_of_panels_alone_on_their_page():
+    z, pages = rows(6000), torch.arange(6000).clamp(max=5998)
+    assert metrics.page_gap(z, pages).intra == pytest.approx(cosine(z[-2], z[-1]), abs=1e-6)
 
 
 @PROFILE
@@ -257,6 +271,8 @@ def test_reconstruction_ranks_are_by_distance_and_not_by_angle(cells, monkeypatc
         prediction, target, partner.tolist(), score=lambda p, t: -float((p.double() - t.double()).square().sum())
     )
     assert metrics.reconstruction_ranks(prediction, target, partner).tolist() == by_hand
+    for scale in (1e-5, 1e5):
+        assert metrics.reconstruction_ranks(scale * prediction, scale * target, partner).tolist() == by_hand
     assert metrics.reconstruction_rank_r1(target + 1e-3, target) == 1.0
     assert metrics.reconstruction_rank_r1(target[[1, 0, 2]], target[:3]) == pytest.approx(1 / 3)
     subset = metrics.reconstruction_ranks(target[4:6], target, torch.tensor([4, 5]))
@@ -291,11 +307,15 @@ def test_nothing_is_nan_and_neither_a_crash_nor_a_zero():
         metrics.page_gap(rows(3), torch.zeros(3)).inter,
         metrics.alignment_uniformity(rows(1), rows(1), rows(1)).uniformity,
         metrics.reconstruction_skill(ranks, none),
+        metrics.reconstruction_skill(ranks, rows(3)),
+        metrics.reconstruction_skill(0.5, none),
         metrics.reconstruction_rank_r1(none, none),
         metrics.bootstrap_interval([], []).mean,
         metrics.paired_bootstrap([], []).sign_flips,
     ]
     assert all(math.isnan(number) for number in numbers), numbers
+    nothing = metrics.bootstrap_interval([], [])
+    assert (nothing.groups, nothing.items) == (0, 0)
     assert metrics.retrieval_ranks(none, none).tolist() == []
     assert metrics.same_page_r_precision(rows(2), torch.arange(2)).isnan().all()
 
@@ -307,10 +327,19 @@ def test_shapes_that_disagree_are_refused():
         metrics.retrieval_ranks(rows(3), rows(3, d=5))
     with pytest.raises(ValueError, match="gallery_ids"):
         metrics.retrieval_ranks(rows(2), rows(3), partner=torch.arange(2), query_ids=torch.arange(2))
+    for of_pages in (metrics.page_gap, metrics.same_page_r_precision):
+        with pytest.raises(ValueError, match="page_ids"):
+            of_pages(rows(3), torch.arange(2))
     with pytest.raises(ValueError, match="page_ids"):
-        metrics.page_gap(rows(3), torch.arange(2))
+        metrics.within_page_ranks(rows(3), rows(3), torch.arange(2))
+    with pytest.raises(ValueError, match="text has 2 rows where 3 are needed"):
+        metrics.within_page_ranks(rows(3), rows(2), torch.arange(3))
     with pytest.raises(ValueError, match="shape"):
         metrics.effective_rank(torch.zeros(3))
+    for i, name in enumerate(("image", "text", "panel")):
+        wrong = [torch.zeros(3) if i == j else rows(3) for j in range(3)]
+        with pytest.raises(ValueError, match=rf"^{name} must have shape \(rows, dimension\), not \(3,\)"):
+            metrics.alignment_uniformity(*wrong)
 
 
 # --- intervals -------------------------------------------------------------------------------------------------
@@ -340,6 +369,15 @@ def test_intervals_are_seeded_and_do_not_depend_on_item_order():
     assert one.low < one.mean < one.high
 
 
+@pytest.mark.parametrize("cells", [3, 40])
+def test_the_interval_is_the_same_whatever_is_drawn_at_a_time(cells, monkeypatch):
+    values, groups = rows(60)[:, 0], torch.arange(60) // 5
+    whole = metrics.bootstrap_interval(values, groups, resamples=50)
+    monkeypatch.setattr(bootstrap, "_CELLS_KEPT", 0)
+    monkeypatch.setattr(bootstrap, "_CELLS_AT_ONCE", cells)  # less than one resample, and three of them
+    assert metrics.bootstrap_interval(values, groups, resamples=50) == whole
+
+
 def test_panels_of_one_page_are_not_independent():
     """Resampling panels would report an interval that is far too narrow when pages decide everything."""
     page_means = rows(20)[:, 0]
@@ -356,7 +394,7 @@ def test_paired_differences_tell_a_better_model():
     noise = np.random.default_rng(0).normal(size=120)
     better = metrics.paired_bootstrap(0.5 + 0.3 * noise, books)
     assert better.low > 0
-    assert better.sign_flips == 0
+    assert (better.sign_flips, better.groups, better.items) == (0, 12, 120)
     same = metrics.paired_bootstrap(noise - noise.mean() + 0.01, books)
     assert same.low < 0 < same.high
     assert same.sign_flips > 0.2
@@ -367,7 +405,7 @@ def test_paired_differences_tell_a_better_model():
 
 def test_a_single_group_has_a_mean_and_no_interval():
     found = metrics.bootstrap_interval([1.0, 0.0], ["only", "only"])
-    assert found.mean == 0.5
+    assert (found.mean, found.groups, found.items) == (0.5, 1, 2)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
 
