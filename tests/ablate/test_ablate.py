@@ -1,6 +1,7 @@
 """Experiments: the statistics tell a difference from none, runs are made once, and a command makes a run again."""
 
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -154,6 +155,7 @@ def test_the_front_is_what_nothing_beats():
     points = np.asarray([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0], [1.5, 1.5], [2.0, 2.0]])
     assert tables.on_front(points).tolist() == [True, True, True, False, True]
     assert tables.on_front(np.array([[0.1 + 0.2, 0.5], [0.3, 0.6]])).tolist() == [False, True], "a tie but for rounding"
+    assert tables.on_front(np.array([[math.nan, 0.5], [0.3, math.nan], [0.1, 0.1]])).tolist() == [False, False, True]
 
 
 # --- the declaration

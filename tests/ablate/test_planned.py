@@ -1,6 +1,7 @@
 """Which runs an experiment makes, in which order, and the thinned copy of its data; nothing is trained here."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from stage3 import ablate
 from stage3.ablate import schedule
 from stage3.ablate.arms import NEVER
 from stage3.ablate.tables import read_rows
-from stage3.ablate.terms import ORIGINAL, PAGE, R5, Arm, Comparison, Finding, Judged
+from stage3.ablate.terms import ORIGINAL, PAGE, R5, SKILL, Arm, Comparison, Finding, Judged
 from stage3.ablate.thinning import write_thinned
 from stage3.data.splits import TRAIN
 from stage3.errors import DataError, Interrupted
@@ -209,7 +210,7 @@ def record(plan, value: float) -> dict:
     """As `arms.measure` writes it: the first book has four panels, the second one."""
 
     def at(v: float, step: int) -> dict:
-        metrics = {R5: v, PAGE: 0.9 - v, "noise/spread": v / 8, "loss/reconstruction": 1.0}
+        metrics = {R5: v, PAGE: 0.9 - v, "noise/spread": v / 8, "loss/reconstruction": 1.0, SKILL: math.nan}
         return {"step": step, "metrics": metrics, "books": {R5: {"a": [4 * v, 4], "b": [v + 0.05, 1]}}}
 
     about = {"failed": "", "best": at(value, 8), "last": at(value / 2, 12), "val": {R5: value + 0.25, PAGE: 0.5}}
@@ -276,6 +277,7 @@ def test_the_files_of_an_experiment_hold_its_runs_curves_budget_front_and_noise(
     assert runs["arm"].tolist() == ["corrected"] * 3 + ["another rate"] * 3 + ["on thin data"] * 3
     assert runs["findings"].tolist() == ["F4"] * 3 + ["F4,F1"] * 3 + ["F1"] * 3
     assert runs["failed"].tolist() == [""] * 7 + ["was not made", "not finite"]
+    assert runs[f"test:{SKILL}"].isna().all()  # a metric that no test panel has
     known = {"arm": "another rate", "findings": "F4,F1", "seeds": 3}
     shown = curves[(curves["arm"] == "another rate") & (curves["epoch"] == 2)].set_index("metric")
     assert shown.loc["loss/total", [*known, "split"]].to_dict() == known | {"split": "val"}

@@ -220,6 +220,10 @@ def test_the_front_is_of_means_over_the_seeds_that_ended(monkeypatch):
     assert frame["val_retrieval_std"].tolist() == pytest.approx([0.1, 0.0])
     assert frame["retrieval"].tolist() == pytest.approx([0.9, 0.9])
     assert frame["test_front"].tolist() == frame["val_front"].tolist() == [False, True]
+    undefined = {path: r | {"val": r["val"] | {R5: None}} for path, r in RECORDS.items() if path.name == "two1"}
+    frame = tables._pareto(experiment(), LABELS, RECORDS | undefined)
+    assert frame["val_retrieval"].isna().tolist() == [False, True]
+    assert frame["val_front"].tolist() == [True, False]
     monkeypatch.setattr(tables, "SWEEPS", ("E1",))
     assert tables._pareto(experiment(), LABELS, RECORDS).empty
 
