@@ -43,7 +43,7 @@ SMALLER = {"epochs": 10, "dim": 256}
 NEVER = 1_000_000
 _FILES = {"keep_checkpoints": 0, "log_every": NEVER}  # settings that reach files but no weight
 _SHOWN = ("data", *SMALLER)
-_PLACES = ("manifest", "panels", "labels", "panel_format", "box_order", "box_unit", "remap", "limit_pages")
+_PLACES = {"manifest", "panels", "labels", "panel_format", "box_order", "box_unit", "remap", "limit_pages"}
 RECORD = "evidence"
 
 

@@ -68,7 +68,7 @@ def paired_interval(
     wide = sums + (seed_stretch(s, level) - 1) * (of_seed - mean)[:, None] * counts
     rng = np.random.default_rng(seed)
     seeds = rng.multinomial(s, np.full(s, 1 / s), size=resamples).astype(np.float64)
-    books = rng.multinomial(b, np.full(b, 1 / b), size=resamples) if b > 1 else np.ones((resamples, 1))
+    books = rng.multinomial(b, np.full(b, 1 / b), size=resamples)
     above, below = ((seeds @ table * books).sum(axis=1) for table in (wide, counts))
     low, high = np.quantile(above[below > 0] / below[below > 0], [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), s, int(total))

@@ -193,7 +193,9 @@ def test_the_corrected_variant_has_every_ablation_off():
         assert getattr(config, name) == value
 
 
-def test_unknown_findings_are_named():
+def test_all_findings_or_some_are_chosen_each_once_and_unknown_ones_are_named():
+    assert chosen(["all"]) == chosen(["F2", "all"]) == list(FINDINGS.values())
+    assert chosen(["F2", "E1", "F2"]) == [FINDINGS["F2"], FINDINGS["E1"]]
     with pytest.raises(ConfigError, match="'F9'"):
         chosen(["F9"])
     with pytest.raises(ConfigError, match="--seeds"):

@@ -55,6 +55,26 @@ def test_evidence_is_measured_on_the_test_books(made, monkeypatch):
         assert pages.tolist() == data.pages("test").tolist() != data.pages("val").tolist()
 
 
+def test_what_is_wanted_beside_belongs_to_both_checkpoints(made, monkeypatch):
+    run, data = made
+    steps = [c.step for c in run.checkpoints()]
+    monkeypatch.setattr(type(run), "best", lambda _: SimpleNamespace(step=steps[1]))
+    monkeypatch.setattr(arms, "_measured", lambda _run, _data, step, pages: {"step": step, "metrics": {"own": step}})
+    monkeypatch.setattr(arms, "_signal", lambda *_: {"signal/x": 3.0})
+    monkeypatch.setattr(noise, "measure", lambda *given: ({"noise/x": 1.0}, [given == (run, data)]))
+    monkeypatch.setattr(arms, "errors_and_memory", lambda embedded: {"chunked/x": float(len(embedded.panel))})
+    record = arms.measure(run, data, frozenset({"noise", "chunked"}))
+    n = len(data.panel_set.rows_of(data.pages("test")))
+    also = {"signal/x": 3.0, "noise/x": 1.0, "chunked/x": n}
+    assert record["best"]["metrics"] == {"own": steps[1], **also}
+    assert record["last"]["metrics"] == {"own": steps[2], **also}
+    assert (record["parts"], record["noise"], record["failed"]) == (["chunked", "noise"], [True], "")
+    row = run.metrics().query(f"split == 'val' and step == {steps[1]}").iloc[0]
+    names = [name for name in row.index if name.startswith(("retrieval/", "reconstruction/", "collapse/"))]
+    assert record["val"] == pytest.approx({name: row[name] for name in names}, nan_ok=True)
+    assert len(names) > 10
+
+
 def test_a_key_is_of_the_settings_and_of_the_data():
     base = Config()
     whole = arms.key_of(base, {"table": "a", "panels": 3})

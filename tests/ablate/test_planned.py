@@ -2,6 +2,11 @@
 
 import json
 import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +62,7 @@ def test_arms_of_equal_settings_share_runs_that_measure_what_any_comparison_read
     assert {p.wants for p in other} == {frozenset()}
     assert {p.config.checkpoint_every for p in base} == {1}  # the meter reads every epoch's weights
     assert {p.config.checkpoint_every for p in other} == {NEVER}
+    assert {p.config.keep_checkpoints for p in [*base, *other]} == {0}  # all, until they are measured
     assert base[1].path == Path("out") / "runs" / f"{base[1].key}-s1"
     assert base[0].config.lr == ORIGINAL["lr"]
     assert other[0].config.lr == 0.5
@@ -112,6 +118,82 @@ def test_missing_runs_are_made_in_order_until_it_is_asked_to_stop(planned, monke
     assert schedule.make_all(plans, 8, lambda: True) == 0
     there.remove(plans[3].path)
     assert schedule.make_all(plans, 8, lambda: False) == 1  # one alone needs no process of its own
+
+
+@pytest.fixture
+def workers(planned, monkeypatch, tmp_path):
+    """Four runs to be made by processes, which are forked here: they need no imports, and what is patched is theirs."""
+    if sys.platform != "linux":
+        pytest.skip("needs fork")
+    started: list[object] = []
+
+    class Forking(multiprocessing.context.ForkContext):
+        def Process(self, *args, **kwargs):
+            started.append(super().Process(*args, **kwargs))
+            return started[-1]
+
+    contexts = {"spawn": Forking()}  # the only one that is asked for: a forked process may hang in torch
+    parent = multiprocessing.parent_process
+    patched = SimpleNamespace(get_context=contexts.__getitem__, parent_process=parent)
+    monkeypatch.setattr(schedule, "multiprocessing", patched)
+    monkeypatch.setattr(schedule, "POLL", 0.01)
+    monkeypatch.setattr(schedule, "record_of", lambda plan: plan.path.exists() or None)
+    plans = planned.of(finding((BASE, LR, R5))).distinct
+    (tmp_path / "begun").mkdir()
+    yield SimpleNamespace(plans=[replace(p, path=tmp_path / p.path.name) for p in plans], started=started)
+    assert started
+    assert not any(process.is_alive() for process in started)
+
+
+def waits(plan, stop) -> None:
+    """A run that takes until it is asked to stop."""
+    if not stop():
+        (plan.path.parent / "begun" / plan.path.name).touch()
+    end = time.monotonic() + 30
+    while not stop() and time.monotonic() < end:
+        time.sleep(0.005)
+    raise Interrupted("saved")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("jobs", [2, 9])
+def test_processes_make_what_is_missing_and_leave_ctrl_c_to_their_parent(workers, monkeypatch, jobs):
+    def make(plan, stop) -> None:
+        assert not stop()
+        time.sleep(0.02)
+        plan.path.write_text(f"{os.getpid()} {signal.getsignal(signal.SIGINT) == signal.SIG_IGN}")
+
+    monkeypatch.setattr(schedule, "make", make)
+    first, *missing = workers.plans
+    first.path.touch()
+    assert schedule.make_all(workers.plans, jobs, lambda: False) == 3
+    assert len(workers.started) == min(jobs, 3)
+    ids, ignoring = zip(*(p.path.read_text().split() for p in missing), strict=True)
+    assert set(ids) <= {str(process.pid) for process in workers.started}
+    assert set(ignoring) == {"True"}
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_processes_that_are_asked_to_stop_save_and_no_further_run_begins(workers, monkeypatch):
+    monkeypatch.setattr(schedule, "make", waits)
+    begun = workers.plans[0].path.parent / "begun"
+    with pytest.raises(Interrupted, match="stopped with 4 of 4 runs left to train; the same command resumes"):
+        schedule.make_all(workers.plans, 2, lambda: any(begun.iterdir()))
+    assert 1 <= len(list(begun.iterdir())) <= 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_run_that_fails_in_a_process_ends_the_others(workers, monkeypatch):
+    def make(plan, stop) -> None:
+        if plan.path == workers.plans[1].path:
+            raise DataError("no such page")
+        waits(plan, stop)
+
+    monkeypatch.setattr(schedule, "make", make)
+    with pytest.raises(DataError, match="no such page"):
+        schedule.make_all(workers.plans, 2, lambda: False)
+    assert len(list((workers.plans[0].path.parent / "begun").iterdir())) <= 2
 
 
 # --- thin data

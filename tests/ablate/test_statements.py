@@ -82,6 +82,18 @@ def test_items_and_not_books_weigh_and_each_side_reads_its_own_metric():
     assert evidence.compare(*diverged, JUDGED, "best")[2].groups == 1
 
 
+def test_an_interval_of_nothing_is_undefined_and_the_published_ones_are_of_2000_resamples():
+    nothing = evidence.paired_interval(np.zeros((4, 2)), np.zeros((4, 2)))
+    assert all(map(math.isnan, (nothing.mean, nothing.low, nothing.high)))
+    assert (nothing.groups, nothing.items) == (4, 0)
+    sums, counts = np.array([[1.0, 5.0], [2.0, 9.0], [4.0, 1.0]]), np.array([[3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+    published = evidence.paired_interval(sums, counts, level=0.95, resamples=2000, seed=0)
+    assert evidence.paired_interval(sums, counts) == published
+    one_book = evidence.paired_interval(sums[:, :1], counts[:, :1])  # drawn each time: the seeds alone differ
+    assert one_book.mean == pytest.approx(7 / 15)
+    assert one_book.low < one_book.mean < one_book.high
+
+
 @pytest.mark.parametrize(
     ("better", "low", "high", "expected"),
     [
@@ -134,6 +146,7 @@ def test_a_row_has_the_numbers_the_names_and_the_commands_of_its_sides():
         (-0.5, "reconstruction/skill", True, "-0.5"),
         (0.12345, "reconstruction/skill", True, "+0.123"),
         (99.94, "collapse/effective_rank", False, "99.9"),
+        (100.0, "collapse/effective_rank", False, "100.0"),
         (100.04, "collapse/effective_rank", False, "100.0"),
         (123456.0, "collapse/effective_rank", False, "1.2e+05"),
         (99999.0, "collapse/effective_rank", False, "99999.0"),
