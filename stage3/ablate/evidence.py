@@ -16,7 +16,7 @@ import numpy as np
 
 from stage3 import cli
 from stage3.ablate.terms import HELPS, HURTS, METRICS, NONE, Comparison, Finding, Judged
-from stage3.metrics.bootstrap import Interval
+from stage3.metrics.bootstrap import Interval, student_quantile
 
 LEVEL, RESAMPLES = 0.95, 2000
 LEAST_SEEDS = 3
@@ -33,8 +33,7 @@ def seed_stretch(seeds: int, level: float = LEVEL) -> float:
     together about 1.6 at five seeds. The quantile is Cornish and Fisher's expansion, 3 % too small at three seeds.
     """
     z, df = NormalDist().inv_cdf(0.5 + level / 2), seeds - 1
-    t = z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * df**3)
+    t = student_quantile(df, z) + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * df**3)
     return t / z * math.sqrt(seeds / (seeds - 1))
 
 

@@ -94,6 +94,8 @@ def test_the_seed_stretch_is_student_t():
     for seeds, quantile in t.items():
         wanted = quantile / 1.95996 * np.sqrt(seeds / (seeds - 1))
         assert evidence.seed_stretch(seeds) == pytest.approx(wanted, rel=0.035)
+    series = 1 + 2 / 4 + 24 / 96 + 24 / 384  # at a normal quantile of 1 and one degree of freedom
+    assert evidence.seed_stretch(2, math.erf(1 / math.sqrt(2))) == pytest.approx(series * math.sqrt(2))
 
 
 def record(value, books=("a", "b", "c"), metric="retrieval/mean_r5", failed=""):

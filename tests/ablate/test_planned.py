@@ -287,6 +287,13 @@ def test_a_thinned_copy_says_what_it_is_of_and_is_left_alone_until_that_changes(
 
 # --- from plans to files
 
+PULLS = (
+    "gradient/reconstruction",
+    "gradient/contrastive",
+    "gradient_cosine/contrastive_alignment",
+    "gradient/alignment",
+)
+
 
 def record(plan, value: float) -> dict:
     """As `arms.measure` writes it: the first book has four panels, the second one."""
@@ -315,7 +322,7 @@ def measured(planned, monkeypatch, tmp_path):
         value = plan.config.lr + plan.config.seed / 100
         for epoch in (1, 2):
             run.append_metrics({"step": 4 * epoch, "epoch": epoch, "split": "train", "grad_norm": value * epoch})
-            row = {"loss/total": value + epoch, "gradient/contrastive": value, "lr": 1.0}
+            row = {"loss/total": value + epoch, "lr": 1.0} | dict.fromkeys(PULLS, value)
             run.append_metrics({"step": 4 * epoch, "epoch": epoch, "split": "val", **row})
         diverged = plan.config.lr == 0.25 and plan.config.seed == 2
         run.write_json("evidence", {"failed": "not finite"} if diverged else record(plan, value))
@@ -367,7 +374,7 @@ def test_the_files_of_an_experiment_hold_its_runs_curves_budget_front_and_noise(
     assert shown.loc["grad_norm", ["mean", "low", "high"]].tolist() == pytest.approx([1.02, 1.0, 1.04], abs=1e-3)
     thin = curves[curves["arm"] == "on thin data"]
     assert set(thin["seeds"]) == {1}  # the run that diverged has none, nor has the one that is not there
-    assert set(budget["metric"]) == {"gradient/contrastive"}
+    assert budget["metric"].tolist() == [name for name in sorted(PULLS) for _ in (1, 2)] * 3
     assert set(budget["arm"]) == {"corrected", "metered", "another rate"}  # F1 alone has no budget
     assert front["arm"].tolist() == ["corrected", "another rate"]
     assert front["retrieval"].tolist() == pytest.approx([0.013, 0.51])

@@ -75,6 +75,8 @@ def test_items_and_not_books_weigh_and_each_side_reads_its_own_metric():
         (0.3, 0.15)
     )
     assert evidence.compare(FIXED, other, JUDGED, "best") is None  # "mine" is no number of the whole gallery
+    for one, two in (("mine", PAGE), (PAGE, "theirs"), (PAGE, "no/such")):
+        assert evidence.compare(FIXED, REVIEWED, Judged(R5, one, two), "best") is None
     lost = [{**FIXED[0], "best": {"metrics": {PAGE: math.nan}, "books": {}}}, *FIXED[1:]]
     assert evidence.compare(lost, REVIEWED, Judged(PAGE, PAGE, PAGE), "best")[0] == pytest.approx((0.3 + 0.35) / 2)
     diverged = [*FIXED[:2], {"failed": "diverged"}], [{"failed": "diverged"}, *REVIEWED[1:]]
@@ -233,6 +235,10 @@ def test_the_front_is_of_means_over_the_seeds_that_ended(monkeypatch):
     assert frame["val_retrieval_std"].tolist() == pytest.approx([0.1, 0.0])
     assert frame["retrieval"].tolist() == pytest.approx([0.9, 0.9])
     assert frame["test_front"].tolist() == frame["val_front"].tolist() == [False, True]
+    ended = {path: record(0.7) if path.name == "two1" else {"failed": "diverged"} for path in RECORDS}
+    frame = tables._pareto(experiment(), LABELS, RECORDS | {Path(n): ended[Path(n)] for n in ("one1", "one2", "two1")})
+    assert frame["seeds"].tolist() == [1, 2]
+    assert frame["test_page_coherence_std"].tolist() == pytest.approx([0.0, 0.1 / math.sqrt(2)])
     undefined = {path: r | {"val": r["val"] | {R5: None}} for path, r in RECORDS.items() if path.name == "two1"}
     frame = tables._pareto(experiment(), LABELS, RECORDS | undefined)
     assert frame["val_retrieval"].isna().tolist() == [False, True]
