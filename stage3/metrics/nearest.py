@@ -84,7 +84,7 @@ def nearest(
         if barred is not None:
             scores.masked_fill_(barred, -torch.inf)
         if exclude is not None:
-            own = torch.from_numpy(exclude[start : start + at_once].astype(np.int64))
+            own = torch.from_numpy(exclude[start : start + at_once])
             with_own = (own >= 0).nonzero()[:, 0]
             scores[with_own, own[with_own]] = -torch.inf
         if refine:

@@ -217,6 +217,6 @@ def pages_pulled_to(page: int, near: Array, cosine: Array, page_of_row: Array) -
     """
     pages = page_of_row[near.ravel()]
     found, inverse, counts = np.unique(pages, return_inverse=True, return_counts=True)
-    mean = np.bincount(inverse.ravel(), weights=cosine.ravel().astype(np.float64)) / np.maximum(counts, 1)
+    mean = np.bincount(inverse.ravel(), weights=cosine.ravel().astype(np.float64)) / counts
     order = np.lexsort((-mean, -counts, found != page))
     return [(int(found[i]), int(counts[i]), float(mean[i])) for i in order]

@@ -71,6 +71,8 @@ def test_ranks_do_not_depend_on_norms_order_or_autocast():
     assert torch.equal(ranks[order], metrics.retrieval_ranks(query[order], gallery[order]))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(ranks, metrics.retrieval_ranks(query, gallery))
+    half = query.half(), gallery.half()  # their products are not rounded to 11 bits
+    assert torch.equal(metrics.retrieval_ranks(*half), metrics.retrieval_ranks(*(x.float() for x in half)))
 
 
 def test_a_collapsed_model_does_not_win():
@@ -81,6 +83,7 @@ def test_a_collapsed_model_does_not_win():
     assert metrics.recall_at(ranks, 1) == 0
     assert metrics.median_rank(ranks) == metrics.chance_median_rank(40)
     assert metrics.reconstruction_rank_r1(z, z) == 0
+    assert metrics.reconstruction_ranks(torch.ones(4, 2), torch.ones(4, 2)).tolist() == [2.5] * 4
     pages = torch.arange(40) // 4
     assert metrics.within_page_ranks(z, z, pages).accuracy == 0
     precision = metrics.mean_defined(metrics.same_page_r_precision(z, pages))
@@ -116,6 +119,7 @@ def test_summaries_of_ranks():
     assert metrics.recall_at(ranks, 1) == 0.25
     assert metrics.recall_at(ranks, 5) == 0.75
     assert metrics.mrr(ranks) == pytest.approx((1 + 0.5 + 0.25 + 0.1) / 4)
+    assert metrics.mrr(torch.tensor([3])) == 1 / 3
     assert metrics.median_rank(ranks) == 3.0
 
 
@@ -242,7 +246,8 @@ def test_effective_rank_tells_healthy_from_collapsed():
     assert metrics.effective_rank(torch.ones(50, 8) * torch.arange(1, 51)[:, None]) == pytest.approx(1, rel=1e-3)
     assert metrics.effective_rank(rows(10, 2) @ rows(2, 32, seed=1)) <= 2.001
     assert metrics.effective_rank(torch.zeros(5, 3)) == 0
-    assert math.isnan(metrics.effective_rank(torch.full((2, 2), math.inf)))
+    for wrong in (math.inf, math.nan):
+        assert math.isnan(metrics.effective_rank(torch.tensor([[1.0, 2.0], [wrong, 1.0], [3.0, 3.0]])))
 
 
 # --- reconstruction --------------------------------------------------------------------------------------------
@@ -336,6 +341,12 @@ def test_shapes_that_disagree_are_refused():
         metrics.within_page_ranks(rows(3), rows(2), torch.arange(3))
     with pytest.raises(ValueError, match="shape"):
         metrics.effective_rank(torch.zeros(3))
+    for name in ("prediction", "target"):
+        wrong = {key: torch.zeros(3) if key == name else rows(3) for key in ("prediction", "target")}
+        with pytest.raises(ValueError, match=f"^{name} must have shape"):
+            metrics.reconstruction_ranks(**wrong)
+    with pytest.raises(ValueError, match="target must have shape"):
+        metrics.reconstruction_skill(0.5, torch.zeros(3))
     for i, name in enumerate(("image", "text", "panel")):
         wrong = [torch.zeros(3) if i == j else rows(3) for j in range(3)]
         with pytest.raises(ValueError, match=rf"^{name} must have shape \(rows, dimension\), not \(3,\)"):
@@ -372,10 +383,12 @@ def test_intervals_are_seeded_and_do_not_depend_on_item_order():
 @pytest.mark.parametrize("cells", [3, 40])
 def test_the_interval_is_the_same_whatever_is_drawn_at_a_time(cells, monkeypatch):
     values, groups = rows(60)[:, 0], torch.arange(60) // 5
+    bootstrap._kept_draws.cache_clear()
     whole = metrics.bootstrap_interval(values, groups, resamples=50)
     monkeypatch.setattr(bootstrap, "_CELLS_KEPT", 0)
     monkeypatch.setattr(bootstrap, "_CELLS_AT_ONCE", cells)  # less than one resample, and three of them
     assert metrics.bootstrap_interval(values, groups, resamples=50) == whole
+    assert bootstrap._kept_draws.cache_info().misses == 1  # what is too large to be kept is not
 
 
 def test_panels_of_one_page_are_not_independent():
@@ -385,6 +398,9 @@ def test_panels_of_one_page_are_not_independent():
     by_page = metrics.bootstrap_interval(values, pages)
     by_panel = metrics.bootstrap_interval(values, torch.arange(500))
     assert by_page.high - by_page.low > 3 * (by_panel.high - by_panel.low)
+    ends = metrics.bootstrap_interval(rows(200)[:, 0], torch.arange(200), level=0.8, resamples=4000)
+    tenth = 1.2816 * float(rows(200)[:, 0].std(unbiased=False)) / math.sqrt(200)  # a tenth lies beyond each end
+    assert (ends.mean - ends.low, ends.high - ends.mean) == pytest.approx((tenth, tenth), rel=0.08)
     half_width = 1.96 * float(page_means.std(unbiased=False)) / math.sqrt(20)
     assert (by_page.high - by_page.low) / 2 == pytest.approx(half_width, rel=0.15)
 
@@ -414,8 +430,9 @@ def test_a_single_group_has_a_mean_and_no_interval():
 def test_interval_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         metrics.bootstrap_interval([1.0], [0], **wrong)
-    with pytest.raises(ValueError, match="equally long"):
-        metrics.bootstrap_interval([1.0], [0, 1])
+    for values, groups in (([1.0], [0, 1]), (np.zeros((2, 2)), np.zeros((2, 2)))):
+        with pytest.raises(ValueError, match="equally long"):
+            metrics.bootstrap_interval(values, groups)
 
 
 @pytest.mark.parametrize("groups", [4, 7, 12])

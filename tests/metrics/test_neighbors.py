@@ -69,6 +69,7 @@ def test_neighbors_on_the_plane_among_all_and_among_some_rows(k):
     assert neighbors.plane_neighbors(many, 100 + k)[7].tolist() == ordered(distance[7], 7, 100 + k)
     assert neighbors.plane_neighbors(xy[:1], k).shape == (1, 0)
     assert neighbors.plane_neighbors(xy[:2], k, xy[:0]).shape == (2, 0)
+    assert neighbors.plane_neighbors(xy[:0], k, xy).shape == (0, min(k, 12))
 
 
 def test_a_gallery_that_holds_one_of_the_queries_in_its_first_row():
@@ -106,10 +107,11 @@ def test_overlap_and_shares_by_loops():
     values = np.array([3.0, np.nan, 1.0, 2.0, 2.0])
     assert [neighbors.share_below(values, v) for v in (0.0, 1.0, 2.0, 9.0)] == [0, 0.125, 0.5, 1]
     assert math.isnan(neighbors.share_below(values, math.nan))
+    assert math.isnan(neighbors.share_below(values[1:2], 1.0))
     near, score = np.array([[4, 1], [4, 2], [3, 0]]), np.array([[0.5, 0.25], [0.75, 1.0], [0.5, 0.125]])
-    # rows 0 and 1 lie on page 8, 2 on page 5, 3 on page 6, 4 on page 7: by number of neighbors, then by cosine
-    expected = [(6, 1, 0.5), (7, 2, 0.625), (8, 2, 0.1875), (5, 1, 1.0)]
-    assert neighbors.pages_pulled_to(6, near, score, np.array([8, 8, 5, 6, 7])) == expected
+    # rows 0 and 1 lie on page 7, 2 on page 5, 3 on page 6, 4 on page 8: by number of neighbors, then by cosine
+    expected = [(6, 1, 0.5), (8, 2, 0.625), (7, 2, 0.1875), (5, 1, 1.0)]
+    assert neighbors.pages_pulled_to(6, near, score, np.array([7, 7, 5, 6, 8])) == expected
 
 
 def test_rows_that_are_not_finite_are_counted_in_the_refusal():

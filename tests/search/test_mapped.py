@@ -1,6 +1,9 @@
 """Search in files of float16 rows: the answers of float64 brute force over the rows as stored, whatever is filtered."""
 
+import sys
+
 import numpy as np
+import psutil
 import pytest
 import torch
 from test_search import unit
@@ -98,6 +101,17 @@ def test_only_rows_near_the_best_are_scored_in_float64(rows, monkeypatch):
     cosine = rows.array.astype(np.float64) @ query[0].double().numpy()
     assert cosine[read].min() > hits.scores[0, -1] - 4 * ROUGH
     assert K <= len(read) < 2 * K
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system says nothing of a file's part")
+def test_rows_that_are_given_back_take_no_memory(rows):
+    def resident() -> int:
+        return sum(part.rss for part in psutil.Process().memory_maps() if part.path == str(rows.path))
+
+    rows.block(0, ROWS).sum()
+    assert resident() >= rows.array.nbytes
+    rows.give_back()
+    assert resident() == 0
 
 
 def test_what_was_read_is_given_back_on_the_way_and_at_the_end(rows, monkeypatch):
