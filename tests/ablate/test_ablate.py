@@ -150,6 +150,8 @@ def test_the_noise_meter_counts_pairs_that_disagree():
     )
     assert found["noise/mask/best_epoch_changes"] == pytest.approx(2 / 3)  # of three pairs two disagree
     assert found["noise/mask/best_epoch_off"] == pytest.approx(1 / 3)
+    first = noise.summarize({"none": np.array([[1.0, 3.0], [2.0, 2.0]]), "mask": np.array([[1.0, 1.0], [2.0, 2.0]])})
+    assert first["noise/mask/best_epoch_off"] == 0
     assert found["noise/mask/spread"] == pytest.approx(np.sqrt(np.var([1, 1, 2.5], ddof=1) / 3))
 
 

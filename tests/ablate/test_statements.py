@@ -94,6 +94,10 @@ def test_an_interval_of_nothing_is_undefined_and_the_published_ones_are_of_2000_
     one_book = evidence.paired_interval(sums[:, :1], counts[:, :1])  # drawn each time: the seeds alone differ
     assert one_book.mean == pytest.approx(7 / 15)
     assert one_book.low < one_book.mean < one_book.high
+    two_books = np.tile([0.0, 1.0], (4, 1))  # of equal seeds: a quarter of the draws has the first alone, or the second
+    for level, ends in ((0.95, (0.0, 1.0)), (0.4, (0.5, 0.5))):
+        found = evidence.paired_interval(two_books, np.ones((4, 2)), level=level)
+        assert (found.low, found.high) == ends
 
 
 @pytest.mark.parametrize(
