@@ -233,7 +233,7 @@ def _measured(run: RunFolder, data: Dataset, step: int, pages: np.ndarray) -> di
     sums: dict[str, dict[str, list[float]]] = {}
     for name, (values, at) in evaluate.item_values(model, embedded)[0].items():
         if name in METRICS:
-            sums[name] = _by_group(values.double().numpy(), books[at.numpy()])
+            sums[name] = _by_group(values.numpy(), books[at.numpy()])
     return {"step": step, "metrics": row, "books": sums}
 
 

@@ -12,6 +12,7 @@ import torch
 from stage3.ablate import arms, chunked_check, noise
 from stage3.ablate.findings import FINDINGS
 from stage3.ablate.terms import Arm
+from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.errors import Interrupted, NumericError
 from stage3.model import embedding, validation
@@ -73,6 +74,22 @@ def test_what_is_wanted_beside_belongs_to_both_checkpoints(made, monkeypatch):
     names = [name for name in row.index if name.startswith(("retrieval/", "reconstruction/", "collapse/"))]
     assert record["val"] == pytest.approx({name: row[name] for name in names}, nan_ok=True)
     assert len(names) > 10
+
+
+def test_a_data_set_is_read_once_for_all_runs_whose_settings_do_not_reach_it(monkeypatch):
+    read = []
+    monkeypatch.setattr(Dataset, "load", lambda config, progress: read.append((config, progress)) or len(read))
+    arms._dataset.cache_clear()
+    base = Config(data="one", lr=0.25)
+    for config in (base, base.replace(lr=0.5, epochs=3, batch_pages=9, seed=4)):
+        assert arms.dataset_of(config) == 1
+    others = [base.replace(data="two"), base.replace(text_parts="dialogue"), base.replace(device="cpu")]
+    assert [arms.dataset_of(c) for c in others] == [2, 3, 4]
+    assert [(c.data, c.text_parts, c.device, progress) for c, progress in read[:2]] == [
+        ("one", base.text_parts, base.device, False),
+        ("two", base.text_parts, base.device, False),
+    ]
+    arms._dataset.cache_clear()
 
 
 def test_a_key_is_of_the_settings_and_of_the_data():
@@ -141,7 +158,7 @@ def test_errors_are_of_the_largest_number_whatever_its_sign_and_floats_are_count
     page = torch.tensor([1, 0, 1])
     value, gradient, kept = chunked_check._run(lambda z, p: z[p].square().sum(dim=1), (z, page), torch.float32)
     assert value.tolist() == [25, 5, 25]
-    torch.testing.assert_close(gradient, torch.tensor([[2.0, 4.0], [12.0, 16.0]], dtype=torch.float64) / 3)
+    torch.testing.assert_close(gradient, torch.tensor([[2.0, 4.0], [12.0, 16.0]]) / 3)
     assert kept == 6  # the three rows that were squared, and not their numbers
 
 

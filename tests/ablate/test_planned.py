@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,9 +100,21 @@ def test_an_experiment_needs_pages_to_train_on_and_to_choose_by(planned, monkeyp
         planned.of(finding((BASE, LR, R5)))
 
 
+def bars_of(monkeypatch) -> list[tuple[int, list[int]]]:
+    """(total, steps) of each bar of progress that is shown from now on."""
+    bars: list[tuple[int, list[int]]] = []
+
+    def progress(label: str, total: int) -> nullcontext[SimpleNamespace]:
+        bars.append((total, []))
+        return nullcontext(SimpleNamespace(advance=bars[-1][1].append))
+
+    monkeypatch.setattr(schedule, "progress", progress)
+    return bars
+
+
 def test_missing_runs_are_made_in_order_until_it_is_asked_to_stop(planned, monkeypatch):
     plans = planned.of(finding((BASE, LR, R5))).distinct
-    there, made = {plans[1].path}, []
+    there, made, bars = {plans[1].path}, [], bars_of(monkeypatch)
     monkeypatch.setattr(schedule, "record_of", lambda plan: plan.path in there)
 
     def make(plan, stop) -> None:
@@ -115,6 +128,7 @@ def test_missing_runs_are_made_in_order_until_it_is_asked_to_stop(planned, monke
     assert made == [plans[0]]
     assert schedule.make_all(plans, 1, lambda: False) == 2
     assert made == [plans[0], *plans[2:]]
+    assert bars == [(3, [1]), (2, [1, 1])]
     assert schedule.make_all(plans, 8, lambda: True) == 0
     there.remove(plans[3].path)
     assert schedule.make_all(plans, 8, lambda: False) == 1  # one alone needs no process of its own
@@ -164,9 +178,11 @@ def test_processes_make_what_is_missing_and_leave_ctrl_c_to_their_parent(workers
         plan.path.write_text(f"{os.getpid()} {signal.getsignal(signal.SIGINT) == signal.SIG_IGN}")
 
     monkeypatch.setattr(schedule, "make", make)
+    bars = bars_of(monkeypatch)
     first, *missing = workers.plans
     first.path.touch()
     assert schedule.make_all(workers.plans, jobs, lambda: False) == 3
+    assert bars == [(3, [1, 1, 1])]
     assert len(workers.started) == min(jobs, 3)
     ids, ignoring = zip(*(p.path.read_text().split() for p in missing), strict=True)
     assert set(ids) <= {str(process.pid) for process in workers.started}

@@ -155,6 +155,7 @@ def test_a_row_has_the_numbers_the_names_and_the_commands_of_its_sides():
         (100.0, "collapse/effective_rank", False, "100.0"),
         (100.04, "collapse/effective_rank", False, "100.0"),
         (123456.0, "collapse/effective_rank", False, "1.2e+05"),
+        (100000.0, "collapse/effective_rank", False, "1.0e+05"),
         (99999.0, "collapse/effective_rank", False, "99999.0"),
         (0.00099, "chunked/loss_error", False, "9.9e-04"),
         (0.001, "chunked/loss_error", False, "0.001"),
@@ -267,6 +268,7 @@ def test_curves_are_of_each_split_and_epoch_over_the_seeds_that_have_it():
     ]
     assert tables._over_seeds(frames, "val", "z", {}) == []
     short = tables._short(pd.DataFrame(found).assign(mean=1.23456, high=123456.0))
+    assert short.dtypes[["epoch", "seeds"]].tolist() == [np.int16] * 2
     assert short[["mean", "low", "high"]].to_numpy().tolist() == [[1.235, 2.0, 123500.0], [1.235, 5.0, 123500.0]]
 
 
