@@ -13,7 +13,7 @@ from stage3 import ablate
 from stage3.ablate import arms, evidence, tables
 from stage3.ablate.terms import INTRA, METRICS, MSE, PAGE, R5, Arm, Comparison, Finding, Judged
 from stage3.config import Config
-from stage3.errors import ConfigError
+from stage3.errors import ConfigError, DataError
 from stage3.metrics.bootstrap import Interval
 from tests import synthetic
 
@@ -62,6 +62,10 @@ def rows(comparison=FINDING.comparisons[0]) -> list[evidence.Row]:
     return list(evidence.rows_of(FINDING, 2, comparison, *sides, "again X1"))
 
 
+def reversed_books(books: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
+    return {name: dict(reversed(sums.items())) for name, sums in books.items()}
+
+
 def test_items_and_not_books_weigh_and_each_side_reads_its_own_metric():
     found = evidence.compare(FIXED, REVIEWED, JUDGED, "best")
     assert found is not None
@@ -69,6 +73,8 @@ def test_items_and_not_books_weigh_and_each_side_reads_its_own_metric():
     assert (ours, theirs) == pytest.approx((0.6 + 0.05 / 5, 0.4 + 0.05 / 5))
     assert (interval.mean, interval.groups, interval.items) == (pytest.approx(0.2), 3, 15)
     assert evidence.compare(FIXED, REVIEWED, JUDGED, "last")[2].mean == pytest.approx(0.7)
+    turned = [{**r, "best": {**r["best"], "books": reversed_books(r["best"]["books"])}} for r in FIXED]
+    assert evidence.compare([*turned[:1], *FIXED[1:]], REVIEWED, JUDGED, "best") == found
     # where the sides count other items, the numbers of the whole gallery are compared
     other = [record(0.3, counts=(4, 2))] * 3
     assert evidence.compare(FIXED, other, replace(JUDGED, fixed=PAGE, reviewed=PAGE), "best")[:2] == pytest.approx(
@@ -273,8 +279,15 @@ def test_curves_are_of_each_split_and_epoch_over_the_seeds_that_have_it():
 
 
 def test_a_fraction_of_a_curve_s_file_is_enough(tmp_path):
-    tables.parquet(tmp_path / "deep" / "x.parquet", pd.DataFrame({"a": [0.5], "n": [3], "s": ["t"]}))
-    assert [str(t) for t in pd.read_parquet(tmp_path / "deep" / "x.parquet").dtypes[:2]] == ["float32", "int64"]
+    path = tmp_path / "very" / "deep" / "x.parquet"
+    tables.parquet(path, pd.DataFrame({"a": [0.5], "n": [3], "s": ["t"]}))
+    assert [str(t) for t in pd.read_parquet(path).dtypes[:2]] == ["float32", "int64"]
+
+
+def test_a_table_of_another_version_is_refused_by_the_column_that_it_lacks(tmp_path):
+    pd.DataFrame([vars(rows()[0])]).drop(columns=["seeds", "label"]).to_parquet(tmp_path / "evidence.parquet")
+    with pytest.raises(DataError, match=r"evidence\.parquet: missing column 'label'; written by another version"):
+        tables.read_rows(tmp_path)
 
 
 @pytest.mark.parametrize(
