@@ -266,5 +266,5 @@ def weights_digest(run: RunFolder, step: int) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(run.load_checkpoint(step).tensors["model"].items()):
         digest.update(name.encode("utf-8"))
-        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()

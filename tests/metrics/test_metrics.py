@@ -278,6 +278,10 @@ def test_reconstruction_ranks_are_by_distance_and_not_by_angle(cells, monkeypatc
     assert metrics.reconstruction_ranks(prediction, target, partner).tolist() == by_hand
     for scale in (1e-5, 1e5):
         assert metrics.reconstruction_ranks(scale * prediction, scale * target, partner).tolist() == by_hand
+    many = rows(400, d=2)
+    many[:2] = torch.tensor([[1.0, 0.0], [1.0 + 2e-5, 0.0]])  # a hundred-thousandth of the spread: no tie
+    near = metrics.reconstruction_ranks(torch.tensor([[2.0, 0.0]] * 2), many, torch.tensor([0, 1]))
+    assert near[0] - near[1] == 1
     assert metrics.reconstruction_rank_r1(target + 1e-3, target) == 1.0
     assert metrics.reconstruction_rank_r1(target[[1, 0, 2]], target[:3]) == pytest.approx(1 / 3)
     subset = metrics.reconstruction_ranks(target[4:6], target, torch.tensor([4, 5]))
