@@ -247,7 +247,9 @@ def test_effective_rank_tells_healthy_from_collapsed():
     assert metrics.effective_rank(rows(10, 2) @ rows(2, 32, seed=1)) <= 2.001
     assert metrics.effective_rank(torch.zeros(5, 3)) == 0
     for wrong in (math.inf, math.nan):
-        assert math.isnan(metrics.effective_rank(torch.tensor([[1.0, 2.0], [wrong, 1.0], [3.0, 3.0]])))
+        z = rows(20)
+        z[3, 2] = wrong
+        assert math.isnan(metrics.effective_rank(z))
 
 
 # --- reconstruction --------------------------------------------------------------------------------------------
@@ -389,6 +391,7 @@ def test_the_interval_is_the_same_whatever_is_drawn_at_a_time(cells, monkeypatch
     values, groups = rows(60)[:, 0], torch.arange(60) // 5
     bootstrap._kept_draws.cache_clear()
     whole = metrics.bootstrap_interval(values, groups, resamples=50)
+    assert bootstrap._kept_draws.cache_info().misses == 1
     monkeypatch.setattr(bootstrap, "_CELLS_KEPT", 0)
     monkeypatch.setattr(bootstrap, "_CELLS_AT_ONCE", cells)  # less than one resample, and three of them
     assert metrics.bootstrap_interval(values, groups, resamples=50) == whole
