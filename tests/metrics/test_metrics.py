@@ -194,6 +194,7 @@ def test_r_precision_shares_the_places_that_a_tie_leaves():
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     # panel 0 wants one mate (1); 1 and 2 tie for that place
     assert metrics.same_page_r_precision(z, torch.tensor([0, 0, 1, 2]))[0] == 0.5
+    assert metrics.same_page_r_precision(torch.ones(4, 2), torch.tensor([0, 0, 1, 2]))[0] == 1 / 3
 
 
 # --- geometry --------------------------------------------------------------------------------------------------
@@ -354,6 +355,8 @@ def test_shapes_that_disagree_are_refused():
             metrics.reconstruction_ranks(**wrong)
     with pytest.raises(ValueError, match="target must have shape"):
         metrics.reconstruction_skill(0.5, torch.zeros(3))
+    with pytest.raises(ValueError, match="text has 1 rows where 3 are needed"):
+        metrics.alignment_uniformity(rows(3), rows(1), rows(3))
     for i, name in enumerate(("image", "text", "panel")):
         wrong = [torch.zeros(3) if i == j else rows(3) for j in range(3)]
         with pytest.raises(ValueError, match=rf"^{name} must have shape \(rows, dimension\), not \(3,\)"):
