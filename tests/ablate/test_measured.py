@@ -190,12 +190,12 @@ def test_signal_is_counted_over_the_sampler_s_steps(made, monkeypatch):
     run, data = made
     epochs = [[[5, 3], [9]], [[9, 5], [3]]]
     sampler = SimpleNamespace(
-        pages=np.array([3, 5, 9]), panels=np.array([2, 1, 1]), pairs=np.array([0, 1, 2]), epoch=epochs.__getitem__
+        pages=np.array([3, 5, 9]), panels=np.array([2, 2, 1]), pairs=np.array([0, 1, 2]), epoch=epochs.__getitem__
     )
     monkeypatch.setattr(arms, "PageSampler", SimpleNamespace(of=lambda *_: sampler))
     assert arms._signal(run.config.replace(epochs=2), data) == {
         "signal/steps_without_alignment": 0.5,  # pairs 1, 2, 3 and 0: two are needed
-        "signal/steps_without_anchors": 0.5,
+        "signal/steps_without_anchors": 0.25,
         "signal/aligned_a_step": 0.0,
     }
 

@@ -62,8 +62,8 @@ def rows(comparison=FINDING.comparisons[0]) -> list[evidence.Row]:
     return list(evidence.rows_of(FINDING, 2, comparison, *sides, "again X1"))
 
 
-def reversed_books(books: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
-    return {name: dict(reversed(sums.items())) for name, sums in books.items()}
+def at_best(books: dict[str, dict[str, list[float]]]) -> dict[str, object]:
+    return {"failed": "", "best": {"metrics": {}, "books": books}}
 
 
 def test_items_and_not_books_weigh_and_each_side_reads_its_own_metric():
@@ -73,8 +73,11 @@ def test_items_and_not_books_weigh_and_each_side_reads_its_own_metric():
     assert (ours, theirs) == pytest.approx((0.6 + 0.05 / 5, 0.4 + 0.05 / 5))
     assert (interval.mean, interval.groups, interval.items) == (pytest.approx(0.2), 3, 15)
     assert evidence.compare(FIXED, REVIEWED, JUDGED, "last")[2].mean == pytest.approx(0.7)
-    turned = [{**r, "best": {**r["best"], "books": reversed_books(r["best"]["books"])}} for r in FIXED]
-    assert evidence.compare([*turned[:1], *FIXED[1:]], REVIEWED, JUDGED, "best") == found
+    of_books = [{"a": [0.1, 2], "b": [0.9, 2]}, {"a": [0.3, 2], "b": [0.4, 2]}, {"a": [0.2, 2], "b": [1.0, 2]}]
+    one = [at_best({"mine": books}) for books in of_books]
+    turned = [*one[:2], at_best({"mine": dict(reversed(of_books[2].items()))})]
+    none = [at_best({"theirs": {"a": [0.0, 2], "b": [0.0, 2]}})] * 3
+    assert evidence.compare(turned, none, JUDGED, "best") == evidence.compare(one, none, JUDGED, "best")
     # where the sides count other items, the numbers of the whole gallery are compared
     other = [record(0.3, counts=(4, 2))] * 3
     assert evidence.compare(FIXED, other, replace(JUDGED, fixed=PAGE, reviewed=PAGE), "best")[:2] == pytest.approx(
@@ -264,7 +267,7 @@ def test_curves_are_of_each_split_and_epoch_over_the_seeds_that_have_it():
 
     frames = [
         metrics(("train", 1, 9.0, 1.0), ("val", 1, 1.0, np.nan), ("val", 1, 3.0, np.nan), ("val", 2, 5.0, np.nan)),
-        metrics(("val", 1, 4.0, np.nan), ("val", 2, np.nan, np.nan)),
+        metrics(("val", 1, 4.0, np.nan), ("val", 2, np.nan, np.nan), ("val", 3, np.nan, np.nan)),
     ]
     found = tables._over_seeds(frames, "val", "x", {"arm": "a"})
     about = {"arm": "a", "metric": "x", "split": "val"}
