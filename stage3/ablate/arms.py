@@ -240,7 +240,7 @@ def _measured(run: RunFolder, data: Dataset, step: int, pages: np.ndarray) -> di
 def _by_group(values: np.ndarray, groups: np.ndarray) -> dict[str, list[float]]:
     """{group: [sum, count]} of the values that are not NaN."""
     defined = ~np.isnan(values)
-    names, group = np.unique(groups[defined].astype(str), return_inverse=True)
+    names, group = np.unique(groups[defined], return_inverse=True)
     sums = np.bincount(group, weights=values[defined], minlength=len(names))
     counts = np.bincount(group, minlength=len(names))
     return {name: [float(s), float(n)] for name, s, n in zip(names, sums, counts, strict=True)}

@@ -67,6 +67,10 @@ def test_arms_of_equal_settings_share_runs_that_measure_what_any_comparison_read
     assert base[1].path == Path("out") / "runs" / f"{base[1].key}-s1"
     assert base[0].config.lr == ORIGINAL["lr"]
     assert other[0].config.lr == 0.5
+    assert " --contrastive_weight 1.0" in base[0].command  # in words, whatever the package's defaults are
+    own, _ = planned.of(finding((Arm("defaults", pinned=False), BASE, R5)), seeds=1).distinct
+    assert " --data somewhere " in own.command
+    assert "_weight" not in own.command
     chunked = planned.of(finding((BASE, LR, "chunked/loss_error")), seeds=1)
     assert [p.wants for p in chunked.distinct] == [frozenset({"chunked"})] * 2
 
