@@ -130,7 +130,9 @@ def test_an_anchor_stays_in_its_dimensions_with_a_root_mean_square_of_one():
     assert not out[:, :4].any()
     assert not out[:, 11:].any()
     torch.testing.assert_close(out.square().mean(dim=1), torch.ones(50))
-    middle = anchor(anchor.center[None])[0]  # without a direction it still has a length, or no cosine would be defined
+    middle = anchor(torch.stack([anchor.center, feature[0]]))[
+        0
+    ]  # without a direction it still has a length, or no cosine would be defined
     assert middle[4:11].tolist() == pytest.approx([math.sqrt(16 / 7)] * 7)
     assert not middle[:4].any()
 

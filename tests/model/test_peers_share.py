@@ -54,6 +54,7 @@ def test_each_validates_every_other_batch_once_unless_the_draws_follow_their_ord
     parts = [validation.validate(model, panel_set, batches, peers=Part(rank, 2)) for rank in range(2)]
     counted = [n for n in whole if n.startswith("active/")]
     assert whole["active/panels"] == int(panel_set.count[:20].sum())
+    assert whole["active/silent_batches"] == 0
     assert all(n.startswith(("loss/", "weighted/", "active/")) for n in whole)
     for name in counted:
         found = [part.get(name, 0) for part in parts]
