@@ -57,6 +57,8 @@ def test_statistics_are_the_mean_and_the_mean_outer_product_of_unit_rows():
         outer = sum(torch.outer(u, u) for u in unit) / len(unit)
         torch.testing.assert_close(found.center, center)
         torch.testing.assert_close(found.covariance.float(), outer, rtol=1e-4, atol=1e-5)
+        exact = normalize(own - found.center, dim=1).double()
+        torch.testing.assert_close(found.covariance, exact.T @ exact / 23, rtol=0, atol=1e-12)  # added up in float64
         assert found.panels == 23
 
 

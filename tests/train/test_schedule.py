@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage3.batches import generator, steps_from
+from stage3.batches import derived_seed, generator, steps_from
 from stage3.config import Config
 from stage3.errors import NumericError
 from stage3.model import embedding, validation
@@ -28,7 +28,8 @@ def ran(tmp_path, monkeypatch, values, outcome=Outcome.DONE, **settings) -> tupl
     """A run whose validations find these values: what was done at which steps or epochs, and what was said."""
     found, said = iter(values), []
     monkeypatch.setattr(Trainer, "train_step", lambda *_: outcome)
-    monkeypatch.setattr(validation, "validate", lambda *_, **__: {})
+    peers: list[object] = []
+    monkeypatch.setattr(validation, "validate", lambda *_, **of: peers.append(of["peers"]) or {})
     budgets: list[list[int]] = []
     monkeypatch.setattr(validation, "gradient_budget", lambda _, batch: budgets.append(batch.rows.tolist()) or {})
     monkeypatch.setattr(validation, "all_metrics", lambda *_: ({SAME_PAGE: next(found)}, None))
@@ -39,6 +40,7 @@ def ran(tmp_path, monkeypatch, values, outcome=Outcome.DONE, **settings) -> tupl
     trainer = Trainer(run, synthetic.dataset(run.config), say=said.append)
     with run.lock():
         trainer.fit(lambda: False)
+    assert set(peers) == {ALONE}  # all processes share the batches
     first, *others = (trainer.data.panel_set.batch(pages).rows.tolist() for pages in trainer.val_batches)
     assert first not in others
     assert all(rows == first for rows in budgets)  # gradients are always compared on the same panels
@@ -120,21 +122,25 @@ def test_a_step_is_skipped_for_its_scale_or_for_good_and_trained_backbones_count
     assert trainer.totals.norms == [3.0]
 
 
-def test_panels_are_masked_by_seed_and_step_unless_each_is_left_out_in_turn(tmp_path, monkeypatch):
-    seen = []
+def test_a_step_draws_by_seed_and_step_and_computes_as_precisely_as_asked(tmp_path, monkeypatch):
+    seen, drawn, computed = [], [], []
 
     def forward(batch, mask):
         seen.append(mask)
+        drawn.append(torch.initial_seed())
+        computed.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
         raise KeyboardInterrupt
 
-    for leave_one_out, step in ((True, 3), (False, 3), (False, 4)):
-        run = synthetic.run(tmp_path / str(len(seen)), leave_one_out=leave_one_out)
+    for leave_one_out, step, precision in ((True, 3, "float32"), (False, 3, "bf16"), (False, 4, "fp16")):
+        run = synthetic.run(tmp_path / str(len(seen)), leave_one_out=leave_one_out, precision=precision)
         trainer = Trainer(run, synthetic.dataset(run.config))
         monkeypatch.setattr(trainer.model, "forward", forward)
         with pytest.raises(KeyboardInterrupt):
             trainer.train_step(trainer.data.panel_set.batch(np.array([1, 2])), step)
     assert seen[0] is None
     assert seen[1].initial_seed() == generator(run.config.seed, "mask", 3).initial_seed() != seen[2].initial_seed()
+    assert computed == [torch.float32, torch.bfloat16, torch.float16]
+    assert drawn == [derived_seed(run.config.seed, "dropout", step) for step in (3, 3, 4)]
 
 
 def test_crops_are_cut_only_where_an_image_backbone_is_trained(tmp_path):
@@ -179,8 +185,15 @@ def test_a_trained_backbone_validates_on_some_pages_evenly_spaced(tmp_path, monk
         (4, (0, 2, 5, 7), ["finetune: 4 of 8 validation pages are used, evenly spaced"]),
     ):
         monkeypatch.setattr(loop, "VALIDATED_PAGES", most)
-        assert Trainer(run, data, say=said.append).val_pages.tolist() == every[list(kept)].tolist()
+        trainer = Trainer(run, data, say=said.append)
+        assert trainer.val_pages.tolist() == every[list(kept)].tolist()
         assert said == words
+    warm = round(run.config.warmup * trainer.total_steps)
+    for step in (1, warm):  # its rate has the same share of its peak as that of everything else
+        trainer._log_train(step, 1)
+    rates = trainer.run.metrics()["finetune_lr"].tolist()
+    assert rates == pytest.approx([run.config.finetune_lr / warm, run.config.finetune_lr])
+    assert warm > 1
 
 
 @pytest.mark.parametrize(("panels", "every"), [(1, 1), (2000, 1), (2001, 2), (4001, 3)])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from stage3.errors import Interrupted
 from stage3.runs import RunFolder
 from stage3.train.trainer import Outcome, Trainer
 from tests import synthetic
@@ -130,6 +131,24 @@ def test_patience_goes_on_where_a_run_was_stopped(tmp_path, monkeypatch):
         again.resume(run.load_checkpoint())
         again.fit(lambda: False)
     assert run.metrics().query("split == 'val'")["epoch"].max() == 3
+
+
+def test_the_start_is_validated_once_and_many_pages_are_ranked_in_part(tmp_path, monkeypatch):
+    without_steps(monkeypatch)
+    monkeypatch.setattr("stage3.train.trainer.validation.all_metrics", lambda *_: ({SAME_PAGE: 0.1}, None))
+    monkeypatch.setattr("stage3.train.trainer.validation.evenly", lambda pages: pages[::2])
+    run, said = synthetic.run(tmp_path / "run"), []
+    data = synthetic.dataset(run.config)
+    for resumed in (False, True):
+        trainer = Trainer(run, data, say=said.append)
+        if resumed:
+            trainer.resume(run.load_checkpoint())
+        with run.lock(), pytest.raises(Interrupted):
+            trainer.fit(lambda: True)  # before its first step
+    assert run.metrics()["step"].tolist() == [0]
+    assert (
+        "validation: losses on all pages; retrieval, collapse and reconstruction on 4 of 8 pages, evenly spaced" in said
+    )
 
 
 def test_a_resumed_run_remembers_the_start_and_the_highest(tmp_path):

@@ -99,8 +99,11 @@ def test_what_the_data_can_show_is_said_once_and_kept_beside_the_run(tmp_path):
 
 def test_without_a_step_nothing_has_to_be_learned(tmp_path):
     """`epochs 0` keeps the model as it begins, so pages that define no loss are no reason to refuse it."""
-    run = synthetic.run(tmp_path / "r", epochs=0)
+    run, said = synthetic.run(tmp_path / "r", epochs=0, max_panels=1), []
     data = synthetic.dataset(run.config, single=1.0, textless=1.0)
-    done = train.train_run(run.path, {}, data=data)
+    done = train.train_run(run.path, {}, data=data, tell=said.append)
     assert done.status.state == "finished"
+    (caution,) = train.cautions(run.config)
+    assert said[0] == caution
+    assert caution in (run.path / "train.log").read_text(encoding="utf-8")
     assert [c.step for c in done.checkpoints()] == [0]
