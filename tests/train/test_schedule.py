@@ -166,13 +166,17 @@ def test_crops_are_cut_only_where_an_image_backbone_is_trained(tmp_path):
     assert trainer.panel_set("some pages") is trainer.data.panel_set
 
 
-def test_a_trained_backbone_validates_on_some_pages_evenly_spaced(tmp_path, monkeypatch):
+def test_a_trained_backbone_validates_on_some_pages_evenly_spaced_and_is_kept_with_its_moments(tmp_path, monkeypatch):
     class Tuned(torch.nn.Module):
         def __init__(self, *_: object) -> None:
             super().__init__()
+            self.backbones = torch.nn.ModuleDict({"backbone-image": torch.nn.Linear(2, 1)})
 
-        def groups(self, _: object) -> list[object]:
-            return []
+        def groups(self, _: object) -> list[dict]:
+            return [{"params": list(self.parameters()), "rate": 0.5, "weight_decay": 0.0}]
+
+        def files(self) -> dict[str, bytes]:
+            return {"backbone-image/w": b"weights"}
 
     monkeypatch.setattr(loop, "Tuned", Tuned)
     said: list[str] = []
@@ -194,6 +198,26 @@ def test_a_trained_backbone_validates_on_some_pages_evenly_spaced(tmp_path, monk
     rates = trainer.run.metrics()["finetune_lr"].tolist()
     assert rates == pytest.approx([run.config.finetune_lr / warm, run.config.finetune_lr])
     assert warm > 1
+    assert list(trainer.everything) == [trainer.model, trainer.tuned]
+    for parameter in trainer.everything.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    trainer.optimizer.step()
+    trainer.checkpoint()
+    loaded = run.load_checkpoint()
+    names = [f"backbones.backbone-image.{name}" for name in ("weight", "bias")]
+    names += [name for name, _ in trainer.model.named_parameters()]
+    assert set(loaded.tensors["optimizer"]) == {
+        f"{kind}/{n}" for kind in ("step", "exp_avg", "exp_avg_sq") for n in names
+    }
+    assert loaded.state["moments"] == 3 * len(names)
+    assert (loaded.path / "backbone-image" / "w").read_bytes() == b"weights"
+    trainer.saved_step = -1
+    with torch.no_grad():
+        trainer.tuned.backbones["backbone-image"].bias.fill_(math.nan)
+    with pytest.raises(
+        NumericError, match=r"1 tensors of the model are not finite .* the first is backbone-image\.bias"
+    ):
+        trainer.checkpoint()
 
 
 @pytest.mark.parametrize(("panels", "every"), [(1, 1), (2000, 1), (2001, 2), (4001, 3)])

@@ -92,6 +92,9 @@ def test_what_the_data_can_show_is_said_once_and_kept_beside_the_run(tmp_path):
     kept = json.loads((run.path / "data_report.json").read_text(encoding="utf-8"))["can_show"]
     assert kept["sizes"]["test"]["pages"] == len(data.pages("test"))
     assert 0 < kept["smallest"] < 1
+    added = train.result(run)["added"]
+    assert (added["split"], added["step"]) == ("val", run.best().step)
+    assert added["by_page"][0] <= added["difference"] <= added["by_page"][1]
     again = []
     train.train_run(run.path, {}, data=data, tell=again.append)
     assert not any("what this data can show" in line for line in again)

@@ -262,6 +262,9 @@ def test_other_data_is_refused_by_what_differs(tmp_path):
     with pytest.raises(DataError) as refused:
         train.check_identity(run, data)
     assert f"other data (pages: 4 then, 5 now; images: {'a' * 60} then, {'b' * 60} now). Restore" in str(refused.value)
+    data.identity = lambda: first | {"more": "m"}
+    with pytest.raises(DataError, match=r"other data \(more: None then, m now\)"):
+        train.check_identity(run, data)
     assert run.read_json("data") == first
     (run.path / "data.json").unlink()
     with pytest.raises(StorageError, match=r"data\.json is gone"):
