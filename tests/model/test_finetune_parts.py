@@ -145,7 +145,7 @@ def test_equal_texts_go_through_the_backbone_once_and_only_what_is_trained_chang
     assert list(tuned(data, monkeypatch, 10, 14, finetune="image").folders) == ["backbone-image-1", "backbone-image-2"]
 
 
-@pytest.mark.parametrize("chunk", [64, 8])
+@pytest.mark.parametrize("chunk", [64, 4])
 def test_validation_reads_the_features_of_its_pages_as_the_backbones_give_them_now(data, monkeypatch, chunk):
     monkeypatch.setattr(finetune, "CHUNK", chunk)
     found = tuned(data, monkeypatch, finetune="both")

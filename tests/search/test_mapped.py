@@ -129,8 +129,9 @@ def test_files_hold_the_directions_of_the_embeddings_in_memory(pair, tmp_path, m
     assert made.rows.tolist() == here.embedded.rows.tolist()
     assert torch.equal(made.present, here.embedded.present)
     monkeypatch.setattr(mapped, "EMBED_PAGES", 20)  # several forward passes: 48 pages
-    parts = mapped.embed_mapped(there.model, "abc", data, tmp_path, ("image",)).open("image").array
-    np.testing.assert_allclose(parts, made.open("image").array, atol=6e-4)
+    parts = mapped.embed_mapped(there.model, "abc", data, tmp_path, ("image",))
+    np.testing.assert_allclose(parts.open("image").array, made.open("image").array, atol=6e-4)
+    assert parts.path("image").stat().st_size == made.path("image").stat().st_size
 
 
 def test_a_file_that_is_there_is_opened_and_another_checkpoint_has_another(pair, monkeypatch):
