@@ -286,11 +286,13 @@ def test_the_end_says_where_the_checkpoint_is_not_what_was_asked_for(best, val_p
 
 def test_a_row_holds_means_over_what_was_active_since_the_last_one(monkeypatch):
     found = iter([{"total": (6.0, 4), "alignment": (3.0, 2)}, {"total": (2.0, 1), "contrastive": (0.0, 0)}])
-    monkeypatch.setattr(loop, "sums", lambda *_, **__: next(found))
+    by_batch: list[bool] = []
+    monkeypatch.setattr(loop, "sums", lambda *_, **of: by_batch.append(of["by_batch"]) or next(found))
     monkeypatch.setattr(time, "perf_counter", lambda: 16.0)
     totals = Totals(norms=[1.0, 4.0], skipped=3, started=12.0)
     for counts, has_signal in (({"panels": 5, "pages": 2}, True), ({"panels": 7}, False)):
-        totals.add(SimpleNamespace(counts=counts, has_signal=has_signal))
+        totals.add(SimpleNamespace(counts=counts, has_signal=has_signal), by_batch=has_signal)
+    assert by_batch == [True, False]
     row = totals.row(dict.fromkeys(TERMS, 0.5))
     wanted = {
         "active/panels": 12, "active/pages": 2, "active/silent_batches": 1, "skipped_steps": 3, "grad_norm": 2.5,

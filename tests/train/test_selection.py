@@ -138,10 +138,11 @@ def test_the_start_is_validated_once_and_many_pages_are_ranked_in_part(tmp_path,
     monkeypatch.setattr("stage3.train.trainer.validation.all_metrics", lambda *_: ({SAME_PAGE: 0.1}, None))
     monkeypatch.setattr("stage3.train.trainer.validation.evenly", lambda pages: pages[::2])
     run, said = synthetic.run(tmp_path / "run"), []
-    data = synthetic.dataset(run.config)
+    data = synthetic.dataset(run.config, single=0.9, textless=0.8)
     for resumed in (False, True):
         trainer = Trainer(run, data, say=said.append)
         if resumed:
+            assert [f"batches: {line}" for line in trainer.sampler.shortfalls] == said[:2]
             trainer.resume(run.load_checkpoint())
         with run.lock(), pytest.raises(Interrupted):
             trainer.fit(lambda: True)  # before its first step
