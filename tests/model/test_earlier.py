@@ -34,6 +34,9 @@ def test_what_an_absent_modality_holds_changes_nothing_bit_for_bit(garbage):
     a, b = encoder(clean), encoder(dirty)
     for field in ("panel", "image", "text", "gate"):
         assert torch.equal(getattr(a, field), getattr(b, field))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = encoder(dirty).panel
+    torch.testing.assert_close(rough, a.panel, rtol=0.1, atol=0.1)
 
 
 def test_the_constant_of_each_modality_enters_the_panels_without_it_and_no_others():
