@@ -180,11 +180,13 @@ def test_an_average_with_the_start_is_kept_only_where_it_is_better(tmp_path, mon
     run = synthetic.run(tmp_path / "run", epochs=1, keep_checkpoints=0, average_back=True, select_margin=0.15)
     found = iter(same_page(*values))
     monkeypatch.setattr("stage3.train.trainer.validation.all_metrics", lambda *_: (next(found), None))
+    said: list[str] = []
     with run.lock():
-        trainer = Trainer(run, synthetic.dataset(run.config))
+        trainer = Trainer(run, synthetic.dataset(run.config), say=said.append)
         trainer.fit(lambda: False)
     last = trainer.total_steps
     assert run.best().step == last + chosen
+    assert ("the average of 75.0 % of the trained weights with the start is better" in said) is better
     averages = run.metrics().query("split == 'val'")["average"].dropna().tolist()
     assert averages == ([0.75] if better else [0.75, 0.5, 0.25])
     start, trained, name = run.model(0), run.model(last), "encoder.text.learned.0.weight"

@@ -95,6 +95,8 @@ def test_what_the_data_can_show_is_said_once_and_kept_beside_the_run(tmp_path):
     added = train.result(run)["added"]
     assert (added["split"], added["step"]) == ("val", run.best().step)
     assert added["by_page"][0] <= added["difference"] <= added["by_page"][1]
+    log = (run.path / "train.log").read_text(encoding="utf-8")
+    assert all(sentence in log for sentence in (added["sentence"], *(way["sentence"] for way in added["retrieval"])))
     again = []
     train.train_run(run.path, {}, data=data, tell=again.append)
     assert not any("what this data can show" in line for line in again)
