@@ -342,8 +342,9 @@ def test_a_state_of_other_entries_is_refused_by_name(stopped, loaded, data, told
     with pytest.raises(StorageError, match=r"\(odd 00 0, this run has None, .*odd 09 9, this run has None\)$"):
         trainer.check(dataclasses.replace(loaded, state=loaded.state | wrong))
     lacking = {name: value for name, value in loaded.state.items() if name != "device"}
-    with pytest.raises(StorageError, match="device: nothing, expected str"):
-        trainer.check(dataclasses.replace(loaded, state=lacking))
+    for goes_on in (trainer.check, trainer.resume):
+        with pytest.raises(StorageError, match="device: nothing, expected str"):
+            goes_on(dataclasses.replace(loaded, state=lacking))
 
 
 def test_a_run_that_lost_its_checkpoints_and_its_best_does_not_start_over(run, data):

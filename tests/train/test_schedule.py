@@ -147,6 +147,19 @@ def test_a_step_draws_by_seed_and_step_and_computes_as_precisely_as_asked(tmp_pa
     assert drawn == [derived_seed(run.config.seed, "dropout", step) for step in (3, 3, 4)]
 
 
+def test_what_a_step_does_not_reach_is_not_moved_by_the_steps_before(tmp_path):
+    run = synthetic.run(tmp_path / "r", weight_decay=0.5)
+    trainer = Trainer(run, synthetic.dataset(run.config, single=0.5, textless=0.0))
+    counts = trainer.data.table.pages["n_panels"].to_numpy()
+    several, single = (trainer.data.panel_set.batch(np.flatnonzero(of)[:4]) for of in (counts > 1, counts == 1))
+    assert trainer.train_step(several, 1) is Outcome.DONE
+    head = [p.detach().clone() for p in trainer.model.reconstruction_head.parameters()]
+    text = trainer.model.encoder.text.learned[0].weight.detach().clone()
+    assert trainer.train_step(single, 2) is Outcome.DONE  # nothing to reconstruct
+    assert all(torch.equal(a, b) for a, b in zip(head, trainer.model.reconstruction_head.parameters(), strict=True))
+    assert not torch.equal(text, trainer.model.encoder.text.learned[0].weight)
+
+
 def test_crops_are_cut_only_where_an_image_backbone_is_trained(tmp_path):
     run = synthetic.run(tmp_path / "r")
     trainer = Trainer(run, synthetic.dataset(run.config))

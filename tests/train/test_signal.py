@@ -34,6 +34,8 @@ def test_a_run_whose_only_training_panel_defines_no_loss_is_refused(tmp_path):
     assert run.status.state == "failed"
     assert run.status.exit_code == 2
     assert not run.checkpoints()
+    with pytest.raises(DataError, match="no page is left for training after the split by book"):
+        train.train_run(run.path, {}, data=trained_on(data, np.zeros(0, int)))
 
 
 def test_single_panels_with_texts_can_still_be_aligned(tmp_path):
