@@ -197,7 +197,7 @@ def synthetic_spec(config, data):
     return EncoderSpec.of(config, data.features.image_sizes, data.features.text_dim)
 
 
-def test_files_hold_the_directions_of_the_embeddings_in_memory(pair):
+def test_files_hold_the_directions_of_the_embeddings_in_memory(pair, tmp_path, monkeypatch):
     data, here, there, files = pair
     made = mapped.embed_mapped(there.model, "abc", data, there.cache)
     assert made.folder == files.folder
@@ -209,6 +209,10 @@ def test_files_hold_the_directions_of_the_embeddings_in_memory(pair):
         np.testing.assert_allclose(made.open(space).array, expected, atol=6e-4)
     assert made.rows.tolist() == here.embedded.rows.tolist()
     assert torch.equal(made.present, here.embedded.present)
+    monkeypatch.setattr(mapped, "EMBED_PAGES", 20)  # several forward passes: 48 pages
+    parts = mapped.embed_mapped(there.model, "abc", data, tmp_path, ("image",))
+    np.testing.assert_allclose(parts.open("image").array, made.open("image").array, atol=6e-4)
+    assert parts.path("image").stat().st_size == made.path("image").stat().st_size
 
 
 def test_a_file_that_is_there_is_opened_and_another_checkpoint_has_another(pair, monkeypatch):
@@ -225,13 +229,14 @@ def test_a_file_that_is_there_is_opened_and_another_checkpoint_has_another(pair,
         assert mapped.embed_mapped(there.model, "abc", data, there.cache, ()).folder != files.folder, part
 
 
-def test_an_embedding_without_direction_is_named_and_no_file_is_left(pair, tmp_path, monkeypatch):
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, 0.0])
+def test_an_embedding_without_direction_is_named_and_no_file_is_left(pair, tmp_path, monkeypatch, wrong):
     data, _, there, _ = pair
     original = mapped.forward
 
     def broken(*given):
         found = original(*given)
-        found["text"][:] = torch.nan
+        found["text"][found["present"][:, TEXT].nonzero()[3, 0]] = wrong  # one row among many
         return found
 
     monkeypatch.setattr(mapped, "forward", broken)
