@@ -104,6 +104,8 @@ def test_items_stand_at_the_positions_of_their_own_panels():
     harmonic = [sum(1 / r for r in range(1, g + 1)) / g for g in galleries]
     assert chance["retrieval/mean_mrr"] == chance["retrieval/i2t_mrr"] == pytest.approx(np.mean(harmonic))
     assert chance["retrieval/i2t_median_rank"] == pytest.approx(np.mean([(g + 1) / 2 for g in galleries]))
+    for way, query in (("image_to_panel", e.image), ("text_to_panel", e.text)):
+        assert values[f"retrieval/{way}_median_rank"][0].tolist() == [rank(e, query, e.panel, i, both) for i in both]
     for way in ("i2t", "t2i"):
         value, at = values[f"retrieval/{way}_mrr"]
         assert dict(zip(at.tolist(), value.tolist(), strict=True)) == pytest.approx(
