@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -98,8 +99,6 @@ def gather(
                 need -= 1
             else:
                 free, spare = free - 1, spare - kind
-        if not any(waiting.values()):
-            break
     return dealt, where
 
 
@@ -188,8 +187,7 @@ def _pools(short: Sequence[int], dealt: Sequence[Sequence[Kind]], sizes: Sequenc
     for b in sorted(set(range(len(sizes))) - set(short)):
         alike.setdefault((sizes[b], tuple(sorted(dealt[b]))), []).append(b)
     groups = sorted(alike.values(), key=len)
-    turns = max(map(len, groups), default=0)
-    others = [group[turn] for turn in range(min(turns, SEARCHED)) for group in groups if turn < len(group)]
+    others = [b for turn in zip_longest(*groups) for b in turn if b is not None]  # one of each group, then the next
     for several in (n for i, n in enumerate(GROUPS) if i == 0 or GROUPS[i - 1] < len(short)):
         chosen = list(short[:several])
         yield chosen + others[: SEARCHED - len(chosen)]

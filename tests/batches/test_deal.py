@@ -1,5 +1,6 @@
 """Dealing pages to batches, by hand and where there is nothing to spare."""
 
+import itertools
 import random
 from collections import Counter
 
@@ -62,3 +63,159 @@ def test_pairs_are_gathered_beside_the_multi_panel_pages_that_each_batch_has_to_
     found = deal.gather(np.array([0, 1, 2, 4, 5, 6]), is_multi, np.array([1, 0]), np.array([3, 3]), 1)
     # batch 1 first: a multi-panel page of its own and another, of three for two batches, and one more
     assert found == ([0, 1, 2, 4, 5], [1, 1, 1, 0, 0])
+
+
+def drawn(seed: int, most: int = 3, pages: int = 9) -> tuple[Counter[deal.Kind], list[int], int, int]:
+    """A few pages of each kind, the sizes of the batches (which differ by one at most), and what each needs."""
+    draw = random.Random(seed)
+    sizes = sorted((draw.choice([2, 3]) for _ in range(draw.randint(1, most))), reverse=True)
+    pairs = draw.randint(1, 4)
+    have = Counter((draw.randint(0, pairs), draw.random() < 0.6) for _ in range(draw.randint(2, pages)))
+    multi = draw.randint(0, min(2, sum(n for (_, is_multi), n in have.items() if is_multi) // len(sizes)))
+    return have, sizes, multi, pairs
+
+
+def can_be(have: Counter[deal.Kind], sizes: list[int], multi: int, pairs: int) -> bool:
+    """Whether there is a deal at all: every choice of pages for the first batch, then for the others."""
+    have = have + Counter({(0, False): sum(sizes)})  # a place may be empty, too
+    kinds = sorted(have)
+    left = {tuple(have[kind] for kind in kinds)}  # after each batch, all that can be left
+    for size in sizes:
+        ways = [
+            tuple(way.count(kind) for kind in kinds)
+            for way in itertools.combinations_with_replacement(kinds, size)
+            if sum(v for v, _ in way) >= pairs and sum(m for _, m in way) >= multi
+        ]
+        rest = (tuple(map(int.__sub__, counts, way)) for counts in left for way in ways)
+        left = {counts for counts in rest if min(counts) >= 0}
+    return bool(left)
+
+
+def just_enough(seed: int) -> tuple[Counter[deal.Kind], list[int], int, int]:
+    """As `drawn`, of four batches that can just have their eight pairs: no page may be wasted."""
+    draw = random.Random(seed)
+    sizes, multi = sorted(draw.choices([2, 3], k=4), reverse=True), draw.randint(1, 2)
+    kinds: list[deal.Kind] = []
+    for size in sizes:
+        cuts = [0, *sorted(draw.sample(range(1, 8), size - 1)), 8]
+        sorts = [i < multi or draw.random() < 0.3 for i in range(size)]
+        kinds += zip([b - a for a, b in itertools.pairwise(cuts)], draw.sample(sorts, size), strict=True)
+    return Counter(kinds), sizes, multi, 8
+
+
+def assert_dealt(dealt: list[list[deal.Kind]], have: Counter[deal.Kind], sizes: list[int], multi: int) -> None:
+    assert Counter(kind for kinds in dealt for kind in kinds) <= have
+    for kinds, size in zip(dealt, sizes, strict=True):
+        assert len(kinds) <= size
+        assert sum(is_multi for _, is_multi in kinds) >= multi
+
+
+def pairs_of(dealt: list[list[deal.Kind]]) -> list[int]:
+    return [sum(value for value, _ in kinds) for kinds in dealt]
+
+
+def test_a_plan_is_found_where_there_is_one_and_gives_each_batch_what_it_needs():
+    found_for = Counter()
+    for seed in range(250):
+        have, sizes, multi, pairs = drawn(seed)
+        found = deal.plan(have, sizes, multi, pairs)
+        assert (found is not None) is can_be(have, sizes, multi, pairs), seed
+        found_for[found is not None] += 1
+        if found:
+            assert_dealt(found, have, sizes, multi)
+            assert min(pairs_of(found)) >= pairs
+        assert_dealt(deal.as_far_as_it_goes(have, sizes, multi, pairs), have, sizes, multi)
+    assert min(found_for[True], found_for[False]) > 50
+
+
+def test_pages_that_just_suffice_are_dealt_where_care_does_not_find_how():
+    short = 0
+    for seed in range(80):
+        have, sizes, multi, pairs = just_enough(seed)
+        found = deal.plan(have, sizes, multi, pairs)
+        assert found is not None, seed
+        assert_dealt(found, have, sizes, multi)
+        assert pairs_of(found) == [pairs] * 4
+        short += min(pairs_of(deal.as_far_as_it_goes(have, sizes, multi, pairs))) < pairs
+        value, is_multi = max(have)
+        assert deal.plan(have + Counter({(value, is_multi): -1, (value - 1, is_multi): 1}), sizes, multi, pairs) is None
+    assert short > 20
+
+
+def with_care(have: Counter[deal.Kind], sizes: list[int], multi: int, pairs: int) -> list[list[deal.Kind]]:
+    """Each page with pairs, richest first, to the best batch that can take it; looked for anew for each page."""
+    dealt: list[list[deal.Kind]] = [[] for _ in sizes]
+    left = Counter(have)
+
+    def order(b: int, is_multi: bool) -> tuple[int, ...]:
+        lacking = max(0, multi - sum(m for _, m in dealt[b]))
+        total, room = sum(v for v, _ in dealt[b]), sizes[b] - len(dealt[b])
+        return total, room, -lacking if is_multi else lacking, b
+
+    def takes(b: int, kind: deal.Kind) -> bool:
+        """Whether all batches can still get their multi-panel pages, and this one has room for its own."""
+        after = [[*kinds, kind] if other == b else kinds for other, kinds in enumerate(dealt)]
+        lacking = [max(0, multi - sum(m for _, m in kinds)) for kinds in after]
+        multis = sum(n for (_, m), n in left.items() if m) - kind[1]
+        fits = all(len(kinds) + n <= size for kinds, n, size in zip(after, lacking, sizes, strict=True))
+        return fits and sum(lacking) <= multis
+
+    for kind in sorted((kind for kind in have if kind[0]), reverse=True):
+        for _ in range(have[kind]):
+            able = [b for b in range(len(sizes)) if sum(v for v, _ in dealt[b]) < pairs and takes(b, kind)]
+            if able:
+                dealt[min(able, key=lambda b: order(b, kind[1]))].append(kind)
+                left[kind] -= 1
+    rest = iter(sorted(kind for kind in left.elements() if kind[1]))
+    return [kinds + [next(rest) for _ in range(multi - sum(m for _, m in kinds))] for kinds in dealt]
+
+
+def test_care_is_to_look_for_the_best_batch_anew_for_each_page():
+    for seed in range(300):
+        have, sizes, multi, pairs = drawn(seed, most=6, pages=18)
+        assert deal.as_far_as_it_goes(have, sizes, multi, pairs) == with_care(have, sizes, multi, pairs), seed
+
+
+def test_pages_are_spread_as_by_looking_for_the_lowest_total_each_time():
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        gains, order = draw.integers(0, 4, 12), draw.permutation(12)
+        totals, room = draw.integers(0, 4, 4), draw.integers(0, 4, 4)
+        expected: tuple[list[int], list[int]] = ([], [])
+        had, free = totals.copy(), room.copy()
+        for page in order.tolist():
+            able = [b for b in range(4) if free[b]]
+            if (had >= 5).all() or not able:
+                break
+            b = min(able, key=lambda b: (had[b], b))
+            had[b], free[b] = had[b] + gains[page], free[b] - 1
+            expected[0].append(page)
+            expected[1].append(b)
+        assert deal.spread(order, gains, totals, room, 5) == expected
+        assert (totals.tolist(), room.tolist()) == (had.tolist(), free.tolist())
+
+
+def test_pages_are_gathered_as_by_asking_each_batch_what_it_can_take():
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        is_multi, sizes = draw.random(14) < 0.6, draw.integers(2, 5, 4)
+        multi = min(2, int(is_multi.sum()) // 4)
+        waiting, batches = draw.permutation(14)[:9].tolist(), draw.permutation(4)
+        expected: list[tuple[int, int]] = []
+        lacking = [multi] * 4
+        left = int(is_multi.sum())
+        for b in batches.tolist():
+            room = int(sizes[b])
+            while True:
+                for page in waiting:
+                    own = bool(is_multi[page]) and lacking[b] > 0
+                    spared = left - sum(lacking) > 0 if is_multi[page] else True
+                    if own or (room > lacking[b] and spared):
+                        break
+                else:
+                    break
+                waiting.remove(page)
+                expected.append((page, b))
+                room, left, lacking[b] = room - 1, left - int(is_multi[page]), lacking[b] - own
+        found = deal.gather(np.array([*[p for p, _ in expected], *waiting]), is_multi, batches, sizes, multi)
+        assert list(zip(*found, strict=True)) == expected

@@ -8,6 +8,7 @@ import torch
 
 from stage3 import metrics, train
 from stage3.batches import TEXT, fixed_batches
+from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.errors import DataError
 from stage3.evaluate import Side, between, compare, compare_runs, evaluation_report
@@ -105,6 +106,10 @@ def test_panels_that_one_run_lacks_are_left_out_and_the_order_of_rows_does_not_m
     present = second.embedded.present.clone()
     present[:, TEXT] &= rows % 3 > 0  # the other run's data has more texts: of pairs there is nothing to subtract
     poorer = Side(second.model, second.data, replace(second.embedded, present=present))
+    texts = np.where(np.arange(len(second.data.table)) % 3 > 0, second.data.features.text_rows, -1)
+    untold = Dataset(second.data.table, replace(second.data.features, text_rows=texts), second.data.split)
+    losses = compare(first, Side(second.model, untold, second.embedded)).table.set_index("metric").loc["loss/alignment"]
+    assert np.isfinite(losses[["first", "second", "difference"]].astype(float)).all()  # of panels that both define
     names = set(whole.table["metric"]) - set(compare(first, poorer).table["metric"])
     assert {name for name in names if not name.startswith("retrieval/within_page")} == {
         f"retrieval/{way}_{k}" for way in ("i2t", "t2i", "mean") for k in ("r1", "r5", "r10", "mrr")
