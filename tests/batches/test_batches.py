@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from stage3.batches import PageSampler, derived_seed, fixed_batches, generator, steps_from
+from stage3.batches.dataset import Dataset
 from stage3.config import SPLITS, Config
+from stage3.data.splits import split_books
+from stage3.errors import DataError
 from tests import synthetic
 
 sizes = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=2, max_size=80)
@@ -222,6 +225,10 @@ def test_an_infeasible_guarantee_is_lowered_not_refused():
     assert (s.min_multi, s.min_pairs) == (0, 0)
     assert len(np.concatenate(s.epoch(0))) == 22
     assert sampler([(1, 0)] * 20, guaranteed=False).shortfalls == []  # nothing was promised
+    nothing = np.arange(0)
+    for guaranteed in (True, False):
+        empty = PageSampler(nothing, nothing, nothing, batch_pages=4, seed=0, guaranteed=guaranteed)
+        assert (empty.n_batches, empty.epoch(0), empty.shortfalls) == (0, [], [])
 
 
 @pytest.mark.parametrize("batch_pages", [2, 4, 8])
@@ -264,7 +271,9 @@ def test_validation_batches_are_fixed_and_whole():
     a, b = fixed_batches(pages, 8, 0), fixed_batches(pages, 8, 0)
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
     assert sorted(np.concatenate(a)) == list(range(37))
-    assert max(map(len, a)) <= 8
+    assert sorted(map(len, a)) == [7, 7, 7, 8, 8]
+    assert [batch.tolist() for batch in a] != [batch.tolist() for batch in fixed_batches(pages, 8, 1)]
+    assert fixed_batches(pages[:0], 8, 0) == []
 
 
 def test_seeds_for_different_purposes_do_not_meet():
@@ -359,6 +368,21 @@ def test_a_data_set_is_read_in_the_meaning_of_its_model():
     assert np.array_equal(ocr.panel_set.present[:, 2], data.table.has_layout("ocr"))
     assert not np.array_equal(ocr.panel_set.present, data.panel_set.present)
     assert np.array_equal(ocr.with_split(1 - data.split).panel_set.layout, ocr.panel_set.layout)
+
+
+def test_a_data_set_is_loaded_with_the_settings_that_name_it_and_what_ships_with_it(tmp_path):
+    base = Config(data="data/samples", cache_dir=str(tmp_path), val_fraction=0.3)
+    data = Dataset.load(base, limit_pages=40, split_seed=3, progress=False)
+    assert data.config == base.replace(limit_pages=40, split_seed=3)
+    assert data.split.tolist() == split_books(data.table, 0.3, base.test_fraction, 3).tolist()
+    made = [path.name for path in (tmp_path / "features").iterdir()]
+    assert made == ["pages.parquet"]  # no vectors: those of the samples ship with them
+    again = Dataset.load("data/samples", cache_dir=str(tmp_path), limit_pages=40, progress=False)
+    assert again.config == Config(data="data/samples", cache_dir=str(tmp_path), limit_pages=40)
+    assert again.features.fingerprint == data.features.fingerprint
+    assert Dataset.load(base.replace(limit_pages=40), progress=False).config == base.replace(limit_pages=40)
+    with pytest.raises(DataError, match="split 'dev' is not one of train, val, test, all"):
+        data.pages("dev")
 
 
 def test_texts_are_composed_in_the_order_of_the_setting():

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stage3.batches import deal
+from stage3.batches import PageSampler, deal
 
 
 def even(seed: int, batches: int, size: int) -> Counter[deal.Kind]:
@@ -219,3 +219,30 @@ def test_pages_are_gathered_as_by_asking_each_batch_what_it_can_take():
                 room, left, lacking[b] = room - 1, left - int(is_multi[page]), lacking[b] - own
         found = deal.gather(np.array([*[p for p, _ in expected], *waiting]), is_multi, batches, sizes, multi)
         assert list(zip(*found, strict=True)) == expected
+
+
+def test_a_sampler_promises_as_many_pairs_as_any_deal_could_give():
+    promised = Counter()
+    for seed in range(120):
+        draw = random.Random(seed)
+        batch_pages, least, wanted = draw.randint(2, 3), draw.randint(0, 2), draw.randint(2, 4)
+        richest, multis = draw.randint(1, 4), draw.random()
+        pages = [(draw.randint(0, richest), draw.random() < multis) for _ in range(draw.randint(2, 9))]
+        pairs, panels = (np.array(column) for column in zip(*[(n, 2 if m else 1) for n, m in pages], strict=True))
+        s = PageSampler(
+            np.arange(len(pages)), panels, pairs, batch_pages=batch_pages, seed=seed, min_multi=least, min_pairs=wanted
+        )
+        sizes = [len(batch) for batch in s.epoch(0)]
+        assert s.min_multi == min(least, sum(m for _, m in pages) // len(sizes))
+        most = 0
+        while most < wanted and can_be(Counter((min(n, most + 1), m) for n, m in pages), sizes, s.min_multi, most + 1):
+            most += 1
+        assert s.min_pairs == most or s.min_pairs < most < 2, seed  # one pair alone has no negative: others go before
+        for epoch in range(2):
+            batches = s.epoch(epoch)
+            assert sorted(np.concatenate(batches).tolist()) == list(range(len(pages)))
+            assert min(int((panels[batch] >= 2).sum()) for batch in batches) >= s.min_multi
+            assert min(int(pairs[batch].sum()) for batch in batches) >= s.min_pairs
+        assert len(s.shortfalls) == (s.min_multi < least) + (s.min_pairs < wanted)
+        promised[most] += 1
+    assert min(promised[n] for n in range(4)) > 5
