@@ -68,11 +68,15 @@ def test_values_are_those_of_each_runs_evaluation_and_the_difference_is_second_m
     assert {"retrieval/within_page_i2t", "reconstruction/skill", "loss/contrastive", "loss/total"} <= set(table.index)
     np.testing.assert_allclose(table["second"] - table["first"], table["difference"], **TIGHT)
     assert ((table["low"] < table["difference"]) & (table["difference"] < table["high"])).mean() > 0.9
-    assert found.verdict("loss/none_such") == UNKNOWN
+    assert found.verdict("loss/none_such") == UNKNOWN == "cannot tell"
     pages, pages_of = sides["more"][1].data.pages("test"), sides["more"][1].embedded.page_ids
     assert found.pages == len(pages)
     thinned = compare(sides["little"][1], sides["more"][1], max_pages=2)
     assert (thinned.pages, thinned.panels) == (2, np.isin(pages_of, pages[[0, -1]]).sum())  # evenly spaced
+    assert len(pages) == 16
+    thinned = compare(sides["little"][1], sides["more"][1], max_pages=9)  # the nearest to each 15/8 of a page
+    assert thinned.panels == np.isin(pages_of, pages[[0, 2, 4, 6, 8, 9, 11, 13, 15]]).sum()
+    assert thinned.panels != np.isin(pages_of, pages[[0, 1, 3, 5, 7, 9, 11, 13, 15]]).sum()
 
 
 def test_losses_are_means_over_the_panels_that_define_them_and_their_interval_is_by_page(sides):
@@ -141,7 +145,7 @@ def test_a_run_beside_itself_is_within_noise_everywhere(sides):
 def test_a_term_with_another_temperature_and_the_total_are_not_subtracted(sides):
     table = compared(sides, "more", "warm").table.set_index("metric")
     for name in ("loss/contrastive", "loss/total"):
-        assert table.loc[name, "verdict"] == NOT
+        assert table.loc[name, "verdict"] == NOT == "not comparable"
         assert table.loc[name, "why"] == "τ changed"
         assert np.isnan(table.loc[name, ["difference", "low", "high"]].astype(float)).all()
         assert 0 < float(table.loc[name, "first"]) != float(table.loc[name, "second"]) > 0

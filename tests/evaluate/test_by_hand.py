@@ -332,6 +332,16 @@ def test_the_terminal_says_why_a_number_is_missing_and_of_which_parts():
     assert all(line.startswith("  ") for line in below)
 
 
+def test_a_reason_is_as_wide_as_the_table():
+    report = numbered()
+    beginning = "  value of collapse check (page gap): "
+    reason = "a" * (110 - len(beginning) - 2) + " b"
+    report["undefined"] = {"collapse/page_gap": {"value": f"{reason} c"}}
+    lines = list(words.report_lines(report))
+    at = lines.index("Why there is a –:")
+    assert lines[at + 1 : at + 3] == [beginning + reason, "    c"]
+
+
 def test_the_line_of_an_epoch_has_the_numbers_of_its_names():
     row = {"epoch": 2, "step": 30, "loss/total": 9.0, "retrieval/i2t_r5": 0.25, "retrieval/t2i_r5": 0.5}
     row |= {"loss/contrastive": 1.0, "loss/reconstruction": 2.0, "loss/alignment": 3.0}
