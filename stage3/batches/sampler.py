@@ -68,7 +68,7 @@ class PageSampler:
         self.pages, self.panels, self.pairs = pages, panels, pairs
         self.batch_pages, self.seed, self.guaranteed = batch_pages, seed, guaranteed
         self.n_batches = n = -(-len(pages) // batch_pages)
-        self._sizes = np.full(n, len(pages) // n) if n else np.zeros(0, np.int64)
+        self._sizes = np.full(n, len(pages) // max(n, 1))
         self._sizes[: len(pages) - int(self._sizes.sum())] += 1
         self._is_multi = panels >= 2
         self.min_multi = self.min_pairs = 0

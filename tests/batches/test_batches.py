@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from stage3.batches import PageSampler, derived_seed, fixed_batches, generator, steps_from
+from stage3.batches import LAYOUT, PageSampler, derived_seed, fixed_batches, generator, steps_from
 from stage3.batches.dataset import Dataset
 from stage3.config import SPLITS, Config
 from stage3.data.splits import split_books
@@ -192,12 +192,13 @@ KNOTTY = [(4, 0), (4, 0), (1, 1), (4, 2), (4, 2), (4, 3), (4, 4)]
 
 def test_batches_that_careful_dealing_leaves_short_are_dealt_again():
     """The page with three pairs has to go to the larger batch, where there is room for a single-panel page too."""
-    s = sampler(KNOTTY, batch_pages=3)
-    assert (s.min_multi, s.min_pairs) == (2, 4)
-    for epoch in range(3):
-        first, *others = [sorted(s.pairs[b - 100].tolist()) for b in s.epoch(epoch)]
-        assert first == [0, 1, 3]
-        assert sorted(others) == [[0, 4], [2, 2]]
+    for counts in (KNOTTY, KNOTTY[::-1]):
+        s = sampler(counts, batch_pages=3)
+        assert (s.min_multi, s.min_pairs) == (2, 4)
+        for epoch in range(3):
+            first, *others = [sorted(s.pairs[b - 100].tolist()) for b in s.epoch(epoch)]
+            assert first == [0, 1, 3]
+            assert sorted(others) == [[0, 4], [2, 2]]
 
 
 @pytest.mark.parametrize("batches", [33, 60])
@@ -215,6 +216,9 @@ def test_a_panel_without_any_modality_does_not_make_its_page_a_multi_panel_page(
     emptied = pages[::2]
     for page in emptied:  # one panel of each of these pages is left
         present[data.panel_set.first[page] + 1 : data.panel_set.first[page] + data.panel_set.count[page]] = False
+    asked = Config(batch_pages=4, seed=9, min_multi_pages=1, min_text_pairs=3)
+    s = PageSampler.of(data.panel_set, pages, asked)
+    assert (s.batch_pages, s.seed, s.min_multi, s.min_pairs, s.shortfalls) == (4, 9, 1, 3, [])
     s = PageSampler.of(replace(data.panel_set, present=present), pages, Config(batch_pages=4))
     assert (s.panels[::2] == 1).all()
     assert (s.panels[1::2] >= 2).all()
@@ -255,6 +259,22 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
 
 
+def test_the_same_seed_gives_the_same_batches_from_one_version_to_the_next():
+    """Else a run that is resumed with a newer version would go on with other pages."""
+    plenty, scarce = [(2, 2), (1, 0), (3, 1), (1, 1), (2, 0), (4, 4)] * 2, [(1, 0)] * 8 + [(2, 1), (1, 1), (2, 0)]
+    made = {  # how its pages are dealt, and the batches of its second epoch
+        "spread": (sampler(plenty, batch_pages=4), [[5, 2, 3, 9], [11, 8, 10, 1], [0, 6, 7, 4]]),
+        "as planned": (sampler(KNOTTY, batch_pages=3), [[0, 2, 5], [1, 6], [3, 4]]),
+        "gathered": (
+            sampler(scarce, batch_pages=4, min_multi=1, min_pairs=2),
+            [[2, 10, 3, 5], [0, 1, 6, 7], [9, 8, 4]],
+        ),
+        "shuffled": (sampler(plenty, batch_pages=4, guaranteed=False), [[2, 5, 3, 9], [11, 8, 10, 0], [1, 6, 7, 4]]),
+    }
+    for name, (s, batches) in made.items():
+        assert [(batch - 100).tolist() for batch in s.epoch(1)] == batches, name
+
+
 @pytest.mark.parametrize("start", [0, 1, 12, 13, 30])
 def test_resuming_at_any_step_continues_the_same_sequence(start):
     s = sampler(thin(60, 0))
@@ -274,6 +294,7 @@ def test_validation_batches_are_fixed_and_whole():
     assert sorted(map(len, a)) == [7, 7, 7, 8, 8]
     assert [batch.tolist() for batch in a] != [batch.tolist() for batch in fixed_batches(pages, 8, 1)]
     assert fixed_batches(pages[:0], 8, 0) == []
+    assert list(map(len, fixed_batches(pages[:8], 8, 0))) == [8]
 
 
 def test_seeds_for_different_purposes_do_not_meet():
@@ -297,7 +318,7 @@ def test_a_batch_is_the_rows_of_its_pages_and_nothing_else():
     assert b.page_ids.tolist() == data.table.page_of_panel[expected].tolist()
     image, _ = data.features.gather(np.array(expected))
     assert np.array_equal(b.image.numpy(), image)
-    assert torch.equal(b.present[:, 2], torch.from_numpy(data.table.has_box[expected]))
+    assert torch.equal(b.present[:, LAYOUT], torch.from_numpy(data.table.has_box[expected]))
     gone = b.present.clone()
     gone[[1, 3]] = False
     with pytest.raises(ValueError, match=rf"^2 of {len(b)} panels have no modality .* row {expected[1]}\."):
@@ -413,6 +434,12 @@ def test_pairs_are_panels_with_an_image_and_a_text():
     present, page = data.panel_set.present, data.table.page_of_panel
     expected = [sum(bool(p[0] and p[1]) for p in present[page == n]) for n in range(len(data.table.pages))]
     assert data.panel_set.pairs.tolist() == expected
+    assert present[:, 0].tolist() == data.table.has_box.tolist()  # also of the first row of the features
+    assert present[:, 1].tolist() == data.table.has_text("dialogue").tolist()
+    gone = np.where((page == page.max())[:, None], False, present)
+    without = replace(data.panel_set, present=gone)
+    assert without.pairs.tolist() == [*expected[:-1], 0]  # the last page, too, has its place
+    assert without.usable_count.tolist() == [*data.panel_set.usable_count.tolist()[:-1], 0]
     texts = [int(present[page == n, 1].sum()) for n in range(len(data.table.pages))]
     images = [int(present[page == n, 0].sum()) for n in range(len(data.table.pages))]
     assert expected not in (texts, images)

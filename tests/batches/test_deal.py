@@ -142,6 +142,32 @@ def test_pages_that_just_suffice_are_dealt_where_care_does_not_find_how():
     assert short > 20
 
 
+def test_multi_panel_pages_that_batches_outside_a_search_still_need_are_not_dealt_within():
+    """One batch of 33 has no rich page: it lacks two pairs, which only others' multi-panel pages could give it."""
+    have = Counter({(4, True): 32, (1, True): 34, (0, False): 66})
+    assert deal.plan(have, [4] * 33, 2, 4) is None
+    enough = deal.plan(have + Counter({(1, False): 2, (0, False): -2}), [4] * 33, 2, 4)
+    assert enough is not None
+    assert_dealt(enough, have + Counter({(1, False): 2}), [4] * 33, 2)
+
+
+def test_a_short_batch_is_dealt_again_with_others_that_differ():
+    """Of 40 batches, two of which are short, those of rare kinds come first, then the next of each kind."""
+    rich, poor, other = [(4, True)], [(1, True)], [(2, True), (2, True)]
+    dealt = [rich] * 36 + [poor] * 2 + [other[::-1], other]
+    sizes = [3] * 20 + [2] * 20
+    found = list(deal._pools([36, 37], dealt, sizes))
+    in_turn = [38, *[b for pair in zip(range(20, 36), range(16), strict=True) for b in pair]]
+    assert found == [
+        [36, 38, 20, 0, 39, 21, 1, *in_turn[5:]][:32],
+        [36, 37, 38, 20, 0, 39, 21, 1, *in_turn[5:]][:32],
+    ]
+    five = list(deal._pools([36, 37, 0, 1, 2], dealt, sizes))
+    assert [pool[:5] for pool in five] == [[36, 38, 20, 3, 39], [36, 37, 0, 1, 38], [36, 37, 0, 1, 2]]
+    assert {len(pool) for pool in five} == {32}
+    assert list(deal._pools([3], dealt[:32], sizes[:32])) == [list(range(32))]  # all at once
+
+
 def with_care(have: Counter[deal.Kind], sizes: list[int], multi: int, pairs: int) -> list[list[deal.Kind]]:
     """Each page with pairs, richest first, to the best batch that can take it; looked for anew for each page."""
     dealt: list[list[deal.Kind]] = [[] for _ in sizes]
@@ -244,5 +270,7 @@ def test_a_sampler_promises_as_many_pairs_as_any_deal_could_give():
             assert min(int((panels[batch] >= 2).sum()) for batch in batches) >= s.min_multi
             assert min(int(pairs[batch].sum()) for batch in batches) >= s.min_pairs
         assert len(s.shortfalls) == (s.min_multi < least) + (s.min_pairs < wanted)
+        if 2 <= s.min_pairs < wanted:
+            assert f"can have {wanted} text pairs: each has {s.min_pairs} (" in s.shortfalls[-1]
         promised[most] += 1
     assert min(promised[n] for n in range(4)) > 5
