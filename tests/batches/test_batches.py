@@ -319,6 +319,9 @@ def test_a_batch_is_the_rows_of_its_pages_and_nothing_else():
     image, _ = data.features.gather(np.array(expected))
     assert np.array_equal(b.image.numpy(), image)
     assert torch.equal(b.present[:, LAYOUT], torch.from_numpy(data.table.has_box[expected]))
+    moved = b.to("meta")
+    assert {t.device.type for t in vars(moved).values() if isinstance(t, torch.Tensor)} == {"meta"}
+    assert (moved.text.shape, moved.peers) == (b.text.shape, b.peers)
     gone = b.present.clone()
     gone[[1, 3]] = False
     with pytest.raises(ValueError, match=rf"^2 of {len(b)} panels have no modality .* row {expected[1]}\."):
@@ -385,6 +388,8 @@ def test_a_data_set_is_read_in_the_meaning_of_its_model():
     data.table.pages.loc[0, ["width", "height"]] = 0, 0
     ocr = data.with_layout("ocr")
     assert data.with_layout("vlm") is data
+    assert data.with_split(data.split.copy()) is data
+    assert data.with_split(1 - data.split).split.tolist() == (1 - data.split).tolist()
     assert np.array_equal(ocr.panel_set.layout, data.table.layout("ocr"))
     assert np.array_equal(ocr.panel_set.present[:, 2], data.table.has_layout("ocr"))
     assert not np.array_equal(ocr.panel_set.present, data.panel_set.present)
