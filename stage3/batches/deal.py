@@ -237,7 +237,7 @@ class _Search:
     """
 
     def __init__(self, have: Mapping[Kind, int], sizes: Sequence[int], multi: int, pairs: int) -> None:
-        self.kinds = sorted((kind for kind, n in have.items() if n > 0), reverse=True)
+        self.kinds = sorted(have, reverse=True)
         self.counts = tuple(have[kind] for kind in self.kinds)
         self.sizes = sorted(set(sizes))
         self.left = tuple(list(sizes).count(size) for size in self.sizes)
@@ -286,7 +286,7 @@ class _Search:
 
     def _firsts(self, counts: tuple[int, ...]) -> list[int]:
         """The richest page that is left, then the richest of the other sort."""
-        there = [i for i, n in enumerate(counts) if n and self.kinds[i][0] > 0]
+        there = [i for i, n in enumerate(counts) if n]
         other = [i for i in there if self.kinds[i][1] != self.kinds[there[0]][1]]
         return there[:1] + other[:1]
 

@@ -272,6 +272,22 @@ def test_the_same_seed_gives_the_same_batches_from_one_version_to_the_next():
         ),
         "shuffled": (sampler(plenty, batch_pages=4, guaranteed=False), [[2, 5, 3, 9], [11, 8, 10, 0], [1, 6, 7, 4]]),
     }
+    many = sampler(KNOTTY + [(4, 0), (4, 4), (1, 0)] * 7, batch_pages=3)  # pages of a kind keep their shuffled order
+    made["of ten"] = (
+        many,
+        [
+            [25, 8, 27],
+            [10, 17, 21],
+            [13, 6, 9],
+            [3, 4, 24],
+            [16, 2, 5],
+            [19, 14, 12],
+            [7, 26, 18],
+            [0, 11, 15],
+            [22, 20],
+            [1, 23],
+        ],
+    )
     for name, (s, batches) in made.items():
         assert [(batch - 100).tolist() for batch in s.epoch(1)] == batches, name
 

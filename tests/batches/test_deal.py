@@ -91,10 +91,14 @@ def can_be(have: Counter[deal.Kind], sizes: list[int], multi: int, pairs: int) -
     return bool(left)
 
 
-def just_enough(seed: int) -> tuple[Counter[deal.Kind], list[int], int, int]:
-    """As `drawn`, of four batches that can just have their eight pairs: no page may be wasted."""
+def just_enough(seed: int, full: bool = False) -> tuple[Counter[deal.Kind], list[int], int, int]:
+    """As `drawn`, of four batches that can just have their eight pairs: no page may be wasted.
+
+    With `full` there is no room for anything but multi-panel pages.
+    """
     draw = random.Random(seed)
     sizes, multi = sorted(draw.choices([2, 3], k=4), reverse=True), draw.randint(1, 2)
+    sizes, multi = ([3] * 4, 3) if full else (sizes, multi)
     kinds: list[deal.Kind] = []
     for size in sizes:
         cuts = [0, *sorted(draw.sample(range(1, 8), size - 1)), 8]
@@ -139,6 +143,10 @@ def test_pages_that_just_suffice_are_dealt_where_care_does_not_find_how():
         short += min(pairs_of(deal.as_far_as_it_goes(have, sizes, multi, pairs))) < pairs
         value, is_multi = max(have)
         assert deal.plan(have + Counter({(value, is_multi): -1, (value - 1, is_multi): 1}), sizes, multi, pairs) is None
+        have, sizes, multi, pairs = just_enough(seed, full=True)
+        found = deal.plan(have + Counter({(8, False): 2}), sizes, multi, pairs)  # rich pages that find no room
+        assert found is not None, seed
+        assert_dealt(found, have, sizes, multi)
     assert short > 20
 
 
@@ -251,7 +259,7 @@ def test_a_sampler_promises_as_many_pairs_as_any_deal_could_give():
     promised = Counter()
     for seed in range(120):
         draw = random.Random(seed)
-        batch_pages, least, wanted = draw.randint(2, 3), draw.randint(0, 2), draw.randint(2, 4)
+        batch_pages, least, wanted = draw.randint(2, 3), draw.randint(0, 2), draw.randint(1, 4)
         richest, multis = draw.randint(1, 4), draw.random()
         pages = [(draw.randint(0, richest), draw.random() < multis) for _ in range(draw.randint(2, 9))]
         pairs, panels = (np.array(column) for column in zip(*[(n, 2 if m else 1) for n, m in pages], strict=True))
