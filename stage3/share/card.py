@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
@@ -112,9 +113,9 @@ def _worth(report: Mapping[str, Any]) -> Iterator[str]:
         if name not in report:
             continue
         show = number if name in AS_NUMBER else percent
-        low, high = report["intervals"].get(name, (None, None))
+        low, high = report["intervals"].get(name, (math.nan, math.nan))
         columns = [report["chance"].get(name), *(report["baselines"][b].get(name) for b in ("frozen", "untrained"))]
-        between = f"{show(low)} to {show(high)}"
+        between = f"{show(low)} to {show(high)}" if math.isfinite(low) else DASH
         rows.append([label, show(report[name]), between, *(show(value) for value in columns)])
     yield _table(["metric", "value", "interval", "chance", "frozen features", "untrained model"], rows)
     sentences = [report["added"]["sentence"], *(way["sentence"] for way in report.get("against_chance", []))]

@@ -1,14 +1,18 @@
 """What a diagnosis says at its thresholds: panels whose cosines are known, and numbers that are given."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from stage3 import diagnose as diagnosing
-from stage3.diagnose import VERDICTS, Diagnosis, diagnose, diagnosis_lines, least_ranks
+from stage3.diagnose import VERDICTS, Diagnosis, diagnose, diagnose_run, diagnosis_lines, least_ranks
 from stage3.diagnose import __main__ as command
 from stage3.errors import DataError
+from stage3.model import EncoderSpec, Stage3, baselines, embedding, validation
+from stage3.model.baselines import what_training_added
 from tests import synthetic
 
 
@@ -28,7 +32,8 @@ def star(pages: int, panels: int, common: float, of_page: float = 0.0) -> tuple[
 
 def test_the_numbers_are_those_of_the_cosines():
     panel, page_ids = star(8, 3, 0.5, 0.2)
-    panel, page_ids = torch.cat([panel, torch.zeros(1, 33)]), torch.cat([page_ids, torch.tensor([8])])
+    panel, page_ids = torch.cat([panel, torch.zeros(2, 33)]), torch.cat([page_ids, torch.tensor([8, 9])])
+    panel[25, 0] = -1.0
     numbers = diagnose(panel[:24], page_ids[:24]).numbers
     pairs, within = 24 * 23 / 2, 8 * 3
     expected = {
@@ -40,12 +45,16 @@ def test_the_numbers_are_those_of_the_cosines():
     }  # fmt: skip
     assert {name: numbers[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     found = diagnose(panel, page_ids)
-    assert (found.numbers["pages"], found.numbers["pages_with_mates"], found.numbers["zero_panels"]) == (9, 8, 1)
-    assert "1 of 25 panels are exactly zero" in found.reasons
+    assert (found.numbers["pages"], found.numbers["pages_with_mates"], found.numbers["zero_panels"]) == (10, 8, 1)
+    assert "1 of 26 panels are exactly zero" in found.reasons
     one = diagnose(panel[:3], page_ids[:3])
     assert math.isnan(one.numbers["collapse/within_share"])  # no other page
     assert one.answers["page mates show"] == "cannot tell"
+    assert (one.verdict, one.answers["panels differ"]) == ("cannot tell", "yes")
     assert not any("R-precision" in reason or "page gap" in reason for reason in one.reasons)
+    assert not any("R-precision" in reason for reason in diagnose(*star(8, 1, 0.5)).reasons)  # no page mates
+    same = diagnose(torch.ones(8, 4), torch.arange(8) // 2)
+    assert (same.verdict, math.isnan(same.numbers["collapse/within_share"])) == ("collapsed", True)
     alone = diagnose(panel[:1], page_ids[:1])
     assert (alone.verdict, alone.answers["panels differ"]) == ("cannot tell", "cannot tell")
     assert alone.reasons == ["effective rank 1.0 of at most 1", "one panel alone says nothing"]
@@ -107,18 +116,22 @@ def test_a_cone_is_told_apart_from_half_of_the_neighbors_on():
         found = diagnose(panel, page_ids)
         assert found.numbers["retrieval/same_page_r_precision"] == pytest.approx(recognized / 20, abs=0.03)
         assert (found.answers["page mates show"], found.answers["panels differ"]) == ("yes", answer)
+        assert found.verdict == {"cannot tell": "cannot tell", "yes": "healthy"}[answer]
+        low, mean, high = (found.numbers[f"retrieval/same_page_r_precision{end}"] for end in ("_low", "", "_high"))
+        assert low < mean < high
+        assert any(f" {100 * mean:.1f} % [{100 * low:.1f} %, {100 * high:.1f} %] (chance" in r for r in found.reasons)
 
 
-def test_panels_are_the_same_up_to_a_spread_of_a_ten_thousandth():
+def test_panels_are_the_same_up_to_a_spread_of_a_hundredth_of_a_percent():
     same = diagnose(*star(20, 3, 1 - 0.9e-4))
     assert same.reasons[0] == "two panels have a cosine of 0.99991 on average: they are the same"
     nearly = diagnose(*star(20, 3, 1 - 1.2e-4))
     assert nearly.reasons[0] == "the rank is below 6.0: panels differ in too few directions"
     for found in (same, nearly):
         assert (found.verdict, found.answers["panels differ"]) == ("collapsed", "no")
-    assert [diagnose(torch.zeros(9, 4), torch.arange(9) // 3).reasons[i] for i in (2, 1)] == [
-        "9 of 9 panels are exactly zero", "effective rank 0.0 of at most 4"
-    ]  # fmt: skip
+    zero = diagnose(torch.zeros(9, 4), torch.arange(9) // 3)
+    assert zero.reasons[0].endswith("on average: they are the same")
+    assert zero.reasons[1:3] == ["effective rank 0.0 of at most 4", "9 of 9 panels are exactly zero"]
 
 
 def on_axes(axes: int, dimension: int) -> torch.Tensor:
@@ -162,10 +175,10 @@ def test_few_directions_are_enough_where_page_mates_are_found_in_them():
         (0.5, 2.0, "cannot tell", "2 (chance 100.0 %): too few panels with image and text to judge"),
         (0.9, 19.0, "cannot tell", "19 (chance 26.3 %): too few panels with image and text to judge"),
         (0.9, 20.0, "yes", "20 (chance 25.0 %)"),
-        (0.12, 100.0, "yes", "100 (chance 5.0 %)"),  # three standard deviations are 6.5 points
-        (0.11, 100.0, "cannot tell", "100 (chance 5.0 %): not above chance, and too few to exclude 5 % more"),
-        (0.04, 100.0, "cannot tell", "100 (chance 5.0 %): not above chance, and too few to exclude 5 % more"),
-        (0.03, 100.0, "no", "100 (chance 5.0 %): no better than chance"),
+        (0.116, 100.0, "yes", "100 (chance 5.0 %)"),  # three standard deviations are 6.54 points
+        (0.115, 100.0, "cannot tell", "100 (chance 5.0 %): not above chance, and too few to exclude 5 % more"),
+        (0.035, 100.0, "cannot tell", "100 (chance 5.0 %): not above chance, and too few to exclude 5 % more"),
+        (0.034, 100.0, "no", "100 (chance 5.0 %): no better than chance"),
     ],
 )
 def test_image_and_text_match_beyond_three_standard_deviations_of_chance(found, gallery, answer, said):
@@ -216,11 +229,11 @@ def test_the_lines_say_verdict_answers_reasons_notes_and_what_helps():
 
 def test_a_lamp_is_lit_by_its_own_answer():
     answers = {"panels differ": "yes", "page mates show": "no", "not below frozen features": "no"}
-    assert Diagnosis("", [], {}, answers).lamps == {
-        "panels differ": "good",
-        "page mates show": "bad",
-        "image and text match": "cannot tell",
-    }
+    assert list(Diagnosis("", [], {}, answers).lamps.items()) == [
+        ("panels differ", "good"),
+        ("page mates show", "bad"),
+        ("image and text match", "cannot tell"),
+    ]
     panel, page_ids = star(8, 3, 0.5, 0.2)
     panel[[2, 5], 0] = torch.tensor([math.nan, math.inf], dtype=panel.dtype)
     wrong = diagnose(panel, page_ids)
@@ -229,6 +242,53 @@ def test_a_lamp_is_lit_by_its_own_answer():
     assert list(wrong.lamps.values()) == ["bad", "cannot tell", "cannot tell"]
     with pytest.raises(DataError, match=r"embeddings \(2, 3, 4\) and page ids \(2,\): expected one row and one id"):
         diagnose(torch.ones(2, 3, 4), torch.arange(2))
+    with pytest.raises(DataError, match="at least one panel"):
+        diagnose(torch.zeros(0, 4), torch.arange(0))
+
+
+def test_a_model_is_compared_with_its_features():
+    (ours, page_ids), (theirs, _) = star(8, 3, 0.5, 0.2), star(8, 3, 0.5)
+    better, worse = (
+        (panel, what_training_added(panel, frozen, page_ids, page_ids // 2))
+        for panel, frozen in ((ours, theirs), (theirs, ours))
+    )
+    found = diagnose(better[0], page_ids, None, better[1])
+    assert (found.answers["not below frozen features"], found.verdict, found.exit_code) == ("yes", "healthy", 0)
+    assert found.numbers["frozen/same_page_r_precision"] == pytest.approx(2 / 23)
+    assert found.numbers["frozen/difference"] == pytest.approx(21 / 23)
+    assert better[1].sentence in found.reasons
+    found = diagnose(worse[0], page_ids, None, worse[1])
+    assert (found.answers["not below frozen features"], found.exit_code) == ("no", 3)
+    assert found.verdict == "below its features"
+    few = what_training_added(theirs[:15], ours[:15], page_ids[:15], page_ids[:15])
+    assert diagnose(theirs[:15], page_ids[:15], None, few).answers["not below frozen features"] == "cannot tell"
+
+
+def test_a_run_is_judged_on_the_pages_asked_for_with_its_own_model_and_features(tmp_path, monkeypatch):
+    run = synthetic.run(tmp_path / "run", form="plain")
+    data = synthetic.dataset(run.config, books=16)
+    spec = EncoderSpec.of(run.config, data.features.image_sizes, data.features.text_dim)
+    model = Stage3.untrained(spec, run.config, baselines.statistics(data, data.pages("train"))).eval()
+    for step, scale in ((1, 1.0), (2, 0.0)):  # of the second the best is not made
+        weights = {n: scale * t if t.is_floating_point() else t for n, t in model.state_dict().items()}
+        run.save_checkpoint(step, {"model": weights}, {"encoder": spec.to_dict()})
+    run.set_best(1, 0.5, "loss/total")
+    embedded = embedding.embed(model, data.panel_set, data.pages("test"))
+    row = validation.retrieval_metrics(embedded) | validation.reconstruction_metrics(model, embedded)
+    expected = diagnose(embedded.panel, embedded.page_ids, row, baselines.added_to(data, embedded))
+    found, about = diagnose_run(run, data=data)
+    assert found == expected
+    assert {"retrieval/mean_r5", "reconstruction/skill", "frozen/difference"} <= found.numbers.keys()
+    assert about == {"of": str(run.path), "split": "test", "notes": []}
+    monkeypatch.setattr(diagnosing, "load_data", lambda of: {run.path: data}[of.path])
+    val, about = diagnose_run(run, split="val")
+    assert (about["split"], len(about["notes"])) == ("val", 1)
+    assert val.numbers["panels"] == np.isin(data.table.page_of_panel, data.pages("val")).sum()
+    assert diagnose_run(run, checkpoint=2)[0].numbers != found.numbers
+    other = replace(data, features=replace(data.features, fingerprint="f" * 64))
+    run.write_json("data", data.identity())
+    with pytest.raises(DataError, match="ffffffffffffffff"):
+        diagnose_run(run, data=other)
 
 
 def test_what_the_command_was_asked_reaches_the_diagnosis(tmp_path, monkeypatch, capsys):

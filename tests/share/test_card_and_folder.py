@@ -1,6 +1,7 @@
 """The card and the folder of a run that was made by hand: what each says and holds, what is left out or refused."""
 
 import json
+import math
 from pathlib import Path
 
 import huggingface_hub
@@ -22,7 +23,7 @@ REPORT = {
     "level": 0.9, "resampled": "book", "notes": ["few <b>"], "difference": {}, "undefined": {},
     "retrieval/t2i_r5": 0.125, "retrieval/i2t_r5": 0.25, "retrieval/i2t_mrr": 0.7, "reconstruction/skill": 0.5,
     "intervals": {
-        "retrieval/i2t_r5": [0.2, 0.3], "retrieval/t2i_r5": [0.1, 0.15], "reconstruction/skill": [0.4, 0.625],
+        "retrieval/i2t_r5": [0.2, 0.3], "retrieval/t2i_r5": [math.nan] * 2, "reconstruction/skill": [0.4, 0.625],
     },
     "chance": {"retrieval/i2t_r5": 0.01, "reconstruction/skill": 0.0},
     "baselines": {"frozen": {"retrieval/i2t_r5": 0.02}, "untrained": {"retrieval/t2i_r5": 0.03}},
@@ -88,7 +89,7 @@ def test_the_card_says_data_numbers_limits_and_settings_each_in_its_place(run):
         "panels with image and text. Intervals of 90 % from resampling books.",
         "| metric | value | interval | chance | frozen features | untrained model |\n|---|---|---|---|---|---|\n"
         "| R@5, image → text | 25.0 % | 20.0 % to 30.0 % | 1.0 % | 2.0 % | – |\n"
-        "| R@5, text → image | 12.5 % | 10.0 % to 15.0 % | – | – | 3.0 % |\n"
+        "| R@5, text → image | 12.5 % | – | – | – | 3.0 % |\n"
         "| R² of reconstruction | 0.500 | 0.400 to 0.625 | 0.000 | – | – |",
         "- It added \\*much\\*.\n- One way.\n- The other.",
     ]
@@ -122,7 +123,8 @@ def test_a_card_says_what_is_not_known(run):
     run.write_json("data", {name: RECORD[name] for name in ("panels", "pages")})
     other = {"data": "", "manifest": "C:\\comics\\pages.json", "vision_backbone": "resnet50", "text_backbone": "minilm"}
     run.write_config(run.config.replace(**other))
-    found = blocks(card(run, 6, {**REPORT, "notes": []}, license="", title=""))
+    found = blocks(card(run, 6, {**REPORT, "notes": [], "intervals": {}}, license="", title=""))
+    assert "| R² of reconstruction | 0.500 | – | 0.000 | – | – |" in found["## What it is worth"][1]
     assert found["## Data"][0].startswith("pages.json: 2,100 panels")
     assert found["## Data"][1].endswith("| test | held out | 0 | – | – |")
     assert found["## Data"][2] == "Panel table ``, features ``."
