@@ -120,11 +120,11 @@ def _local_backbones(config: Config) -> dict[str, tuple[str, Path, list[Path]]]:
         if not path.is_dir():
             continue
         if (path / TINY).is_file():
-            files = [path / TINY, *sorted(path.glob("tiny_*.safetensors"))]
+            files = [path / TINY, *path.glob("tiny_*.safetensors")]
         else:
             backbone = resolve(name)
             assert isinstance(backbone, Pretrained)
-            files = [*sorted(backbone.folder.glob("*.safetensors")), *backbone.beside]
+            files = [*backbone.folder.glob("*.safetensors"), *backbone.beside]
         called, _, before = found.get(name, (f"{kind}-{i}", path, []))
         found[name] = (called, path, list(dict.fromkeys([*before, *files])))
     return found
@@ -153,7 +153,7 @@ def _plain_records(run: RunFolder, made: RunFolder, step: int) -> None:
 def check_shareable(folder: Path, run: RunFolder) -> None:
     """Refuse a folder in which a file names a place of this machine; DataError says which file and place."""
     config = run.config
-    named = (config.data, config.manifest, config.panels, config.labels, config.cache_dir)
+    named = {config.data, config.manifest, config.panels, config.labels, config.cache_dir}
     places = {str(Path.home()), str(Path.cwd()), str(run.path.resolve()), str(folder.resolve())}
     places |= {name for name in named if Path(name).is_absolute()}
     places = {place for place in places if len(place) > 1}

@@ -29,11 +29,11 @@ METRICS = {
 }
 AS_NUMBER = ("reconstruction/skill",)
 ROLES = {"train": "trained on", "val": "chose the checkpoint", "test": "held out"}
-SHOWN = (  # settings that say how it was trained
+SHOWN = {  # settings that say how it was trained
     "vision_backbone", "text_backbone", "finetune", "dim", "form", "max_panels", "text_parts", "epochs", "batch_pages",
     "lr", "contrastive_weight", "reconstruction_weight", "alignment_weight", "contrastive_temperature",
     "alignment_temperature", "seed",
-)  # fmt: skip
+}  # fmt: skip
 
 
 def card(run: RunFolder, step: int, report: Mapping[str, Any] | None, *, license: str, title: str) -> str:
@@ -78,7 +78,7 @@ def plain(text: str) -> str:
 def _data(run: RunFolder) -> Iterator[str]:
     record = recorded(run)
     name = _name_of(run.config)
-    if not record or "panels" not in record:
+    if "panels" not in record:
         yield "The data that it was trained on is not recorded."
         return
     called = f"{plain(name)}: " if name else ""

@@ -10,6 +10,7 @@ import torch
 import yaml
 from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
+import stage3.evaluate
 from stage3.config import Config
 from stage3.errors import ConfigError, DataError, StorageError
 from stage3.evaluate import stored_report
@@ -103,6 +104,12 @@ def test_the_card_says_data_numbers_limits_and_settings_each_in_its_place(run):
     settings = found["## Training"][0].split("\n")
     assert settings[:3] == ["| setting | value |", "|---|---|", "| `max_panels` | `11` |"]
     assert "| `vision_backbone` | `tiny` |" in settings
+    names = [line.split("`")[1] for line in settings[2:]]
+    assert sorted(names) == [
+        "alignment_temperature", "alignment_weight", "batch_pages", "contrastive_temperature", "contrastive_weight",
+        "dim", "epochs", "finetune", "form", "lr", "max_panels", "reconstruction_weight", "seed", "text_backbone",
+        "text_parts", "vision_backbone",
+    ]  # fmt: skip
     assert "| `epochs` | `7` |" in settings
     assert not [line for line in settings if "data" in line or "threads" in line]
     assert 'stage3.Run.from_pretrained("me/my_run")' in text
@@ -168,7 +175,7 @@ def test_a_folder_holds_one_checkpoint_and_the_records_without_places(run, tmp_p
     assert "Checkpoint of step 6" in text
 
 
-def test_of_another_checkpoint_nothing_is_said_that_was_measured_of_the_best(run, tmp_path):
+def test_of_another_checkpoint_nothing_is_said_that_was_measured_of_the_best(run, tmp_path, monkeypatch):
     (run.path / "environment.json").unlink()
     run.set_status("running", step=9)
     made = RunFolder.load(write_folder(run, tmp_path / "out", checkpoint=9, title="me/mine", license="mit"))
@@ -180,6 +187,22 @@ def test_of_another_checkpoint_nothing_is_said_that_was_measured_of_the_best(run
     assert next(iter(blocks(text))) == "# me/mine"
     assert "license: mit" in text
     assert "Not measured" in text
+    asked: list[dict[str, object]] = []
+
+    def measure(run, **what):
+        asked.append(what)
+        return REPORT | {"step": what["checkpoint"]}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage3.evaluate, "kept_report", measure)
+        made = RunFolder.load(write_folder(run, tmp_path / "measured", checkpoint=9, data="the data"))
+    assert asked == [{"data": "the data", "checkpoint": 9}]
+    assert "Checkpoint of step 9" in (made.path / "README.md").read_text(encoding="utf-8")
+    for name in ("baselines", "evaluation-test"):
+        (run.path / f"{name}.json").unlink()
+    made = RunFolder.load(write_folder(run, tmp_path / "unmeasured"))
+    assert made.best().step == 6
+    assert "Not measured" in (made.path / "README.md").read_text(encoding="utf-8")
     run.clear_best()
     kept = {"format": 1, "fingerprint": run.fingerprint(9), "key": "k", "report": REPORT | {"step": 9}}
     run.write_json("evaluation-test", kept)  # of the newest, which counts where none is the best
@@ -217,10 +240,17 @@ def test_every_place_of_this_machine_is_found_in_every_file_of_text(run, tmp_pat
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", "/home/me")
-    run.write_config(run.config.replace(**{name: f"/{name}" for name in PLACES}))
+    run.write_config(run.config.replace(**{name: f"/{name}" for name in PLACES} | {"labels": "/l"}))
     folder = tmp_path / "out"
     (folder / "sub").mkdir(parents=True)
-    places = ["/home/me", str(tmp_path / "here"), str(run.path), str(folder), *(f"/{name}" for name in PLACES)]
+    places = [
+        "/home/me",
+        str(tmp_path / "here"),
+        str(run.path),
+        str(folder),
+        *(f"/{name}" for name in PLACES if name != "labels"),
+        "/l",
+    ]
     for place in places:
         for i, said in enumerate((f"{place}/x", f"{place}\\x", f'"{place}"')):
             file = folder / ("sub" if i else "") / f"record{('.json', '.jsonl', '.md')[i]}"
@@ -237,7 +267,13 @@ def test_every_place_of_this_machine_is_found_in_every_file_of_text(run, tmp_pat
     (folder / "c.md").write_text(f"{run.path}/x", encoding="utf-8")
     with pytest.raises(DataError, match=f"names {run.path},"):  # where it lies, by whichever name it was opened
         check_shareable(folder, RunFolder.load(tmp_path / "link"))
-    (folder / "c.md").unlink()
+    (tmp_path / "other").symlink_to(folder)
+    for name in ("d.md", "c.md"):
+        (folder / name).write_text(f"{folder}/x", encoding="utf-8")
+    with pytest.raises(DataError, match=f"c.md names {folder},"):
+        check_shareable(tmp_path / "other", run)
+    for name in ("d.md", "c.md"):
+        (folder / name).write_bytes(b"\xff is no letter; https://huggingface.co is no place")
     (folder / "weights.bin").write_text("/data/x", encoding="utf-8")
     (folder / "b.json").write_text('"/database/x" and "gone/x" and "/etc/x"', encoding="utf-8")  # no place of ours
     run.write_config(run.config.replace(data="gone"))
@@ -251,7 +287,7 @@ def test_only_a_new_or_empty_folder_is_written_to(run, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
     for name in ("file", "link", "full"):
-        with pytest.raises(ConfigError, match=f"{name} exists and is not an empty folder"):
+        with pytest.raises(ConfigError, match=f"{name} exists and is not an empty folder. Choose another one"):
             write_folder(run, tmp_path / name)
     (tmp_path / "empty").mkdir()
     assert (write_folder(run, str(tmp_path / "empty")) / "README.md").is_file()
