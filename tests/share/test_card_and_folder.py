@@ -14,9 +14,10 @@ import stage3.evaluate
 from stage3.config import Config
 from stage3.errors import ConfigError, DataError, StorageError
 from stage3.evaluate import stored_report
+from stage3.evaluate.words import TITLES
 from stage3.runs import RunFolder
 from stage3.share import check_shareable, fetched, push, push_run, write_folder
-from stage3.share.card import card
+from stage3.share.card import METRICS, card
 from tests import synthetic
 
 REPORT = {
@@ -140,6 +141,14 @@ def test_a_card_says_what_is_not_known(run):
     found = blocks(card(run, 6, None, license="", title=""))
     assert found["## Data"][0].startswith("2,100 panels")
     assert "tiny" in found["## Limits"][0]
+
+
+def test_the_metrics_of_a_card_are_those_of_an_evaluation_each_under_its_name():
+    assert set(METRICS) <= set(TITLES)
+    asked_and_found = {"i2t": ("image → text", "own text first"), "t2i": ("text → image", "own image first")}
+    for name, label in METRICS.items():
+        for way, words in asked_and_found.items():
+            assert (way in name) is any(word in label for word in words)
 
 
 def files_of(folder: Path) -> list[str]:
