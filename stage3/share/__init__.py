@@ -171,20 +171,20 @@ def push(folder: Path, repo_id: str, *, private: bool, message: str) -> str:
         ConfigError: HF_HUB_OFFLINE is on, the name is none, or nobody is logged in.
         StorageError: the Hub does not take it.
     """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from stage3.hub import UNREACHABLE, offline
 
-    import stage3.hub  # noqa: F401  which decides whether anything goes over the network
-
-    if constants.HF_HUB_OFFLINE:
+    if offline():
         raise ConfigError("nothing is sent while HF_HUB_OFFLINE is on, the default. Set HF_HUB_OFFLINE=0 to share.")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+
     api = HfApi()
     try:
         address = api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
     except (HFValidationError, LocalTokenNotFoundError) as error:
         raise ConfigError(f"{repo_id}: {' '.join(str(error).split())}. Log in with `hf auth login`.") from None
-    except (HfHubHTTPError, OSError) as error:
+    except UNREACHABLE as error:
         raise StorageError(f"{repo_id}: could not be uploaded: {' '.join(str(error).split())[:300]}") from None
     return str(address)
 
@@ -200,20 +200,20 @@ def fetched(source: Path | str, path: Path | str | None = None, revision: str | 
     """The folder of a shared run: one of this machine, or a repository of the Hub, downloaded."""
     if Path(source).is_dir():
         return Path(source)
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    import stage3.hub  # noqa: F401
+    from stage3.hub import UNREACHABLE, offline
 
     name = str(source).rstrip("/").rpartition("/")[2]
     out = Path(path) if path else Path("runs") / name
     if out.exists():
         raise ConfigError(f"{out} exists already. Load it with Run.load, or give path= another folder.")
-    if constants.HF_HUB_OFFLINE:
+    if offline():
         raise DataError(f"{source}: no such folder, and HF_HUB_OFFLINE is on. Set HF_HUB_OFFLINE=0 to download it.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
     try:
         return Path(snapshot_download(str(source), revision=revision, local_dir=out))
     except HFValidationError as error:
         raise DataError(f"{source}: {' '.join(str(error).split())}") from None
-    except (HfHubHTTPError, OSError) as error:
+    except UNREACHABLE as error:
         raise DataError(f"{source}: could not be downloaded ({' '.join(str(error).split())[:300]})") from None
