@@ -467,8 +467,9 @@ def test_pairs_are_panels_with_an_image_and_a_text():
     present, page = data.panel_set.present, data.table.page_of_panel
     expected = [sum(bool(p[0] and p[1]) for p in present[page == n]) for n in range(len(data.table.pages))]
     assert data.panel_set.pairs.tolist() == expected
-    assert present[:, 0].tolist() == data.table.has_box.tolist()  # also of the first row of the features
+    assert present[:, 0].tolist() == data.table.has_box.tolist()
     assert present[:, 1].tolist() == data.table.has_text("dialogue").tolist()
+    assert synthetic.dataset(boxless=0.0, textless=0.0).panel_set.present.all()  # also of the first rows of features
     gone = np.where((page == page.max())[:, None], False, present)
     without = replace(data.panel_set, present=gone)
     assert without.pairs.tolist() == [*expected[:-1], 0]  # the last page, too, has its place
