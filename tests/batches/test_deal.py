@@ -92,19 +92,19 @@ def can_be(have: Counter[deal.Kind], sizes: list[int], multi: int, pairs: int) -
 
 
 def just_enough(seed: int, full: bool = False) -> tuple[Counter[deal.Kind], list[int], int, int]:
-    """As `drawn`, of four batches that can just have their eight pairs: no page may be wasted.
+    """As `drawn`, of four batches that can just have their pairs: no page may be wasted.
 
     With `full` there is no room for anything but multi-panel pages.
     """
     draw = random.Random(seed)
     sizes, multi = sorted(draw.choices([2, 3], k=4), reverse=True), draw.randint(1, 2)
-    sizes, multi = ([3] * 4, 3) if full else (sizes, multi)
+    sizes, multi, pairs = ([3] * 4, 3, 16) if full else (sizes, multi, 8)
     kinds: list[deal.Kind] = []
     for size in sizes:
-        cuts = [0, *sorted(draw.sample(range(1, 8), size - 1)), 8]
+        cuts = [0, *sorted(draw.sample(range(1, pairs), size - 1)), pairs]
         sorts = [i < multi or draw.random() < 0.3 for i in range(size)]
         kinds += zip([b - a for a, b in itertools.pairwise(cuts)], draw.sample(sorts, size), strict=True)
-    return Counter(kinds), sizes, multi, 8
+    return Counter(kinds), sizes, multi, pairs
 
 
 def assert_dealt(dealt: list[list[deal.Kind]], have: Counter[deal.Kind], sizes: list[int], multi: int) -> None:
@@ -144,7 +144,7 @@ def test_pages_that_just_suffice_are_dealt_where_care_does_not_find_how():
         value, is_multi = max(have)
         assert deal.plan(have + Counter({(value, is_multi): -1, (value - 1, is_multi): 1}), sizes, multi, pairs) is None
         have, sizes, multi, pairs = just_enough(seed, full=True)
-        found = deal.plan(have + Counter({(8, False): 2}), sizes, multi, pairs)  # rich pages that find no room
+        found = deal.plan(have + Counter({(16, False): 2}), sizes, multi, pairs)  # rich pages that find no room
         assert found is not None, seed
         assert_dealt(found, have, sizes, multi)
     assert short > 20
@@ -271,7 +271,9 @@ def test_a_sampler_promises_as_many_pairs_as_any_deal_could_give():
         most = 0
         while most < wanted and can_be(Counter((min(n, most + 1), m) for n, m in pages), sizes, s.min_multi, most + 1):
             most += 1
-        assert s.min_pairs == most or s.min_pairs < most < 2, seed  # one pair alone has no negative: others go before
+        assert s.min_pairs == most or s.min_pairs < most < min(2, wanted), (
+            seed
+        )  # one pair alone has no negative: others go before
         for epoch in range(2):
             batches = s.epoch(epoch)
             assert sorted(np.concatenate(batches).tolist()) == list(range(len(pages)))
