@@ -10,7 +10,7 @@ import torch
 from stage3 import diagnose as diagnosing
 from stage3.diagnose import VERDICTS, Diagnosis, diagnose, diagnose_run, diagnosis_lines, least_ranks
 from stage3.diagnose import __main__ as command
-from stage3.errors import DataError
+from stage3.errors import ConfigError, DataError
 from stage3.model import EncoderSpec, Stage3, baselines, embedding, validation
 from stage3.model.baselines import what_training_added
 from tests import synthetic
@@ -120,6 +120,12 @@ def test_a_cone_is_told_apart_from_half_of_the_neighbors_on():
         low, mean, high = (found.numbers[f"retrieval/same_page_r_precision{end}"] for end in ("_low", "", "_high"))
         assert low < mean < high
         assert any(f" {100 * mean:.1f} % [{100 * low:.1f} %, {100 * high:.1f} %] (chance" in r for r in found.reasons)
+
+    panel, page_ids = star(20, 2, 0.981, 0.005)
+    page_ids[20:] = page_ids[20:].reshape(-1, 2, 2).transpose(1, 2).flatten()  # whoever is near is on another page
+    found = diagnose(panel, page_ids)
+    assert found.numbers["retrieval/same_page_r_precision"] == 0.5
+    assert found.answers["panels differ"] == "yes"
 
 
 def test_panels_are_the_same_up_to_a_spread_of_a_hundredth_of_a_percent():
@@ -242,6 +248,8 @@ def test_a_lamp_is_lit_by_its_own_answer():
     assert list(wrong.lamps.values()) == ["bad", "cannot tell", "cannot tell"]
     with pytest.raises(DataError, match=r"embeddings \(2, 3, 4\) and page ids \(2,\): expected one row and one id"):
         diagnose(torch.ones(2, 3, 4), torch.arange(2))
+    with pytest.raises(DataError, match="one row and one id"):
+        diagnose(torch.ones(3, 4), torch.arange(2))
     with pytest.raises(DataError, match="at least one panel"):
         diagnose(torch.zeros(0, 4), torch.arange(0))
 
@@ -313,6 +321,9 @@ def test_what_the_command_was_asked_reaches_the_diagnosis(tmp_path, monkeypatch,
         (run.path, {"split": None, "checkpoint": None, "data": (run.path, {})}),
         ("x.zarr", {}),
     ]
+    for neither_or_both in ([], [*argv, "--embeddings", "x.zarr"]):
+        with pytest.raises(ConfigError, match="either --run"):
+            command.main(neither_or_both)
     with pytest.raises(SystemExit):
         command.main(["--help"])
     said = " ".join(capsys.readouterr().out.split())

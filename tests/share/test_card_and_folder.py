@@ -267,6 +267,10 @@ def test_every_place_of_this_machine_is_found_in_every_file_of_text(run, tmp_pat
             with pytest.raises(DataError, match=f"{file.name} names {place}, a place of this machine"):
                 check_shareable(folder, run)
             file.unlink()
+    (folder / "all.txt").write_text("".join(f"{place}/x\n" for place in places), encoding="utf-8")
+    with pytest.raises(DataError, match=f"all.txt names {min(places)},"):
+        check_shareable(folder, run)
+    (folder / "all.txt").unlink()
     for suffix in (".yaml", ".txt"):
         (folder / f"a{suffix}").write_text("/data/x", encoding="utf-8")
         with pytest.raises(DataError, match=f"a{suffix} names /data,"):
