@@ -17,7 +17,7 @@ from stage3.metrics.mapped import MappedRows, float_blocks
 from stage3.metrics.nearest import CELLS_AT_ONCE, Array
 from stage3.metrics.neighbors import TRUST_K, own_rows, plane_neighbors, shared, unit_rows
 
-ROWS = 2**15  # panels placed at a time
+ROWS = 2**13  # panels placed at a time
 SPARE = 8  # candidates beyond K that are ordered by exact sums; a panel with more near-ties is looked at again
 K = 5  # nearest fitted panels that are averaged
 WEIGHT = 1e-6  # least weight of one, where its cosine is not positive
