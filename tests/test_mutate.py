@@ -229,6 +229,16 @@ def test_quick_tests_of_all_files_come_before_slow_ones():
     assert list(suite.rank(mutant, ["b", "a"])) == ["b::2", "b::1", "b::3"]  # who uses it, then who may
 
 
+def test_of_a_constant_over_several_lines_the_first_is_traced():
+    source = "NAMES = (\n    'other',\n    'image',\n)\n\n\ndef name():\n    return (\n        'image'\n    )\n"
+    constant, returned = (next(m for m in mutants("x.py", source) if m.line == line) for line in (3, 9))
+    suite = command.Suite.__new__(command.Suite)
+    suite.told = {"a": forks.Told(tests={"a::1": 0.1}, lines={"x.py": {"1": [-1], "7": [-1]}})}
+    assert suite.at_import(constant)
+    assert not suite.at_import(returned)  # no test has called it
+    assert list(suite.rank(returned, ["a"])) == []
+
+
 def test_a_second_run_in_the_same_checkout_is_refused_and_the_next_one_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "STATE", tmp_path)
     with command.alone(), pytest.raises(SystemExit, match=f"process {os.getpid()}.*another checkout"), command.alone():
