@@ -138,7 +138,7 @@ class Approximate:
 
     def _measured(self) -> float:
         """Recall over evenly spaced rows, each of which does not find itself."""
-        own = np.unique(np.linspace(0, len(self) - 1, min(RECALL_QUERIES, len(self))).round().astype(np.int64))
+        own = np.linspace(0, len(self) - 1, min(RECALL_QUERIES, len(self))).round().astype(np.int64)
         queries = torch.from_numpy(self.exact.rows_at(own))
         right, ours = (index.search(queries, RECALL_AT, exclude=own).rows for index in (self.exact, self))
         return float(np.mean([len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(right, ours, strict=True)]))
@@ -153,7 +153,7 @@ def _make(exact: Index | MappedIndex, kind: str) -> Any:
     faiss = _faiss()
     made = faiss.index_factory(exact.dim, kind, faiss.METRIC_INNER_PRODUCT)
     sample = np.linspace(0, len(exact) - 1, min(len(exact), PER_LIST * made.nlist)).round().astype(np.int64)
-    made.train(exact.rows_at(np.unique(sample)))
+    made.train(exact.rows_at(sample))
     for _, block in float_blocks(exact.source, ROWS):
         made.add(np.ascontiguousarray(block))
     return made

@@ -83,6 +83,26 @@ def test_few_allowed_rows_are_searched_exactly(exact, index):
     right, ours = (i.search(queries, 20, allowed=allowed, exclude=best) for i in (exact, index))
     assert ours.rows.tolist() == right.rows.tolist()
     assert not (ours.rows == best[:, None]).any()
+    allowed = np.arange(ROWS) % 16 == 0  # one of sixteen is not few, but no more than are scored again
+    right, ours = (i.search(queries, 40, allowed=allowed) for i in (exact, index))
+    assert ours.rows.tolist() == right.rows.tolist()
+
+
+@needs_faiss
+@pytest.mark.parametrize(("lists", "read"), [(150, 16), (2048, 64)])
+def test_a_query_looks_into_sixteen_lists_and_into_one_of_32_where_there_are_many(exact, index, lists, read):
+    asked = []
+
+    class Noted:
+        nlist = lists
+
+        def search(self, queries, many, params):
+            asked.append((many, params.nprobe))
+            return index.lists.search(queries, many, params=params)
+
+    for k in (10, 30):
+        Approximate(exact, Noted(), 0.0).search(unit(1, DIM), k)
+    assert asked == [(400, read), (600, read)]  # twenty times as many rows as asked for are scored again, 400 at least
 
 
 @needs_faiss
@@ -103,6 +123,8 @@ def test_the_file_is_a_cache_with_an_identity(exact, tmp_path, monkeypatch):
         == made.search(queries, 10).rows.tolist()
     )
     Approximate.open(exact, tmp_path, {**known, "checkpoint": "b"})
+    assert len(list(tmp_path.rglob("*.faiss"))) == 2
+    Approximate.open(exact, tmp_path, {})  # no one knows what its rows are, so it is not kept
     assert len(list(tmp_path.rglob("*.faiss"))) == 2
 
 

@@ -206,7 +206,9 @@ def test_an_answer_is_json_with_the_keys_it_had_and_those_of_words(searcher):
     assert plain["said"] is None
     assert set(fused["results"][0]) - set(plain["results"][0]) == {"found_by", "words_rank", "text_rank", "image_rank"}
     assert any(row["image_rank"] is None for row in answers(searcher, text="pumpkin", top=1000)[0].to_dict()["results"])
-    lines = list(answer_lines({"run": "runs/first", "notes": [], "searches": [fused]}))
+    lines = list(answer_lines({"run": "runs/first", "notes": ["a note"], "searches": [fused]}))
+    assert lines[:2] == ["note: a note", f"the words that were typed, among {fused['gallery']} panels"]
+    assert lines[-2:] == ["", "see them: streamlit run app/main.py, then Search (run first)"]
     assert any(line.endswith(("[words, text, image]", "[words, image]", "[words, text]")) for line in lines)
     assert f"said: all the words, in any form, by {fused['said']} panels" in lines
 

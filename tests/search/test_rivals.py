@@ -92,6 +92,9 @@ def test_what_beat_a_panel_is_found_with_its_reason_and_both_cosines(way, reason
     assert row["rival_score"] > row["match_score"]
     if reason == "same words":
         assert row["common"] == "same words: underwater"
+    if reason == "image alike":
+        centered = w.features - w.features.mean(dim=0)
+        assert row["common"] == f"image alike: cosine {float(F.cosine_similarity(centered[a], centered[b], dim=0)):.2f}"
     assert set(found["reason"]) <= set(ALL_REASONS)
 
 

@@ -107,6 +107,14 @@ def test_without_a_panel_that_says_all_words_rare_words_come_first_and_equal_one
     assert (said.rows.tolist(), said.ranks.tolist()) == ([7, 0, 9, 2], [1, 2, 3, 6])
 
 
+def test_one_rare_word_against_two_that_a_quarter_of_all_texts_have():
+    """Of 19 texts, one against five and five: log(20 / 1.5) = 2.590 is more than 2 log(20 / 5.5) = 2.582."""
+    index = WordIndex(table_of((("gate oak", ""), ("pumpkin", ""), *[("gate", ""), ("oak", "")] * 4, *[("x", "")] * 9)))
+    assert index.find("pumpkin gate oak").rows.tolist()[:2] == [1, 0]
+    index = WordIndex(table_of((("gate oak", ""), ("pumpkin", ""), *[("gate", ""), ("oak", "")] * 4, *[("x", "")] * 10)))
+    assert index.find("pumpkin gate oak").rows.tolist()[:2] == [0, 1]  # of 20 it is less: 2.639 and 2.680
+
+
 def test_a_word_within_longer_ones_is_found_after_all_that_say_it():
     index = WordIndex(
         table_of(
