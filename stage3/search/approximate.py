@@ -146,7 +146,7 @@ class Approximate:
 
 def n_lists(rows: int) -> int:
     """Lists for so many rows: four times the root, so that each has about as many rows as there are lists."""
-    return int(np.clip(4 * np.sqrt(rows), 1, max(1, min(MAX_LISTS, rows // PER_LIST))))
+    return int(min(4 * np.sqrt(rows), MAX_LISTS, max(1, rows // PER_LIST)))
 
 
 def _make(exact: Index | MappedIndex, kind: str) -> Any:

@@ -58,7 +58,7 @@ def failures(
     part = take(embedded, gallery_sample(wanted.nonzero()[:, 0], embedded))
     same, near = text_crowding(part)
     panel = part.rows.numpy()
-    i2t, t2i = ranks_i2t[panel].astype(np.float64), ranks_t2i[panel].astype(np.float64)
+    i2t, t2i = ranks_i2t[panel], ranks_t2i[panel]
     only_i2t, only_t2i = (i2t <= k) & (t2i > k), (t2i <= k) & (i2t > k)  # NaN is neither
     missed = (i2t > k) & (t2i > k)
     textless = part.text_ids.numpy() < 0
@@ -78,7 +78,7 @@ def failures(
         }
     )
     worst = np.fmax(i2t, t2i)
-    order = np.lexsort((panel, -np.nan_to_num(worst, nan=-1.0)))
+    order = np.lexsort((panel, -np.nan_to_num(worst)))
     listed = only_i2t | only_t2i | missed | textless
     found: pd.DataFrame = frame.iloc[order[listed[order]]].reset_index(drop=True)
     return found

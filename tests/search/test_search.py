@@ -270,6 +270,10 @@ def test_a_panel_asks_only_in_the_spaces_it_has(searcher):
     with pytest.raises(DataError, match="there is no panel 99999"):
         searcher.from_panel(99_999, "image")
     assert searcher.spaces_of(-1) == ()
+    pages = searcher.data.pages("train")
+    part = replace(searcher, embedded=embedding.embed(searcher.model, searcher.data.panel_set, pages))
+    for row in rows_with(searcher, IMAGE):  # only what has an embedding can ask
+        assert bool(part.spaces_of(int(row))) == (row in part.embedded.rows)
     with pytest.raises(DataError, match=f"at most {MAX_WORDS:,} are allowed"):
         searcher.from_words("x" * (MAX_WORDS + 1))
     with pytest.raises(DataError, match="empty"):
@@ -282,6 +286,12 @@ def test_results_say_which_spaces_are_compared_and_what_each_result_is(searcher)
     frame = result_frame(searcher, found)
     assert frame["panel"].tolist() == found.rows.tolist()
     assert frame["rank"].tolist() == [1, 2, 3, 4]
+    assert frame["score"].tolist() == found.scores.tolist()
+    assert frame["relation"].tolist() == found.relations
+    assert frame.columns.tolist() == [
+        "rank", "score", "relation", "panel", "panel_id", "page_id", "book", "page_type", "split", "order", "text",
+        "has_image", "has_text",
+    ]  # fmt: skip
     assert frame["text"].tolist() == searcher.frame["text"][found.rows].tolist()
     assert "alignment loss" in found.compared
     assert "one space" in compared("text", "text")
@@ -348,6 +358,9 @@ def test_each_reason_is_found_where_it_was_planted():
     assert found["reason"].to_dict() == {
         10: "same text", 11: "same text", 30: "other", 33: "other", 51: "generic", 52: "generic", 20: "no text",
     }  # fmt: skip
+    assert found.reset_index().columns.tolist() == [
+        "panel", "works", "rank_i2t", "rank_t2i", "reason", "same_text", "nearest_texts"
+    ]  # fmt: skip
     works = {10: I2T, 30: I2T, 51: I2T, 11: T2I, 52: T2I, 33: NEITHER, 20: NEITHER}
     assert found["works"].to_dict() == works
     assert found.loc[10, "same_text"] == 1
