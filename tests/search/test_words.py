@@ -226,7 +226,8 @@ def test_the_file_is_made_once_found_again_and_another_for_other_texts(tmp_path)
     assert [p.name for p in (tmp_path / "words").iterdir()] == [first.path.name]
     again = WordIndex(table_of(TEXTS), tmp_path)
     assert again.path.stat().st_mtime_ns == made
-    assert again.find("pumpkin").rows.tolist() == [0, 3, 4, 7, 2]
+    with ThreadPoolExecutor(1) as elsewhere:  # the explorer asks from the threads of its sessions
+        assert elsewhere.submit(again.find, "pumpkin").result().rows.tolist() == [0, 3, 4, 7, 2]
     changed = WordIndex(table_of((("no such thing", ""), *TEXTS[1:])), tmp_path)
     assert changed.path != first.path
     assert changed.find("pumpkin").rows.tolist() == [3, 4, 7, 2]
@@ -265,7 +266,7 @@ def test_where_nothing_can_be_written_the_index_is_in_memory(tmp_path):
     (tmp_path / "words").write_text("a file in the folder's place", encoding="utf-8")
     index = WordIndex(table_of(TEXTS), tmp_path)
     assert index.path is None
-    with ThreadPoolExecutor(1) as elsewhere:  # the explorer asks from the threads of its sessions
+    with ThreadPoolExecutor(1) as elsewhere:
         assert elsewhere.submit(index.find, "pumpkin").result().rows.tolist() == [0, 3, 4, 7, 2]
 
 
