@@ -324,7 +324,7 @@ def test_an_image_is_encoded_by_the_vision_backbone_and_adapter():
     with torch.inference_mode():
         seen = searcher.model.encoder.vision(features.half().float())[0]
     torch.testing.assert_close(query.vector, torch.nn.functional.normalize(seen, dim=0))
-    assert "encode" not in repr(searcher)
+    assert "_backbones" not in repr(searcher)
     unknown = replace(searcher, names=("nobody/no-vision", "tiny"), _backbones={})
     with pytest.raises(DataError, match="nobody/no-vision is not on this machine"):
         unknown.from_image(Image.new("RGB", (8, 8)))
