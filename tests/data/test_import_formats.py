@@ -327,6 +327,21 @@ def test_labelme_uses_the_image_inside_where_there_is_no_other(tmp_path: Path, o
     assert boxes(out, "b/b") == [(10.0, 20.0, 50.0, 70.0)]
 
 
+def test_labelme_of_texts_alone_leaves_panels_to_be_found_and_no_shapes_are_no_panels(
+    tmp_path: Path, out: Path
+) -> None:
+    for name, shapes in (
+        ("said", [{"label": "text", "points": [[10, 20], [60, 90]], "shape_type": "rectangle", "text": "Hello"}]),
+        ("empty", []),
+    ):
+        folder = write_images(tmp_path / name)
+        write(folder / "page2.json", {"version": "5", "flags": {}, "shapes": shapes, "imagePath": "page2.png"})
+        run(folder, tmp_path / f"out {name}", panels="none")
+    assert page(tmp_path / "out said", "said/page2")["panels"][0]["source"] == "whole"
+    assert texts(tmp_path / "out said", "said/page2") == ["Hello"]
+    assert page(tmp_path / "out empty", "empty/page2")["panels"] == []
+
+
 def test_acbf_takes_the_language_of_the_drawing_and_embedded_images(tmp_path: Path, out: Path) -> None:
     folder = tmp_path / "in"
     binary = base64.encodebytes(png()).decode()
