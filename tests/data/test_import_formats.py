@@ -178,7 +178,13 @@ def test_coco_predictions_polygons_scores_and_ids_that_are_paths(tmp_path: Path,
     value = {
         "images": [{"id": "f00d", "file_name": "page2.png", "width": 100, "height": 150}],
         "annotations": [
-            {"id": 1, "image_id": "f00d", "category_id": 4, "segmentation": [[v / 2 for v in slanted]], "score": 0.9},
+            {
+                "id": 1,
+                "image_id": "f00d",
+                "category_id": 4,
+                "segmentation": [[v / 2 for v in slanted]],
+                "score": 0.91237,
+            },
             {"id": 2, "image_id": "f00d", "category_id": 4, "bbox": [5, 50, 40, 95], "score": 0.49},
             {"id": 3, "image_id": "f00d", "category_id": 4, "segmentation": {"counts": "aa"}},
             {"id": 4, "image_id": "C:\\x\\page10.png", "category_id": 4, "bbox": list(EAST), "score": "0.75"},
@@ -191,7 +197,7 @@ def test_coco_predictions_polygons_scores_and_ids_that_are_paths(tmp_path: Path,
     first = page(out, "in/page2")["panels"]
     assert boxes(out, "in/page2") == [(10.0, 10.0, 180.0, 80.0)]  # scaled from half the size
     assert first[0]["polygon"] == [[10.0, 10.0], [190.0, 30.0], [190.0, 90.0], [10.0, 90.0]]
-    assert (first[0]["confidence"], page(out, "in/page10")["panels"][0]["confidence"]) == (0.9, 0.75)
+    assert (first[0]["confidence"], page(out, "in/page10")["panels"][0]["confidence"]) == (0.9124, 0.75)
     counts = report(out)["sources"][str(folder)]["counts"]
     assert counts == {"score_low": 1, "box_invalid": 1, "annotation_without_image": 1}
     run(folder, tmp_path / "low", min_score=0.4)
@@ -337,7 +343,7 @@ def test_labelme_of_texts_alone_leaves_panels_to_be_found_and_no_shapes_are_no_p
         folder = write_images(tmp_path / name)
         write(folder / "page2.json", {"version": "5", "flags": {}, "shapes": shapes, "imagePath": "page2.png"})
         run(folder, tmp_path / f"out {name}", panels="none")
-    assert page(tmp_path / "out said", "said/page2")["panels"][0]["source"] == "whole"
+    assert page(tmp_path / "out said", "said/page2")["panels"][0]["source"] == "none"
     assert texts(tmp_path / "out said", "said/page2") == ["Hello"]
     assert page(tmp_path / "out empty", "empty/page2")["panels"] == []
 
@@ -404,8 +410,9 @@ def test_a_page_far_wider_than_its_book_is_a_double_page(tmp_path: Path, out: Pa
     run(cbz(tmp_path / "B.cbz", members), out)
     assert [k for k in range(6) if page(out, f"B/{k}").get("double_page")] == [4]
     strips = {f"{k}.png": png((600, 200), (k, 0, 0)) for k in range(4)}  # strips are wide by nature
+    strips["4.png"] = png((1800, 200))
     run(cbz(tmp_path / "S.cbz", strips), out)
-    assert not any(page(out, f"S/{k}").get("double_page") for k in range(4))
+    assert not any(page(out, f"S/{k}").get("double_page") for k in range(5))
 
 
 # --- malformed
@@ -494,6 +501,11 @@ def test_boxes_that_hold_nothing_are_counted_and_others_are_cut_to_the_page(tmp_
     made = run(folder, out)
     assert boxes(out, "in/page2") == [(150.0, 200.0, 50.0, 100.0), (20.0, 10.0, 80.0, 50.0)]
     assert [code for code, _ in made.pages[0].notes] == ["box_invalid", "box_invalid"]
+    assert made.lines()[-6:-3] == [
+        "Noted:",
+        "  2  boxes that hold nothing of their page: not used",
+        "     panel 2: (0.0, 0.0, 1.0, 50.0) holds nothing of the page",
+    ]
 
 
 def test_a_page_that_was_turned_since_is_left_out_and_another_shape_is_counted(tmp_path: Path, out: Path) -> None:

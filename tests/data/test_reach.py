@@ -1,16 +1,20 @@
-"""How far boxes reach, page after page in loops over plain numbers: against the sums over all pages at once."""
+"""Boxes of many pages in loops over plain numbers: how far they reach, which are repeated, and what is counted."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from stage3.data.readers.labels import skip_many
 from stage3.data.readers.reach import Sample
+from stage3.data.readers.repeated import repeated
 from stage3.data.readers.units import Notation
+from stage3.data.table import DataReport
 
 Box = tuple[float, float, float, float]
 Pages = list[tuple[list[Box], tuple[int, int]]]  # corners in pixels, and width and height; zeros where unknown
@@ -171,3 +175,34 @@ def test_how_far_from_square_panels_are(unit: str) -> None:
                 logs.append(abs(math.log((c - a) / sx * shape / ((d - b) / sy))))
     assert sample_of(pages).lopsided(Notation("xyxy", unit)) == pytest.approx(np.median(logs))
     assert sample_of([([(5, 5, 1, 1)], (9, 9))]).lopsided(Notation("xyxy", unit)) == math.inf
+
+
+def test_boxes_that_are_nearly_one_are_one_panel_on_pages_of_any_boxes() -> None:
+    def iou(a: Box, b: Box) -> float:
+        w = max(0.0, min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0]))
+        h = max(0.0, min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1]))
+        return w * h / (a[2] * a[3] + b[2] * b[3] - w * h)
+
+    rng, found = np.random.default_rng(2), 0
+    for _ in range(20):
+        places = rng.uniform(0, 60, (3, 2))
+        boxes = [(*places[k].tolist(), 40.0, 20.0 + k) for k in rng.integers(0, 3, 9)]
+        boxes = [(x + float(dx), y, w, h) for (x, y, w, h), dx in zip(boxes, rng.uniform(0, 1.5, 9), strict=True)]
+        expected: dict[int, int] = {}
+        for n in range(9):  # without texts the first of them stays
+            alike = [k for k in range(n) if k not in expected and iou(boxes[k], boxes[n]) >= 0.95]
+            if alike:
+                expected[n] = alike[0]
+        panels = [SimpleNamespace(box=box, dialogue="", description="") for box in boxes]
+        assert repeated(panels) == expected
+        found += len(expected)
+    assert found > 50
+
+
+def test_of_many_pages_that_are_left_out_the_first_are_named_and_all_counted() -> None:
+    report = DataReport()
+    for part in (range(15), range(15, 50)):
+        skip_many(report, "label", (f"page {n}" for n in part), len(part))
+    assert report.examples["page:label"] == [f"page {n}" for n in range(20)]
+    assert report.counts["page:label"] == report.skipped["label"] == 50
+    assert (report.pages_listed, report.pages_kept) == (0, 0)  # whoever reads a source sets these
