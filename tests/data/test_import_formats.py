@@ -255,6 +255,12 @@ def test_label_studio_uses_predictions_only_where_nobody_annotated(tmp_path: Pat
     assert boxes(out, "Book A/page10") == [EAST]
     counts = report(out)["sources"][str(root)]["counts"]
     assert counts == {"several_annotations": 1, "prediction_used": 1}
+    for task in tasks:
+        task["predictions"] = [{"result": tasks[1]["predictions"][0]["result"]}]
+        del task["annotations"]
+    write(root / "export.json", tasks)  # of predictions alone
+    run(root, tmp_path / "guessed")
+    assert boxes(tmp_path / "guessed", "Book A/page10") == [EAST]
 
 
 def test_label_studio_reads_polygons_and_counts_what_it_cannot_place(tmp_path: Path, out: Path) -> None:
