@@ -189,6 +189,7 @@ def test_coco_predictions_polygons_scores_and_ids_that_are_paths(tmp_path: Path,
             {"id": 3, "image_id": "f00d", "category_id": 4, "segmentation": {"counts": "aa"}},
             {"id": 4, "image_id": "C:\\x\\page10.png", "category_id": 4, "bbox": list(EAST), "score": "0.75"},
             {"id": 5, "image_id": 77, "category_id": 4, "bbox": list(EAST)},
+            {"id": 6, "image_id": ["x" * 90], "category_id": 4, "bbox": list(EAST)},
         ],
         "categories": [{"id": 4, "name": "panel"}, {"id": 7, "name": "face"}],
     }
@@ -199,7 +200,9 @@ def test_coco_predictions_polygons_scores_and_ids_that_are_paths(tmp_path: Path,
     assert first[0]["polygon"] == [[10.0, 10.0], [190.0, 30.0], [190.0, 90.0], [10.0, 90.0]]
     assert (first[0]["confidence"], page(out, "in/page10")["panels"][0]["confidence"]) == (0.9124, 0.75)
     counts = report(out)["sources"][str(folder)]["counts"]
-    assert counts == {"score_low": 1, "box_invalid": 1, "annotation_without_image": 1}
+    assert counts == {"score_low": 1, "box_invalid": 1, "annotation_without_image": 2}
+    examples = report(out)["sources"][str(folder)]["examples"]["annotation_without_image"]
+    assert examples[0].endswith(f": image_id {str(['x' * 90])[:80]!r}")
     run(folder, tmp_path / "low", min_score=0.4)
     assert len(boxes(tmp_path / "low", "in/page2")) == 2
 
@@ -383,7 +386,7 @@ def test_comicinfo_counts_images_as_they_are_stored(tmp_path: Path, out: Path) -
     info = (
         "<ComicInfo><Series>Hero</Series><Number>7</Number><LanguageISO>ja</LanguageISO><Manga>YesAndRightToLeft</Manga>"
         '<Pages><Page Image="0" Type="BackCover"/><Page Image="1" Type="FrontCover"/>'
-        '<Page Image="2" Type="Story Deleted"/><Page Image="3" DoublePage="true"/>'
+        f'<Page Image="2" Type="Story {"x" * 90} Deleted"/><Page Image="3" DoublePage="true"/>'
         f'<Page Image="{"9" * 30}"/></Pages></ComicInfo>'
     )
     members = {
@@ -404,7 +407,8 @@ def test_comicinfo_counts_images_as_they_are_stored(tmp_path: Path, out: Path) -
         "ja",
     )
     said = report(out)["sources"][str(tmp_path / "Vol.cbz")]
-    assert said["counts"] == {"page_deleted": 1, "comicinfo_index": 1}
+    assert said["counts"] == {"page_deleted": 1, "comicinfo_index": 1, "comicinfo_type": 1}
+    assert said["examples"]["comicinfo_type"][0].endswith(f": Type='{'x' * 60}'")
     assert said["examples"]["comicinfo_index"][0].endswith(f": Image='{'9' * 20}', of 4 images")
 
 
