@@ -50,11 +50,15 @@ def test_an_edge_that_leans_is_seen_over_the_whole_strip(rise: int) -> None:
     assert not len(down.peaks[0])
 
 
-def test_edges_by_loops_over_pixels() -> None:
+@pytest.mark.parametrize("rise", [0, -2, 2])
+def test_edges_by_loops_over_pixels(rise: int) -> None:
     """Within two pixels of a change of 24 over two pixels downwards, along the best of five slopes."""
     height, width = 36, 70
     values = np.repeat(np.repeat(noise(9, 14), 4, 0), 5, 1) // 2
     values[20:] += 100
+    if rise:  # a line that leans alone
+        rows, columns = np.mgrid[:height, :width]
+        values = np.where(rows > 18 + rise * (columns - 35) / STRIP, 250, 5).astype(np.uint8)
     tone = values.astype(int)
 
     def step(y: int, x: int, down: int, along: int) -> int:
@@ -86,7 +90,7 @@ def test_edges_by_loops_over_pixels() -> None:
         and (y == 0 or own[strip, y] >= own[strip, y - 1])
         and (own[strip, y] > (own[strip, y + 1] if y + 1 < height else 0))
     ]
-    assert len(peaks) > 5
+    assert len(peaks) > (0 if rise else 5)
     np.testing.assert_allclose(np.stack(across.peaks, axis=1), peaks)
 
 
