@@ -222,6 +222,14 @@ def test_ocr_boxes(case: str, tmp_path: Path, reference: dict[str, PanelTable]) 
     assert_clean_pages_unchanged(table, reference["ocr"])
 
 
+def test_panels_across_or_down_the_whole_page_are_counted(tmp_path: Path) -> None:
+    before, world = World(tmp_path / "before").load().report.facts, World(tmp_path / "w")
+    boxes = [[0, 0, 550, 900], [0, 0, 700, 900], [0, 0, 550, 780], [0, 0, 900, 550], [0, 0, 900, 700], [0, 0, 780, 550]]
+    world.bad_page({"panels": [{"box_2d": box, "description": f"scene {k}"} for k, box in enumerate(boxes)]})
+    facts = world.load().report.facts
+    assert [facts[k] - before[k] for k in ("wide_panels", "tall_panels")] == [1, 1]
+
+
 def test_what_is_odd_is_shown_in_a_line(tmp_path: Path) -> None:
     world = World(tmp_path / "w")
     box = [500.1234567890123, 1000.0, 0.12345678901234568, 100.12345678901234]
