@@ -43,7 +43,7 @@ def comics(tmp_path_factory) -> Path:
         for kind in ("json", "images"):
             (folder / kind / book).mkdir(parents=True)
         for page in range(2):
-            noise = rng.integers(0, 255, (60, 40, 3), dtype=np.uint8)
+            noise = rng.integers(0, 255, (120, 80, 3), dtype=np.uint8)
             Image.fromarray(noise).save(folder / "images" / book / f"{page}.png")
             panels = [{"box_2d": [0, x, 1000, x + 480], "description": f"{book}{page}{x}"} for x in (0, 500)]
             (folder / "json" / book / f"{page}.json").write_text(json.dumps({"panels": panels}), encoding="utf-8")
@@ -80,7 +80,7 @@ def test_urls_have_the_very_features_of_files_and_are_read_once(comics, memory, 
     monkeypatch.setattr(remote, "_bytes", lambda url: fetched.append(url) or own(url))
     table = readers.load(config)
     assert table.pages["image_path"].iloc[3] == "memory://b/1.png"
-    assert (table.pages["width"] == 40).all()
+    assert (table.pages["width"] == 80).all()
     fetched.clear()
     found = load_or_build(table, config, progress=False)
     assert (found.report.computed_images, found.report.reused_images) == (0, 24)  # known by content
@@ -116,7 +116,7 @@ def test_what_is_gone_is_counted_and_what_has_changed_is_read_again(comics, memo
 def test_thumbnails_and_the_page_check_use_the_same_door(comics, memory, tmp_path):
     config = listed(comics, tmp_path, "memory://{book}/{page}.png")
     assert images.thumbnail("memory://a/0.png", None, 30).size == (20, 30)
-    assert images.page_size("memory://a/0.png") == (40, 60)
+    assert images.page_size("memory://a/0.png") == (80, 120)
     check = page_check.check_page(config, "a/1", "memory://a/1.png")
     assert check.image == "memory://a/1.png"
     assert len(check.panels) == 2
