@@ -172,7 +172,7 @@ def test_words_zoom_and_shapes_of_a_map_come_back_from_the_address(address):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("zoom", "1,1,0,2"), ("zoom", "0,1,2,2"), ("zoom", "0,1,0"), ("zoom", "0,inf,0,1"), ("zoom", "0,1e9,0,1"),
+    [("zoom", "x" * 99), ("zoom", "1,1,0,2"), ("zoom", "0,1,2,2"), ("zoom", "0,1,0"), ("zoom", "0,inf,0,1"), ("zoom", "0,1e9,0,1"),
      ("lasso", "pca:0,0;1,1"), ("lasso", "pca:0,0;1,1;2"), ("lasso", "0,0;1,1;2,0"), ("lasso", "umap:0,0;1,1;2,0|1,2")],
 )  # fmt: skip
 def test_a_zoom_or_lasso_that_cannot_be_read_is_noted_and_left_out(address, name, text):
@@ -181,6 +181,7 @@ def test_a_zoom_or_lasso_that_cannot_be_read_is_noted_and_left_out(address, name
     assert getattr(map_address, "zoom" if name == "zoom" else "drawn")(notes) is None
     assert len(notes) == 1
     assert notes[0].startswith(name)
+    assert len(notes[0]) < 130  # however long the address is
 
 
 def test_a_box_is_a_lasso_with_four_corners_and_a_click_names_a_panel_or_a_page(address):
@@ -231,6 +232,23 @@ def test_a_query_of_the_address_is_taken_once_and_a_panel_wins(address, monkeypa
     assert address == {}
     query.use_panel_within(4, "val")
     assert (address, state["search_kind"], state["search_filter_split"]) == ({"panel": 4}, "panel", ["val"])
+
+
+def test_the_first_query_is_a_held_out_panel_that_says_more_than_most():
+    frame = pd.DataFrame(
+        {"has_image": [True, True, True, False, True, True], "has_text": [True, True, True, True, True, False],
+         "text": ["a" * 9, "b", "c" * 5, "d" * 9, "e" * 7, ""],
+         "split": ["train", "test", "test", "test", "val", "test"]},
+    )  # fmt: skip
+
+    def first(**changed: object) -> int:
+        return query.first_panel(SimpleNamespace(frame=frame.assign(**changed), embedded=SimpleNamespace(rows=[2, 3])))
+
+    assert first() == 4  # texts of both have 1, 5, 7 and 9 letters: 6 is in their middle
+    assert first(text=["a" * 9, "b", "c" * 7, "d", "e" * 7, ""]) == 2  # as many as half of them have
+    assert first(split="train") == 0
+    assert first(has_text=[False, True, False, False, False, False]) == 1
+    assert first(has_image=False) == 2
 
 
 def test_stopped_jobs_are_put_away_one_by_one(monkeypatch):
@@ -345,12 +363,13 @@ def test_a_comparison_is_told_with_signs_units_and_words():
     assert compared.verdict_words(of("x")) == NOISE
     assert compared.verdict_words(of("x", verdict=NOT, why="τ changed")) == "not comparable: τ changed"
     rows = [of("loss/total"), of("retrieval/t2i_r5", first=0.25), of("retrieval/i2t_r5"), of("collapse/x")]
+    rows += [of("retrieval/same_page_r_precision", first=0.75)]
     found = Comparison(pd.DataFrame(rows), "val", panels=1, pages=2, gallery=1200)
     table = compared.rows_of(found, ("before", "now"))
     assert list(table.columns) == ["metric", "before", "now", "difference", "verdict"]
-    assert table["metric"].tolist() == ["R@5 image → text", "R@5 text → image", "Total loss"]
-    assert table["before"].tolist() == ["50.0 %", "25.0 %", "0.500"]
-    assert table["now"].tolist() == ["62.5 %", "62.5 %", "0.625"]
+    assert table["metric"].tolist() == ["Same-page precision", "R@5 image → text", "R@5 text → image", "Total loss"]
+    assert table["before"].tolist() == ["75.0 %", "50.0 %", "25.0 %", "0.500"]
+    assert table["now"].tolist() == ["62.5 %", "62.5 %", "62.5 %", "0.625"]
     assert compared.basis(found) == (
         "Validation pages that neither run was trained on: 1 panel of 2 pages, 1,200 with image and text. "
         "Paired by panel; intervals by page."
@@ -522,6 +541,24 @@ def test_a_look_is_asked_for_as_the_fields_stand_now(monkeypatch):
     assert asked == [imports.Choice("find", "files", "coco", "panel", "rtl")]
 
 
+def test_what_speaks_against_chosen_files_is_told_from_what_was_found_on_the_pages():
+    def doubt(boxes: str, annotated: bool | None, pages: int = 6, **found: object) -> str:
+        made = SimpleNamespace(choice=imports.Choice(boxes), annotated=annotated)
+        return add_choice._doubt(made, {"import": {"pages": pages, **found}})
+
+    source, whole = {"source": 9}, [{"found": 1, "whole": n} for n in (3, 4)]
+    assert doubt("files", True, panels_from={"found": 2}).startswith("The files have no boxes")
+    assert doubt("files", True, panels_from=source) == ""
+    assert doubt("files", None, panels_from={"found": 2}) == doubt("find", True, panels_from={"found": 2}) == ""
+    for code in ("page_shape_differs", "box_invalid"):
+        notes = [{code: {"count": n}} for n in (2, 3)]
+        assert doubt("files", True, panels_from=source, notes=notes[0]) == ""
+        assert doubt("files", True, panels_from=source, notes=notes[1]).startswith("On most pages, boxes do not fit")
+    assert doubt("find", None, panels_from=whole[0]) == doubt("page", None, panels_from=whole[1]) == ""
+    assert doubt("find", None, panels_from=whole[1]).startswith("On 4 of 6 pages, panels were not found")
+    assert doubt("find", None, pages=0) == ""
+
+
 def test_durations_are_told_in_words(monkeypatch):
     assert [add_train._words(s) for s in (1, 5, 5.1, 89, 90, 121)] == ["5 s", "5 s", "10 s", "90 s", "2 min", "3 min"]
     config = Config(epochs=10, val_fraction=0.25, test_fraction=0.25, batch_pages=8)
@@ -530,7 +567,7 @@ def test_durations_are_told_in_words(monkeypatch):
     chosen = SimpleNamespace(run=SimpleNamespace(config=config))
     monkeypatch.setattr(retrain_form.loaders, "metrics", lambda run: None)
     for seconds, words in ((30, "About 30 s."), (300, "About 5 min."), (math.nan, "Duration unknown: the run above")):
-        measured = seconds - retrain_form.START_UP
+        measured = seconds - 3  # until the first step
         monkeypatch.setattr(retrain_form.curves, "expected_seconds", lambda *_, measured=measured: measured)
         assert retrain_form._estimate(chosen, config).startswith(words)
     assert retrain._seconds_between("2026-01-01T00:00:00+00:00", "2026-01-01T00:01:30+00:00") == 90
