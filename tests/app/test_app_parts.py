@@ -36,6 +36,7 @@ from app.views import data as data_view
 from app.views import evidence, losses, map_column, map_controls, map_parts, retrain
 from app.views import page as page_view
 from app.views import runs as runs_view
+from app.views import search as search_view
 from stage3.config import Config
 from stage3.evaluate import Comparison
 from stage3.evaluate.between import BETTER, NOISE, NOT, UNKNOWN, WORSE
@@ -172,8 +173,9 @@ def test_words_zoom_and_shapes_of_a_map_come_back_from_the_address(address):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("zoom", "x" * 99), ("zoom", "1,1,0,2"), ("zoom", "0,1,2,2"), ("zoom", "0,1,0"), ("zoom", "0,inf,0,1"), ("zoom", "0,1e9,0,1"),
-     ("lasso", "pca:0,0;1,1"), ("lasso", "pca:0,0;1,1;2"), ("lasso", "0,0;1,1;2,0"), ("lasso", "umap:0,0;1,1;2,0|1,2")],
+    [("zoom", "x" * 99), ("zoom", "1,1,0,2"), ("zoom", "0,1,2,2"), ("zoom", "0,1,0"), ("zoom", "0,inf,0,1"),
+     ("zoom", "0,1e9,0,1"), ("lasso", "pca:0,0;1,1"), ("lasso", "pca:0,0;1,1;2"), ("lasso", "0,0;1,1;2,0"),
+     ("lasso", "umap:0,0;1,1;2,0|1,2")],
 )  # fmt: skip
 def test_a_zoom_or_lasso_that_cannot_be_read_is_noted_and_left_out(address, name, text):
     address[name] = text
@@ -585,3 +587,87 @@ def test_other_words_of_views():
         measured_at = "last"
 
     assert evidence._measured_on([Seen]) == "Test books, last checkpoint"
+
+
+def test_numbers_of_seeds_and_what_a_search_says_of_its_true_match(monkeypatch):
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(evidence.st, "metric", lambda label, value, width: told.append((label, value)))
+    rows = [SimpleNamespace(verdict=v, seeds=n) for v, n in (("helps", 5), ("hurts", 3), ("helps", 4))]
+    evidence._counts(rows)
+    assert told == [("Helps", "2"), ("No effect here", "0"), ("Hurts", "1"), ("Seeds per variant", "3–5")]
+    evidence._counts(rows[:1])
+    assert told[-1] == ("Seeds per variant", "5")
+
+    def standing(said: int | None, rank: float | None, panel: int | None, space: str) -> str:
+        way = query.Way("", SimpleNamespace(panel=panel, space=space), "text")
+        return search_view._standing(SimpleNamespace(gallery=1200, said=said, match_rank=rank), way)
+
+    among = "1,200 panels searched"
+    assert standing(3, None, None, "words") == f"{among}; 3 panels with all the words."
+    assert standing(None, 4.0, 7, "image") == "True match at rank 4 of 1,200."
+    assert standing(None, None, 7, "image") == f"{among}; the true match is not among them."
+    assert standing(None, None, 7, "text") == standing(None, None, None, "image") == f"{among}."  # there is none
+
+
+def test_files_of_a_data_set_are_called_after_its_run_in_few_letters(monkeypatch):
+    names: list[str] = []
+    monkeypatch.setattr(data_view.st, "download_button", lambda label, make, name, *_, **__: names.append(name))
+    data_view._downloads(
+        SimpleNamespace(id="runs/ö " + "x" * 99), Config(), SimpleNamespace(table=SimpleNamespace(report=None))
+    )
+    assert len(names) == 4
+    assert {len(name.removeprefix("runs-" + "x" * 55 + "-")) < 20 for name in names} == {True}
+
+
+def test_the_largest_groups_of_a_map_are_offered_and_the_others_counted(monkeypatch):
+    offered: list[str] = []
+    said: list[str] = []
+    monkeypatch.setattr(map_column, "MANY_GROUPS", 2)
+    monkeypatch.setattr(map_column.components, "chips", lambda items, **_: offered.extend(i["text"] for i in items))
+    monkeypatch.setattr(map_column.shell, "line", said.append)
+    nobody = SimpleNamespace(members=np.zeros(9, bool), group=None)
+    legend = maps.Legend(["c", "a", "b"], ["#1", "#2", "#3"], [4, 2, 1], 2)
+    map_column._group(None, nobody, maps.COLORINGS["book"], legend)
+    assert (offered, said) == (["c", "a"], ["The 2 largest of 3.", "In none: 2 panels"])
+
+
+# --- retrain
+
+
+def test_where_the_buttons_of_a_run_lead(monkeypatch):
+    went: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(retrain.shell, "go", lambda view, **params: went.append((view, params)))
+    for parent in ("samples/first", ""):
+        for view in ("compare", "losses", "map"):
+            retrain._open(view, SimpleNamespace(id="runs/new"), SimpleNamespace(parent=parent))
+    new, both = {"run": "runs/new"}, {"run": "runs/new", "with": "samples/first"}
+    assert went == [
+        ("map", {**both, "mode": "two"}), ("losses", both), ("map", new), ("runs", new), ("losses", new), ("map", new)
+    ]  # fmt: skip
+
+
+def test_how_far_a_run_is_and_what_chance_is_meanwhile(monkeypatch):
+    begun = {"started": "2026-01-01T00:00:00+00:00", "updated": "2026-01-01T00:01:30+00:00"}
+
+    def words(state: str, step: int, total: int) -> str:
+        status = SimpleNamespace(step=step, total_steps=total, message="what it said", **begun)
+        return retrain._progress_words(SimpleNamespace(state=state, is_live=False, run=SimpleNamespace(status=status)))
+
+    assert words("starting", 0, 0) == ""
+    assert words("queued", 0, 0) == "waits until fewer than 2 runs train"
+    assert words("finished", 1200, 1200) == "step 1,200 of 1,200  ·  90 s"
+    assert words("failed", 0, 0) == "what it said  ·  90 s"
+    said: list[str] = []
+    values = {"retrieval/gallery": 40.0}
+    monkeypatch.setattr(retrain.loaders, "result", lambda run: values)
+    monkeypatch.setattr(retrain.tiles, "show", lambda metrics, values: None)
+    monkeypatch.setattr(retrain.shell, "line", said.append)
+    retrain._validation(None)
+    values["retrieval/gallery"] = 3.0
+    retrain._validation(None)
+    values.clear()
+    retrain._validation(None)
+    assert [line.partition("). ")[0].partition("epoch: ")[2] for line in said] == [
+        "R@5 among 40 panels with image and text (chance 12.5 %",
+        "R@5 among 3 panels with image and text (chance 100.0 %",
+    ]

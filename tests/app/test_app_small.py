@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.parts import add_choice, add_train, data_report, embedding, filters, moved, results, strip, waiting
 from app.store import embeds, imports, jobs, map_jobs
+from app.views import retrain
 from stage3.config import Config
 from stage3.errors import StorageError
 from stage3.model.outlook import Outlook
@@ -299,3 +300,24 @@ def test_the_latest_twenty_imports_are_listed_and_one_is_opened_by_its_button(mo
     ]  # fmt: skip
     texts(app.button(key="add-open-m7").click().run())
     assert app.query_params["import"] in ("m7", ["m7"])
+
+
+def test_earlier_runs_are_listed_without_the_one_that_is_watched(monkeypatch) -> None:
+    def page() -> None:
+        from app.views import retrain
+
+        retrain._list(retrain.GIVEN)
+
+    def job(n: int) -> Any:
+        run = SimpleNamespace(name=f"r{n}", path=Path(f"r{n}"))
+        return SimpleNamespace(run=run, state="stopped", is_live=n == 2, parent="samples/first" if n == 1 else "")
+
+    found = [job(n) for n in range(22)]
+    monkeypatch.setattr(retrain, "GIVEN", SimpleNamespace(run=found[0].run), raising=False)
+    monkeypatch.setattr(jobs, "jobs", lambda: found)
+    app = AppTest.from_function(page, default_timeout=60).run()
+    assert texts(app) == [
+        "r1  ·  stopped  ·  from samples/first", *(f"r{n}  ·  stopped" for n in range(2, 21))
+    ]  # fmt: skip
+    assert [app.button(key=f"watch-r{n}").label for n in (1, 2)] == ["Show", "Watch"]
+    assert app.expander[0].label == "Earlier runs started here: 21"
