@@ -203,6 +203,9 @@ def test_a_folder_is_as_it_was_after_every_kind_of_change(tmp_path):
         made.restore()
         assert held() == before
     assert (folder / "kept" / "same.txt").stat().st_ino == same, "what nobody touched is not written again"
+    shutil.rmtree(folder)
+    made.restore()
+    assert held() == before
 
 
 def test_modules_of_the_copy_are_not_loaded_before_it(tmp_path):

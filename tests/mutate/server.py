@@ -128,6 +128,7 @@ class Restored:
 
     def restore(self) -> None:
         """As it was: also what was changed in place, replaced, added or removed."""
+        self.folder.mkdir(exist_ok=True)  # a run of pytest beside it takes the same place
         now = self._found()
         for name in now.keys() - self.held.keys():
             _remove(self.folder / name)
