@@ -230,6 +230,7 @@ def test_metrics_and_ranks_are_called_by_their_direction():
     assert names.metric_name("retrieval/within_page_t2i") == "Within page, text → image"
     assert names.metric_name("retrieval/i2t_median_rank") == "Median rank image → text"
     assert names.metric_name("loss/alignment_i2t") == "Alignment, image → text"
+    assert names.metric_name("retrieval/gallery") == "Gallery"  # of no direction
     assert names.RANKS == {"rank_i2t": "Rank i → t", "rank_t2i": "Rank t → i"}
 
 
