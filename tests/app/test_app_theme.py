@@ -72,7 +72,7 @@ def test_a_group_has_one_hue_in_both_themes():
         return made / abs(made)
 
     for light, dark in zip(theme.OKABE_ITO, theme.OKABE_ITO_DARK, strict=True):
-        assert abs(hue(light) - hue(dark)) < 0.5, light  # 29 degrees
+        assert abs(hue(light) - hue(dark)) < 0.2, light  # 11 degrees
 
 
 def test_no_chart_names_a_scale_of_its_own():
