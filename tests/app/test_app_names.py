@@ -31,13 +31,6 @@ def test_a_pair_of_losses_is_called_by_both_within_a_sentence():
     }
 
 
-def test_what_a_number_on_the_map_means_is_said_where_its_name_does_not():
-    """A loss is named; ranks, weights and shares need a sentence with their range."""
-    numbers = [c for c in maps.COLORINGS.values() if c.kind == "number" and not c.column.startswith("loss_")]
-    assert len(numbers) == 4
-    assert [c.label for c in numbers if not c.about.endswith(".")] == []
-
-
 LABELS = [*names.PANEL_LOSSES.values(), *names.RANKS.values(), *names.PAIR_NAMES.values()]
 LABELS += [coloring.label for coloring in maps.COLORINGS.values()] + [names.metric_name(m) for m in runs.TILES]
 
