@@ -39,7 +39,7 @@ SEEN_BY = {
     "parts/map_address": "parts map", "parts/add_import": "add parts", "parts/add_train": "parts add small",
     "parts/add_source": "add", "parts/add_choice": "add parts small", "parts/boxes": "boxes page",
     "parts/doubt": "results", "parts/data_report": "small data", "parts/outlook": "retrain add",
-    "store/loaders": "fresh cache results security posture", "store/thumbs": "page fresh cache security",
+    "store/loaders": "fresh cache results security posture records", "store/thumbs": "page fresh cache security",
     "store/cache": "cache fresh guard", "store/watch": "cache fresh", "store/evidence": "evidence",
     "store/jobs": "records jobs retrain", "store/embeds": "records readonly", "components/__init__": "components",
     "parts/embedding": "small", "parts/waiting": "small map", "main": "posture", "posture": "posture",
