@@ -580,6 +580,7 @@ def test_two_runs_side_by_side_count_the_neighbors_they_share(run):
     shown = {m.label: m.value for m in app.metric}
     assert shown == {"Neighbors in common": f"{100 * expected.mean():.0f} %", "Panels compared": "122"}
     assert drawn(app, 0).keys() == drawn(app, 1).keys()
+    assert {"map-board", "map-left", "map-pair", "card-map-column"} <= app_images.containers(app)
     rows = loaders.embedded(run).rows.tolist()
     for i in (0, 1):  # one number of both runs
         np.testing.assert_allclose([colors(app, i)[r] for r in rows], expected, atol=1e-6)
