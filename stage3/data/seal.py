@@ -47,6 +47,6 @@ def digest_of(frame: pd.DataFrame) -> bytes:
         if pd.api.types.is_integer_dtype(frame[name].dtype):
             digest.update(frame[name].to_numpy(dtype="<i8").tobytes())
         else:
-            texts = frame[name].astype(str).tolist()
+            texts = frame[name].tolist()
             digest.update("\0".join(texts).encode("utf-8", "surrogatepass"))
     return digest.hexdigest().encode()

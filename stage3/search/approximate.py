@@ -138,7 +138,7 @@ class Approximate:
 
     def _measured(self) -> float:
         """Recall over evenly spaced rows, each of which does not find itself."""
-        own = np.unique(np.linspace(0, len(self) - 1, min(RECALL_QUERIES, len(self))).round().astype(np.int64))
+        own = np.linspace(0, len(self) - 1, min(RECALL_QUERIES, len(self))).round().astype(np.int64)
         queries = torch.from_numpy(self.exact.rows_at(own))
         right, ours = (index.search(queries, RECALL_AT, exclude=own).rows for index in (self.exact, self))
         return float(np.mean([len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(right, ours, strict=True)]))
@@ -146,14 +146,14 @@ class Approximate:
 
 def n_lists(rows: int) -> int:
     """Lists for so many rows: four times the root, so that each has about as many rows as there are lists."""
-    return int(np.clip(4 * np.sqrt(rows), 1, max(1, min(MAX_LISTS, rows // PER_LIST))))
+    return int(min(4 * np.sqrt(rows), MAX_LISTS, max(1, rows // PER_LIST)))
 
 
 def _make(exact: Index | MappedIndex, kind: str) -> Any:
     faiss = _faiss()
     made = faiss.index_factory(exact.dim, kind, faiss.METRIC_INNER_PRODUCT)
     sample = np.linspace(0, len(exact) - 1, min(len(exact), PER_LIST * made.nlist)).round().astype(np.int64)
-    made.train(exact.rows_at(np.unique(sample)))
+    made.train(exact.rows_at(sample))
     for _, block in float_blocks(exact.source, ROWS):
         made.add(np.ascontiguousarray(block))
     return made

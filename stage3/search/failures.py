@@ -58,10 +58,9 @@ def failures(
     part = take(embedded, gallery_sample(wanted.nonzero()[:, 0], embedded))
     same, near = text_crowding(part)
     panel = part.rows.numpy()
-    i2t, t2i = ranks_i2t[panel].astype(np.float64), ranks_t2i[panel].astype(np.float64)
-    asked = ~np.isnan(i2t) & ~np.isnan(t2i)
-    only_i2t, only_t2i = asked & (i2t <= k) & (t2i > k), asked & (t2i <= k) & (i2t > k)
-    missed = asked & (i2t > k) & (t2i > k)
+    i2t, t2i = ranks_i2t[panel], ranks_t2i[panel]
+    only_i2t, only_t2i = (i2t <= k) & (t2i > k), (t2i <= k) & (i2t > k)  # NaN is neither
+    missed = (i2t > k) & (t2i > k)
     textless = part.text_ids.numpy() < 0
     reason = np.full(len(panel), "other", dtype=object)
     reason[near >= crowded(near, part.text_ids.numpy())] = "generic"
@@ -79,7 +78,7 @@ def failures(
         }
     )
     worst = np.fmax(i2t, t2i)
-    order = np.lexsort((panel, -np.nan_to_num(worst, nan=-1.0)))
+    order = np.lexsort((panel, -np.nan_to_num(worst)))
     listed = only_i2t | only_t2i | missed | textless
     found: pd.DataFrame = frame.iloc[order[listed[order]]].reset_index(drop=True)
     return found
@@ -101,8 +100,6 @@ def text_crowding(embedded: Embedded) -> tuple[np.ndarray[Any, Any], np.ndarray[
     same = np.zeros(len(ids), np.int64)
     near = np.full(len(ids), np.nan)
     has = ids >= 0
-    if not has.any():
-        return same, near
     _, first, inverse, count = np.unique(ids[has], return_index=True, return_inverse=True, return_counts=True)
     same[has] = count[inverse] - 1
     vectors = F.normalize(embedded.text[torch.from_numpy(np.flatnonzero(has)[first])], dim=1)

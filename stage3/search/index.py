@@ -39,7 +39,7 @@ class Index:
             off = (rows_between(self._source, start, start + ROWS_AT_ONCE).norm(dim=1) - 1).abs()
             bad = (~(off <= UNIT)).nonzero()
             if len(bad):
-                row = int(bad[0, 0])
+                row = int(bad[0])
                 raise DataError(
                     f"row {start + row} of the index is not of norm 1 (off by {off[row]:.3g}). Normalize the rows, "
                     "and leave out panels that lack the modality."
@@ -80,7 +80,7 @@ class Index:
 
     def cosines_of(self, query: Tensor, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """(n,) float64 cosines of a query of norm 1 with some rows."""
-        exact: np.ndarray[Any, Any] = (self.rows_at(rows).astype(np.float64) * query.double().numpy()).sum(axis=1)
+        exact: np.ndarray[Any, Any] = (self.rows_at(rows) * query.double().numpy()).sum(axis=1)
         return exact
 
     def search(

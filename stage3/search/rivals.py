@@ -95,7 +95,7 @@ def _gallery(searcher: Searcher, rows: np.ndarray[Any, Any]) -> _Gallery:
     part = take(part, (part.present[:, IMAGE] & part.present[:, TEXT]).nonzero()[:, 0])
     at = part.rows.numpy()
     features = torch.from_numpy(searcher.data.features.gather(at)[0])
-    images = F.normalize(features - features.mean(dim=0), dim=1) if len(features) else features
+    images = F.normalize(features - features.mean(dim=0), dim=1)
     words = [content_words(text) for text in searcher.frame["text"].loc[at]]
     counts: dict[str, int] = {}
     for said in words:

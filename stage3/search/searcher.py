@@ -407,7 +407,7 @@ class Searcher:
         if index not in INDICES:
             raise ConfigError(f"index: {index!r} is not one of {', '.join(INDICES)}.{near_name(index, INDICES)}")
         exact, rows = self.gallery(target)
-        by = self.approximate(target) if index == "faiss" else exact
+        by = self.approximate(target) if index == "faiss" and len(rows) else exact
         allowed = self.allowed(filters)[rows] if filters else None
         own = self._own(query, rows)
         within = query.space == target

@@ -61,7 +61,7 @@ class Piece:
     """
 
     text: str
-    quoted: bool = False
+    quoted: bool
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class WordIndex:
         longer = self._longer(pieces)
         parts = np.setdiff1d(stemmed(longer), every, assume_unique=True) if longer else _none()
         found = np.concatenate([exact, forms, parts])
-        if len(found) or len(pieces) == 1:
+        if len(found):
             ranks = np.repeat([1, len(found)], [len(every), len(parts)])
             return Said(found, ranks, len(exact), len(forms), len(parts), notes)
         return self._some(pieces, passing, notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,30 @@ def test_ocr_boxes(case: str, tmp_path: Path, reference: dict[str, PanelTable]) 
         np.testing.assert_allclose(kept[["x", "y", "w", "h"]].to_numpy()[0], expected, atol=1e-6)
     assert not code or table.report.counts[code] == 1
     assert_clean_pages_unchanged(table, reference["ocr"])
+
+
+def test_panels_across_or_down_the_whole_page_are_counted(tmp_path: Path) -> None:
+    before, world = World(tmp_path / "before").load().report.facts, World(tmp_path / "w")
+    boxes = [[0, 0, 550, 900], [0, 0, 700, 900], [0, 0, 550, 780], [0, 0, 900, 550], [0, 0, 900, 700], [0, 0, 780, 550]]
+    world.bad_page({"panels": [{"box_2d": box, "description": f"scene {k}"} for k, box in enumerate(boxes)]})
+    facts = world.load().report.facts
+    assert [facts[k] - before[k] for k in ("wide_panels", "tall_panels")] == [1, 1]
+
+
+def test_what_is_odd_is_shown_in_a_line(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    box = [500.1234567890123, 1000.0, 0.12345678901234568, 100.12345678901234]
+    world.bad_page(vlm_page(1) | {"panels": [{"box_2d": box, "description": "turned around"}]})
+    (example,) = world.load().report.examples["box_swapped"]
+    assert example.endswith(f"panels[0]: reversed corners {str(box)[:60]}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes of this kind")
+def test_a_pipe_named_like_a_panel_file_is_counted_and_not_opened(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    for name in ("one.json", "two.JSON"):
+        os.mkfifo(world.root / "panels" / name)
+    assert world.load().report.counts["not_a_file"] == 2
 
 
 @pytest.mark.parametrize("side", [None, 0, -5, "wide", float("nan"), True])

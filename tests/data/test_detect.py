@@ -125,10 +125,103 @@ def test_a_balloon_over_a_gutter_does_not_join_its_panels():
     check(image, boxes)
 
 
-def test_a_turned_page_has_the_turned_panels():
-    image, boxes = page(UNEVEN)
-    turned = image.transpose(Image.Transpose.TRANSPOSE)
-    check(turned, boxes[:, [1, 0, 3, 2]])
+SMALL = (410, 590)
+TURNS = (None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180)
+
+
+def _bump(x, y, right, low, to):
+    """A drawing whose right side has a bump in the middle, three tenths of its height."""
+    start, end = y + 0.35 * (low - y), y + 0.65 * (low - y)
+    return [(x, y), (right, y), (right, start), (to, start), (to, end), (right, end), (right, low), (x, low)]
+
+
+# Panels with a frame, drawings without one, where the last one's right side is, and the confidence of some panels. A
+# line counts 1, a drawing at the page's edge 0.8, a ragged end at most a half, of four sides each.
+LAYOUTS = {
+    "gutters": (
+        [(30, 30, 165, 150), (205, 30, 175, 150), (30, 195, 350, 125), (30, 335, 110, 225), (155, 335, 225, 225)],
+        [], None, {0: 1, 1: 1, 2: 1, 3: 1, 4: 1},
+    ),
+    "shared lines": (
+        [(0, 0, 410, 200), (0, 200, 250, 390), (250, 200, 160, 390)], [], None, {0: 0.85, 1: 0.9, 2: 0.9},
+    ),
+    "slanted": (
+        [[(25, 25), (215, 25), (175, 270), (25, 270)], [(235, 25), (385, 25), (385, 270), (195, 270)],
+         [(25, 285), (385, 285), (385, 565), (25, 565)]],
+        [], None, {0: 1, 1: 1, 2: 1},
+    ),
+    "bleeding": (
+        [(0, 0, 255, 245), (270, 30, 110, 215), (30, 260, 380, 150), (30, 425, 350, 135)], [], None,
+        {0: 0.9, 1: 1, 2: 0.95, 3: 1},
+    ),
+    "ragged before a margin": ([(15, 15, 380, 130)], [_bump(15, 165, 345, 575, 385)], 395, {0: 1}),
+    "ragged beside it": (
+        [(15, 15, 380, 250), (15, 285, 140, 290)], [_bump(175, 285, 360, 575, 399)], 399, {0: 1},
+    ),
+    "ragged beside a gutter": (
+        [(15, 15, 380, 250), (15, 285, 140, 290)], [_bump(175, 285, 340, 575, 370)], 370, {0: 1},
+    ),
+    "ragged before the edge": ([], [[(0, 0), (410, 0), (410, 250), (0, 250)], _bump(0, 285, 360, 590, 386)], 410,
+                               {0: 0.85}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_page_turned_or_mirrored_has_its_panels_to_a_few_pixels(layout):
+    framed, loose, right, sure = LAYOUTS[layout]
+    image, boxes = page(framed, SMALL)
+    for seed, corners in enumerate(loose, len(framed)):
+        mask = Image.new("L", SMALL, 0)
+        ImageDraw.Draw(mask).polygon(corners, fill=255)
+        image.paste(art(SMALL, seed), (0, 0), mask)
+        xs, ys = np.array(corners).T
+        boxes = np.concatenate([boxes.reshape(-1, 4), [[xs.min(), ys.min(), np.ptp(xs), np.ptp(ys)]]])
+    if right:
+        boxes[-1, 2] = right - boxes[-1, 0]
+    wide, high = SMALL
+    x0, y0, x1, y1 = boxes[:, 0], boxes[:, 1], boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3]
+    turned = {
+        None: (x0, y0, x1, y1),
+        Image.Transpose.FLIP_LEFT_RIGHT: (wide - x1, y0, wide - x0, y1),
+        Image.Transpose.ROTATE_90: (y0, wide - x1, y1, wide - x0),
+        Image.Transpose.ROTATE_180: (wide - x1, high - y1, wide - x0, high - y0),
+    }
+    for turn in TURNS:
+        found = OwnDetector().find(image if turn is None else image.transpose(turn))
+        assert len(found) == len(boxes)
+        made = np.concatenate([found.boxes[:, :2], found.boxes[:, :2] + found.boxes[:, 2:]], axis=1)
+        for n, corners in enumerate(np.stack(turned[turn], axis=1)):
+            one = int(np.abs(made - corners).max(axis=1).argmin())
+            beyond = (made[one] - corners) * [-1, -1, 1, 1]
+            assert beyond.min() >= -2  # nothing is cut off
+            assert beyond.max() <= 6.6  # nor is there much of the gutter
+            if n in sure:
+                assert found.confidence[one] == pytest.approx(sure[n], abs=0.02)
+        assert right is None or 0.63 < found.confidence.min() < 0.78
+
+
+@pytest.mark.parametrize(("blur", "least"), [(10, 0.97), (14, 0.88)])
+def test_a_drawing_that_fades_into_the_paper_ends_where_it_is_dense(blur, least):
+    image, mask = Image.new("RGB", SMALL, "white"), Image.new("L", SMALL, 0)
+    ImageDraw.Draw(mask).rectangle((80, 80, 330, 510), fill=255)
+    image.paste(art(SMALL, 3), (0, 0), mask.filter(ImageFilter.GaussianBlur(blur)))
+    found = OwnDetector().find(image)
+    ((x, y, w, h),) = found.boxes
+    beyond = np.array([80 - x, 80 - y, x + w - 330, y + h - 510])
+    assert (beyond > 0.8 * blur).all()
+    assert (beyond < 1.6 * blur).all()
+    assert found.confidence[0] > least
+
+
+@pytest.mark.parametrize(("share", "right"), [(0.16, 334), (0.3, 344)])
+def test_a_drawing_that_sticks_out_a_little_of_its_frame_does_not_move_it(share, right):
+    image, _ = page([(40, 40, 290, 500)], SMALL)
+    mask = Image.new("L", SMALL, 0)
+    ImageDraw.Draw(mask).rectangle((290, 200, 342, 200 + 500 * share), fill=255)
+    image.paste(art(SMALL, 5), (0, 0), mask)
+    for turned, at in ((image, right), (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 410 - right)):
+        ((x, _, w, _),) = OwnDetector().find(turned).boxes
+        assert (x + w if at > 205 else x) == pytest.approx(at, abs=4)
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.9])

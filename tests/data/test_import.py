@@ -343,6 +343,8 @@ def test_nothing_known_is_an_error_that_lists_what_was_seen_and_what_is_known(tm
     write(folder / "b.xml", "<svg><g/></svg>")
     write(folder / "c.json", [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4]}])
     write(folder / "d.json", {"panels": [{"bbox": [1, 2, 3, 4]}]})
+    write(folder / "e.json", [{"data": {"image": "x.png"}}])  # tasks that nobody did
+    write(folder / "f.json", {"names": ["panel"]})
     made: Callable[[], object] = lambda: import_comics(folder, out)  # noqa: E731
     with pytest.raises(DataError) as caught:
         made()
@@ -353,6 +355,8 @@ def test_nothing_known_is_an_error_that_lists_what_was_seen_and_what_is_known(tm
         "b.xml: XML of <svg>: no known format",
         "COCO predictions without categories",
         "a panel file of Stage 3's own format",
+        "e.json: JSON with",
+        "f.json: JSON with names: no known format",
     ):
         assert part in message
     empty = tmp_path / "empty"

@@ -178,11 +178,18 @@ def test_coco_predictions_polygons_scores_and_ids_that_are_paths(tmp_path: Path,
     value = {
         "images": [{"id": "f00d", "file_name": "page2.png", "width": 100, "height": 150}],
         "annotations": [
-            {"id": 1, "image_id": "f00d", "category_id": 4, "segmentation": [[v / 2 for v in slanted]], "score": 0.9},
+            {
+                "id": 1,
+                "image_id": "f00d",
+                "category_id": 4,
+                "segmentation": [[v / 2 for v in slanted]],
+                "score": 0.91237,
+            },
             {"id": 2, "image_id": "f00d", "category_id": 4, "bbox": [5, 50, 40, 95], "score": 0.49},
             {"id": 3, "image_id": "f00d", "category_id": 4, "segmentation": {"counts": "aa"}},
             {"id": 4, "image_id": "C:\\x\\page10.png", "category_id": 4, "bbox": list(EAST), "score": "0.75"},
             {"id": 5, "image_id": 77, "category_id": 4, "bbox": list(EAST)},
+            {"id": 6, "image_id": ["x" * 90], "category_id": 4, "bbox": list(EAST)},
         ],
         "categories": [{"id": 4, "name": "panel"}, {"id": 7, "name": "face"}],
     }
@@ -191,9 +198,11 @@ def test_coco_predictions_polygons_scores_and_ids_that_are_paths(tmp_path: Path,
     first = page(out, "in/page2")["panels"]
     assert boxes(out, "in/page2") == [(10.0, 10.0, 180.0, 80.0)]  # scaled from half the size
     assert first[0]["polygon"] == [[10.0, 10.0], [190.0, 30.0], [190.0, 90.0], [10.0, 90.0]]
-    assert (first[0]["confidence"], page(out, "in/page10")["panels"][0]["confidence"]) == (0.9, 0.75)
+    assert (first[0]["confidence"], page(out, "in/page10")["panels"][0]["confidence"]) == (0.9124, 0.75)
     counts = report(out)["sources"][str(folder)]["counts"]
-    assert counts == {"score_low": 1, "box_invalid": 1, "annotation_without_image": 1}
+    assert counts == {"score_low": 1, "box_invalid": 1, "annotation_without_image": 2}
+    examples = report(out)["sources"][str(folder)]["examples"]["annotation_without_image"]
+    assert examples[0].endswith(f": image_id {str(['x' * 90])[:80]!r}")
     run(folder, tmp_path / "low", min_score=0.4)
     assert len(boxes(tmp_path / "low", "in/page2")) == 2
 
@@ -249,6 +258,12 @@ def test_label_studio_uses_predictions_only_where_nobody_annotated(tmp_path: Pat
     assert boxes(out, "Book A/page10") == [EAST]
     counts = report(out)["sources"][str(root)]["counts"]
     assert counts == {"several_annotations": 1, "prediction_used": 1}
+    for task in tasks:
+        task["predictions"] = [{"result": tasks[1]["predictions"][0]["result"]}]
+        del task["annotations"]
+    write(root / "export.json", tasks)  # of predictions alone
+    run(root, tmp_path / "guessed")
+    assert boxes(tmp_path / "guessed", "Book A/page10") == [EAST]
 
 
 def test_label_studio_reads_polygons_and_counts_what_it_cannot_place(tmp_path: Path, out: Path) -> None:
@@ -327,6 +342,21 @@ def test_labelme_uses_the_image_inside_where_there_is_no_other(tmp_path: Path, o
     assert boxes(out, "b/b") == [(10.0, 20.0, 50.0, 70.0)]
 
 
+def test_labelme_of_texts_alone_leaves_panels_to_be_found_and_no_shapes_are_no_panels(
+    tmp_path: Path, out: Path
+) -> None:
+    for name, shapes in (
+        ("said", [{"label": "text", "points": [[10, 20], [60, 90]], "shape_type": "rectangle", "text": "Hello"}]),
+        ("empty", []),
+    ):
+        folder = write_images(tmp_path / name)
+        write(folder / "page2.json", {"version": "5", "flags": {}, "shapes": shapes, "imagePath": "page2.png"})
+        run(folder, tmp_path / f"out {name}", panels="none")
+    assert page(tmp_path / "out said", "said/page2")["panels"][0]["source"] == "none"
+    assert texts(tmp_path / "out said", "said/page2") == ["Hello"]
+    assert page(tmp_path / "out empty", "empty/page2")["panels"] == []
+
+
 def test_acbf_takes_the_language_of_the_drawing_and_embedded_images(tmp_path: Path, out: Path) -> None:
     folder = tmp_path / "in"
     binary = base64.encodebytes(png()).decode()
@@ -356,7 +386,7 @@ def test_comicinfo_counts_images_as_they_are_stored(tmp_path: Path, out: Path) -
     info = (
         "<ComicInfo><Series>Hero</Series><Number>7</Number><LanguageISO>ja</LanguageISO><Manga>YesAndRightToLeft</Manga>"
         '<Pages><Page Image="0" Type="BackCover"/><Page Image="1" Type="FrontCover"/>'
-        '<Page Image="2" Type="Story Deleted"/><Page Image="3" DoublePage="true"/>'
+        f'<Page Image="2" Type="Story {"x" * 90} Deleted"/><Page Image="3" DoublePage="true"/>'
         f'<Page Image="{"9" * 30}"/></Pages></ComicInfo>'
     )
     members = {
@@ -377,7 +407,8 @@ def test_comicinfo_counts_images_as_they_are_stored(tmp_path: Path, out: Path) -
         "ja",
     )
     said = report(out)["sources"][str(tmp_path / "Vol.cbz")]
-    assert said["counts"] == {"page_deleted": 1, "comicinfo_index": 1}
+    assert said["counts"] == {"page_deleted": 1, "comicinfo_index": 1, "comicinfo_type": 1}
+    assert said["examples"]["comicinfo_type"][0].endswith(f": Type='{'x' * 60}'")
     assert said["examples"]["comicinfo_index"][0].endswith(f": Image='{'9' * 20}', of 4 images")
 
 
@@ -389,8 +420,9 @@ def test_a_page_far_wider_than_its_book_is_a_double_page(tmp_path: Path, out: Pa
     run(cbz(tmp_path / "B.cbz", members), out)
     assert [k for k in range(6) if page(out, f"B/{k}").get("double_page")] == [4]
     strips = {f"{k}.png": png((600, 200), (k, 0, 0)) for k in range(4)}  # strips are wide by nature
+    strips["4.png"] = png((1800, 200))
     run(cbz(tmp_path / "S.cbz", strips), out)
-    assert not any(page(out, f"S/{k}").get("double_page") for k in range(4))
+    assert not any(page(out, f"S/{k}").get("double_page") for k in range(5))
 
 
 # --- malformed
@@ -479,6 +511,11 @@ def test_boxes_that_hold_nothing_are_counted_and_others_are_cut_to_the_page(tmp_
     made = run(folder, out)
     assert boxes(out, "in/page2") == [(150.0, 200.0, 50.0, 100.0), (20.0, 10.0, 80.0, 50.0)]
     assert [code for code, _ in made.pages[0].notes] == ["box_invalid", "box_invalid"]
+    assert made.lines()[-6:-3] == [
+        "Noted:",
+        "  2  boxes that hold nothing of their page: not used",
+        "     panel 2: (0.0, 0.0, 1.0, 50.0) holds nothing of the page",
+    ]
 
 
 def test_a_page_that_was_turned_since_is_left_out_and_another_shape_is_counted(tmp_path: Path, out: Path) -> None:

@@ -322,6 +322,23 @@ def test_two_pages_are_too_few_to_overrule_the_format(tmp_path: Path) -> None:
     table = Comics(tmp_path / "w", Notation("yxhw", "pixels"), "ocr", pages=2, sizes=TALL).load()
     fact = boxes_fact(table, "bbox")
     assert (fact["order"], fact["why"]) == ("xywh", "format")
+    thirds = [[0, 0, 33, 100], [33, 0, 66, 100], [66, 0, 100, 100]]
+    for pages in (1, 2, 3):
+        survey = Survey()
+        for _ in range(pages):
+            survey.add("box_2d", Notation("yxyx", "permille"), thirds, image_size=lambda: (200, 300))
+        assert survey.decide("box_2d").notation.unit == ("percent" if pages == 3 else "permille")
+
+
+def test_pixels_of_pages_of_which_no_size_is_known_stay_what_the_format_says() -> None:
+    survey = Survey()
+    for _ in range(6):
+        survey.add(
+            "bbox", Notation("xywh", "pixels"), [[0, 0, 1400, 900], [0, 950, 1400, 1100]], image_size=lambda: (0, 0)
+        )
+    found = survey.decide("bbox")
+    assert (found.notation, found.why, found.reach) == (Notation("xywh", "pixels"), "format", None)
+    assert not found.doubtful
 
 
 # --- settings ---

@@ -63,6 +63,14 @@ def test_the_order_in_which_lines_were_found_does_not_matter(order: list[int]) -
     assert said(found) == [["She said that it rains.", "Again?", "Yes."]]
 
 
+def test_a_lower_line_stands_in_the_row_of_a_higher_one_that_it_shares_half_its_height_with() -> None:
+    def two(top: float) -> list[str]:
+        lines = [Line("tall", (200.0, 100.0, 60.0, 20.0), 0.9), Line("low", (150.0, top, 46.0, 16.0), 0.9)]
+        return said(placed(lines, [PAGE], SIZE, right_to_left=False))[0]
+
+    assert two(109) == two(111) == ["low tall"]  # in one row, from left to right
+
+
 def test_columns_are_read_from_the_right_and_joined_without_spaces() -> None:
     columns = [Line("雨だ", (500, 100, 30, 90), 0.9), Line("また", (540, 100, 30, 90), 0.9)]
     assert said(placed(columns, [PAGE], SIZE, right_to_left=True)) == [["また雨だ"]]

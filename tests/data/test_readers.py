@@ -523,6 +523,8 @@ def test_a_data_set_folder_equals_its_parts(world: World) -> None:
     by_folder = readers.load(config)
     pd.testing.assert_frame_equal(by_folder.pages, by_parts.pages)
     assert readers.source_of(config).name == "Tiny"
+    spaced = Config(data=str(dataset(world, remap="'E:\\old = new '")))
+    assert readers.source_of(spaced).remap == (("E:\\old", str(world.root / "new")),)
 
 
 def test_settings_win_over_the_yaml(world: World, tmp_path: Path) -> None:

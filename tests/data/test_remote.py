@@ -19,6 +19,7 @@ from stage3.data import images, page_check, readers, remote
 from stage3.data.__main__ import main as data_command
 from stage3.errors import ConfigError, DataError
 from stage3.features import load_or_build, page_digests
+from tests import hub_server
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -42,7 +43,7 @@ def comics(tmp_path_factory) -> Path:
         for kind in ("json", "images"):
             (folder / kind / book).mkdir(parents=True)
         for page in range(2):
-            noise = rng.integers(0, 255, (60, 40, 3), dtype=np.uint8)
+            noise = rng.integers(0, 255, (120, 80, 3), dtype=np.uint8)
             Image.fromarray(noise).save(folder / "images" / book / f"{page}.png")
             panels = [{"box_2d": [0, x, 1000, x + 480], "description": f"{book}{page}{x}"} for x in (0, 500)]
             (folder / "json" / book / f"{page}.json").write_text(json.dumps({"panels": panels}), encoding="utf-8")
@@ -79,7 +80,7 @@ def test_urls_have_the_very_features_of_files_and_are_read_once(comics, memory, 
     monkeypatch.setattr(remote, "_bytes", lambda url: fetched.append(url) or own(url))
     table = readers.load(config)
     assert table.pages["image_path"].iloc[3] == "memory://b/1.png"
-    assert (table.pages["width"] == 40).all()
+    assert (table.pages["width"] == 80).all()
     fetched.clear()
     found = load_or_build(table, config, progress=False)
     assert (found.report.computed_images, found.report.reused_images) == (0, 24)  # known by content
@@ -115,7 +116,7 @@ def test_what_is_gone_is_counted_and_what_has_changed_is_read_again(comics, memo
 def test_thumbnails_and_the_page_check_use_the_same_door(comics, memory, tmp_path):
     config = listed(comics, tmp_path, "memory://{book}/{page}.png")
     assert images.thumbnail("memory://a/0.png", None, 30).size == (20, 30)
-    assert images.page_size("memory://a/0.png") == (40, 60)
+    assert images.page_size("memory://a/0.png") == (80, 120)
     check = page_check.check_page(config, "a/1", "memory://a/1.png")
     assert check.image == "memory://a/1.png"
     assert len(check.panels) == 2
@@ -293,6 +294,26 @@ def test_no_secret_of_a_url_is_ever_shown(server, comics, tmp_path, capsys):
     with pytest.raises(OSError, match="403") as refused:
         remote.read(f"http://me:{SECRET}@{server}/secret/a/0.png?signature={SECRET}")
     assert SECRET not in str(refused.value)
+
+
+def test_images_in_a_repository_of_the_hub_are_read(comics, tmp_path, monkeypatch):
+    with hub_server.in_use(monkeypatch) as hub:
+        images = comics / "images"
+        hub.files["me/comics"] = {p.relative_to(images).as_posix(): p.read_bytes() for p in images.rglob("*.png")}
+        del hub.files["me/comics"]["b/1.png"]
+        config = listed(comics, tmp_path, "hf://me/comics/{book}/{page}.png", max_without_image=1.0)
+        table = readers.load(config)
+        found = load_or_build(table, config, progress=False)
+        assert (found.report.computed_images, table.report.counts["image:missing"]) == (22, 1)
+        files = listed(comics, tmp_path, f"{images}/{{book}}/{{page}}.png")
+        local = load_or_build(readers.load(files), files, progress=False)
+        rows = np.array([0, 1, 22, 23])
+        np.testing.assert_array_equal(found.gather(rows)[0], local.gather(rows)[0])
+        with pytest.raises(FileNotFoundError, match=r"^hf://me/nowhere/a\.png is not there$"):
+            remote.read("hf://me/nowhere/a.png")
+        hub.token = "another"
+        with pytest.raises(OSError, match=r"^hf://me/comics/a/0\.png: [^\n]*401[^\n]*$"):
+            remote.read("hf://me/comics/a/0.png")
 
 
 def flags(config: Config) -> list[str]:

@@ -74,6 +74,8 @@ def test_few_books() -> None:
         assert [len(b) for b in books_of(two, split_books(two, 0.12, 0.2, seed))] == [1, 1, 0]
     with pytest.raises(DataError, match=r"one book, 'book 000'.*--val_fraction 0 --test_fraction 0"):
         split_books(table_of([7]), 0.12, 0.0, 0)
+    with pytest.raises(DataError, match=r"one book, 'book 000'"):
+        split_books(table_of([7]), 0.0, 0.2, 0)
     assert split_books(table_of([7]), 0.0, 0.0, 0).tolist() == [0] * 7
     assert split_books(table_of([]), 0.12, 0.2, 0).tolist() == []
 

@@ -46,6 +46,7 @@ def test_what_is_found_has_exact_scores_in_exact_order_and_recall_is_as_told(exa
         np.testing.assert_allclose(ours.scores[i], cosine, atol=1e-7)
         assert (np.diff(ours.scores[i]) <= 0).all()
         assert own[i] not in rows
+        assert allowed is not None or own[i] >= 0 or right.rows[i, 0] in rows
         assert allowed is None or allowed[rows].all()
         assert len(set(rows) & set(right.rows[i])) >= 8
     assert 0.9 <= index.recall <= 1
@@ -83,6 +84,48 @@ def test_few_allowed_rows_are_searched_exactly(exact, index):
     right, ours = (i.search(queries, 20, allowed=allowed, exclude=best) for i in (exact, index))
     assert ours.rows.tolist() == right.rows.tolist()
     assert not (ours.rows == best[:, None]).any()
+    allowed = np.arange(ROWS) % 16 == 0  # one of sixteen is not few, but no more than are scored again
+    right, ours = (i.search(queries, 40, allowed=allowed) for i in (exact, index))
+    assert ours.rows.tolist() == right.rows.tolist()
+
+
+@needs_faiss
+@pytest.mark.parametrize(("lists", "read"), [(150, 16), (1000, 31), (2048, 64)])
+def test_a_query_looks_into_sixteen_lists_and_into_one_of_32_where_there_are_many(exact, index, lists, read):
+    asked = []
+
+    class Noted:
+        nlist = lists
+
+        def search(self, queries, many, params):
+            asked.append((many, params.nprobe))
+            return index.lists.search(queries, many, params=params)
+
+    for k in (10, 30):
+        Approximate(exact, Noted(), 0.0).search(unit(1, DIM), k)
+    assert asked == [(400, read), (600, read)]  # twenty times as many rows as asked for are scored again, 400 at least
+
+
+def test_where_few_rows_of_many_are_allowed_the_lists_are_not_asked():
+    rows = Index.of(unit(10_000, 8))
+    allowed = np.arange(10_000) % 22 == 0
+    found = Approximate(rows, None, 0.0).search(unit(2, 8, seed=3), 5, allowed=allowed)
+    assert found.rows.tolist() == rows.search(unit(2, 8, seed=3), 5, allowed=allowed).rows.tolist()
+
+
+@needs_faiss
+def test_where_the_lists_give_too_few_rows_the_rest_is_missing(exact):
+    class Poor:
+        nlist = 1
+
+        def search(self, queries, many, params):
+            return None, np.array([[-1, 9, 0, -1], [-1, -1, -1, 5]])
+
+    rows = unit(2, DIM, seed=3)
+    found = Approximate(exact, Poor(), 0.0).search(rows, 3, exclude=np.array([-1, 5]))
+    best = sorted((0, 9), key=lambda row: -float(rows[0] @ torch.from_numpy(exact.source[row])))
+    assert found.rows.tolist() == [[*best, -1], [-1, -1, -1]]
+    assert np.isnan(found.scores).tolist() == [[False, False, True], [True, True, True]]
 
 
 @needs_faiss
@@ -104,6 +147,8 @@ def test_the_file_is_a_cache_with_an_identity(exact, tmp_path, monkeypatch):
     )
     Approximate.open(exact, tmp_path, {**known, "checkpoint": "b"})
     assert len(list(tmp_path.rglob("*.faiss"))) == 2
+    Approximate.open(exact, tmp_path, {})  # no one knows what its rows are, so it is not kept
+    assert len(list(tmp_path.rglob("*.faiss"))) == 2
 
 
 @needs_faiss
@@ -117,7 +162,7 @@ def test_mapped_rows_are_indexed_too(exact, tmp_path):
     np.testing.assert_allclose(found.search(queries, 5).scores[0], mapped.cosines_of(queries[0], rows[0]), atol=1e-12)
 
 
-@pytest.mark.parametrize(("rows", "lists"), [(1, 1), (79, 1), (6000, 150), (10**6, 2048), (10**8, 2048)])
+@pytest.mark.parametrize(("rows", "lists"), [(1, 1), (79, 1), (6000, 150), (40_000, 800), (10**6, 2048), (10**8, 2048)])
 def test_lists_have_enough_rows(rows, lists):
     assert n_lists(rows) == lists
 
@@ -127,6 +172,8 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     asked = ["--run", "data/samples/runs/sample", "--panel", "3", "--index", "faiss"]
     with pytest.raises(ConfigError, match=r'faiss is not installed: pip install "stage3\[faiss\]"'):
         command.main(asked)
+    with pytest.raises(ConfigError, match="faiss is not installed"):
+        Approximate.open(Index.of(unit(5, 4)), None, {})
     assert command.INDICES == approximate.INDICES
 
 

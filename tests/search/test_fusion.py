@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from stage3.batches.dataset import Dataset
 from stage3.config import Config
@@ -19,7 +23,7 @@ from stage3.errors import ConfigError, DataError
 from stage3.features import FeatureSet
 from stage3.model import EncoderSpec, embedding
 from stage3.model.objectives import Stage3
-from stage3.search import answer_lines, answers
+from stage3.search import answer_lines, answers, approximate
 from stage3.search.fusion import BEST, DEPTH, EVERY_WORD, K, fuse, search_words
 from stage3.search.searcher import MAX_WORDS, Filters, Query, Searcher
 from stage3.search.words import WordIndex
@@ -118,8 +122,6 @@ class Encoder:
     """A text backbone that gives every text another random vector."""
 
     def encode(self, texts: list[str]):
-        import torch
-
         return torch.randn(len(texts), 20, generator=torch.Generator().manual_seed(len(texts[0])))
 
 
@@ -206,7 +208,13 @@ def test_an_answer_is_json_with_the_keys_it_had_and_those_of_words(searcher):
     assert plain["said"] is None
     assert set(fused["results"][0]) - set(plain["results"][0]) == {"found_by", "words_rank", "text_rank", "image_rank"}
     assert any(row["image_rank"] is None for row in answers(searcher, text="pumpkin", top=1000)[0].to_dict()["results"])
-    lines = list(answer_lines({"run": "runs/first", "notes": [], "searches": [fused]}))
+    lines = list(answer_lines({"run": "runs/first", "notes": ["a note"], "searches": [fused]}))
+    assert lines[:3] == [
+        "note: a note",
+        f"the words that were typed, among {fused['gallery']} panels",
+        f"compared: {fused['compared']}",
+    ]
+    assert lines[-2:] == ["", "see them: streamlit run app/main.py, then Search (run first)"]
     assert any(line.endswith(("[words, text, image]", "[words, image]", "[words, text]")) for line in lines)
     assert f"said: all the words, in any form, by {fused['said']} panels" in lines
 
@@ -245,6 +253,9 @@ def test_comics_without_any_text_are_searched_by_image_alone_and_that_is_said():
     assert found.notes == ("no panel has a text, so no words are looked up",)
     with pytest.raises(DataError, match=r"no other panel of .* has text"):
         answers(searcher, text="pumpkin", target="words")
+    if approximate.find_spec("faiss"):
+        with pytest.raises(DataError, match=r"no other panel of .* has text"):
+            answers(searcher, panel=0, target="text", index="faiss")
 
 
 @pytest.mark.parametrize(
@@ -275,4 +286,45 @@ def test_a_blend_and_the_plain_targets_are_as_before(searcher):
     for target in ("image", "text", "panel"):
         answer = answers(searcher, text="pumpkin", target=target, top=20)[0]
         assert answer.frame["panel"].tolist() == searcher.search(query, target, 20).rows.tolist()
+        assert answer.results.match_rank is None
+        assert answer.results.gallery == len(searcher.gallery(target)[1])
         assert "found_by" not in answer.frame
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [("float16", torch.float16), ("float32", torch.float32)])
+def test_features_of_words_are_rounded_as_those_of_the_panels(dtype, kept):
+    searcher = made_searcher()
+    searcher.model.config = replace(searcher.model.config, feature_dtype=dtype)
+    features = Encoder().encode(["pumpkin"]).to(kept).float()
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(searcher.model.encoder.text(features)[0], dim=0)
+    assert torch.equal(searcher.from_words("pumpkin").vector, expected)
+
+
+def test_a_panel_is_asked_by_its_id_or_row_and_one_with_nothing_of_its_own_by_its_fused_embedding(searcher):
+    ids = searcher.data.table.panels["panel_id"]
+    by_row, by_id = (answers(searcher, panel=panel, top=3) for panel in (4, ids[4]))
+    assert [a.to_dict() for a in by_id] == [a.to_dict() for a in by_row]
+    assert [a.query.panel for a in answers(searcher, panel="4", top=3)] == [a.query.panel for a in by_row]
+    for unknown in ("4th", str(len(ids)), -1):
+        with pytest.raises(DataError, match=f"no panel has the id {unknown!r}.*Ids look like {ids[0]!r}"):
+            answers(searcher, panel=unknown)
+    empty = 31  # neither image nor text
+    asked = [answers(searcher, panel=empty, target=target)[0] for target in (None, "image", "text")]
+    assert [(a.query.space, a.target) for a in asked] == [("panel", "panel"), ("panel", "image"), ("panel", "text")]
+
+
+def test_an_image_is_encoded_by_the_vision_backbone_and_adapter():
+    searcher = made_searcher()
+    features = torch.randn(1, 24, generator=torch.Generator().manual_seed(3))
+    given = []
+    searcher._backbones["vision"] = SimpleNamespace(encode=lambda images: given.extend(images) or features)
+    query = searcher.from_image(Image.new("L", (8, 8)))
+    assert (query.space, query.said, [image.mode for image in given]) == ("image", "the image that was given", ["RGB"])
+    with torch.inference_mode():
+        seen = searcher.model.encoder.vision(features.half().float())[0]
+    torch.testing.assert_close(query.vector, torch.nn.functional.normalize(seen, dim=0))
+    assert "_backbones" not in repr(searcher)
+    unknown = replace(searcher, names=("nobody/no-vision", "tiny"), _backbones={})
+    with pytest.raises(DataError, match="nobody/no-vision is not on this machine"):
+        unknown.from_image(Image.new("RGB", (8, 8)))

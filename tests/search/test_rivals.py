@@ -12,29 +12,28 @@ from stage3.model.embedding import Embedded
 from stage3.search.failures import I2T, REASONS, T2I, failures
 from stage3.search.rivals import ALL_REASONS, RELATIONS, content_words, with_rivals
 
-N, D = 40, 60
 
-
-def world():
-    """Forty panels, rows 100 and up in reverse order; row = 139 - place, so that a place taken for a row is seen."""
+def world(n: int = 40, d: int = 60) -> SimpleNamespace:
+    """Forty panels, rows 100 and up in reverse order, so that a place taken for a row is seen: of 40, 139 - place."""
     draw = torch.Generator().manual_seed(0)
-    image = F.normalize(torch.eye(N, D) + 0.05 * torch.randn(N, D, generator=draw), dim=1)
+    image = F.normalize(torch.eye(n, d) + 0.05 * torch.randn(n, d, generator=draw), dim=1)
     text = image.clone()
-    text[10:18] = F.normalize(text[10:18] + 0.9 * torch.eye(N, D)[0].roll(D - 1), dim=1)  # those say least of their own
-    rows = torch.arange(100 + N - 1, 99, -1)
-    words = [f"alpha{i} beta{i} gamma{i}" for i in range(N)]
-    pages, books = np.arange(N) + 200, np.arange(N) // 4
-    features = torch.eye(N, D) + 0.05 * torch.randn(N, D, generator=draw)
+    text[10:18] = F.normalize(text[10:18] + 0.9 * torch.eye(n, d)[0].roll(d - 1), dim=1)  # those say least of their own
+    rows = torch.arange(100 + n - 1, 99, -1)
+    words = [f"alpha{i} beta{i} gamma{i}" for i in range(n)]
+    pages, books = np.arange(n) + 200, np.arange(n) // 4
+    features = torch.eye(n, d) + 0.05 * torch.randn(n, d, generator=draw)
     return SimpleNamespace(image=image, text=text, rows=rows, words=words, pages=pages, books=books, features=features)
 
 
 def searcher(w) -> SimpleNamespace:
+    n, d = w.text.shape
     embedded = Embedded(
-        panel=w.image, image=w.image, text=w.text, gate=torch.zeros(N, 3), present=torch.ones(N, 3, dtype=torch.bool),
-        page_ids=torch.from_numpy(w.pages), text_ids=torch.arange(N) + 7, rows=w.rows,
+        panel=w.image, image=w.image, text=w.text, gate=torch.zeros(n, 3), present=torch.ones(n, 3, dtype=torch.bool),
+        page_ids=torch.from_numpy(w.pages), text_ids=torch.arange(n) + 7, rows=w.rows,
     )  # fmt: skip
     frame = pd.DataFrame({"text": w.words, "page": w.pages, "book": w.books}, index=w.rows.numpy())
-    table = np.zeros((200, D), np.float32)
+    table = np.zeros((200, d), np.float32)
     table[w.rows.numpy()] = w.features.numpy()
     features = SimpleNamespace(gather=lambda rows: (table[rows], None))
     return SimpleNamespace(embedded=embedded, frame=frame, data=SimpleNamespace(features=features))
@@ -54,12 +53,13 @@ def judged(w):
 
 def beat(w, place: int, rival: int, way: str) -> None:
     """Make the text (or image) of `rival` nearer to the image (text) of `place` than its own is."""
+    n, d = w.text.shape
     if way == I2T:
         w.text[rival] = F.normalize(w.text[rival] + 2 * w.image[place], dim=0)
-        w.text[place] = F.normalize(w.text[place] + 2 * torch.eye(N, D)[0].roll(N + place % 8), dim=0)
+        w.text[place] = F.normalize(w.text[place] + 2 * torch.eye(n, d)[0].roll(n + place % 8), dim=0)
     else:
         w.image[rival] = F.normalize(w.image[rival] + 2 * w.text[place], dim=0)
-        w.image[place] = F.normalize(w.image[place] + 2 * torch.eye(N, D)[0].roll(N + 8 + place % 8), dim=0)
+        w.image[place] = F.normalize(w.image[place] + 2 * torch.eye(n, d)[0].roll(n + 8 + place % 8), dim=0)
 
 
 @pytest.mark.parametrize("way", [I2T, T2I])
@@ -92,6 +92,9 @@ def test_what_beat_a_panel_is_found_with_its_reason_and_both_cosines(way, reason
     assert row["rival_score"] > row["match_score"]
     if reason == "same words":
         assert row["common"] == "same words: underwater"
+    if reason == "image alike":
+        centered = w.features - w.features.mean(dim=0)
+        assert row["common"] == f"image alike: cosine {float(F.cosine_similarity(centered[a], centered[b], dim=0)):.2f}"
     assert set(found["reason"]) <= set(ALL_REASONS)
 
 
@@ -103,6 +106,28 @@ def test_four_shared_words_are_named_and_every_reason_is_explained():
     beat(w, 5, 30, I2T)
     assert judged(w).loc[int(w.rows[5]), "common"] == "same words: dusk, ember, fjord, grotto"
     assert set(ALL_REASONS) == set(REASONS) | set(RELATIONS)
+
+
+@pytest.mark.parametrize(
+    ("n", "nearer", "reason"),
+    [(40, 0, "image alike"), (40, 1, ""), (100, 1, "image alike"), (100, 2, "")],
+)
+def test_an_image_among_the_two_percent_that_are_nearest_explains(n, nearer, reason):
+    # The nearest alone of 40 panels, one of the two nearest of 100.
+    w = world(n, 120)
+    for place, share in list(zip((30, 31, 32), (0.3, 0.2, 0.1), strict=True))[: nearer + 1]:
+        w.features[place] = w.features[5] + share * w.features[place]
+    beat(w, 5, 30, I2T)
+    assert judged(w).loc[int(w.rows[5]), "common"][:11] == reason
+
+
+@pytest.mark.parametrize(("n", "texts", "explains"), [(12, 2, True), (12, 3, False), (40, 4, True), (40, 5, False)])
+def test_a_word_explains_where_two_texts_have_it_or_a_tenth_of_all(n, texts, explains):
+    w = world(n)
+    for place in (5, 10, 1, 2, 3)[:texts]:
+        w.words[place] += " lantern"
+    beat(w, 5, 10, I2T)
+    assert judged(w).loc[int(w.rows[5]), "common"] == ("same words: lantern" if explains else "")
 
 
 def test_words_that_most_texts_have_explain_nothing():

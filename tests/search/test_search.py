@@ -114,6 +114,8 @@ def test_queries_without_direction_or_of_another_size_are_refused():
         index.search(torch.zeros(1, 4), 3)
     with pytest.raises(DataError, match="4 numbers"):
         index.search(torch.ones(1, 5), 3)
+    with pytest.raises(DataError, match="4 numbers"):
+        index.search(torch.ones(4), 3)
     with pytest.raises(DataError, match="float32"):
         Index(unit(10, 4).double())
 
@@ -182,7 +184,13 @@ def test_the_true_match_and_page_mates_are_marked_and_a_panel_does_not_find_itse
     within = searcher.search(searcher.from_panel(row, "image"), "image", 1000)
     assert row not in within.rows
     assert within.match_rank is None
-    assert within.gallery == len(rows_with(searcher, IMAGE)) - 1 == len(within.rows)
+    assert within.gallery == len(rows_with(searcher, IMAGE)) - 1 == len(within.rows) == len(within.scores)
+    assert np.isfinite(within.scores).all()
+    silent = min(set(rows_with(searcher, IMAGE)) - set(rows_with(searcher, TEXT)))
+    alone = searcher.search(searcher.from_panel(int(silent), "image"), "text", 1000)
+    assert (alone.match_rank, alone.match_score) == (None, None)
+    assert alone.gallery == len(rows_with(searcher, TEXT)) == len(alone.rows)
+    assert "true match" not in alone.relations
 
 
 def test_a_rank_is_among_the_panels_that_pass_the_filters(searcher):
@@ -262,6 +270,10 @@ def test_a_panel_asks_only_in_the_spaces_it_has(searcher):
     with pytest.raises(DataError, match="there is no panel 99999"):
         searcher.from_panel(99_999, "image")
     assert searcher.spaces_of(-1) == ()
+    pages = searcher.data.pages("train")
+    part = replace(searcher, embedded=embedding.embed(searcher.model, searcher.data.panel_set, pages))
+    for row in rows_with(searcher, IMAGE):  # only what has an embedding can ask
+        assert bool(part.spaces_of(int(row))) == (row in part.embedded.rows)
     with pytest.raises(DataError, match=f"at most {MAX_WORDS:,} are allowed"):
         searcher.from_words("x" * (MAX_WORDS + 1))
     with pytest.raises(DataError, match="empty"):
@@ -274,6 +286,12 @@ def test_results_say_which_spaces_are_compared_and_what_each_result_is(searcher)
     frame = result_frame(searcher, found)
     assert frame["panel"].tolist() == found.rows.tolist()
     assert frame["rank"].tolist() == [1, 2, 3, 4]
+    assert frame["score"].tolist() == found.scores.tolist()
+    assert frame["relation"].tolist() == found.relations
+    assert frame.columns.tolist() == [
+        "rank", "score", "relation", "panel", "panel_id", "page_id", "book", "page_type", "split", "order", "text",
+        "has_image", "has_text",
+    ]  # fmt: skip
     assert frame["text"].tolist() == searcher.frame["text"][found.rows].tolist()
     assert "alignment loss" in found.compared
     assert "one space" in compared("text", "text")
@@ -281,11 +299,20 @@ def test_results_say_which_spaces_are_compared_and_what_each_result_is(searcher)
     assert "no loss" in compared("blend", "panel")
 
 
-def test_what_is_asked_decides_what_is_searched(searcher, monkeypatch):
+def test_what_is_asked_decides_what_is_searched(searcher, monkeypatch, tmp_path):
     a, b = unit(2, 16)
     monkeypatch.setattr(Searcher, "from_image", lambda *_: Query(a, "image", "an image"))
     monkeypatch.setattr(Searcher, "from_words", lambda *_: Query(b, "text", "words"))
     shown = Image.new("RGB", (8, 8))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    noise.save(tmp_path / "noise.png")
+    for given in (tmp_path / "noise.png", str(tmp_path / "noise.png")):
+        assert answers(searcher, image=given)[0].query.said == "an image"
+    for size, message in ((20 * 2**20, "format"), (20 * 2**20 + 1, "over 20 MB")):
+        with (tmp_path / "large.png").open("wb") as file:
+            file.truncate(size)
+        with pytest.raises(DataError, match=message):
+            answers(searcher, image=tmp_path / "large.png")
     found = [
         (answer.query.space, answer.target)
         for asked in ({"image": shown}, {"image": shown, "text": "x"}, {"text": "x", "target": "image"})
@@ -331,6 +358,9 @@ def test_each_reason_is_found_where_it_was_planted():
     assert found["reason"].to_dict() == {
         10: "same text", 11: "same text", 30: "other", 33: "other", 51: "generic", 52: "generic", 20: "no text",
     }  # fmt: skip
+    assert found.reset_index().columns.tolist() == [
+        "panel", "works", "rank_i2t", "rank_t2i", "reason", "same_text", "nearest_texts"
+    ]  # fmt: skip
     works = {10: I2T, 30: I2T, 51: I2T, 11: T2I, 52: T2I, 33: NEITHER, 20: NEITHER}
     assert found["works"].to_dict() == works
     assert found.loc[10, "same_text"] == 1
@@ -341,6 +371,11 @@ def test_each_reason_is_found_where_it_was_planted():
     judged = failures(embedded, i2t, t2i, np.array([30, 33]), k=5)
     assert judged["panel"].tolist() == [33, 30]
     assert failures(embedded, i2t, t2i, np.arange(60), k=60)["reason"].tolist() == ["no text"]
+    textless = failures(planted(text, [-1] * 60, 64), *np.full((2, 60), np.nan), np.arange(60))
+    assert textless["panel"].tolist() == list(range(60))
+    assert set(textless["reason"]) == {"no text"}
+    assert textless["same_text"].eq(0).all()
+    assert textless["nearest_texts"].isna().all()
 
 
 def test_crowding_is_the_mean_cosine_to_the_nearest_other_texts():

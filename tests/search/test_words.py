@@ -65,6 +65,7 @@ def index() -> WordIndex:
         ('running "pumpkin"', [], [4]),
         ('"running" pumpkin', [], []),
         ("the pumpkin", [0, 3, 4, 7], [2]),
+        ('"the" pumpkin', [3, 4], []),
         ("witch", [0, 9], []),
         ("don't", [9], []),
         ("don’t", [9], []),
@@ -107,6 +108,16 @@ def test_without_a_panel_that_says_all_words_rare_words_come_first_and_equal_one
     assert (said.rows.tolist(), said.ranks.tolist()) == ([7, 0, 9, 2], [1, 2, 3, 6])
 
 
+def test_one_rare_word_against_two_that_a_quarter_of_all_texts_have():
+    """Of 19 texts, one against five and five: log(20 / 1.5) = 2.590 is more than 2 log(20 / 5.5) = 2.582."""
+    index = WordIndex(table_of((("gate oak", ""), ("pumpkin", ""), *[("gate", ""), ("oak", "")] * 4, *[("x", "")] * 9)))
+    assert index.find("pumpkin gate oak").rows.tolist()[:2] == [1, 0]
+    index = WordIndex(
+        table_of((("gate oak", ""), ("pumpkin", ""), *[("gate", ""), ("oak", "")] * 4, *[("x", "")] * 10))
+    )
+    assert index.find("pumpkin gate oak").rows.tolist()[:2] == [0, 1]  # of 20 it is less: 2.639 and 2.680
+
+
 def test_a_word_within_longer_ones_is_found_after_all_that_say_it():
     index = WordIndex(
         table_of(
@@ -132,6 +143,13 @@ def test_a_word_within_longer_ones_is_found_after_all_that_say_it():
     alone = index.find("great mill")
     assert (alone.rows.tolist(), alone.every, alone.parts) == ([2], 0, 1)
     assert index.find("great mill pumpkin of zebra lamp").parts == 0
+
+
+def test_of_the_panels_that_say_only_some_words_a_thousand_are_found():
+    panels = MADE.panels.iloc[np.arange(1002) % len(MADE)].assign(dialogue="gate", description="")
+    said = WordIndex(PanelTable(panels, MADE.pages, MADE.report)).find("gate zebra")
+    assert said.rows.tolist() == list(range(1000))
+    assert set(said.ranks.tolist()) == {1002}
 
 
 def test_only_allowed_panels_are_found_and_a_filter_can_leave_only_partial_ones(index):
@@ -164,6 +182,10 @@ def test_a_query_without_letters_finds_nothing_and_says_why(index, query):
 def test_many_words_are_cut_and_that_is_said(index):
     said = index.find(" ".join(f"w{i}" for i in range(1000)))
     assert said.notes == (f"only the first {MAX_PIECES} words are looked up",)
+    filler = " ".join(f"w{i}" for i in range(MAX_PIECES - 1))
+    assert index.find(f"{filler} pumpkin").rows.tolist() == [0, 2, 3, 4, 7]
+    assert index.find(f"{filler} pumpkin").notes == ()
+    assert index.find(f"{filler} w pumpkin").rows.tolist() == []
     assert index.find("pumpkin " * 500).rows.tolist() == [0, 3, 4, 7, 2]  # one word, however often
 
 
@@ -204,7 +226,8 @@ def test_the_file_is_made_once_found_again_and_another_for_other_texts(tmp_path)
     assert [p.name for p in (tmp_path / "words").iterdir()] == [first.path.name]
     again = WordIndex(table_of(TEXTS), tmp_path)
     assert again.path.stat().st_mtime_ns == made
-    assert again.find("pumpkin").rows.tolist() == [0, 3, 4, 7, 2]
+    with ThreadPoolExecutor(1) as elsewhere:  # the explorer asks from the threads of its sessions
+        assert elsewhere.submit(again.find, "pumpkin").result().rows.tolist() == [0, 3, 4, 7, 2]
     changed = WordIndex(table_of((("no such thing", ""), *TEXTS[1:])), tmp_path)
     assert changed.path != first.path
     assert changed.find("pumpkin").rows.tolist() == [3, 4, 7, 2]
@@ -243,7 +266,7 @@ def test_where_nothing_can_be_written_the_index_is_in_memory(tmp_path):
     (tmp_path / "words").write_text("a file in the folder's place", encoding="utf-8")
     index = WordIndex(table_of(TEXTS), tmp_path)
     assert index.path is None
-    with ThreadPoolExecutor(1) as elsewhere:  # the explorer asks from the threads of its sessions
+    with ThreadPoolExecutor(1) as elsewhere:
         assert elsewhere.submit(index.find, "pumpkin").result().rows.tolist() == [0, 3, 4, 7, 2]
 
 

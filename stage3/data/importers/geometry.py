@@ -60,10 +60,8 @@ def around(points: Points) -> Box:
     return from_corners(min(xs), min(ys), max(xs), max(ys))
 
 
-def no_rectangle(points: Points | None, tolerance: float = 1.0) -> Points | None:
+def no_rectangle(points: Points, tolerance: float = 1.0) -> Points | None:
     """The corners, unless they are those of an upright rectangle (within so many pixels): then None."""
-    if points is None or len(points) < 3:
-        return None
     x, y, w, h = around(points)
     on_corners = all(
         min(abs(px - x), abs(px - x - w)) <= tolerance and min(abs(py - y), abs(py - y - h)) <= tolerance

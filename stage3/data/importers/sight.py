@@ -87,7 +87,7 @@ def _text(head: bytes) -> str:
     return head.decode("utf-16" if utf16 else "utf-8-sig", "replace")
 
 
-_JSON = re.compile(r'"(?:[^"\\]|\\.)*"\s*:?|"(?:[^"\\]|\\.)*\\?\Z|[{}\[\],]', re.DOTALL)
+_JSON = re.compile(r'"(?:[^"\\]|\\.)*"\s*:?|"(?:[^"\\]|\\.)*\\?\Z|[{}\[\]]', re.DOTALL)
 
 
 def json_keys(text: str) -> frozenset[str]:
@@ -106,8 +106,8 @@ def json_keys(text: str) -> frozenset[str]:
                 break
             here += "[]" if token == "[" else ""
             inside.append(here)
-        elif token in ("}", "]", ","):
-            if token != "," and inside:
+        elif token in ("}", "]"):
+            if inside:
                 inside.pop()
             here = inside[-1] if inside else ""
         elif token.endswith(":"):

@@ -32,6 +32,7 @@ from stage3.data.readers.writer import TableWriter
 from stage3.data.table import UNWANTED, DataReport
 
 SMALL = 20_000  # pages up to which every image's header is read, and equal images are looked for
+AT_ONCE = 4096  # pages whose file names are looked up together
 
 
 @dataclass
@@ -127,8 +128,8 @@ def _read_folder(made: Build, listing: Listing | None) -> None:
     files = (partial(read_json, _file_of(listing.root, name)) for name in names)
     _decide(made, zip(some.tolist(), files, strict=True), len(rows))
     with progress("reading pages", len(rows)) as bar:
-        for start in range(0, len(rows), 4096):
-            part = rows[start : start + 4096]
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[start : start + AT_ONCE]
             names = listing.names.take(pa.array(found.row[part])).to_pylist()
             for row, name in zip(part.tolist(), names, strict=True):
                 path = _file_of(listing.root, name)
