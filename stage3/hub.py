@@ -15,7 +15,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it is first imported
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 
 from stage3.errors import DataError
@@ -25,7 +25,18 @@ FAILURES = (  # what loading or running a model that does not fit raises
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
     SafetensorError, TypeError, ValueError,
 )  # fmt: skip
+# What the Hub's client raises where there is no answer, or a refusal. Its library for HTTP, whose error each of its own
+# is, has another name in other versions.
+UNREACHABLE: tuple[type[Exception], ...] = (
+    OSError,
+    *(kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind.__name__ == "HTTPError"),
+)
 MAX_REASON = 300  # characters of another library's message
+
+
+def offline() -> bool:
+    """Whether nothing goes over the network."""
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def local_folder(what: str, model_id: str) -> Path:
@@ -43,16 +54,12 @@ def local_folder(what: str, model_id: str) -> Path:
     repo, _, revision = model_id.partition("@")
     try:
         found = snapshot_download(
-            repo, revision=revision or None, allow_patterns=list(FILES), local_files_only=constants.HF_HUB_OFFLINE
+            repo, revision=revision or None, allow_patterns=list(FILES), local_files_only=offline()
         )
     except HFValidationError as error:
         raise DataError(f"{what}: {' '.join(str(error).split())}") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        why = (
-            "is not on this machine"
-            if constants.HF_HUB_OFFLINE
-            else f"could not be downloaded ({type(error).__name__})"
-        )
+    except UNREACHABLE as error:
+        why = "is not on this machine" if offline() else f"could not be downloaded ({type(error).__name__})"
         at = f" --revision {revision}" if revision else ""
         raise DataError(
             f"{what}: {repo} {why}. Run `hf download {repo}{at}` on a machine with a network and copy "

@@ -776,6 +776,20 @@ BUGS = (
         "tests/metrics/test_metrics.py -k interval_of_a_median",
     ),
     Bug(
+        "Measured: an experiment whose metric no test panel has ends without a table",
+        "stage3/ablate/tables.py",
+        "math.nan if source[k] is None else source[k]",
+        "source[k]",
+        "tests/ablate/test_planned.py -k says_what_came_out",
+    ),
+    Bug(
+        "Measured: a variant whose metric is not defined stands on the Pareto front",
+        "stage3/ablate/tables.py",
+        "~beaten.any(axis=1) & ~np.isnan(points).any(axis=1)",
+        "~beaten.any(axis=1)",
+        "tests/ablate/test_ablate.py -k nothing_beats",
+    ),
+    Bug(
         "Measured: on the plane a panel outside the gallery loses a neighbor, or one inside finds itself",
         "stage3/metrics/neighbors.py",
         "    spare = int((own >= 0).any())",

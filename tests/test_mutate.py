@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ from tests.mutate import __main__ as command
 from tests.mutate import forks
 from tests.mutate.mapping import MORE, files_for
 from tests.mutate.operators import mutants
-from tests.mutate.server import Server, replaced
+from tests.mutate.server import Restored, Server, replaced
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = '''
@@ -171,6 +172,42 @@ def test_a_file_that_changes_once_the_tests_are_loaded_is_not_what_they_see(tmp_
     assert (seen.rc, seen.failed) == (1, later)  # the check without the bug must not load the changed file
 
 
+def test_a_folder_is_as_it_was_after_every_kind_of_change(tmp_path):
+    folder = tmp_path / "folder"
+    for name in ("kept/same.txt", "changed.txt", "replaced.txt", "gone/deep/file.txt", "turned"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "link").symlink_to("kept")
+    (folder / "empty").mkdir()
+
+    def held() -> dict[str, str]:
+        files = {p: p.read_text() if p.is_file() else p.is_dir() for p in sorted(folder.rglob("*"))}
+        return {str(p): f"{p.is_symlink()} {what}" for p, what in files.items()}
+
+    before, made = held(), Restored(folder, tmp_path / "copy")
+    same, old = (folder / "kept" / "same.txt").stat().st_ino, (folder / "changed.txt").stat()
+    for _ in range(2):
+        (folder / "changed.txt").write_text("CHANGED.TXT")
+        os.utime(folder / "changed.txt", ns=(old.st_atime_ns, old.st_mtime_ns))  # of the same size and time
+        (folder / "new" / "deep").mkdir(parents=True)
+        (folder / "new" / "deep" / "file").touch()
+        (folder / "replaced.txt").unlink()
+        (folder / "replaced.txt").mkdir()
+        (folder / "replaced.txt" / "inside").touch()
+        shutil.rmtree(folder / "gone")
+        (folder / "gone").touch()
+        (folder / "link").unlink()
+        (folder / "link").write_text("no link")
+        (folder / "turned").unlink()
+        (folder / "empty").rmdir()
+        made.restore()
+        assert held() == before
+    assert (folder / "kept" / "same.txt").stat().st_ino == same, "what nobody touched is not written again"
+    shutil.rmtree(folder)
+    made.restore()
+    assert held() == before
+
+
 def test_modules_of_the_copy_are_not_loaded_before_it(tmp_path):
     """Or they bring the package from where the runner stands, and no change of the copy is in what the tests run."""
     inside, outside = (ModuleType("panels") for _ in range(2))
@@ -227,6 +264,16 @@ def test_quick_tests_of_all_files_come_before_slow_ones():
     assert list(suite.rank(mutant, ["b", "a"])) == every  # a module that runs at its import alone declares something
     suite.told["b"].lines["x.py"]["99"] = [1]
     assert list(suite.rank(mutant, ["b", "a"])) == ["b::2", "b::1", "b::3"]  # who uses it, then who may
+
+
+def test_of_a_constant_over_several_lines_the_first_is_traced():
+    source = "NAMES = (\n    'other',\n    'image',\n)\n\n\ndef name():\n    return (\n        'image'\n    )\n"
+    constant, returned = (next(m for m in mutants("x.py", source) if m.line == line) for line in (3, 9))
+    suite = command.Suite.__new__(command.Suite)
+    suite.told = {"a": forks.Told(tests={"a::1": 0.1}, lines={"x.py": {"1": [-1], "7": [-1]}})}
+    assert suite.at_import(constant)
+    assert not suite.at_import(returned)  # no test has called it
+    assert list(suite.rank(returned, ["a"])) == []
 
 
 def test_a_second_run_in_the_same_checkout_is_refused_and_the_next_one_is_not(tmp_path, monkeypatch):

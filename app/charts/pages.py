@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,9 +13,19 @@ from PIL import Image, ImageDraw, ImageFont
 from app.charts import theme
 from stage3.data import images
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Box = tuple[float, float, float, float]
 INK = "#1F5FA8"
 FOCUS = "#D55E00"
+USUAL_RATIO = 0.7  # width over height of a page whose size is not known
+
+
+def ratio_of(page: Mapping[str, Any] | pd.Series[Any]) -> float:
+    """Width over height of a page of the panel table."""
+    width, height = int(page["width"]), int(page["height"])
+    return width / height if width > 0 and height > 0 else USUAL_RATIO
 
 
 def boxed(
@@ -22,7 +33,7 @@ def boxed(
     boxes: Sequence[Box | None],
     focus: int | None = None,
     *,
-    ratio: float = 0.7,
+    ratio: float = USUAL_RATIO,
     side: int = 1200,
 ) -> bytes:
     """A page with a numbered frame around each panel, as WEBP.

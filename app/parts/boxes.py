@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import components, shell
+from app.charts import pages
 from app.store import loaders, readonly, watch
 from stage3.cli import counted
 from stage3.data import correct
@@ -65,11 +66,10 @@ def _found(chosen: shell.Chosen, record: pd.Series[Any]) -> correct.Page:
 def _data(chosen: shell.Chosen, page: int, record: pd.Series[Any], found: correct.Page) -> dict[str, Any]:
     """What the component shows."""
     version = loaders.data_version(chosen.run)
-    sized = int(record["width"]) > 0 and int(record["height"]) > 0
     return {
         "token": sha256(f"{chosen.id} {page} {version} {found}".encode("utf-8", "replace"))[:16],
         "image": shell.thumb_url(chosen, page, 1200, kind="page"),
-        "ratio": round(int(record["width"]) / int(record["height"]), 4) if sized else 0.7,
+        "ratio": pages.ratio_of(record),
         "corrected": found.is_corrected,
         "most": correct.MOST,
         "panels": [_entry(entry) for entry in found.panels],

@@ -51,8 +51,7 @@ def page_image(chosen: shell.Chosen, page: int, focus: int | None = None, side: 
         table = loaders.open_dataset(chosen.run).table
         part = table.panels.iloc[list(page_rows(chosen, page))]
         boxes = [tuple(float(v) for v in b) if h else None for *b, h in part[[*"xywh", "has_box"]].to_numpy()]
-        record = table.pages.iloc[page]
-        ratio = int(record["width"]) / int(record["height"]) if record["height"] else 0.7
+        ratio = pages.ratio_of(table.pages.iloc[page])
         try:
             image = thumbs.image_of(chosen.run, "page", page, side)
         except ImageProblem:

@@ -151,8 +151,7 @@ def _image(chosen: shell.Chosen, frame: pd.DataFrame, page: int, focus: int | No
     if real:
         part = frame.loc[rows]
         boxes = [[float(part[c][r]) for c in "xywh"] if part["has_box"][r] else None for r in rows]
-        record = loaders.open_dataset(chosen.run).table.pages.iloc[page]
-        ratio = int(record["width"]) / int(record["height"]) if record["height"] else 0.7
+        ratio = pages.ratio_of(loaders.open_dataset(chosen.run).table.pages.iloc[page])
         components.framed_page(
             shell.thumb_url(chosen, page, 1200, "page"),
             boxes,

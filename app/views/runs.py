@@ -55,7 +55,7 @@ def _filtered(found: list[loaders.Entry]) -> list[loaders.Entry]:
     """The runs that are listed: by words of name, data and state, and by data set; all where nothing fits."""
     if len(found) < MANY:
         return found
-    places = list(dict.fromkeys(e.run.config.data or e.run.config.manifest for e in found))
+    places = list(dict.fromkeys(_place(e) for e in found))
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="runs-filter"):
         words = st.text_input(
             "Filter", key="runs-words", placeholder="name, state or data", max_chars=200, width=260
@@ -64,19 +64,22 @@ def _filtered(found: list[loaders.Entry]) -> list[loaders.Entry]:
         kept = [
             e
             for e in found
-            if data in ("", e.run.config.data or e.run.config.manifest)
-            and all(w in f"{e.id} {e.run.config.data} {shell.run_state(e.run)}".lower() for w in words.split())
+            if data in ("", _place(e))
+            and all(w in f"{e.id} {_place(e)} {shell.run_state(e.run)}".lower() for w in words.split())
         ]
         st.text(f"{len(kept):,} of {len(found):,} runs" if kept else "No run fits: all are shown")
     return kept or found
 
 
+def _place(entry: loaders.Entry) -> str:
+    """Where a run's data is: its folder, or its manifest where it names the files one by one."""
+    return entry.run.config.data or entry.run.config.manifest
+
+
 def _in_order(found: list[loaders.Entry], wanted: list[str | None]) -> list[loaders.Entry]:
     """The picked runs first, so that they are in view, then by data set, the latest first."""
-    order = {place: i for i, place in enumerate(dict.fromkeys(e.run.config.data for e in found))}
-    return sorted(
-        found, key=lambda e: (wanted.index(e.id) if e.id in wanted else len(wanted), order[e.run.config.data])
-    )
+    order = {place: i for i, place in enumerate(dict.fromkeys(_place(e) for e in found))}
+    return sorted(found, key=lambda e: (wanted.index(e.id) if e.id in wanted else len(wanted), order[_place(e)]))
 
 
 def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
@@ -93,7 +96,7 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
         found = _in_order(found, st.session_state.get("_runs_first", asked))
     rows = [_row(entry) for entry in found]
     start = [i for w in asked for i, e in enumerate(found) if e.id == w]
-    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 104}
+    percent: dict[str, Any] = {"format": "%.1f %%", "min_value": 0.0, "max_value": 100.0, "width": 96}
     event = st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
@@ -106,7 +109,7 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
         column_config={
             "run": st.column_config.TextColumn("Run", width="medium", pinned=True),
             "state": st.column_config.TextColumn("State", width=76),
-            "data": st.column_config.TextColumn("Data", width=110),
+            "data": st.column_config.TextColumn("Data", width=96),
             "progress": st.column_config.ProgressColumn("Steps", format="percent", min_value=0, max_value=1, width=84),
             **{
                 column: st.column_config.ProgressColumn(
@@ -128,7 +131,7 @@ def _table(found: list[loaders.Entry]) -> list[loaders.Entry]:
             ),
             "weights": st.column_config.TextColumn(
                 f"Weights {' / '.join(o.name[0] for o in OBJECTIVES)}",
-                width=120,
+                width=104,
                 help=", ".join(o.label.lower() for o in OBJECTIVES),
             ),
             "tau": st.column_config.TextColumn("τ", width=60),

@@ -106,7 +106,7 @@ def _about(experiment: Experiment, findings: Sequence[Finding], seeds: int, agai
         "epochs": config.epochs,
         "seeds": seeds,
         "panels": len(data.panel_set.rows_of(pages)),
-        "books": len(set(books.tolist())),
+        "books": len(set(books)),
     }
 
 

@@ -43,7 +43,7 @@ SMALLER = {"epochs": 10, "dim": 256}
 NEVER = 1_000_000
 _FILES = {"keep_checkpoints": 0, "log_every": NEVER}  # settings that reach files but no weight
 _SHOWN = ("data", *SMALLER)
-_PLACES = ("manifest", "panels", "labels", "panel_format", "box_order", "box_unit", "remap", "limit_pages")
+_PLACES = {"manifest", "panels", "labels", "panel_format", "box_order", "box_unit", "remap", "limit_pages"}
 RECORD = "evidence"
 
 
@@ -233,14 +233,14 @@ def _measured(run: RunFolder, data: Dataset, step: int, pages: np.ndarray) -> di
     sums: dict[str, dict[str, list[float]]] = {}
     for name, (values, at) in evaluate.item_values(model, embedded)[0].items():
         if name in METRICS:
-            sums[name] = _by_group(values.double().numpy(), books[at.numpy()])
+            sums[name] = _by_group(values.numpy(), books[at.numpy()])
     return {"step": step, "metrics": row, "books": sums}
 
 
 def _by_group(values: np.ndarray, groups: np.ndarray) -> dict[str, list[float]]:
     """{group: [sum, count]} of the values that are not NaN."""
     defined = ~np.isnan(values)
-    names, group = np.unique(groups[defined].astype(str), return_inverse=True)
+    names, group = np.unique(groups[defined], return_inverse=True)
     sums = np.bincount(group, weights=values[defined], minlength=len(names))
     counts = np.bincount(group, minlength=len(names))
     return {name: [float(s), float(n)] for name, s, n in zip(names, sums, counts, strict=True)}
@@ -266,5 +266,5 @@ def weights_digest(run: RunFolder, step: int) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(run.load_checkpoint(step).tensors["model"].items()):
         digest.update(name.encode("utf-8"))
-        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()

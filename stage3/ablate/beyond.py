@@ -59,7 +59,7 @@ S2 = Finding(
     (
         fault("clip over the encoder only", expected=NONE, clip_scope="encoder"),
         fault("two separate clips", expected=NONE, clip_scope="separate"),
-        fault("no clip", expected="", clip_scope="none"),
+        fault("no clip", clip_scope="none"),
     ),
 )
 _LONG = {"epochs": 20}
@@ -138,7 +138,7 @@ E5 = Finding(
     "E5",
     "Norm on the panel embedding",
     "Is a LayerNorm on the panel embedding worth having?",
-    (fault("no norm", expected="", panel_norm=False),),
+    (fault("no norm", panel_norm=False),),
 )
 E6 = Finding(
     "E6",
@@ -149,7 +149,6 @@ E6 = Finding(
             arm("every panel", leave_one_out=True),
             Arm("one random panel per page"),
             (RANK_R1, SKILL, R5, PAGE),
-            expected="",
             main=True,
         ),
     ),
@@ -241,7 +240,6 @@ E10 = Finding(
             arm("chosen by a mean over panels, 4 pages per batch", select_by="loss/total", batch_pages=4),
             arm("by a mean over batches, 4 pages per batch", select_by="loss/total", batch_pages=4, batch_means=True),
             (R5, R1, PAGE, SKILL),
-            expected="",
             main=True,
         ),
     ),

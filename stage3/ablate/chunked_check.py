@@ -73,7 +73,7 @@ def _run(loss: Loss, inputs: tuple[Any, ...], dtype: torch.dtype) -> tuple[Tenso
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         value = loss(*moved)
     (gradient,) = torch.autograd.grad(value.mean(), moved[0])
-    return value.detach().double(), gradient.double(), float(sum(kept.values()))
+    return value.detach(), gradient, float(sum(kept.values()))
 
 
 def _supcon_dense(z: Tensor, page: Tensor, tau: float) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 
 from stage3 import cli
 from stage3.ablate.terms import HELPS, HURTS, METRICS, NONE, Comparison, Finding, Judged
-from stage3.metrics.bootstrap import Interval
+from stage3.metrics.bootstrap import Interval, student_quantile
 
 LEVEL, RESAMPLES = 0.95, 2000
 LEAST_SEEDS = 3
@@ -33,8 +33,7 @@ def seed_stretch(seeds: int, level: float = LEVEL) -> float:
     together about 1.6 at five seeds. The quantile is Cornish and Fisher's expansion, 3 % too small at three seeds.
     """
     z, df = NormalDist().inv_cdf(0.5 + level / 2), seeds - 1
-    t = z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * df**3)
+    t = student_quantile(df, z) + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * df**3)
     return t / z * math.sqrt(seeds / (seeds - 1))
 
 
@@ -68,7 +67,7 @@ def paired_interval(
     wide = sums + (seed_stretch(s, level) - 1) * (of_seed - mean)[:, None] * counts
     rng = np.random.default_rng(seed)
     seeds = rng.multinomial(s, np.full(s, 1 / s), size=resamples).astype(np.float64)
-    books = rng.multinomial(b, np.full(b, 1 / b), size=resamples) if b > 1 else np.ones((resamples, 1))
+    books = rng.multinomial(b, np.full(b, 1 / b), size=resamples)
     above, below = ((seeds @ table * books).sum(axis=1) for table in (wide, counts))
     low, high = np.quantile(above[below > 0] / below[below > 0], [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), s, int(total))

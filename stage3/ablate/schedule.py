@@ -149,8 +149,7 @@ def _in_processes(missing: Sequence[Plan], jobs: int, stop: Callable[[], bool], 
                 if stop():
                     raise Interrupted(_resumable(missing))
         except BaseException:
-            halt.set()  # runs that train now save and stop at their next step; queued ones do not begin
-            pool.shutdown(wait=True, cancel_futures=True)
+            halt.set()  # runs that train now save and stop at their next step; queued ones see it and do not begin
             raise
 
 

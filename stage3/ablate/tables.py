@@ -148,7 +148,8 @@ def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {"best_step": record["best"]["step"], "last_step": record["last"]["step"]}
     best, last, val = record["best"]["metrics"], record["last"]["metrics"], record["val"]
     for at, source, wanted in (("test", best, tuple(METRICS)), ("last", last, AT_THE_END), ("val", val, CHOSEN_BY)):
-        values |= {f"{at}:{k}": float(f"{source[k]:.5g}") for k in wanted if k in source}
+        known = {k: math.nan if source[k] is None else source[k] for k in wanted if k in source}  # a file's NaN is null
+        values |= {f"{at}:{k}": float(f"{v:.5g}") for k, v in known.items()}
     return values
 
 
@@ -219,11 +220,11 @@ def _pareto(experiment: Experiment, labels: Labels, records: Mapping[Path, Any])
 
 
 def on_front(points: np.ndarray) -> np.ndarray:
-    """(N,) bool: points (N, 2) that no other point beats in both, more being better."""
+    """(N,) bool: points (N, 2) that no other point beats in both, more being better; none with a NaN."""
     points = points.round(9)  # the means of equal results differ in their last bit
     ours, others = points[:, None, :], points[None, :, :]
     beaten: np.ndarray = np.all(ours <= others, axis=2) & np.any(ours < others, axis=2)
-    front: np.ndarray = np.logical_not(np.any(beaten, axis=1))
+    front: np.ndarray = ~beaten.any(axis=1) & ~np.isnan(points).any(axis=1)
     return front
 
 

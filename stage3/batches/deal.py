@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -98,8 +99,6 @@ def gather(
                 need -= 1
             else:
                 free, spare = free - 1, spare - kind
-        if not any(waiting.values()):
-            break
     return dealt, where
 
 
@@ -188,8 +187,7 @@ def _pools(short: Sequence[int], dealt: Sequence[Sequence[Kind]], sizes: Sequenc
     for b in sorted(set(range(len(sizes))) - set(short)):
         alike.setdefault((sizes[b], tuple(sorted(dealt[b]))), []).append(b)
     groups = sorted(alike.values(), key=len)
-    turns = max(map(len, groups), default=0)
-    others = [group[turn] for turn in range(min(turns, SEARCHED)) for group in groups if turn < len(group)]
+    others = [b for turn in zip_longest(*groups) for b in turn if b is not None]  # one of each group, then the next
     for several in (n for i, n in enumerate(GROUPS) if i == 0 or GROUPS[i - 1] < len(short)):
         chosen = list(short[:several])
         yield chosen + others[: SEARCHED - len(chosen)]
@@ -239,7 +237,7 @@ class _Search:
     """
 
     def __init__(self, have: Mapping[Kind, int], sizes: Sequence[int], multi: int, pairs: int) -> None:
-        self.kinds = sorted((kind for kind, n in have.items() if n > 0), reverse=True)
+        self.kinds = sorted(have, reverse=True)
         self.counts = tuple(have[kind] for kind in self.kinds)
         self.sizes = sorted(set(sizes))
         self.left = tuple(list(sizes).count(size) for size in self.sizes)
@@ -288,7 +286,7 @@ class _Search:
 
     def _firsts(self, counts: tuple[int, ...]) -> list[int]:
         """The richest page that is left, then the richest of the other sort."""
-        there = [i for i, n in enumerate(counts) if n and self.kinds[i][0] > 0]
+        there = [i for i, n in enumerate(counts) if n]
         other = [i for i in there if self.kinds[i][1] != self.kinds[there[0]][1]]
         return there[:1] + other[:1]
 

@@ -67,8 +67,8 @@ class PageSampler:
         """Args: `pages` (P,) page rows; `panels`, `pairs` (P,) their panel and text-pair counts."""
         self.pages, self.panels, self.pairs = pages, panels, pairs
         self.batch_pages, self.seed, self.guaranteed = batch_pages, seed, guaranteed
-        self.n_batches = n = max(1, -(-len(pages) // batch_pages)) if len(pages) else 0
-        self._sizes = np.full(n, len(pages) // n) if n else np.zeros(0, np.int64)
+        self.n_batches = n = -(-len(pages) // batch_pages)
+        self._sizes = np.full(n, len(pages) // max(n, 1))
         self._sizes[: len(pages) - int(self._sizes.sum())] += 1
         self._is_multi = panels >= 2
         self.min_multi = self.min_pairs = 0

@@ -125,7 +125,7 @@ def stamp(url: str) -> tuple[int, int]:
         system, path = _opened(url)
         info = system.info(path)
         if info.get("type") == "directory":
-            raise FileNotFoundError(f"{redacted(url)} is a folder")
+            raise IsADirectoryError("is a folder, not a file")
         seen = " ".join(f"{name}={info[name]}" for name in STAMPS if info.get(name) is not None)
         digest = hashlib.blake2b(seen.encode("utf-8", "replace"), digest_size=8).digest()
         return int(info.get("size") or 0), int.from_bytes(digest, "little") >> 1
@@ -158,26 +158,26 @@ def _bytes(url: str) -> bytes:
             parts: list[bytes] = []
             while chunk := file.read(CHUNK):
                 parts.append(chunk)
-                _check_size(url, sum(map(len, parts)))
+                _check_size(sum(map(len, parts)))
             return b"".join(parts)
-    _check_size(url, int(system.info(path).get("size") or 0))
+    _check_size(int(system.info(path).get("size") or 0))
     data: bytes = system.cat_file(path)
     return data
 
 
-def _check_size(url: str, size: int) -> None:
+def _check_size(size: int) -> None:
     if size > MAX_BYTES:
-        raise OSError(f"{redacted(url)}: more than the {MAX_BYTES:,} bytes allowed")
+        raise OSError(f"more than the {MAX_BYTES:,} bytes allowed")
 
 
 def _opened(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path in it."""
     if os.environ.get(SWITCH, "on").lower() != "on":
-        raise PermissionError(f"{redacted(url)}: URLs are not read here; start with {SWITCH}=on to allow it")
+        raise PermissionError(f"URLs are not read here; start with {SWITCH}=on to allow it")
     require(url)
     last = url.split("::")[-1]
     if not is_url(last) and not stat.S_ISREG(os.stat(last).st_mode):  # noqa: PTH116 - a pipe could wait for ever
-        raise OSError(f"{redacted(url)}: {last} is not a regular file")
+        raise OSError(f"{redacted(last)} is not a regular file")
     import fsspec
 
     system, path = fsspec.core.url_to_fs(url, **{name: _options(name) for name in protocols(url) if _options(name)})
@@ -193,6 +193,8 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol in ("s3", "s3a"):
         limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SECONDS, "retries": {"max_attempts": 1}}
         return {"config_kwargs": limits}
+    if protocol in ("az", "abfs"):
+        return {"connection_timeout": round(CONNECT_SECONDS), "read_timeout": round(SECONDS)}
     return {"requests_timeout": SECONDS} if protocol in ("gs", "gcs") else {}
 
 
@@ -205,14 +207,27 @@ def _tried(url: str, work: Callable[[], T]) -> T:
             raise
         except _failures() as raised:
             error = _cause(raised)
-            if isinstance(error, FileNotFoundError | PermissionError):  # no attempt changes these
-                kind = FileNotFoundError if isinstance(error, FileNotFoundError) else PermissionError
-                raise kind(redacted(str(error)) or redacted(url)) from None
-            if wait is None or 400 <= int(getattr(error, "status", 0) or 0) < 408:
-                reason = redacted(f"{type(error).__name__} {error}".strip())[:300]
-                raise OSError(f"{redacted(url)}: {reason}") from None
+            status, reason = _status(error), redacted(" ".join(str(error).split()))
+            if isinstance(error, FileNotFoundError) or status in (404, 410):  # no attempt changes this, or the next
+                raise FileNotFoundError(f"{redacted(url)} is not there") from None
+            if isinstance(error, PermissionError | IsADirectoryError):
+                raise type(error)(f"{redacted(url)}: {reason or 'access is denied'}") from None
+            if wait is None or 400 <= status < 408:
+                kind = "" if type(error) is OSError else f"{type(error).__name__} "
+                raise OSError(f"{redacted(url)}: {kind}{reason}"[:600].strip()) from None
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _status(error: BaseException) -> int:
+    """What a server answered, as each library has it; 0 where none did."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):  # botocore's
+        return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+    for holder, name in ((error, "status"), (error, "status_code"), (answer, "status_code"), (error, "code")):
+        if isinstance(value := getattr(holder, name, None), int):
+            return value
+    return 0
 
 
 def _cause(error: Exception) -> BaseException:

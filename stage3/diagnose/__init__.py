@@ -196,7 +196,7 @@ def _judge(n: dict[str, float], added: Added | None) -> Diagnosis:
     asked = [a for a, line in ((pages, pages_said), (pairs, pairs_said)) if line]
     if features == NO:
         verdict = "below its features"
-    elif differ == YES and asked and set(asked) == {YES}:
+    elif differ == YES and set(asked) == {YES}:
         verdict = "healthy"
     elif UNKNOWN in asked or differ != YES or not asked:
         verdict = "cannot tell"

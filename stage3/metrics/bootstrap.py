@@ -173,7 +173,7 @@ def median_interval(
         >>> median_interval(torch.tensor([2.0, 2.0, 2.0]), torch.tensor([0, 1, 2]))
         (2.0, 2.0)
     """
-    order = np.argsort(values.numpy(), kind="stable")
+    order = np.argsort(values.numpy())
     ordered = values.numpy()[order]
     names, group = np.unique(groups.numpy()[order], return_inverse=True)
     if len(names) < 2:

@@ -45,9 +45,8 @@ def rows_between(matrix: Tensor | Array, start: int, stop: int) -> Tensor:
 
 def cosines(queries: Tensor, matrix: Tensor | Array) -> Tensor:
     """(Q, N) float32 products of unit queries with unit rows; a memory-mapped matrix is read in blocks."""
-    if len(matrix) <= ROWS_AT_ONCE or isinstance(matrix, Tensor):
-        whole: Tensor = queries @ rows_between(matrix, 0, len(matrix)).T
-        return whole
+    if isinstance(matrix, Tensor):
+        return queries @ matrix.T
     out = torch.empty(len(queries), len(matrix))
     for start in range(0, len(matrix), ROWS_AT_ONCE):
         block = rows_between(matrix, start, start + ROWS_AT_ONCE)
@@ -85,7 +84,7 @@ def nearest(
         if barred is not None:
             scores.masked_fill_(barred, -torch.inf)
         if exclude is not None:
-            own = torch.from_numpy(exclude[start : start + at_once].astype(np.int64))
+            own = torch.from_numpy(exclude[start : start + at_once])
             with_own = (own >= 0).nonzero()[:, 0]
             scores[with_own, own[with_own]] = -torch.inf
         if refine:

@@ -81,15 +81,14 @@ def plane_neighbors(xy: Array, k: int, gallery: Array | None = None, own: Array 
     """
     from sklearn.neighbors import KDTree
 
-    query = np.asarray(xy, dtype=np.float64)
-    searched = query if gallery is None else np.asarray(gallery, dtype=np.float64)
+    searched = xy if gallery is None else gallery
     if own is None:
-        own = np.arange(len(query)) if gallery is None else np.full(len(query), -1)
+        own = np.arange(len(xy)) if gallery is None else np.full(len(xy), -1)
     spare = int((own >= 0).any())
     k = max(0, min(k, len(searched) - spare))
-    if not k or not len(query):
-        return np.empty((len(query), k), np.int32)
-    found = KDTree(searched).query(query, k=k + spare, return_distance=False)
+    if not k or not len(xy):
+        return np.empty((len(xy), k), np.int32)
+    found = KDTree(searched).query(xy, k=k + spare, return_distance=False)
     # points that lie on one another come in any order, so the point itself need not come first
     itself = found == own[:, None]
     order = np.argsort(itself, axis=1, kind="stable")[:, :k]
@@ -218,6 +217,6 @@ def pages_pulled_to(page: int, near: Array, cosine: Array, page_of_row: Array) -
     """
     pages = page_of_row[near.ravel()]
     found, inverse, counts = np.unique(pages, return_inverse=True, return_counts=True)
-    mean = np.bincount(inverse.ravel(), weights=cosine.ravel().astype(np.float64)) / np.maximum(counts, 1)
+    mean = np.bincount(inverse.ravel(), weights=cosine.ravel().astype(np.float64)) / counts
     order = np.lexsort((-mean, -counts, found != page))
     return [(int(found[i]), int(counts[i]), float(mean[i])) for i in order]

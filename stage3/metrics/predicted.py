@@ -28,10 +28,10 @@ def reconstruction_skill(mse: Tensor | float, target: Tensor) -> float:
     """
     check_rows(target, "target")
     errors = torch.as_tensor(mse, dtype=torch.float64)
-    if not len(target) or not errors.numel():
+    if not len(target):
         return math.nan
     center = _mean(target)
-    baseline = sum(float((part.double() - center).square().sum()) for part in parts(target)) / target.numel()
+    baseline = sum(float((part - center).square().sum()) for part in parts(target)) / target.numel()
     return 1 - float(errors.mean()) / baseline if baseline > 0 else math.nan
 
 
@@ -62,10 +62,10 @@ def reconstruction_ranks(prediction: Tensor, target: Tensor, partner: Tensor | N
         return mid_ranks(prediction.float(), target.float(), target.new_zeros(0).float(), partner, None, None)
     center = _mean(target)  # distances do not change, rounding does
     # |p - t|^2 orders like t.p - |t|^2 / 2; in units of the gallery's spread, so that TIE means rounding
-    squares = torch.cat([(part.double() - center).square().sum(dim=1) for part in parts(target)])
+    squares = torch.cat([(part - center).square().sum(dim=1) for part in parts(target)])
     scale = squares.mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
     prediction, target = (
-        torch.cat([((part.double() - center) / scale).float() for part in parts(rows)]) for rows in (prediction, target)
+        torch.cat([((part - center) / scale).float() for part in parts(rows)]) for rows in (prediction, target)
     )
     return mid_ranks(prediction, target, -target.square().sum(dim=1) / 2, partner, None, None)
 

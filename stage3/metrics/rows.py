@@ -56,7 +56,7 @@ def mid_ranks(
 
 def half_places_lost(ahead: Tensor) -> Tensor:
     """2 where a rival is ahead, 1 where it ties, else 0; a score that is not a number loses to everything."""
-    return (~(ahead <= TIE)).to(torch.int8) + (~(ahead < -TIE)).to(torch.int8)
+    return (~(ahead <= TIE)).to(torch.int8) + ~(ahead < -TIE)
 
 
 def blocks(rows: Tensor, width: int) -> Iterator[Tensor]:
@@ -109,13 +109,13 @@ def check_length(name: str, rows: Tensor, expected: int) -> None:
 
 def page_pairs(page_ids: Tensor, pairs_at_once: int = 8192) -> Iterator[tuple[Tensor, Tensor]]:
     """All ordered pairs of different rows on one page, in parts of about `pairs_at_once`."""
-    order = page_ids.argsort(stable=True)
+    order = page_ids.argsort()
     _, counts = page_index(page_ids)
     page = torch.arange(len(counts), device=page_ids.device).repeat_interleave(counts)
     first, size = (counts.cumsum(0) - counts)[page], counts[page]  # of each row's page, in sorted order
     part = (size.cumsum(0) - 1) // pairs_at_once
     everything = torch.arange(len(order), device=page_ids.device)
-    for rows in torch.split(everything, part.bincount().tolist() if len(part) else 1):
+    for rows in torch.split(everything, part.bincount().tolist()):
         repeated = rows.repeat_interleave(size[rows])
         ends = size[rows].cumsum(0)
         offset = torch.arange(len(repeated), device=page_ids.device) - (ends - size[rows]).repeat_interleave(size[rows])

@@ -172,7 +172,7 @@ class Added:
         }
 
 
-def what_training_added(trained: Tensor, frozen: Tensor, page_ids: Tensor, book_ids: Tensor, *, seed: int = 0) -> Added:
+def what_training_added(trained: Tensor, frozen: Tensor, page_ids: Tensor, book_ids: Tensor) -> Added:
     """Compare the embeddings of a model with the frozen features of the same panels.
 
     Args:
@@ -180,7 +180,6 @@ def what_training_added(trained: Tensor, frozen: Tensor, page_ids: Tensor, book_
         frozen: (V, F) frozen features of the same panels in the same order, `frozen_features(…).panel`.
         page_ids: (V,) int64 page of each panel.
         book_ids: (V,) int64 book of each panel.
-        seed: of the resampling.
 
     Example:
         >>> pages = torch.arange(12) // 2
@@ -190,8 +189,8 @@ def what_training_added(trained: Tensor, frozen: Tensor, page_ids: Tensor, book_
     """
     ours = metrics.same_page_r_precision(trained, page_ids)
     theirs = metrics.same_page_r_precision(frozen, page_ids)
-    by_page = metrics.paired_bootstrap(ours - theirs, page_ids, seed=seed)
-    by_book = metrics.paired_bootstrap(ours - theirs, book_ids, seed=seed)
+    by_page = metrics.paired_bootstrap(ours - theirs, page_ids)
+    by_book = metrics.paired_bootstrap(ours - theirs, book_ids)
     return Added(metrics.mean_defined(ours), metrics.mean_defined(theirs), by_page, by_book)
 
 

@@ -48,7 +48,7 @@ class AgainstChance:
     @property
     def answer(self) -> str:
         """One of "above chance", "at chance" (chance is not clearly exceeded) and "cannot tell"."""
-        if self.pages < MIN_PAGES or not math.isfinite(self.low) or self.chance >= 1:
+        if self.pages < MIN_PAGES or self.chance >= 1:
             return UNKNOWN
         return ABOVE if self.low > self.chance else AT
 

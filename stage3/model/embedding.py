@@ -66,9 +66,9 @@ def embed(
     peers: Peers = ALONE,
 ) -> Embedded:
     """Embed all panels of these pages, page after page; several processes share the work, and each gets all of it."""
-    chunks = [pages[i : i + EMBED_PAGES] for i in range(0, len(pages), EMBED_PAGES)] or [pages]
+    chunks = [pages[i : i + EMBED_PAGES] for i in range(0, len(pages), EMBED_PAGES)]
     share = -(-len(chunks) // peers.size)
-    chunks = chunks[peers.rank * share : (peers.rank + 1) * share] or [pages[:0]]
+    chunks = chunks[peers.rank * share : (peers.rank + 1) * share] or [pages[:0]]  # tensors of no row have a shape too
     size, at = sum(len(panel_set.rows_of(chunk)) for chunk in chunks), 0
     whole: dict[str, Tensor] = {}
     with frozen(model):

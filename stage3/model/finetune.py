@@ -138,7 +138,7 @@ class Tuned(nn.Module):
         Several processes share the work, and each gets all of it.
         """
         stored = self.data.panel_set
-        mine = np.array_split(pages, peers.size)[peers.rank] if peers.size > 1 else pages
+        mine = np.array_split(pages, peers.size)[peers.rank]
         found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         if self.vision is not None:
             rows = rows_with(stored, mine, IMAGE)

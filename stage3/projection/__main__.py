@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stage3.cli import Parser, counted, given, percent, progress, run, say
 from stage3.errors import ConfigError
-from stage3.projection.files import STAGES, Parameters, load, summary_of
+from stage3.projection.files import Parameters, load, summary_of
 from stage3.runs import RunFolder
 from stage3.storage import to_json
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stage3.projection import atlas_of_run, project_run
 
     notes: list[str] = []
-    with progress("projection, stages", STAGES) as bar:
+    with progress("projection, percent", 100) as bar:
         path, there = project_run(
             folder,
             checkpoint=args.checkpoint,

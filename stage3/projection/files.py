@@ -43,7 +43,6 @@ NAME = "cluster_name"  # a column that maps of earlier versions lack
 DRIFT_COLUMNS = ("epoch", "row", "umap_dim1", "umap_dim2", "kept")
 MAX_PARQUET = 2 * 2**30  # bytes
 ROWS_AT_ONCE = 2**16  # that are written
-STAGES = 5  # that the making of a map goes through
 Tell = Callable[[str, int, int], None]
 
 

@@ -21,7 +21,6 @@ from stage3.projection import files
 from stage3.projection.atlas import write_atlas
 from stage3.projection.files import (
     NAME,
-    STAGES,
     Parameters,
     Tell,
     drift_path,
@@ -68,8 +67,8 @@ def project(
         table: the panels.
         parameters: of the layout; of more panels than its `limit` a sample is laid out, and `placing` does the rest.
         tell: called with (stage, done, total) as the work goes on.
-        described: describes rows of the panel table, as `stage3.runs.inspection.describe_panels`, to name clusters by
-            the panels that were laid out; without it they are numbered.
+        described: describes rows of the panel table, as `stage3.runs.inspection.describe_scattered`, to name clusters
+            by the panels that were laid out; without it they are numbered.
         onto: an older map of panels of this table, which the new one starts from and is turned onto; the result's
             `attrs["aligned_to"]` says how.
     """
@@ -110,7 +109,8 @@ def project(
     if all_fitted:
         xy, cluster, kept = layout, label, trust(own_x, layout, TRUST_K, near=own_near)
     else:
-        xy, cluster, kept = place_all(x, fitted, layout, label)
+        advance = _percents(tell, "placing the other panels", 4, len(x))
+        xy, cluster, kept = place_all(x, fitted, layout, label, advance=advance)
     frame = pd.DataFrame(_identity(table, rows), copy=False)
     frame["cluster_id"] = cluster.astype(np.int32)
     frame["umap_dim1"], frame["umap_dim2"] = xy[:, 0], xy[:, 1]
@@ -123,6 +123,19 @@ def project(
     frame.attrs["aligned_to"] = aligned_to
     tell("done", 5, 5)
     return frame
+
+
+def _percents(tell: Tell, stage: str, done: int, total: int) -> Callable[[int], None]:
+    """What takes note of the parts of a long stage: how many of its panels or pages, at each percent of them."""
+    reached = 0
+
+    def advance(more: int) -> None:
+        nonlocal reached
+        before, reached = reached * 100 // total, reached + more
+        if (percent := reached * 100 // total) > before:
+            tell(f"{stage}: {reached:,} of {total:,}", 100 * done + percent, 500)
+
+    return advance
 
 
 def _identity(table: PanelTable, rows: Array) -> dict[str, Any]:
@@ -216,18 +229,18 @@ def _map_work(
 ) -> Callable[[Tell], Any]:
     def work(tell: Tell) -> tuple[pd.DataFrame, dict[str, Any]]:
         from stage3.runs.data import differences, load_data
-        from stage3.runs.inspection import describe_panels
+        from stage3.runs.inspection import describe_scattered
         from stage3.runs.tuned import seen_by
 
         data = load_data(the_run, progress=False)
         for note in differences(the_run, data):
             say(note)
         tell("embedding panels", 0, 5)
-        x, rows = _embeddings(the_run, step, seen_by(the_run, step, data))
+        x, rows = _embeddings(the_run, step, seen_by(the_run, step, data), tell)
         if not len(rows):
             raise DataError(f"{the_run.path}: its data set has no panel that can be embedded")
         onto = reference_of(the_run, data.table.fingerprint(), len(rows), roots) if align else None
-        described = partial(describe_panels, data, the_run.config.text_parts)
+        described = partial(describe_scattered, data, the_run.config.text_parts)
         frame = project(x, rows, data.table, parameters, tell, described=described, onto=onto)
         aligned_to = frame.attrs["aligned_to"]
         if onto is not None and onto.path == projection_path(the_run, step, parameters):
@@ -239,7 +252,9 @@ def _map_work(
     return work
 
 
-def _embeddings(the_run: RunFolder, step: int, data: Dataset) -> tuple[Array | MappedRows, Array]:
+def _embeddings(
+    the_run: RunFolder, step: int, data: Dataset, tell: Tell = lambda *_: None
+) -> tuple[Array | MappedRows, Array]:
     """(N, D) panel embeddings, mapped where there are many, and (N,) their rows of the panel table."""
     from stage3.model.embedding import embed
     from stage3.model.mapped import embed_mapped, is_large
@@ -247,7 +262,10 @@ def _embeddings(the_run: RunFolder, step: int, data: Dataset) -> tuple[Array | M
     with the_run.threads():
         model = the_run.model(step)
         if is_large(data, model.encoder.spec.dim):
-            made = embed_mapped(model, the_run.fingerprint(step), data, the_run.config.cache_dir, ("panel",))
+            advance = _percents(tell, "embedding pages", 0, len(data.pages("all")))
+            made = embed_mapped(
+                model, the_run.fingerprint(step), data, the_run.config.cache_dir, ("panel",), on_pages=advance
+            )
             return made.open("panel"), made.rows.numpy()
         embedded = embed(model, data.panel_set, data.pages("all"))
     return embedded.panel.numpy(), embedded.rows.numpy()
@@ -292,7 +310,7 @@ def project_run(
         align: start from an older map of the same panels, in this run or one beside it, and lie on it.
         roots: folders of runs to look for it in, besides the run's own.
         again: make the map even if it is there: after the data set has changed, or without `align` to begin anew.
-        advance: called with the number of stages, of `STAGES`, that were finished.
+        advance: called with the percents of the work that were done since the last time; each stage counts alike.
         say: takes a note on how the data differs from what the run was trained on, where a map is made.
 
     Returns:
@@ -363,7 +381,7 @@ def _shown(work: Callable[[Tell], Any], advance: Callable[[int], None]) -> Calla
         def both(stage: str, done: int, total: int) -> None:
             nonlocal reached
             tell(stage, done, total)
-            now = done * STAGES // total
+            now = done * 100 // total
             advance(max(0, now - reached))
             reached = max(reached, now)
 

@@ -17,8 +17,8 @@ from stage3.metrics.mapped import MappedRows, float_blocks
 from stage3.metrics.nearest import CELLS_AT_ONCE, Array
 from stage3.metrics.neighbors import TRUST_K, own_rows, plane_neighbors, shared, unit_rows
 
-ROWS = 2**15  # panels placed at a time
-SPARE = 8  # candidates beyond K that are scored in float64; a panel with more near-ties is compared with all
+ROWS = 2**13  # panels placed at a time
+SPARE = 8  # candidates beyond K that are ordered by exact sums; a panel with more near-ties is looked at again
 K = 5  # nearest fitted panels that are averaged
 WEIGHT = 1e-6  # least weight of one, where its cosine is not positive
 
@@ -35,26 +35,40 @@ def nearest_fitted(x: Array, fitted: Array, k: int, own: Array) -> tuple[Array, 
     Returns:
         (N, k) int64 places in `fitted` and (N, k) float64 cosines, best first.
     """
-    # the most that two float32 dot products of unit vectors can differ from exact ones, both together
-    slack = 4.0 * max(x.shape[1], 1) * float(np.finfo(np.float32).eps)
-    many = min(k + SPARE, len(fitted) - 1)
     near, cosine = np.empty((len(x), k), np.int64), np.empty((len(x), k))
-    wide = torch.from_numpy(fitted).T
-    step = max(1, CELLS_AT_ONCE // len(fitted))
-    for start in range(0, len(x), step):
-        rows = slice(start, min(start + step, len(x)))
-        scores = torch.from_numpy(x[rows]) @ wide
-        itself = np.flatnonzero(own[rows] >= 0)
-        scores[torch.from_numpy(itself), torch.from_numpy(own[rows][itself])] = -torch.inf
-        found = scores.topk(many, dim=1)
-        at, values = found.indices.numpy(), found.values.numpy()
-        near[rows], cosine[rows] = _ordered(x[rows], fitted, at, k)
-        if many < len(fitted) - 1:
-            for i in np.flatnonzero(values[:, -1] >= values[:, k - 1] - slack):
-                tied = np.flatnonzero(scores[i].numpy() >= values[i, k - 1] - slack)[None]
-                one = [start + i]
-                near[one], cosine[one] = _ordered(x[one], fitted, tied, k)
+    undecided = np.arange(len(x))
+    for kind in (torch.float32, torch.float64):
+        if len(undecided):
+            undecided = _decided(x, fitted, own, undecided, kind, near, cosine)
     return near, cosine
+
+
+def _decided(x: Array, fitted: Array, own: Array, rows: Array, kind: torch.dtype, near: Array, cosine: Array) -> Array:
+    """Fill in the neighbors of some rows by products of a kind; returns the rows whose near-ties it cannot tell apart.
+
+    In float64, which is slower, such rows are few: copies of each other. These are compared with all that tie.
+    """
+    k, last = near.shape[1], kind == torch.float64
+    # the most that two dot products of unit vectors can differ from exact ones, both together
+    slack = 4.0 * max(x.shape[1], 1) * torch.finfo(kind).eps
+    many = min(k + SPARE, len(fitted) - 1)
+    wide = torch.from_numpy(fitted).to(kind).T
+    undecided = []
+    step = max(1, CELLS_AT_ONCE // len(fitted) // (2 if last else 1))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        scores = torch.from_numpy(x[part]).to(kind) @ wide
+        itself = np.flatnonzero(own[part] >= 0)
+        scores[torch.from_numpy(itself), torch.from_numpy(own[part][itself])] = -torch.inf
+        found = scores.topk(many, dim=1)
+        values = found.values.numpy()
+        near[part], cosine[part] = _ordered(x[part], fitted, found.indices.numpy(), k)
+        close = np.flatnonzero(values[:, -1] >= values[:, k - 1] - slack) if many < len(fitted) - 1 else itself[:0]
+        undecided.append(part[close])
+        for i in close if last else ():
+            tied = np.flatnonzero(scores[i].numpy() >= values[i, k - 1] - slack)[None]
+            near[part[[i]]], cosine[part[[i]]] = _ordered(x[part[[i]]], fitted, tied, k)
+    return np.concatenate(undecided)
 
 
 def _ordered(x: Array, fitted: Array, at: Array, k: int) -> tuple[Array, Array]:

@@ -37,6 +37,7 @@ from stage3.storage import make_folder, replacing, sha256, storing, to_json
 
 MAX_GALLERY = 20_000  # panels of a split that are ranked; a larger split is ranked on so many, drawn once by a seed
 KEPT_FROM = 10_000  # panels; fewer are measured again in about a second
+FAR_ROWS = 1000  # described before what was read of the texts' files is given back
 COLUMNS = 2  # raise it when a number of `measured_columns` changes: kept ones are then measured again
 GATES = ("gate_image", "gate_text", "gate_box")
 MEASURED = (
@@ -77,6 +78,18 @@ def describe_panels(data: Dataset, text_parts: str, rows: np.ndarray | None = No
     frame["has_image"], frame["has_text"] = present[:, IMAGE], present[:, TEXT]
     frame["modality"] = _modality_names(present)
     return frame
+
+
+def describe_scattered(data: Dataset, text_parts: str, rows: np.ndarray) -> pd.DataFrame:
+    """`describe_panels` of rows that may lie far apart, without the texts between them staying in memory.
+
+    Around each text that is asked for the system reads some more of its file: of 20,000 in 5,000,000 panels, all.
+    """
+    parts = []
+    for start in range(0, max(len(rows), 1), FAR_ROWS):
+        parts.append(describe_panels(data, text_parts, rows[start : start + FAR_ROWS]))
+        data.table.give_back()
+    return pd.concat(parts)
 
 
 def _modality_names(present: np.ndarray) -> pd.api.extensions.ExtensionArray:

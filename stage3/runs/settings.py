@@ -32,7 +32,6 @@ _known_config = Remembered(_recorded_config)
 
 def _own_backbones(names: str, run: Path) -> str:
     """The names of backbones, with those that lie in the run as paths, so that a run can be moved with them."""
-    inside = [run / part if part.startswith(f"{BACKBONES}/") else None for part in names.split("+")]
-    if not all(path and path.is_dir() for path in inside):
-        return names
-    return "+".join(str(path.resolve()) for path in inside if path)
+    parts = names.split("+")
+    own = {part for part in parts if part.startswith(f"{BACKBONES}/") and (run / part).is_dir()}
+    return "+".join(str((run / part).resolve()) if part in own else part for part in parts)

@@ -12,7 +12,7 @@ the plain `HfApi` uploads it as it is.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ def write_folder(
     there = run.checkpoint(checkpoint)
     loaded = run.load_checkpoint(there.step)
     report = _measured(run, there.step, data)
-    bundled = dict(_local_backbones(run.config))
+    bundled = _local_backbones(run.config)
     text = card(run, there.step, report, license=license, title=title or run.name)
     made = RunFolder.create(folder, _settings(run.config, bundled))
     _plain_records(run, made, there.step)
@@ -77,8 +77,8 @@ def _measured(run: RunFolder, step: int, data: Dataset | None) -> dict[str, Any]
     try:
         return kept_report(run, data=data, checkpoint=step)
     except (ConfigError, DataError):
-        best = run.best()
-        return stored_report(run) if best is None or best.step == step else None
+        known = stored_report(run)
+        return known if known and known["step"] == step else None
 
 
 def _keep_report(made: RunFolder, step: int, report: dict[str, Any]) -> None:
@@ -94,8 +94,7 @@ def _settings(config: Config, bundled: dict[str, tuple[str, Path, list[Path]]]) 
     from stage3.config import FIELDS
 
     def named(names: str) -> str:
-        parts = [names] if names in bundled else names.split("+")
-        return "+".join(f"backbones/{bundled[part][0]}" if part in bundled else part for part in parts)
+        return "+".join(f"backbones/{bundled[part][0]}" if part in bundled else part for part in _parts(names))
 
     return config.replace(
         **{name: FIELDS[name].default for name in PLACES},
@@ -104,25 +103,36 @@ def _settings(config: Config, bundled: dict[str, tuple[str, Path, list[Path]]]) 
     )
 
 
-def _local_backbones(config: Config) -> Iterator[tuple[str, tuple[str, Path, list[Path]]]]:
-    """Backbones that are folders of this machine: as the settings name them, their new name, path and files."""
+def _local_backbones(config: Config) -> dict[str, tuple[str, Path, list[Path]]]:
+    """Backbones that are folders of this machine: as the settings name them, their new name, path and files.
+
+    A folder that is both the image and the text backbone keeps one name, as one model, with what either of them reads.
+    """
     from stage3.features.backbones import TINY, resolve_text, resolve_vision
     from stage3.features.backbones.pretrained import Pretrained
 
-    whole = config.vision_backbone
-    images = [whole] if Path(whole).is_dir() else whole.split("+")
-    kinds: list[tuple[str, str, Callable[[str], Any]]] = [("image", name, resolve_vision) for name in images]
+    kinds: list[tuple[str, str, Callable[[str], Any]]] = [
+        ("image", name, resolve_vision) for name in _parts(config.vision_backbone)
+    ]
+    found: dict[str, tuple[str, Path, list[Path]]] = {}
     for i, (kind, name, resolve) in enumerate([*kinds, ("text", config.text_backbone, resolve_text)], 1):
-        path = Path(name)
+        path = Path(name).expanduser()
         if not path.is_dir():
             continue
         if (path / TINY).is_file():
-            files = [path / TINY, *sorted(path.glob("tiny_*.safetensors"))]
+            files = [path / TINY, *path.glob("tiny_*.safetensors")]
         else:
             backbone = resolve(name)
             assert isinstance(backbone, Pretrained)
-            files = [*sorted(backbone.folder.glob("*.safetensors")), *backbone.beside]
-        yield name, (f"{kind}-{i}", path, list(dict.fromkeys(files)))
+            files = [*backbone.folder.glob("*.safetensors"), *backbone.beside]
+        called, _, before = found.get(name, (f"{kind}-{i}", path, []))
+        found[name] = (called, path, list(dict.fromkeys([*before, *files])))
+    return found
+
+
+def _parts(names: str) -> list[str]:
+    """The names of image backbones that are joined with `+`; a folder may have a plus in its own name."""
+    return [names] if Path(names).expanduser().is_dir() else [part.strip() for part in names.split("+")]
 
 
 def _plain_records(run: RunFolder, made: RunFolder, step: int) -> None:
@@ -143,7 +153,7 @@ def _plain_records(run: RunFolder, made: RunFolder, step: int) -> None:
 def check_shareable(folder: Path, run: RunFolder) -> None:
     """Refuse a folder in which a file names a place of this machine; DataError says which file and place."""
     config = run.config
-    named = (config.data, config.manifest, config.panels, config.labels, config.cache_dir)
+    named = {config.data, config.manifest, config.panels, config.labels, config.cache_dir}
     places = {str(Path.home()), str(Path.cwd()), str(run.path.resolve()), str(folder.resolve())}
     places |= {name for name in named if Path(name).is_absolute()}
     places = {place for place in places if len(place) > 1}
@@ -161,20 +171,20 @@ def push(folder: Path, repo_id: str, *, private: bool, message: str) -> str:
         ConfigError: HF_HUB_OFFLINE is on, the name is none, or nobody is logged in.
         StorageError: the Hub does not take it.
     """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from stage3.hub import UNREACHABLE, offline
 
-    import stage3.hub  # noqa: F401  which decides whether anything goes over the network
-
-    if constants.HF_HUB_OFFLINE:
+    if offline():
         raise ConfigError("nothing is sent while HF_HUB_OFFLINE is on, the default. Set HF_HUB_OFFLINE=0 to share.")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+
     api = HfApi()
     try:
         address = api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
     except (HFValidationError, LocalTokenNotFoundError) as error:
         raise ConfigError(f"{repo_id}: {' '.join(str(error).split())}. Log in with `hf auth login`.") from None
-    except (HfHubHTTPError, OSError) as error:
+    except UNREACHABLE as error:
         raise StorageError(f"{repo_id}: could not be uploaded: {' '.join(str(error).split())[:300]}") from None
     return str(address)
 
@@ -190,20 +200,20 @@ def fetched(source: Path | str, path: Path | str | None = None, revision: str | 
     """The folder of a shared run: one of this machine, or a repository of the Hub, downloaded."""
     if Path(source).is_dir():
         return Path(source)
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    import stage3.hub  # noqa: F401
+    from stage3.hub import UNREACHABLE, offline
 
     name = str(source).rstrip("/").rpartition("/")[2]
     out = Path(path) if path else Path("runs") / name
     if out.exists():
         raise ConfigError(f"{out} exists already. Load it with Run.load, or give path= another folder.")
-    if constants.HF_HUB_OFFLINE:
+    if offline():
         raise DataError(f"{source}: no such folder, and HF_HUB_OFFLINE is on. Set HF_HUB_OFFLINE=0 to download it.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
     try:
         return Path(snapshot_download(str(source), revision=revision, local_dir=out))
     except HFValidationError as error:
         raise DataError(f"{source}: {' '.join(str(error).split())}") from None
-    except (HfHubHTTPError, OSError) as error:
+    except UNREACHABLE as error:
         raise DataError(f"{source}: could not be downloaded ({' '.join(str(error).split())[:300]})") from None

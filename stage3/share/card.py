@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
@@ -28,11 +29,11 @@ METRICS = {
 }
 AS_NUMBER = ("reconstruction/skill",)
 ROLES = {"train": "trained on", "val": "chose the checkpoint", "test": "held out"}
-SHOWN = (  # settings that say how it was trained
+SHOWN = {  # settings that say how it was trained
     "vision_backbone", "text_backbone", "finetune", "dim", "form", "max_panels", "text_parts", "epochs", "batch_pages",
     "lr", "contrastive_weight", "reconstruction_weight", "alignment_weight", "contrastive_temperature",
     "alignment_temperature", "seed",
-)  # fmt: skip
+}  # fmt: skip
 
 
 def card(run: RunFolder, step: int, report: Mapping[str, Any] | None, *, license: str, title: str) -> str:
@@ -77,7 +78,7 @@ def plain(text: str) -> str:
 def _data(run: RunFolder) -> Iterator[str]:
     record = recorded(run)
     name = _name_of(run.config)
-    if not record or "panels" not in record:
+    if "panels" not in record:
         yield "The data that it was trained on is not recorded."
         return
     called = f"{plain(name)}: " if name else ""
@@ -112,9 +113,9 @@ def _worth(report: Mapping[str, Any]) -> Iterator[str]:
         if name not in report:
             continue
         show = number if name in AS_NUMBER else percent
-        low, high = report["intervals"].get(name, (None, None))
+        low, high = report["intervals"].get(name, (math.nan, math.nan))
         columns = [report["chance"].get(name), *(report["baselines"][b].get(name) for b in ("frozen", "untrained"))]
-        between = f"{show(low)} to {show(high)}"
+        between = f"{show(low)} to {show(high)}" if math.isfinite(low) else DASH
         rows.append([label, show(report[name]), between, *(show(value) for value in columns)])
     yield _table(["metric", "value", "interval", "chance", "frozen features", "untrained model"], rows)
     sentences = [report["added"]["sentence"], *(way["sentence"] for way in report.get("against_chance", []))]

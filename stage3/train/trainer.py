@@ -446,7 +446,7 @@ class Trainer:
             | {"silent": self.totals.silent, "skipped": self.totals.skipped},
             "settings": recorded_settings(self.config, self.run.path),
         }
-        weights = {name: t.detach().cpu().contiguous() for name, t in self.model.state_dict().items()}
+        weights = {name: t.cpu().contiguous() for name, t in self.model.state_dict().items()}
         tensors = {"model": weights, "optimizer": optimizer_tensors(self.model, self.optimizer)}
         if self.tuned:
             tensors["optimizer"] |= optimizer_tensors(self.tuned, self.optimizer)

@@ -1,6 +1,7 @@
 """Experiments: the statistics tell a difference from none, runs are made once, and a command makes a run again."""
 
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -93,6 +94,8 @@ def test_the_seed_stretch_is_student_t():
     for seeds, quantile in t.items():
         wanted = quantile / 1.95996 * np.sqrt(seeds / (seeds - 1))
         assert evidence.seed_stretch(seeds) == pytest.approx(wanted, rel=0.035)
+    series = 1 + 2 / 4 + 24 / 96 + 24 / 384  # at a normal quantile of 1 and one degree of freedom
+    assert evidence.seed_stretch(2, math.erf(1 / math.sqrt(2))) == pytest.approx(series * math.sqrt(2))
 
 
 def record(value, books=("a", "b", "c"), metric="retrieval/mean_r5", failed=""):
@@ -147,6 +150,8 @@ def test_the_noise_meter_counts_pairs_that_disagree():
     )
     assert found["noise/mask/best_epoch_changes"] == pytest.approx(2 / 3)  # of three pairs two disagree
     assert found["noise/mask/best_epoch_off"] == pytest.approx(1 / 3)
+    first = noise.summarize({"none": np.array([[1.0, 3.0], [2.0, 2.0]]), "mask": np.array([[1.0, 1.0], [2.0, 2.0]])})
+    assert first["noise/mask/best_epoch_off"] == 0
     assert found["noise/mask/spread"] == pytest.approx(np.sqrt(np.var([1, 1, 2.5], ddof=1) / 3))
 
 
@@ -154,6 +159,7 @@ def test_the_front_is_what_nothing_beats():
     points = np.asarray([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0], [1.5, 1.5], [2.0, 2.0]])
     assert tables.on_front(points).tolist() == [True, True, True, False, True]
     assert tables.on_front(np.array([[0.1 + 0.2, 0.5], [0.3, 0.6]])).tolist() == [False, True], "a tie but for rounding"
+    assert tables.on_front(np.array([[math.nan, 0.5], [0.3, math.nan], [0.1, 0.1]])).tolist() == [False, False, True]
 
 
 # --- the declaration
@@ -191,7 +197,9 @@ def test_the_corrected_variant_has_every_ablation_off():
         assert getattr(config, name) == value
 
 
-def test_unknown_findings_are_named():
+def test_all_findings_or_some_are_chosen_each_once_and_unknown_ones_are_named():
+    assert chosen(["all"]) == chosen(["F2", "all"]) == list(FINDINGS.values())
+    assert chosen(["F2", "E1", "F2"]) == [FINDINGS["F2"], FINDINGS["E1"]]
     with pytest.raises(ConfigError, match="'F9'"):
         chosen(["F9"])
     with pytest.raises(ConfigError, match="--seeds"):

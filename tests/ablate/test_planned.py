@@ -1,6 +1,13 @@
 """Which runs an experiment makes, in which order, and the thinned copy of its data; nothing is trained here."""
 
 import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +21,7 @@ from stage3 import ablate
 from stage3.ablate import schedule
 from stage3.ablate.arms import NEVER
 from stage3.ablate.tables import read_rows
-from stage3.ablate.terms import ORIGINAL, PAGE, R5, Arm, Comparison, Finding, Judged
+from stage3.ablate.terms import ORIGINAL, PAGE, R5, SKILL, Arm, Comparison, Finding, Judged
 from stage3.ablate.thinning import write_thinned
 from stage3.data.splits import TRAIN
 from stage3.errors import DataError, Interrupted
@@ -56,9 +63,14 @@ def test_arms_of_equal_settings_share_runs_that_measure_what_any_comparison_read
     assert {p.wants for p in other} == {frozenset()}
     assert {p.config.checkpoint_every for p in base} == {1}  # the meter reads every epoch's weights
     assert {p.config.checkpoint_every for p in other} == {NEVER}
+    assert {p.config.keep_checkpoints for p in [*base, *other]} == {0}  # all, until they are measured
     assert base[1].path == Path("out") / "runs" / f"{base[1].key}-s1"
     assert base[0].config.lr == ORIGINAL["lr"]
     assert other[0].config.lr == 0.5
+    assert " --contrastive_weight 1.0" in base[0].command  # in words, whatever the package's defaults are
+    own, _ = planned.of(finding((Arm("defaults", pinned=False), BASE, R5)), seeds=1).distinct
+    assert " --data somewhere " in own.command
+    assert "_weight" not in own.command
     chunked = planned.of(finding((BASE, LR, "chunked/loss_error")), seeds=1)
     assert [p.wants for p in chunked.distinct] == [frozenset({"chunked"})] * 2
 
@@ -92,9 +104,21 @@ def test_an_experiment_needs_pages_to_train_on_and_to_choose_by(planned, monkeyp
         planned.of(finding((BASE, LR, R5)))
 
 
+def bars_of(monkeypatch) -> list[tuple[int, list[int]]]:
+    """(total, steps) of each bar of progress that is shown from now on."""
+    bars: list[tuple[int, list[int]]] = []
+
+    def progress(label: str, total: int) -> nullcontext[SimpleNamespace]:
+        bars.append((total, []))
+        return nullcontext(SimpleNamespace(advance=bars[-1][1].append))
+
+    monkeypatch.setattr(schedule, "progress", progress)
+    return bars
+
+
 def test_missing_runs_are_made_in_order_until_it_is_asked_to_stop(planned, monkeypatch):
     plans = planned.of(finding((BASE, LR, R5))).distinct
-    there, made = {plans[1].path}, []
+    there, made, bars = {plans[1].path}, [], bars_of(monkeypatch)
     monkeypatch.setattr(schedule, "record_of", lambda plan: plan.path in there)
 
     def make(plan, stop) -> None:
@@ -108,9 +132,88 @@ def test_missing_runs_are_made_in_order_until_it_is_asked_to_stop(planned, monke
     assert made == [plans[0]]
     assert schedule.make_all(plans, 1, lambda: False) == 2
     assert made == [plans[0], *plans[2:]]
+    assert bars == [(3, [1]), (2, [1, 1])]
     assert schedule.make_all(plans, 8, lambda: True) == 0
     there.remove(plans[3].path)
     assert schedule.make_all(plans, 8, lambda: False) == 1  # one alone needs no process of its own
+
+
+@pytest.fixture
+def workers(planned, monkeypatch, tmp_path):
+    """Four runs to be made by processes, which are forked here: they need no imports, and what is patched is theirs."""
+    if sys.platform != "linux":
+        pytest.skip("needs fork")
+    started: list[object] = []
+
+    class Forking(multiprocessing.context.ForkContext):
+        def Process(self, *args, **kwargs):
+            started.append(super().Process(*args, **kwargs))
+            return started[-1]
+
+    contexts = {"spawn": Forking()}  # the only one that is asked for: a forked process may hang in torch
+    parent = multiprocessing.parent_process
+    patched = SimpleNamespace(get_context=contexts.__getitem__, parent_process=parent)
+    monkeypatch.setattr(schedule, "multiprocessing", patched)
+    monkeypatch.setattr(schedule, "POLL", 0.01)
+    monkeypatch.setattr(schedule, "record_of", lambda plan: plan.path.exists() or None)
+    plans = planned.of(finding((BASE, LR, R5))).distinct
+    (tmp_path / "begun").mkdir()
+    yield SimpleNamespace(plans=[replace(p, path=tmp_path / p.path.name) for p in plans], started=started)
+    assert started
+    assert not any(process.is_alive() for process in started)
+
+
+def waits(plan, stop) -> None:
+    """A run that takes until it is asked to stop."""
+    if not stop():
+        (plan.path.parent / "begun" / plan.path.name).touch()
+    end = time.monotonic() + 30
+    while not stop() and time.monotonic() < end:
+        time.sleep(0.005)
+    raise Interrupted("saved")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("jobs", [2, 9])
+def test_processes_make_what_is_missing_and_leave_ctrl_c_to_their_parent(workers, monkeypatch, jobs):
+    def make(plan, stop) -> None:
+        assert not stop()
+        time.sleep(0.02)
+        plan.path.write_text(f"{os.getpid()} {signal.getsignal(signal.SIGINT) == signal.SIG_IGN}")
+
+    monkeypatch.setattr(schedule, "make", make)
+    bars = bars_of(monkeypatch)
+    first, *missing = workers.plans
+    first.path.touch()
+    assert schedule.make_all(workers.plans, jobs, lambda: False) == 3
+    assert bars == [(3, [1, 1, 1])]
+    assert len(workers.started) == min(jobs, 3)
+    ids, ignoring = zip(*(p.path.read_text().split() for p in missing), strict=True)
+    assert set(ids) <= {str(process.pid) for process in workers.started}
+    assert set(ignoring) == {"True"}
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_processes_that_are_asked_to_stop_save_and_no_further_run_begins(workers, monkeypatch):
+    monkeypatch.setattr(schedule, "make", waits)
+    begun = workers.plans[0].path.parent / "begun"
+    with pytest.raises(Interrupted, match="stopped with 4 of 4 runs left to train; the same command resumes"):
+        schedule.make_all(workers.plans, 2, lambda: any(begun.iterdir()))
+    assert 1 <= len(list(begun.iterdir())) <= 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_run_that_fails_in_a_process_ends_the_others(workers, monkeypatch):
+    def make(plan, stop) -> None:
+        if plan.path == workers.plans[1].path:
+            raise DataError("no such page")
+        waits(plan, stop)
+
+    monkeypatch.setattr(schedule, "make", make)
+    with pytest.raises(DataError, match="no such page"):
+        schedule.make_all(workers.plans, 2, lambda: False)
+    assert len(list((workers.plans[0].path.parent / "begun").iterdir())) <= 2
 
 
 # --- thin data
@@ -204,12 +307,19 @@ def test_a_thinned_copy_says_what_it_is_of_and_is_left_alone_until_that_changes(
 
 # --- from plans to files
 
+PULLS = (
+    "gradient/reconstruction",
+    "gradient/contrastive",
+    "gradient_cosine/contrastive_alignment",
+    "gradient/alignment",
+)
+
 
 def record(plan, value: float) -> dict:
     """As `arms.measure` writes it: the first book has four panels, the second one."""
 
     def at(v: float, step: int) -> dict:
-        metrics = {R5: v, PAGE: 0.9 - v, "noise/spread": v / 8, "loss/reconstruction": 1.0}
+        metrics = {R5: v, PAGE: 0.9 - v, "noise/spread": v / 8, "loss/reconstruction": 1.0, SKILL: math.nan}
         return {"step": step, "metrics": metrics, "books": {R5: {"a": [4 * v, 4], "b": [v + 0.05, 1]}}}
 
     about = {"failed": "", "best": at(value, 8), "last": at(value / 2, 12), "val": {R5: value + 0.25, PAGE: 0.5}}
@@ -232,7 +342,7 @@ def measured(planned, monkeypatch, tmp_path):
         value = plan.config.lr + plan.config.seed / 100
         for epoch in (1, 2):
             run.append_metrics({"step": 4 * epoch, "epoch": epoch, "split": "train", "grad_norm": value * epoch})
-            row = {"loss/total": value + epoch, "gradient/contrastive": value, "lr": 1.0}
+            row = {"loss/total": value + epoch, "lr": 1.0} | dict.fromkeys(PULLS, value)
             run.append_metrics({"step": 4 * epoch, "epoch": epoch, "split": "val", **row})
         diverged = plan.config.lr == 0.25 and plan.config.seed == 2
         run.write_json("evidence", {"failed": "not finite"} if diverged else record(plan, value))
@@ -276,6 +386,7 @@ def test_the_files_of_an_experiment_hold_its_runs_curves_budget_front_and_noise(
     assert runs["arm"].tolist() == ["corrected"] * 3 + ["another rate"] * 3 + ["on thin data"] * 3
     assert runs["findings"].tolist() == ["F4"] * 3 + ["F4,F1"] * 3 + ["F1"] * 3
     assert runs["failed"].tolist() == [""] * 7 + ["was not made", "not finite"]
+    assert runs[f"test:{SKILL}"].isna().all()  # a metric that no test panel has
     known = {"arm": "another rate", "findings": "F4,F1", "seeds": 3}
     shown = curves[(curves["arm"] == "another rate") & (curves["epoch"] == 2)].set_index("metric")
     assert shown.loc["loss/total", [*known, "split"]].to_dict() == known | {"split": "val"}
@@ -283,7 +394,7 @@ def test_the_files_of_an_experiment_hold_its_runs_curves_budget_front_and_noise(
     assert shown.loc["grad_norm", ["mean", "low", "high"]].tolist() == pytest.approx([1.02, 1.0, 1.04], abs=1e-3)
     thin = curves[curves["arm"] == "on thin data"]
     assert set(thin["seeds"]) == {1}  # the run that diverged has none, nor has the one that is not there
-    assert set(budget["metric"]) == {"gradient/contrastive"}
+    assert budget["metric"].tolist() == [name for name in sorted(PULLS) for _ in (1, 2)] * 3
     assert set(budget["arm"]) == {"corrected", "metered", "another rate"}  # F1 alone has no budget
     assert front["arm"].tolist() == ["corrected", "another rate"]
     assert front["retrieval"].tolist() == pytest.approx([0.013, 0.51])

@@ -110,3 +110,8 @@ def test_the_command_hands_on_what_is_asked_and_fails_where_runs_diverged(tmp_pa
     assert json.loads(capsys.readouterr().out)["failed"] == failed
     assert command.main(["--prepare", "--out", "o", "--data", "d"]) == 0
     assert capsys.readouterr().out == f"thinned data: {Path('o/d')}\n"
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    help_text = capsys.readouterr().out
+    for option in ("--findings ID [ID ...]", "--seeds N", "--out DIR", "--jobs N", "--update FILE", "--prepare "):
+        assert f" {option}" in help_text

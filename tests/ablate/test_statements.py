@@ -13,7 +13,7 @@ from stage3 import ablate
 from stage3.ablate import arms, evidence, tables
 from stage3.ablate.terms import INTRA, METRICS, MSE, PAGE, R5, Arm, Comparison, Finding, Judged
 from stage3.config import Config
-from stage3.errors import ConfigError
+from stage3.errors import ConfigError, DataError
 from stage3.metrics.bootstrap import Interval
 from tests import synthetic
 
@@ -62,6 +62,10 @@ def rows(comparison=FINDING.comparisons[0]) -> list[evidence.Row]:
     return list(evidence.rows_of(FINDING, 2, comparison, *sides, "again X1"))
 
 
+def at_best(books: dict[str, dict[str, list[float]]]) -> dict[str, object]:
+    return {"failed": "", "best": {"metrics": {}, "books": books}}
+
+
 def test_items_and_not_books_weigh_and_each_side_reads_its_own_metric():
     found = evidence.compare(FIXED, REVIEWED, JUDGED, "best")
     assert found is not None
@@ -69,17 +73,40 @@ def test_items_and_not_books_weigh_and_each_side_reads_its_own_metric():
     assert (ours, theirs) == pytest.approx((0.6 + 0.05 / 5, 0.4 + 0.05 / 5))
     assert (interval.mean, interval.groups, interval.items) == (pytest.approx(0.2), 3, 15)
     assert evidence.compare(FIXED, REVIEWED, JUDGED, "last")[2].mean == pytest.approx(0.7)
+    of_books = [{"a": [0.1, 2], "b": [0.9, 2]}, {"a": [0.3, 2], "b": [0.4, 2]}, {"a": [0.2, 2], "b": [1.0, 2]}]
+    one = [at_best({"mine": books}) for books in of_books]
+    turned = [*one[:2], at_best({"mine": dict(reversed(of_books[2].items()))})]
+    none = [at_best({"theirs": {"a": [0.0, 2], "b": [0.0, 2]}})] * 3
+    assert evidence.compare(turned, none, JUDGED, "best") == evidence.compare(one, none, JUDGED, "best")
     # where the sides count other items, the numbers of the whole gallery are compared
     other = [record(0.3, counts=(4, 2))] * 3
     assert evidence.compare(FIXED, other, replace(JUDGED, fixed=PAGE, reviewed=PAGE), "best")[:2] == pytest.approx(
         (0.3, 0.15)
     )
     assert evidence.compare(FIXED, other, JUDGED, "best") is None  # "mine" is no number of the whole gallery
+    for one, two in (("mine", PAGE), (PAGE, "theirs"), (PAGE, "no/such")):
+        assert evidence.compare(FIXED, REVIEWED, Judged(R5, one, two), "best") is None
     lost = [{**FIXED[0], "best": {"metrics": {PAGE: math.nan}, "books": {}}}, *FIXED[1:]]
     assert evidence.compare(lost, REVIEWED, Judged(PAGE, PAGE, PAGE), "best")[0] == pytest.approx((0.3 + 0.35) / 2)
     diverged = [*FIXED[:2], {"failed": "diverged"}], [{"failed": "diverged"}, *REVIEWED[1:]]
     assert evidence.compare(*diverged, JUDGED, "best")[2].mean == pytest.approx(0.2)
     assert evidence.compare(*diverged, JUDGED, "best")[2].groups == 1
+
+
+def test_an_interval_of_nothing_is_undefined_and_the_published_ones_are_of_2000_resamples():
+    nothing = evidence.paired_interval(np.zeros((4, 2)), np.zeros((4, 2)))
+    assert all(map(math.isnan, (nothing.mean, nothing.low, nothing.high)))
+    assert (nothing.groups, nothing.items) == (4, 0)
+    sums, counts = np.array([[1.0, 5.0], [2.0, 9.0], [4.0, 1.0]]), np.array([[3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+    published = evidence.paired_interval(sums, counts, level=0.95, resamples=2000, seed=0)
+    assert evidence.paired_interval(sums, counts) == published
+    one_book = evidence.paired_interval(sums[:, :1], counts[:, :1])  # drawn each time: the seeds alone differ
+    assert one_book.mean == pytest.approx(7 / 15)
+    assert one_book.low < one_book.mean < one_book.high
+    two_books = np.tile([0.0, 1.0], (4, 1))  # of equal seeds: a quarter of the draws has the first alone, or the second
+    for level, ends in ((0.95, (0.0, 1.0)), (0.4, (0.5, 0.5))):
+        found = evidence.paired_interval(two_books, np.ones((4, 2)), level=level)
+        assert (found.low, found.high) == ends
 
 
 @pytest.mark.parametrize(
@@ -134,8 +161,10 @@ def test_a_row_has_the_numbers_the_names_and_the_commands_of_its_sides():
         (-0.5, "reconstruction/skill", True, "-0.5"),
         (0.12345, "reconstruction/skill", True, "+0.123"),
         (99.94, "collapse/effective_rank", False, "99.9"),
+        (100.0, "collapse/effective_rank", False, "100.0"),
         (100.04, "collapse/effective_rank", False, "100.0"),
         (123456.0, "collapse/effective_rank", False, "1.2e+05"),
+        (100000.0, "collapse/effective_rank", False, "1.0e+05"),
         (99999.0, "collapse/effective_rank", False, "99999.0"),
         (0.00099, "chunked/loss_error", False, "9.9e-04"),
         (0.001, "chunked/loss_error", False, "0.001"),
@@ -220,6 +249,14 @@ def test_the_front_is_of_means_over_the_seeds_that_ended(monkeypatch):
     assert frame["val_retrieval_std"].tolist() == pytest.approx([0.1, 0.0])
     assert frame["retrieval"].tolist() == pytest.approx([0.9, 0.9])
     assert frame["test_front"].tolist() == frame["val_front"].tolist() == [False, True]
+    ended = {path: record(0.7) if path.name == "two1" else {"failed": "diverged"} for path in RECORDS}
+    frame = tables._pareto(experiment(), LABELS, RECORDS | {Path(n): ended[Path(n)] for n in ("one1", "one2", "two1")})
+    assert frame["seeds"].tolist() == [1, 2]
+    assert frame["test_page_coherence_std"].tolist() == pytest.approx([0.0, 0.1 / math.sqrt(2)])
+    undefined = {path: r | {"val": r["val"] | {R5: None}} for path, r in RECORDS.items() if path.name == "two1"}
+    frame = tables._pareto(experiment(), LABELS, RECORDS | undefined)
+    assert frame["val_retrieval"].isna().tolist() == [False, True]
+    assert frame["val_front"].tolist() == [True, False]
     monkeypatch.setattr(tables, "SWEEPS", ("E1",))
     assert tables._pareto(experiment(), LABELS, RECORDS).empty
 
@@ -230,7 +267,7 @@ def test_curves_are_of_each_split_and_epoch_over_the_seeds_that_have_it():
 
     frames = [
         metrics(("train", 1, 9.0, 1.0), ("val", 1, 1.0, np.nan), ("val", 1, 3.0, np.nan), ("val", 2, 5.0, np.nan)),
-        metrics(("val", 1, 4.0, np.nan), ("val", 2, np.nan, np.nan)),
+        metrics(("val", 1, 4.0, np.nan), ("val", 2, np.nan, np.nan), ("val", 3, np.nan, np.nan)),
     ]
     found = tables._over_seeds(frames, "val", "x", {"arm": "a"})
     about = {"arm": "a", "metric": "x", "split": "val"}
@@ -240,12 +277,20 @@ def test_curves_are_of_each_split_and_epoch_over_the_seeds_that_have_it():
     ]
     assert tables._over_seeds(frames, "val", "z", {}) == []
     short = tables._short(pd.DataFrame(found).assign(mean=1.23456, high=123456.0))
+    assert short.dtypes[["epoch", "seeds"]].tolist() == [np.int16] * 2
     assert short[["mean", "low", "high"]].to_numpy().tolist() == [[1.235, 2.0, 123500.0], [1.235, 5.0, 123500.0]]
 
 
 def test_a_fraction_of_a_curve_s_file_is_enough(tmp_path):
-    tables.parquet(tmp_path / "deep" / "x.parquet", pd.DataFrame({"a": [0.5], "n": [3], "s": ["t"]}))
-    assert [str(t) for t in pd.read_parquet(tmp_path / "deep" / "x.parquet").dtypes[:2]] == ["float32", "int64"]
+    path = tmp_path / "very" / "deep" / "x.parquet"
+    tables.parquet(path, pd.DataFrame({"a": [0.5], "n": [3], "s": ["t"]}))
+    assert [str(t) for t in pd.read_parquet(path).dtypes[:2]] == ["float32", "int64"]
+
+
+def test_a_table_of_another_version_is_refused_by_the_column_that_it_lacks(tmp_path):
+    pd.DataFrame([vars(rows()[0])]).drop(columns=["seeds", "label"]).to_parquet(tmp_path / "evidence.parquet")
+    with pytest.raises(DataError, match=r"evidence\.parquet: missing column 'label'; written by another version"):
+        tables.read_rows(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,17 @@ def shown(app: AppTest) -> list[tuple[str, bytes]]:
     return found
 
 
+def containers(app: AppTest) -> set[str]:
+    """Keys of the containers of a page, by which the styles know them."""
+    found: set[str] = set()
+    left = list(app.main.children.values())
+    while left:
+        node = left.pop()
+        found.add(str(getattr(node.proto, "id", "")).partition("-")[2].partition("-")[2])
+        left += getattr(node, "children", {}).values()
+    return found
+
+
 def of_panel(run: RunFolder, row: int, side: int) -> bytes:
     """The image of a panel row, cut from its page here; `MISSING` where there is none."""
     table = loaders.open_dataset(run).table

@@ -166,6 +166,12 @@ def test_a_taken_name_is_refused_and_a_free_one_is_found(here: Path) -> None:
     assert imports.free_name("漫画") == "comics"
     made = imports.create("one", "comics/A")
     assert (imports.load("one"), imports.imports()) == (made, [made])
+    kept = imports.create("kept", "comics/B")
+    write(here / "data" / "kept" / "dataset.yaml", "name: kept")
+    for each in (made, kept):
+        imports.discard(each)
+    assert imports.imports() == [kept], "what made a data set stays"
+    made = imports.create("one", "comics/A")
     with pytest.raises(DataError, match="no import is called 'two' here"):
         imports.load("two")
 
@@ -189,6 +195,26 @@ def test_how_an_import_ended_is_told_by_its_record_its_result_and_its_last_words
     assert task.state().word == "stopped"
     log.write_text("done", encoding="utf-8")
     assert task.state() == imports.State("finished")
+
+
+def test_what_the_command_prints_is_its_result_and_what_it_complains_of_its_last_words(here: Path, monkeypatch) -> None:
+    def spawn(module: str, arguments: list[str], *, log, out, **more: object) -> object:
+        asked.append((module, arguments))
+        out.write(b'{"import": {"pages": 6}, "check": {}}')
+        log.write(b"a warning")
+        return None
+
+    asked: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(children, "spawn", spawn)
+    monkeypatch.setattr(children, "remembered", lambda child, most: {"pid": 5})
+    monkeypatch.setattr(children, "is_alive", lambda record: False)
+    made = imports.create("one", "comics/A", Path("A"))
+    imports.start(made)
+    task = made.task("all")
+    assert asked == [("stage3.data", ["import", "A", "--out", "data/one", "--json"])]
+    assert task.result()["import"] == {"pages": 6}
+    assert task.state().word == "finished"
+    assert children.tail(task.folder / "console.log") == "a warning"
 
 
 # --- how it is asked for

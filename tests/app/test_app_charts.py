@@ -56,7 +56,7 @@ def test_bars_of_a_selection_lie_inside_above_outside_with_both_ends_in_parts_of
         ("alignment loss: 1.50 / 2.00", 0, pytest.approx(0.58), look.quiet),  # its interval holds 0
     ]
     assert list(figure.layout.yaxis.range) == pytest.approx([1.5, -0.62])  # the first row on top
-    assert list(figure.layout.xaxis.range) == [0, 1.04]
+    assert (list(figure.layout.xaxis.range), figure.layout.xaxis.dtick) == ([0, 1.04], 0.5)
     assert figure.layout.barmode == "overlay"
     alone = Fact("loss", "a", False, interval(0.5, math.nan, math.nan), interval(0.25, 0.2, 0.3), interval(0, 0, 0), 0)
     assert list(apart.bars([alone]).data[0].x) == [1.0]
@@ -69,7 +69,7 @@ def test_pages_are_counted_by_how_many_panels_they_have():
     figure = data._panels_per_page([(1, 3), (4, 2000)])
     (bar,) = figure.data
     assert (list(bar.x), list(bar.y), list(bar.text)) == ([1, 4], [3, 2000], ["3", "2,000"])
-    assert (bar.marker.color, bar.textposition) == (theme.categorical()[0], "outside")
+    assert (bar.marker.color, bar.textposition, bar.cliponaxis) == (theme.categorical()[0], "outside", False)
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("panels per page", "pages")
     assert list(figure.layout.yaxis.range) == pytest.approx([0, 2300])
     assert figure.layout.xaxis.dtick == 1
@@ -181,6 +181,7 @@ def test_axes_chance_and_legend_of_curves_are_those_asked_for():
     assert (long.layout.height, long.layout.margin.b) == (260 + 2 * 21, 40 + 2 * 21)
     two = curves.chart([source, curves.Source("b", frame)], {I2T: "x"}, val)
     assert (two.layout.height, two.layout.legend.yref) == (260, None)
+    assert (two.layout.legend.y, two.layout.legend.yanchor) == (1, "bottom")  # on top of the plot
     assert [t.name for t in two.data] == ["a", "b"]
 
 
@@ -231,7 +232,7 @@ def test_the_budget_draws_each_loss_in_its_color_and_each_pair_between_minus_one
 
 
 def test_a_faint_color_is_the_color():
-    assert evidence._faint("#0072B2", 0.5) == "rgba(0,114,178,0.5)"
+    assert evidence._faint("#2072B2", 0.5) == "rgba(32,114,178,0.5)"
     assert map_marks._soft("#D55E00") == "rgba(213,94,0,.10)"
 
 
@@ -325,6 +326,7 @@ def test_differences_stand_on_one_scale_with_more_is_better_to_the_right_and_wha
     assert (list(none.x), list(none.marker.symbol), list(none.error_x.array)) == ([0], ["circle-open"], [0])
     assert (list(hurts.x), list(hurts.error_x.array), list(hurts.error_x.arrayminus)) == ([-6.25], [6.25], [6.25])
     assert {t.mode for t in figure.data[1:]} == {"markers"}
+    assert {a.showarrow for a in figure.layout.annotations} == {False}
     assert len({t.marker.color for t in figure.data[1:]}) == 3
     assert list(figure.layout.xaxis.range) == pytest.approx([-end, end])
     assert figure.layout.xaxis.title.text == "points of percent, right of 0 is better; triangles: off the scale"
@@ -366,6 +368,7 @@ def test_the_numbers_of_a_page_stand_at_its_panels_in_reading_order_and_the_chos
     assert (outline.x[0], outline.y[0], outline.fill) == (outline.x[-1], outline.y[-1], "toself")
     assert outline.fillcolor == "rgba(31,95,168,.10)"  # the accent
     look = theme.look()
+    assert (list(dots.x), list(dots.y), dots.mode) == ([0, 4, 2], [0, 0, 3], "markers")
     assert list(dots.marker.color) == [look.text, look.accent, look.text]
     notes = figure.layout.annotations
     assert [(a.text, a.x, a.y, a.bgcolor) for a in notes] == [
@@ -439,7 +442,7 @@ def test_drift_shows_each_epoch_s_own_positions_and_colors_that_stay():
     dots = figure.data[0]
     assert (list(dots.x), list(dots.y), list(dots.customdata)) == ([2, 3, 4], [20, 0, 5], [4, 9, 11])
     assert list(dots.ids) == ["4", "9", "11"]
-    assert list(dots.marker.color) == [0, 1, 1]
+    assert (list(dots.marker.color), dots.marker.color.dtype) == ([0, 1, 1], np.uint8)  # a byte for each dot
     assert list(dots.marker.symbol) == [0, 2, 1]  # eight colors, then the next shape
     assert [(f.name, list(f.data[0].x), list(f.data[0].y)) for f in figure.frames] == [
         ("2", [2, 3, 4], [20, 0, 5]), ("5", [5, 6, 7], [50, 0, 5])
@@ -493,6 +496,10 @@ def test_a_page_is_numbered_in_reading_order_with_frames_where_its_boxes_are():
         away = found.copy()
         away[y0 - 30 : y1 + 5, x0 - 30 : x1 + 5] = False
         assert not away.any()
+    for x, y in ((198, 78), (38, 478)):  # a digit stands in the middle of its label
+        rows = np.flatnonzero((pixels[y - 7 : y + 8, x - 6 : x + 7].min(axis=2) > 150).any(axis=1))
+        assert 7 <= len(rows) <= 11
+        assert abs(rows.mean() - 7) < 2
     assert min(pixels[160, 280]) > 240  # white within frames, gray beside them
     assert max(pixels[400, 280]) < 240
     assert Image.open(io.BytesIO(pages.boxed(None, [], ratio=0.01, side=500))).size == (100, 500)
@@ -507,6 +514,7 @@ def test_the_scale_of_retrieval_holds_every_interval():
     assert list(small.layout.yaxis.range) == pytest.approx([0, 1.15 * 0.05])
     assert small.layout.yaxis.tickformat == ".1%"
     assert [list(t.error_y.array) for t in small.data[:2]] == [[pytest.approx(0.01)], [0]]
+    assert [list(t.error_y.arrayminus) for t in small.data[:2]] == [[pytest.approx(0.01)], [0]]
     assert [t.marker.color for t in small.data[:2]] == theme.categorical()[:2]
     large = search._metrics(table.assign(high=[0.5, 0.95]))
     assert list(large.layout.yaxis.range) == [0, 1]

@@ -127,7 +127,8 @@ def test_a_finding_shows_verdict_interval_metrics_and_commands(made):
     said = texts(app)
     assert "R@5, both ways: +13.0 points [+8.0, +17.0], 3 seeds" in said
     assert EVIL in [t.value for t in app.text]  # as it is, not as Markdown
-    assert "python -m stage3.ablate --findings F4 --seeds 3" in [c.value for c in app.code]
+    command = next(c for c in app.code if c.value == "python -m stage3.ablate --findings F4 --seeds 3")
+    assert command.proto.wrap_lines, "a long command is read to its end"
     table = app.dataframe[0].value
     assert table["corrected"].tolist()[0] == "66.0 %"
     assert table["verdict"].tolist() == ["helps", "no effect here"]

@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -73,6 +74,13 @@ def test_every_result_of_a_checkpoint_is_that_of_its_own():
         first, second = make(early), make(best)
         assert first != second
         assert make(early) == first
+
+
+def test_runs_on_one_data_set_hold_it_once(tmp_path):
+    first = the("samples/first").run
+    again = RunFolder.load(shutil.copytree(first.path, tmp_path / "again"))
+    tables = [loaders.open_dataset(run).table for run in (first, again, the("runs/other").run)]
+    assert tables[0] is tables[1] is not tables[2]
 
 
 def test_an_evaluation_is_of_the_split_that_is_asked_for():

@@ -21,7 +21,7 @@ MANY = 130
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory):
-    """Copies of one run without checkpoints: two data sets, seeds, names that sort differently from their times."""
+    """Copies of one run without checkpoints: three data sets, seeds, names that sort differently from their times."""
     folder = app_support.workspace(tmp_path_factory.mktemp("crowd"), books=6, pages=3, panels=3, epochs=2)
     first = RunFolder.load(folder / "data" / "samples" / "runs" / "first")
     for i in range(MANY - 1):
@@ -29,8 +29,9 @@ def crowd(tmp_path_factory):
         path.mkdir()
         for name in ("metrics.jsonl", "best.json", "status.json"):
             shutil.copy(first.path / name, path / name)
-        data = "data/other" if i % 3 == 0 else first.config.data
-        (path / "config.yaml").write_text(first.config.replace(seed=i, data=data).to_yaml(), encoding="utf-8")
+        listed = {"data": "", "manifest": "lists/pages.csv", "panels": "lists/panels"}
+        place = ({"data": "data/other"}, {"data": first.config.data}, listed)[i % 3]
+        (path / "config.yaml").write_text(first.config.replace(seed=i, **place).to_yaml(), encoding="utf-8")
     return folder
 
 
@@ -54,7 +55,7 @@ def test_the_picked_run_is_in_view_and_data_sets_stand_together(crowd, monkeypat
     assert len(rows) == MANY
     assert rows["run"][0] == "runs/copy-123"
     rest = rows["data"][1:].tolist()
-    assert sum(a != b for a, b in pairwise(rest)) == 1  # two groups
+    assert sum(a != b for a, b in pairwise(rest)) == 2  # three groups
     assert rows.set_index("run").loc["runs/copy-123", "seed"] == loaders.entry("runs/copy-123").run.config.seed
     assert any("runs/copy-123" in t.value for t in app.text)
 
@@ -68,6 +69,13 @@ def test_words_and_a_data_set_narrow_the_list(crowd, monkeypatch):
     narrowed = table(app)
     assert 0 < len(narrowed) < 10
     assert set(narrowed["data"]) == {"other"}
+    app.selectbox(key="runs-data").set_value("").run()
+    app.text_input(key="runs-words").set_value("lists/pages").run()
+    of_manifest = sorted(table(app)["run"])
+    assert len(of_manifest) == MANY // 3
+    app.text_input(key="runs-words").set_value("").run()
+    app.selectbox(key="runs-data").set_value("lists/pages.csv").run()
+    assert sorted(table(app)["run"]) == of_manifest
     app.text_input(key="runs-words").set_value("no such run").run()
     assert len(table(app)) == MANY
     assert "No run fits: all are shown" in [t.value for t in app.text]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import app_images
 import app_support
@@ -17,7 +19,7 @@ from app import shell
 from app.charts import map_marks, maps, pages
 from app.parts import export, filters, map_address, selection
 from app.store import jobs, loaders, map_jobs, thumbs
-from app.views import map_compare, map_parts
+from app.views import map_compare, map_drift, map_parts
 from stage3 import selection as stage3_selection
 from stage3.config import changes
 from stage3.errors import DataError
@@ -194,6 +196,11 @@ def test_every_coloring_draws_every_panel_once(run, name):
     rows = np.concatenate([decoded(t["customdata"]) for t in parts])
     rows = rows[rows >= 0]  # below are the means of pages
     assert sorted(rows.tolist()) == sorted(loaders.embedded(run).rows.tolist())
+    coloring = maps.COLORINGS[name]
+    told = bool(coloring.about) and coloring.about.rstrip(".") in said(app)
+    assert told == (name in ("page", "i2t", "t2i", "image", "trust")), "what its numbers mean, below the map"
+    alt = f"UMAP map of 122 panels colored by {coloring.label.lower()}"
+    assert app.get("plotly_chart")[0].proto.alt == alt
     if name == "total":
         frame = loaders.panel_frame(run)
         for t in parts:
@@ -257,6 +264,8 @@ def test_a_lasso_takes_all_panels_inside_it_also_those_that_were_not_drawn(run, 
     app.button(key="map-clear").click().run()
     assert not any("panels selected" in s.value for s in app.subheader)
     assert "lasso" not in app.query_params
+    app.query_params["lasso"] = lasso((-9, -9), (9, -9), (0, 9), on="umap")
+    assert "drawn on the UMAP map; it returns when that is ready" in said(app.run())
 
 
 def test_a_selection_shows_count_sentence_cards_with_rank_and_loss_and_export_at_once(run):
@@ -401,6 +410,14 @@ def test_a_bad_value_in_the_address_is_said_and_the_map_is_shown(run, name, valu
     assert len([r for r in drawn(app) if r >= 0]) == 122
 
 
+def test_a_stored_map_that_lacks_a_panel_is_none(run):
+    frame = store_map(run)
+    assert len(map_jobs.umap_map(run, None)) == 122
+    about = {"table": loaders.open_dataset(run).table.fingerprint()}
+    files.save(files.projection_path(run, loaders.resolve_step(run, None)), frame.iloc[1:], about)
+    assert map_jobs.umap_map(run, None) is None
+
+
 def test_filters_by_rank_loss_cluster_and_text_agree_with_the_frame(run):
     store_map(run)
     frame = shown_frame(run)
@@ -537,6 +554,16 @@ def test_the_address_names_a_panel_whose_page_words_losses_and_neighbors_are_sho
     assert app.query_params["panel"] in (str(rows[near[1]]), [str(rows[near[1]])])
     assert "tab" not in app.query_params
 
+    def outlined() -> bool:
+        return bool(json.loads(app.run().get("plotly_chart")[0].proto.spec)["layout"].get("annotations"))
+
+    assert outlined()
+    app.toggle(key="map_outline").set_value(False)
+    assert not outlined()
+    app.toggle(key="map_outline").set_value(True)
+    app.query_params["tab"] = "selection"  # which is of other panels
+    assert not outlined()
+
 
 @pytest.mark.parametrize("panel", [128, 10**9, "x", "-1"])
 def test_a_panel_that_is_not_there_is_no_error(run, panel):
@@ -553,6 +580,7 @@ def test_two_runs_side_by_side_count_the_neighbors_they_share(run):
     shown = {m.label: m.value for m in app.metric}
     assert shown == {"Neighbors in common": f"{100 * expected.mean():.0f} %", "Panels compared": "122"}
     assert drawn(app, 0).keys() == drawn(app, 1).keys()
+    assert {"map-board", "map-left", "map-pair", "card-map-column"} <= app_images.containers(app)
     rows = loaders.embedded(run).rows.tolist()
     for i in (0, 1):  # one number of both runs
         np.testing.assert_allclose([colors(app, i)[r] for r in rows], expected, atol=1e-6)
@@ -649,6 +677,23 @@ def test_drift_moves_every_panel_from_epoch_to_epoch(run, started):
     assert all(len(decoded(f["data"][0]["x"])) == len(frame) for f in figure["frames"])
     assert "showing 122 of 128 panels" in said(app)  # of the table: a run may have saved fewer
     assert "this view failed" not in said(app)  # one epoch is compared with one before it
+    (kept,) = json.loads(app.get("plotly_chart")[1].proto.spec)["data"]
+    assert (decoded(kept["x"]).tolist(), decoded(kept["y"]).tolist(), kept["mode"]) == ([4], [50], "lines+markers")
+
+
+def test_the_drift_of_each_run_is_its_own_also_of_files_of_one_time(tmp_path, monkeypatch):
+    shown: list[str] = []
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (5, 5))
+    monkeypatch.setattr(map_drift, "epoch_files", lambda run: ["an epoch"])
+    monkeypatch.setattr(map_drift, "drift_path", lambda run: tmp_path / run)
+    monkeypatch.setattr(map_drift.map_jobs, "ensure", lambda *_, **__: map_jobs.Job("ready"))
+    monkeypatch.setattr(map_drift, "load", lambda path: path.name)
+    monkeypatch.setattr(map_drift, "_show", lambda chosen, frame, made: shown.append(made))
+    for name in ("a", "b"):
+        map_drift.render(SimpleNamespace(run=name, step=1), pd.DataFrame())
+    assert shown == ["a", "b"]
 
 
 def test_a_run_without_saved_epochs_says_how_to_get_them(run):

@@ -84,13 +84,13 @@ def test_a_band_reaches_one_deviation_below_and_above_the_mean():
     assert (low.fill, high.fill) == (None, "tonexty")  # the area is between the two
     red, green, blue = (int(theme.color("alignment_i2t")[i : i + 2], 16) for i in (1, 3, 5))
     assert high.fillcolor == f"rgba({red},{green},{blue},0.18)"
-    assert (mean.name, mean.line.dash) == ("x · val · mean of 2 seeds", "dash")
+    assert (mean.name, mean.mode, mean.line.dash) == ("x · val · mean of 2 seeds", "lines", "dash")
 
 
 def test_smoothing_leaves_validation_and_the_faint_numbers_as_they_are():
     frame = rows({I2T: [1.0, 2.0, 4.0]}, {I2T: [7.0, 5.0, 9.0]})
     faint, smooth, val = curves.chart([curves.Source("a", frame)], {I2T: "x"}, curves.How(smoothing=0.5)).data
-    assert (list(faint.y), faint.showlegend) == ([1.0, 2.0, 4.0], False)
+    assert (list(faint.y), faint.showlegend, faint.opacity) == ([1.0, 2.0, 4.0], False, 0.25)
     assert list(smooth.y) == pytest.approx([1.0, (0.5 * 1 + 2) / 1.5, (0.25 * 1 + 0.5 * 2 + 4) / 1.75])
     assert list(val.y) == [7.0, 5.0, 9.0]
 
@@ -119,6 +119,7 @@ def test_bars_and_their_two_ends_and_chance_stand_under_their_direction():
         assert list(bar.y) == pytest.approx([given[k] for k in keys])
         assert list(bar.error_y.array) == pytest.approx([0.005, 0.01, 0.015, 0.02])
         assert list(bar.error_y.arrayminus) == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert list(bars["chance"].x) == ["R@1", "R@5", "R@10", "MRR"]
     assert list(bars["chance"].y) == pytest.approx([0.01, 0.02, 0.03, 0.04])
     said = search.metric_words(table).set_index("")
     assert said.loc["R@5  text → image"].tolist() == ["54.0 %", "52.0 % to 55.0 %", "2.1 %"]
@@ -176,7 +177,7 @@ def test_ticks_of_a_logarithmic_scale_stand_where_their_numbers_are():
     xy = np.arange(12.0).reshape(6, 2)
     figure = maps.scatter(np.arange(6), xy, ranks, maps.COLORINGS["t2i"], maps.whole(xy))
     missing, dots = figure.data
-    assert (missing.name, list(missing.customdata)) == ("not defined · 1", [5])
+    assert (missing.name, list(missing.customdata), missing.marker.size) == ("not defined · 1", [5], 5)
     assert list(dots.marker.color) == pytest.approx(np.log10([1, 2, 10, 30, 100]).tolist(), abs=1e-6)
     bar = dots.marker.colorbar
     assert list(bar.ticktext) == ["1", "3", "10", "30"]  # the scale ends at the 98 % quantile
@@ -203,6 +204,7 @@ def test_what_is_picked_stands_out_and_the_window_is_the_one_asked_for():
     assert list(figure.layout.xaxis.range) == [-1.0, 2.0]
     assert list(figure.layout.yaxis.range) == [-3.0, 4.0]
     assert figure.layout.dragmode == "lasso"
+    assert (figure.layout.height, figure.layout.xaxis.visible) == (620, False)  # positions have no unit
     assert maps.whole(np.array([[0.0, 10.0], [100.0, 60.0]])) == pytest.approx((-4, 104, 8, 62))
 
 
@@ -228,6 +230,7 @@ def test_metrics_and_ranks_are_called_by_their_direction():
     assert names.metric_name("retrieval/within_page_t2i") == "Within page, text → image"
     assert names.metric_name("retrieval/i2t_median_rank") == "Median rank image → text"
     assert names.metric_name("loss/alignment_i2t") == "Alignment, image → text"
+    assert names.metric_name("retrieval/gallery") == "Gallery"  # of no direction
     assert names.RANKS == {"rank_i2t": "Rank i → t", "rank_t2i": "Rank t → i"}
 
 

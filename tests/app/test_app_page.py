@@ -232,6 +232,16 @@ def test_it_says_where_the_page_is_pulled(run):
         assert (alt, image) == (f"Page {page_id}", app_images.of_page(run, page, 240) or thumbs.placeholder(240))
 
 
+def test_a_click_in_the_table_chooses_the_panel_of_its_row_and_another_one_none(monkeypatch):
+    chosen: list[int | None] = []
+    monkeypatch.setattr(page_view.panel, "focus_on", chosen.append)
+    for picked in ([1], []):
+        state = {"table": {"selection": {"rows": picked, "columns": [0], "cells": []}}}
+        monkeypatch.setattr(page_view.st, "session_state", state)
+        page_view._row_chosen("table", [12, 13, 14])
+    assert chosen == [13, None]
+
+
 def test_a_long_id_of_a_page_keeps_its_end():
     assert page_view.ending("book/" + 39 * "x") == "book/" + 39 * "x"
     assert page_view.ending("book/" + 38 * "x" + "12") == "…ok/" + 38 * "x" + "12"

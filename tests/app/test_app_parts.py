@@ -36,6 +36,7 @@ from app.views import data as data_view
 from app.views import evidence, losses, map_column, map_controls, map_parts, retrain
 from app.views import page as page_view
 from app.views import runs as runs_view
+from app.views import search as search_view
 from stage3.config import Config
 from stage3.evaluate import Comparison
 from stage3.evaluate.between import BETTER, NOISE, NOT, UNKNOWN, WORSE
@@ -172,8 +173,9 @@ def test_words_zoom_and_shapes_of_a_map_come_back_from_the_address(address):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("zoom", "1,1,0,2"), ("zoom", "0,1,2,2"), ("zoom", "0,1,0"), ("zoom", "0,inf,0,1"), ("zoom", "0,1e9,0,1"),
-     ("lasso", "pca:0,0;1,1"), ("lasso", "pca:0,0;1,1;2"), ("lasso", "0,0;1,1;2,0"), ("lasso", "umap:0,0;1,1;2,0|1,2")],
+    [("zoom", "x" * 99), ("zoom", "1,1,0,2"), ("zoom", "0,1,2,2"), ("zoom", "0,1,0"), ("zoom", "0,inf,0,1"),
+     ("zoom", "0,1e9,0,1"), ("lasso", "pca:0,0;1,1"), ("lasso", "pca:0,0;1,1;2"), ("lasso", "0,0;1,1;2,0"),
+     ("lasso", "umap:0,0;1,1;2,0|1,2")],
 )  # fmt: skip
 def test_a_zoom_or_lasso_that_cannot_be_read_is_noted_and_left_out(address, name, text):
     address[name] = text
@@ -181,6 +183,7 @@ def test_a_zoom_or_lasso_that_cannot_be_read_is_noted_and_left_out(address, name
     assert getattr(map_address, "zoom" if name == "zoom" else "drawn")(notes) is None
     assert len(notes) == 1
     assert notes[0].startswith(name)
+    assert len(notes[0]) < 130  # however long the address is
 
 
 def test_a_box_is_a_lasso_with_four_corners_and_a_click_names_a_panel_or_a_page(address):
@@ -231,6 +234,23 @@ def test_a_query_of_the_address_is_taken_once_and_a_panel_wins(address, monkeypa
     assert address == {}
     query.use_panel_within(4, "val")
     assert (address, state["search_kind"], state["search_filter_split"]) == ({"panel": 4}, "panel", ["val"])
+
+
+def test_the_first_query_is_a_held_out_panel_that_says_more_than_most():
+    frame = pd.DataFrame(
+        {"has_image": [True, True, True, False, True, True], "has_text": [True, True, True, True, True, False],
+         "text": ["a" * 9, "b", "c" * 5, "d" * 9, "e" * 7, ""],
+         "split": ["train", "test", "test", "test", "val", "test"]},
+    )  # fmt: skip
+
+    def first(**changed: object) -> int:
+        return query.first_panel(SimpleNamespace(frame=frame.assign(**changed), embedded=SimpleNamespace(rows=[2, 3])))
+
+    assert first() == 4  # texts of both have 1, 5, 7 and 9 letters: 6 is in their middle
+    assert first(text=["a" * 9, "b", "c" * 7, "d", "e" * 7, ""]) == 2  # as many as half of them have
+    assert first(split="train") == 0
+    assert first(has_text=[False, True, False, False, False, False]) == 1
+    assert first(has_image=False) == 2
 
 
 def test_stopped_jobs_are_put_away_one_by_one(monkeypatch):
@@ -345,12 +365,13 @@ def test_a_comparison_is_told_with_signs_units_and_words():
     assert compared.verdict_words(of("x")) == NOISE
     assert compared.verdict_words(of("x", verdict=NOT, why="τ changed")) == "not comparable: τ changed"
     rows = [of("loss/total"), of("retrieval/t2i_r5", first=0.25), of("retrieval/i2t_r5"), of("collapse/x")]
+    rows += [of("retrieval/same_page_r_precision", first=0.75)]
     found = Comparison(pd.DataFrame(rows), "val", panels=1, pages=2, gallery=1200)
     table = compared.rows_of(found, ("before", "now"))
     assert list(table.columns) == ["metric", "before", "now", "difference", "verdict"]
-    assert table["metric"].tolist() == ["R@5 image → text", "R@5 text → image", "Total loss"]
-    assert table["before"].tolist() == ["50.0 %", "25.0 %", "0.500"]
-    assert table["now"].tolist() == ["62.5 %", "62.5 %", "0.625"]
+    assert table["metric"].tolist() == ["Same-page precision", "R@5 image → text", "R@5 text → image", "Total loss"]
+    assert table["before"].tolist() == ["75.0 %", "50.0 %", "25.0 %", "0.500"]
+    assert table["now"].tolist() == ["62.5 %", "62.5 %", "62.5 %", "0.625"]
     assert compared.basis(found) == (
         "Validation pages that neither run was trained on: 1 panel of 2 pages, 1,200 with image and text. "
         "Paired by panel; intervals by page."
@@ -522,6 +543,24 @@ def test_a_look_is_asked_for_as_the_fields_stand_now(monkeypatch):
     assert asked == [imports.Choice("find", "files", "coco", "panel", "rtl")]
 
 
+def test_what_speaks_against_chosen_files_is_told_from_what_was_found_on_the_pages():
+    def doubt(boxes: str, annotated: bool | None, pages: int = 6, **found: object) -> str:
+        made = SimpleNamespace(choice=imports.Choice(boxes), annotated=annotated)
+        return add_choice._doubt(made, {"import": {"pages": pages, **found}})
+
+    source, whole = {"source": 9}, [{"found": 1, "whole": n} for n in (3, 4)]
+    assert doubt("files", True, panels_from={"found": 2}).startswith("The files have no boxes")
+    assert doubt("files", True, panels_from=source) == ""
+    assert doubt("files", None, panels_from={"found": 2}) == doubt("find", True, panels_from={"found": 2}) == ""
+    for code in ("page_shape_differs", "box_invalid"):
+        notes = [{code: {"count": n}} for n in (2, 3)]
+        assert doubt("files", True, panels_from=source, notes=notes[0]) == ""
+        assert doubt("files", True, panels_from=source, notes=notes[1]).startswith("On most pages, boxes do not fit")
+    assert doubt("find", None, panels_from=whole[0]) == doubt("page", None, panels_from=whole[1]) == ""
+    assert doubt("find", None, panels_from=whole[1]).startswith("On 4 of 6 pages, panels were not found")
+    assert doubt("find", None, pages=0) == ""
+
+
 def test_durations_are_told_in_words(monkeypatch):
     assert [add_train._words(s) for s in (1, 5, 5.1, 89, 90, 121)] == ["5 s", "5 s", "10 s", "90 s", "2 min", "3 min"]
     config = Config(epochs=10, val_fraction=0.25, test_fraction=0.25, batch_pages=8)
@@ -530,7 +569,7 @@ def test_durations_are_told_in_words(monkeypatch):
     chosen = SimpleNamespace(run=SimpleNamespace(config=config))
     monkeypatch.setattr(retrain_form.loaders, "metrics", lambda run: None)
     for seconds, words in ((30, "About 30 s."), (300, "About 5 min."), (math.nan, "Duration unknown: the run above")):
-        measured = seconds - retrain_form.START_UP
+        measured = seconds - 3  # until the first step
         monkeypatch.setattr(retrain_form.curves, "expected_seconds", lambda *_, measured=measured: measured)
         assert retrain_form._estimate(chosen, config).startswith(words)
     assert retrain._seconds_between("2026-01-01T00:00:00+00:00", "2026-01-01T00:01:30+00:00") == 90
@@ -548,3 +587,87 @@ def test_other_words_of_views():
         measured_at = "last"
 
     assert evidence._measured_on([Seen]) == "Test books, last checkpoint"
+
+
+def test_numbers_of_seeds_and_what_a_search_says_of_its_true_match(monkeypatch):
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(evidence.st, "metric", lambda label, value, width: told.append((label, value)))
+    rows = [SimpleNamespace(verdict=v, seeds=n) for v, n in (("helps", 5), ("hurts", 3), ("helps", 4))]
+    evidence._counts(rows)
+    assert told == [("Helps", "2"), ("No effect here", "0"), ("Hurts", "1"), ("Seeds per variant", "3–5")]
+    evidence._counts(rows[:1])
+    assert told[-1] == ("Seeds per variant", "5")
+
+    def standing(said: int | None, rank: float | None, panel: int | None, space: str) -> str:
+        way = query.Way("", SimpleNamespace(panel=panel, space=space), "text")
+        return search_view._standing(SimpleNamespace(gallery=1200, said=said, match_rank=rank), way)
+
+    among = "1,200 panels searched"
+    assert standing(3, None, None, "words") == f"{among}; 3 panels with all the words."
+    assert standing(None, 4.0, 7, "image") == "True match at rank 4 of 1,200."
+    assert standing(None, None, 7, "image") == f"{among}; the true match is not among them."
+    assert standing(None, None, 7, "text") == standing(None, None, None, "image") == f"{among}."  # there is none
+
+
+def test_files_of_a_data_set_are_called_after_its_run_in_few_letters(monkeypatch):
+    names: list[str] = []
+    monkeypatch.setattr(data_view.st, "download_button", lambda label, make, name, *_, **__: names.append(name))
+    data_view._downloads(
+        SimpleNamespace(id="runs/ö " + "x" * 99), Config(), SimpleNamespace(table=SimpleNamespace(report=None))
+    )
+    assert len(names) == 4
+    assert {len(name.removeprefix("runs-" + "x" * 55 + "-")) < 20 for name in names} == {True}
+
+
+def test_the_largest_groups_of_a_map_are_offered_and_the_others_counted(monkeypatch):
+    offered: list[str] = []
+    said: list[str] = []
+    monkeypatch.setattr(map_column, "MANY_GROUPS", 2)
+    monkeypatch.setattr(map_column.components, "chips", lambda items, **_: offered.extend(i["text"] for i in items))
+    monkeypatch.setattr(map_column.shell, "line", said.append)
+    nobody = SimpleNamespace(members=np.zeros(9, bool), group=None)
+    legend = maps.Legend(["c", "a", "b"], ["#1", "#2", "#3"], [4, 2, 1], 2)
+    map_column._group(None, nobody, maps.COLORINGS["book"], legend)
+    assert (offered, said) == (["c", "a"], ["The 2 largest of 3.", "In none: 2 panels"])
+
+
+# --- retrain
+
+
+def test_where_the_buttons_of_a_run_lead(monkeypatch):
+    went: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(retrain.shell, "go", lambda view, **params: went.append((view, params)))
+    for parent in ("samples/first", ""):
+        for view in ("compare", "losses", "map"):
+            retrain._open(view, SimpleNamespace(id="runs/new"), SimpleNamespace(parent=parent))
+    new, both = {"run": "runs/new"}, {"run": "runs/new", "with": "samples/first"}
+    assert went == [
+        ("map", {**both, "mode": "two"}), ("losses", both), ("map", new), ("runs", new), ("losses", new), ("map", new)
+    ]  # fmt: skip
+
+
+def test_how_far_a_run_is_and_what_chance_is_meanwhile(monkeypatch):
+    begun = {"started": "2026-01-01T00:00:00+00:00", "updated": "2026-01-01T00:01:30+00:00"}
+
+    def words(state: str, step: int, total: int) -> str:
+        status = SimpleNamespace(step=step, total_steps=total, message="what it said", **begun)
+        return retrain._progress_words(SimpleNamespace(state=state, is_live=False, run=SimpleNamespace(status=status)))
+
+    assert words("starting", 0, 0) == ""
+    assert words("queued", 0, 0) == "waits until fewer than 2 runs train"
+    assert words("finished", 1200, 1200) == "step 1,200 of 1,200  ·  90 s"
+    assert words("failed", 0, 0) == "what it said  ·  90 s"
+    said: list[str] = []
+    values = {"retrieval/gallery": 40.0}
+    monkeypatch.setattr(retrain.loaders, "result", lambda run: values)
+    monkeypatch.setattr(retrain.tiles, "show", lambda metrics, values: None)
+    monkeypatch.setattr(retrain.shell, "line", said.append)
+    retrain._validation(None)
+    values["retrieval/gallery"] = 3.0
+    retrain._validation(None)
+    values.clear()
+    retrain._validation(None)
+    assert [line.partition("). ")[0].partition("epoch: ")[2] for line in said] == [
+        "R@5 among 40 panels with image and text (chance 12.5 %",
+        "R@5 among 3 panels with image and text (chance 100.0 %",
+    ]

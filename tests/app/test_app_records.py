@@ -54,6 +54,32 @@ def test_jobs_are_listed_newest_first_and_those_that_can_go_on_by_their_last_wor
     assert jobs.live_and_stopped(2e12)[1] == []
 
 
+def test_data_sets_are_those_of_runs_and_of_folders_each_once(here, monkeypatch) -> None:
+    for name in ("a", "b", "c"):
+        (here / "data" / name).mkdir(parents=True)
+        (here / "data" / name / "dataset.yaml").touch()
+    (here / "data" / "none").mkdir()
+    known = ("data/a", str(here / "data" / "b"), "elsewhere", "")
+    runs: list[Any] = [SimpleNamespace(run=SimpleNamespace(config=SimpleNamespace(data=data))) for data in known]
+    monkeypatch.setattr(loaders, "entries", lambda: runs)
+    assert list(loaders.known_data()) == sorted(["data/a", known[1], "data/c", "elsewhere"])
+
+
+def test_why_a_run_has_no_checkpoint_is_told_with_its_last_words() -> None:
+    def told(state: str, message: str = "", *, is_live: bool = False) -> str:
+        run: Any = SimpleNamespace(status=SimpleNamespace(state=state, message=message), is_live=is_live)
+        return " ".join(loaders.without_checkpoint(run))
+
+    assert told("created").startswith("This run has no checkpoint yet")
+    assert told("failed", is_live=True).startswith("This run has no checkpoint yet")
+    assert told("finished").startswith("The checkpoints of this run are gone")
+    assert "before its first one was written. It said: the disk is full. Train it again" in told(
+        "failed", "the disk is full"
+    )
+    for state, message in (("failed", ""), ("stopped", "canceled")):
+        assert "first one was written. Train it again" in told(state, message)
+
+
 def test_more_seeds_are_named_after_the_run_in_letters_that_a_name_may_have(here, monkeypatch) -> None:
     asked: list[tuple[int, str, str]] = []
     monkeypatch.setattr(jobs, "start", lambda config, name, parent: asked.append((config.seed, name, parent)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import app_images
 import app_support
 import numpy as np
 import pytest
@@ -201,6 +202,7 @@ def test_the_settings_that_differ_are_those_that_a_person_changed():
     app = opened("runs", pick="samples/first", **{"with": "runs/short"})
     changed = next(d.value for d in app.dataframe if list(d.value.columns) == ["setting", "first", "second"])
     assert set(changed["setting"]) == {"epochs", "lr", "seed"}  # not checkpoint_every, max_minutes
+    assert {"card-pair", "card-differences", "card-curves"} <= app_images.containers(app)
 
 
 def a_comparison(verdict: str, difference: float, metric: str, why: str = "") -> Comparison:

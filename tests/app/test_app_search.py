@@ -109,6 +109,11 @@ def test_both_directions_are_shown_side_by_side_with_the_true_match_marked(here)
     assert page.options == frame["page_id"][frame["book"] == panel["book"]].unique().tolist()
     strips = [json.loads(e.proto.json) for e in app.get("bidi_component") if "search-strip" in e.proto.id]
     assert [rows(s) for s in strips] == [frame.index[frame["page_id"] == panel["page_id"]].tolist()]
+    other = next(name for name in book.options if name != panel["book"])
+    checked(book.select(other).run())
+    page = next(s for s in app.selectbox if s.label == "Page")
+    assert page.options == frame["page_id"][frame["book"] == other].unique().tolist()
+    assert page.value == page.options[0]
 
 
 def test_an_unknown_panel_is_said_and_another_is_shown(here):

@@ -1,4 +1,4 @@
-"""What every page shares, with Streamlit's own calls looked at: no session is opened."""
+"""What every page shares, with Streamlit's own calls looked at: hardly a session is opened."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from app import shell
 from app.parts import strip
 from app.store import readonly
+from stage3.config import Config
 from stage3.errors import StorageError
 
 WARNING = "Anyone on the network can open this explorer: server.address is not 127.0.0.1."
@@ -125,3 +127,35 @@ def test_an_image_travels_within_its_message(monkeypatch) -> None:
     monkeypatch.setattr(shell.st, "image", lambda image, width, alt: shown.append((image, width, alt)))
     shell.show_image(b"a\xffb", "three panels", 90)
     assert shown == [("data:image/webp;base64,Yf9i", 90, "three panels")]
+
+
+def test_checkpoints_are_offered_with_the_best_one_marked_where_there_is_one(monkeypatch) -> None:
+    def page() -> None:
+        from app import shell
+
+        shell._run_bar(*shell.GIVEN)
+
+    best: list[Any] = [SimpleNamespace(step=5, metric="")]
+    status = SimpleNamespace(state="finished")
+    run: Any = SimpleNamespace(name="a", status=status, is_live=False, config=Config(), best=lambda: best[0])
+    given = [shell.loaders.Entry("runs/a", run, False)], shell.Chosen("runs/a", run, 3, False)
+    monkeypatch.setattr(shell, "GIVEN", given, raising=False)
+    monkeypatch.setattr(shell.loaders, "steps", lambda run: [3, 5])
+    app = AppTest.from_function(page, default_timeout=60).run()
+    assert not app.exception
+    assert app.selectbox(key="_step_choice").options == ["step 3", "step 5 · best"]
+    assert app.selectbox(key="_step_choice").value == 3
+    best[0] = None
+    app.run()
+    assert not app.exception
+    assert app.selectbox(key="_step_choice").options == ["step 3", "step 5"]
+
+
+def test_a_view_that_is_not_there_is_said_once(monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(shell.st, "session_state", {})
+    monkeypatch.setattr(shell.st, "query_params", {"view": "maps"})
+    monkeypatch.setattr(shell, "unused", lambda name, why: said.append(f"{name} {why}"))
+    for _ in range(2):
+        shell._follow({"runs": "", "map": ""}, "runs")
+    assert said == ["view is none of runs, map."]

@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.parts import data_report, embedding, filters, moved, results, strip, waiting
-from app.store import embeds, jobs, map_jobs
+from app.parts import add_choice, add_train, data_report, embedding, filters, moved, results, strip, waiting
+from app.store import embeds, imports, jobs, map_jobs
+from app.views import retrain
+from stage3.config import Config
 from stage3.errors import StorageError
+from stage3.model.outlook import Outlook
 from stage3.projection.files import Job
 
 
@@ -154,6 +157,31 @@ def test_the_strip_is_there_while_a_job_is_live_or_can_go_on(monkeypatch) -> Non
     assert shown() == ["stopped c"]
     strip._hide("c", "1")
     assert shown() == []
+    monkeypatch.setattr(strip.st, "text", drawn.append)
+    found[0] += [job(name) for name in "defghi"]
+    assert shown() == ["live d", "live e", "live f", "live g", "and 2 jobs more, see Retrain"]
+
+
+def test_a_job_of_the_strip_shows_its_share_of_the_steps_once_it_trains(monkeypatch) -> None:
+    def page() -> None:
+        from app.parts import strip
+
+        for job in strip.GIVEN:
+            strip._live(job)
+
+    def job(name: str, state: str, step: int, total: int) -> Any:
+        status = SimpleNamespace(step=step, total_steps=total, epoch=2)
+        run = SimpleNamespace(name=name, status=status, stop_requested=name == "c", config=Config(epochs=8))
+        return SimpleNamespace(run=run, state=state)
+
+    given = [job("a", "running", 0, 0), job("b", "running", 2, 8), job("c", "starting", 2, 8)]
+    monkeypatch.setattr(strip, "GIVEN", given, raising=False)
+    monkeypatch.setattr(jobs, "press", lambda run: None)
+    app = AppTest.from_function(page, default_timeout=60).run()
+    assert texts(app) == ["a", "", "b", "step 2 of 8 · epoch 2 of 8", "c", ""]
+    assert [p.proto.value for p in app.get("progress")] == [0, 25, 0]
+    cancel = [app.button(key=f"strip-cancel-{name}") for name in "abc"]
+    assert [(b.label, b.disabled) for b in cancel] == [("Cancel", False)] * 2 + [("Stopping …", True)]
 
 
 def test_a_run_is_measured_where_it_has_a_checkpoint_and_its_data(monkeypatch) -> None:
@@ -200,3 +228,96 @@ def test_fields_of_filters_show_what_the_address_asks_for_and_write_it(monkeypat
     app.run()
     app.button(key="map_filter_add").click().run()
     assert "Give a number in From or To, the smaller one first." in texts(app)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_choices_of_an_import_stand_at_what_it_was_last_asked_for(reads, monkeypatch) -> None:
+    def page() -> None:
+        from app.parts import add_choice
+
+        add_choice._choices(add_choice.GIVEN)
+
+    choice = imports.Choice("page", "none", "coco", "cell", "right")
+    monkeypatch.setattr(add_choice, "GIVEN", imports.Import("m", "comics", Path("x"), choice, True), raising=False)
+    monkeypatch.setattr(imports, "reads_text", lambda: reads)
+    app = AppTest.from_function(page, default_timeout=60).run()
+    assert ("install the reader" in "".join(texts(app))) is not reads
+    fields = [*app.radio, *app.selectbox, *app.text_input]
+    assert {f.key.removeprefix("add-m-"): f.value for f in fields} == {
+        "boxes": "page", "texts": "none", "format": "coco", "class": "cell", "direction": "right"
+    }  # fmt: skip
+    assert len(app.radio(key="add-m-texts").options) == 2 + reads
+
+
+def test_training_begins_with_what_was_typed_and_a_setting_that_is_refused_begins_nothing(monkeypatch) -> None:
+    def page() -> None:
+        from app.parts import add_train
+
+        add_train.show(add_train.GIVEN)
+
+    started: list[tuple[str, int, float]] = []
+    went: list[tuple[str, dict[str, str]]] = []
+
+    def start(config: Config, name: str) -> Any:
+        started.append((name, config.epochs, config.test_fraction))
+        return SimpleNamespace(name=name)
+
+    monkeypatch.setattr(add_train, "GIVEN", imports.Import("m", "comics", Path("x"), imports.Choice()), raising=False)
+    monkeypatch.setattr(add_train.outlook, "of", lambda config: (Outlook(True, True, ("one book",)), 90, 30))
+    monkeypatch.setattr(jobs, "start", start)
+    monkeypatch.setattr(jobs, "free_name", lambda name: f"{name}-{len(started) + 1}")
+    monkeypatch.setattr(add_train.shell, "go", lambda view, **params: went.append((view, params)))
+    app = AppTest.from_function(page, default_timeout=60).run()
+    app.text_input(key="add-train-m-epochs").set_value("x").run()
+    assert "epochs: expected an integer, got 'x'" in texts(app)
+    assert not app.button
+    app.text_input(key="add-train-m-epochs").set_value("3").run()
+    assert "one book" in texts(app)
+    app.button(key="add-train").click().run()
+    assert started == [("m-1", 3, 0.0)]  # of one book nothing is held out
+    assert went == [("retrain", {"run": "runs/m-1", "job": "runs/m-1"})]
+    texts(app.run())
+    app.button(key="add-embed").click().run()
+    assert started[1:] == [("m-2", 0, 0.0)], "the name of the next one is free again"
+
+
+def test_the_latest_twenty_imports_are_listed_and_one_is_opened_by_its_button(monkeypatch) -> None:
+    def page() -> None:
+        from app.views import add
+
+        add._earlier()
+
+    made = [imports.Import(f"m{n}", f"comics/{n}", Path("x"), imports.Choice()) for n in range(21)]
+    words = {"m0": "none", "m1": "finished"}
+    monkeypatch.setattr(imports, "imports", lambda: made)
+    monkeypatch.setattr(
+        imports.Task, "state", lambda task: imports.State(words.get(task.folder.parent.name, "failed")), raising=True
+    )
+    app = AppTest.from_function(page, default_timeout=60).run()
+    assert texts(app) == [
+        "m0  ·  comics/0  ·  not imported yet", "m1  ·  comics/1  ·  imported",
+        *(f"m{n}  ·  comics/{n}  ·  failed" for n in range(2, 20)), "Added before",
+    ]  # fmt: skip
+    texts(app.button(key="add-open-m7").click().run())
+    assert app.query_params["import"] in ("m7", ["m7"])
+
+
+def test_earlier_runs_are_listed_without_the_one_that_is_watched(monkeypatch) -> None:
+    def page() -> None:
+        from app.views import retrain
+
+        retrain._list(retrain.GIVEN)
+
+    def job(n: int) -> Any:
+        run = SimpleNamespace(name=f"r{n}", path=Path(f"r{n}"))
+        return SimpleNamespace(run=run, state="stopped", is_live=n == 2, parent="samples/first" if n == 1 else "")
+
+    found = [job(n) for n in range(22)]
+    monkeypatch.setattr(retrain, "GIVEN", SimpleNamespace(run=found[0].run), raising=False)
+    monkeypatch.setattr(jobs, "jobs", lambda: found)
+    app = AppTest.from_function(page, default_timeout=60).run()
+    assert texts(app) == [
+        "r1  ·  stopped  ·  from samples/first", *(f"r{n}  ·  stopped" for n in range(2, 21))
+    ]  # fmt: skip
+    assert [app.button(key=f"watch-r{n}").label for n in (1, 2)] == ["Show", "Watch"]
+    assert app.expander[0].label == "Earlier runs started here: 21"

@@ -65,6 +65,16 @@ def test_as_many_colors_as_are_asked_for():
     assert len(set(theme.categorical(12))) == 12
 
 
+def test_a_group_has_one_hue_in_both_themes():
+    def hue(color: str) -> complex:
+        red, green, blue = rgb(color)
+        made = complex(red - (green + blue) / 2, (green - blue) * 3**0.5 / 2)
+        return made / abs(made)
+
+    for light, dark in zip(theme.OKABE_ITO, theme.OKABE_ITO_DARK, strict=True):
+        assert abs(hue(light) - hue(dark)) < 0.2, light  # 11 degrees
+
+
 def test_no_chart_names_a_scale_of_its_own():
     """A named scale of Plotly's has ends that vanish in one of the themes."""
     for path in (HERE.parent / "charts").glob("*.py"):

@@ -279,11 +279,12 @@ def test_the_retrieval_curve_says_among_how_many_panels_and_what_chance_is(small
 
 def test_runs_of_several_galleries_share_no_chance():
     def source(name: str, size: int) -> curves.Source:
-        sizes = {"split": ["val", "val"], "step": [1, 2], "retrieval/gallery": [size + 9, size]}  # the last counts
+        sizes = {"split": ["val"] * 3, "step": [1, 2, 3], "retrieval/gallery": [size + 9, size + 5, size]}  # the last
         return curves.Source(name, pd.DataFrame(sizes))
 
     sizes, chance = losses._gallery([source("a", 40), source("b", 1200), source("c", 80)])
     assert "among 40 to 1,200 panels" in sizes
+    assert "among 40 to 80 panels" in losses._gallery([source("a", 40), source("c", 80)])[0]
     assert math.isnan(chance)
     assert losses._gallery([source("a", 40)])[1] == pytest.approx(0.125)
 

@@ -9,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from stage3.batches import PageSampler, derived_seed, fixed_batches, generator, steps_from
+from stage3.batches import LAYOUT, PageSampler, derived_seed, fixed_batches, generator, steps_from
+from stage3.batches.batch import seeded
+from stage3.batches.dataset import Dataset
 from stage3.config import SPLITS, Config
+from stage3.data.splits import split_books
+from stage3.errors import DataError
 from tests import synthetic
 
 sizes = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=2, max_size=80)
@@ -189,12 +193,13 @@ KNOTTY = [(4, 0), (4, 0), (1, 1), (4, 2), (4, 2), (4, 3), (4, 4)]
 
 def test_batches_that_careful_dealing_leaves_short_are_dealt_again():
     """The page with three pairs has to go to the larger batch, where there is room for a single-panel page too."""
-    s = sampler(KNOTTY, batch_pages=3)
-    assert (s.min_multi, s.min_pairs) == (2, 4)
-    for epoch in range(3):
-        first, *others = [sorted(s.pairs[b - 100].tolist()) for b in s.epoch(epoch)]
-        assert first == [0, 1, 3]
-        assert sorted(others) == [[0, 4], [2, 2]]
+    for counts in (KNOTTY, KNOTTY[::-1]):
+        s = sampler(counts, batch_pages=3)
+        assert (s.min_multi, s.min_pairs) == (2, 4)
+        for epoch in range(3):
+            first, *others = [sorted(s.pairs[b - 100].tolist()) for b in s.epoch(epoch)]
+            assert first == [0, 1, 3]
+            assert sorted(others) == [[0, 4], [2, 2]]
 
 
 @pytest.mark.parametrize("batches", [33, 60])
@@ -212,6 +217,9 @@ def test_a_panel_without_any_modality_does_not_make_its_page_a_multi_panel_page(
     emptied = pages[::2]
     for page in emptied:  # one panel of each of these pages is left
         present[data.panel_set.first[page] + 1 : data.panel_set.first[page] + data.panel_set.count[page]] = False
+    asked = Config(batch_pages=4, seed=9, min_multi_pages=1, min_text_pairs=3)
+    s = PageSampler.of(data.panel_set, pages, asked)
+    assert (s.batch_pages, s.seed, s.min_multi, s.min_pairs, s.shortfalls) == (4, 9, 1, 3, [])
     s = PageSampler.of(replace(data.panel_set, present=present), pages, Config(batch_pages=4))
     assert (s.panels[::2] == 1).all()
     assert (s.panels[1::2] >= 2).all()
@@ -222,6 +230,10 @@ def test_an_infeasible_guarantee_is_lowered_not_refused():
     assert (s.min_multi, s.min_pairs) == (0, 0)
     assert len(np.concatenate(s.epoch(0))) == 22
     assert sampler([(1, 0)] * 20, guaranteed=False).shortfalls == []  # nothing was promised
+    nothing = np.arange(0)
+    for guaranteed in (True, False):
+        empty = PageSampler(nothing, nothing, nothing, batch_pages=4, seed=0, guaranteed=guaranteed)
+        assert (empty.n_batches, empty.epoch(0), empty.shortfalls) == (0, [], [])
 
 
 @pytest.mark.parametrize("batch_pages", [2, 4, 8])
@@ -248,6 +260,38 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
 
 
+def test_the_same_seed_gives_the_same_batches_from_one_version_to_the_next():
+    """Else a run that is resumed with a newer version would go on with other pages."""
+    plenty, scarce = [(2, 2), (1, 0), (3, 1), (1, 1), (2, 0), (4, 4)] * 2, [(1, 0)] * 8 + [(2, 1), (1, 1), (2, 0)]
+    made = {  # how its pages are dealt, and the batches of its second epoch
+        "spread": (sampler(plenty, batch_pages=4), [[5, 2, 3, 9], [11, 8, 10, 1], [0, 6, 7, 4]]),
+        "as planned": (sampler(KNOTTY, batch_pages=3), [[0, 2, 5], [1, 6], [3, 4]]),
+        "gathered": (
+            sampler(scarce, batch_pages=4, min_multi=1, min_pairs=2),
+            [[2, 10, 3, 5], [0, 1, 6, 7], [9, 8, 4]],
+        ),
+        "shuffled": (sampler(plenty, batch_pages=4, guaranteed=False), [[2, 5, 3, 9], [11, 8, 10, 0], [1, 6, 7, 4]]),
+    }
+    many = sampler(KNOTTY + [(4, 0), (4, 4), (1, 0)] * 7, batch_pages=3)  # pages of a kind keep their shuffled order
+    made["of ten"] = (
+        many,
+        [
+            [25, 8, 27],
+            [10, 17, 21],
+            [13, 6, 9],
+            [3, 4, 24],
+            [16, 2, 5],
+            [19, 14, 12],
+            [7, 26, 18],
+            [0, 11, 15],
+            [22, 20],
+            [1, 23],
+        ],
+    )
+    for name, (s, batches) in made.items():
+        assert [(batch - 100).tolist() for batch in s.epoch(1)] == batches, name
+
+
 @pytest.mark.parametrize("start", [0, 1, 12, 13, 30])
 def test_resuming_at_any_step_continues_the_same_sequence(start):
     s = sampler(thin(60, 0))
@@ -264,7 +308,10 @@ def test_validation_batches_are_fixed_and_whole():
     a, b = fixed_batches(pages, 8, 0), fixed_batches(pages, 8, 0)
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
     assert sorted(np.concatenate(a)) == list(range(37))
-    assert max(map(len, a)) <= 8
+    assert sorted(map(len, a)) == [7, 7, 7, 8, 8]
+    assert [batch.tolist() for batch in a] != [batch.tolist() for batch in fixed_batches(pages, 8, 1)]
+    assert fixed_batches(pages[:0], 8, 0) == []
+    assert list(map(len, fixed_batches(pages[:8], 8, 0))) == [8]
 
 
 def test_seeds_for_different_purposes_do_not_meet():
@@ -274,6 +321,17 @@ def test_seeds_for_different_purposes_do_not_meet():
     assert len(seen) == 5 * 3 * 50
     assert 2**62 < max(seen) < 2**63  # 63 bits
     assert torch.equal(torch.rand(3, generator=generator(1, "a")), torch.rand(3, generator=generator(1, "a")))
+
+
+def test_torch_is_seeded_within_a_block_and_goes_on_as_before():
+    before = torch.get_rng_state()
+    drawn = []
+    for seed in (5, 5, 6):
+        with seeded(seed, torch.device("cpu")):
+            drawn.append(torch.rand(3).tolist())
+        assert torch.equal(torch.get_rng_state(), before)
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] == torch.rand(3, generator=torch.Generator().manual_seed(5)).tolist()
 
 
 def test_a_batch_is_the_rows_of_its_pages_and_nothing_else():
@@ -288,7 +346,10 @@ def test_a_batch_is_the_rows_of_its_pages_and_nothing_else():
     assert b.page_ids.tolist() == data.table.page_of_panel[expected].tolist()
     image, _ = data.features.gather(np.array(expected))
     assert np.array_equal(b.image.numpy(), image)
-    assert torch.equal(b.present[:, 2], torch.from_numpy(data.table.has_box[expected]))
+    assert torch.equal(b.present[:, LAYOUT], torch.from_numpy(data.table.has_box[expected]))
+    moved = b.to("cpu")
+    assert moved.peers is b.peers
+    assert all(torch.equal(getattr(moved, name), getattr(b, name)) for name in ("image", "text", "present", "rows"))
     gone = b.present.clone()
     gone[[1, 3]] = False
     with pytest.raises(ValueError, match=rf"^2 of {len(b)} panels have no modality .* row {expected[1]}\."):
@@ -355,10 +416,27 @@ def test_a_data_set_is_read_in_the_meaning_of_its_model():
     data.table.pages.loc[0, ["width", "height"]] = 0, 0
     ocr = data.with_layout("ocr")
     assert data.with_layout("vlm") is data
+    assert data.with_split(data.split.copy()) is data
+    assert data.with_split(1 - data.split).split.tolist() == (1 - data.split).tolist()
     assert np.array_equal(ocr.panel_set.layout, data.table.layout("ocr"))
     assert np.array_equal(ocr.panel_set.present[:, 2], data.table.has_layout("ocr"))
     assert not np.array_equal(ocr.panel_set.present, data.panel_set.present)
     assert np.array_equal(ocr.with_split(1 - data.split).panel_set.layout, ocr.panel_set.layout)
+
+
+def test_a_data_set_is_loaded_with_the_settings_that_name_it_and_what_ships_with_it(tmp_path):
+    base = Config(data="data/samples", cache_dir=str(tmp_path), val_fraction=0.3)
+    data = Dataset.load(base, limit_pages=40, split_seed=3, progress=False)
+    assert data.config == base.replace(limit_pages=40, split_seed=3)
+    assert data.split.tolist() == split_books(data.table, 0.3, base.test_fraction, 3).tolist()
+    made = [path.name for path in (tmp_path / "features").iterdir()]
+    assert made == ["pages.parquet"]  # no vectors: those of the samples ship with them
+    again = Dataset.load("data/samples", cache_dir=str(tmp_path), limit_pages=40, progress=False)
+    assert again.config == Config(data="data/samples", cache_dir=str(tmp_path), limit_pages=40)
+    assert again.features.fingerprint == data.features.fingerprint
+    assert Dataset.load(base.replace(limit_pages=40), progress=False).config == base.replace(limit_pages=40)
+    with pytest.raises(DataError, match="split 'dev' is not one of train, val, test, all"):
+        data.pages("dev")
 
 
 def test_texts_are_composed_in_the_order_of_the_setting():
@@ -389,6 +467,13 @@ def test_pairs_are_panels_with_an_image_and_a_text():
     present, page = data.panel_set.present, data.table.page_of_panel
     expected = [sum(bool(p[0] and p[1]) for p in present[page == n]) for n in range(len(data.table.pages))]
     assert data.panel_set.pairs.tolist() == expected
+    assert present[:, 0].tolist() == data.table.has_box.tolist()
+    assert present[:, 1].tolist() == data.table.has_text("dialogue").tolist()
+    assert synthetic.dataset(boxless=0.0, textless=0.0).panel_set.present.all()  # also of the first rows of features
+    gone = np.where((page == page.max())[:, None], False, present)
+    without = replace(data.panel_set, present=gone)
+    assert without.pairs.tolist() == [*expected[:-1], 0]  # the last page, too, has its place
+    assert without.usable_count.tolist() == [*data.panel_set.usable_count.tolist()[:-1], 0]
     texts = [int(present[page == n, 1].sum()) for n in range(len(data.table.pages))]
     images = [int(present[page == n, 0].sum()) for n in range(len(data.table.pages))]
     assert expected not in (texts, images)

@@ -45,4 +45,8 @@ def test_the_setting_chooses_the_sampler():
     assert isinstance(by_book, BookSampler)
     assert sorted(np.concatenate(by_book.epoch(0)).tolist()) == sorted(pages.tolist())
     assert isinstance(sampler_of(data.panel_set, pages, books, Config()), PageSampler)
-    assert not sampler_of(data.panel_set, pages, books, Config(sampler="shuffled")).guaranteed
+    shuffled = sampler_of(data.panel_set, pages, books, Config(sampler="shuffled"))
+    assert not shuffled.guaranteed
+    assert sorted(np.concatenate(shuffled.epoch(0)).tolist()) == sorted(pages.tolist())
+    none = BookSampler(pages[:0], books[:0], batch_pages=4, seed=0)
+    assert (none.n_batches, none.epoch(0), none.shortfalls) == (0, [], [])

@@ -19,6 +19,7 @@ from stage3.data import images, page_check, readers, remote
 from stage3.data.__main__ import main as data_command
 from stage3.errors import ConfigError, DataError
 from stage3.features import load_or_build, page_digests
+from tests import hub_server
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -293,6 +294,26 @@ def test_no_secret_of_a_url_is_ever_shown(server, comics, tmp_path, capsys):
     with pytest.raises(OSError, match="403") as refused:
         remote.read(f"http://me:{SECRET}@{server}/secret/a/0.png?signature={SECRET}")
     assert SECRET not in str(refused.value)
+
+
+def test_images_in_a_repository_of_the_hub_are_read(comics, tmp_path, monkeypatch):
+    with hub_server.in_use(monkeypatch) as hub:
+        images = comics / "images"
+        hub.files["me/comics"] = {p.relative_to(images).as_posix(): p.read_bytes() for p in images.rglob("*.png")}
+        del hub.files["me/comics"]["b/1.png"]
+        config = listed(comics, tmp_path, "hf://me/comics/{book}/{page}.png", max_without_image=1.0)
+        table = readers.load(config)
+        found = load_or_build(table, config, progress=False)
+        assert (found.report.computed_images, table.report.counts["image:missing"]) == (22, 1)
+        files = listed(comics, tmp_path, f"{images}/{{book}}/{{page}}.png")
+        local = load_or_build(readers.load(files), files, progress=False)
+        rows = np.array([0, 1, 22, 23])
+        np.testing.assert_array_equal(found.gather(rows)[0], local.gather(rows)[0])
+        with pytest.raises(FileNotFoundError, match=r"^hf://me/nowhere/a\.png is not there$"):
+            remote.read("hf://me/nowhere/a.png")
+        hub.token = "another"
+        with pytest.raises(OSError, match=r"^hf://me/comics/a/0\.png: [^\n]*401[^\n]*$"):
+            remote.read("hf://me/comics/a/0.png")
 
 
 def flags(config: Config) -> list[str]:

@@ -339,6 +339,8 @@ def test_a_store_alone_cannot_tell_whether_its_features_were_better(tmp_path, ca
     write_foreign_store(tmp_path / "x.zarr", sets()["healthy"][0])
     diagnose_command.main(["--embeddings", str(tmp_path / "x.zarr")])
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path / 'x.zarr'}, all pages: 300 panels of 60 pages"
+    assert lines[-1].startswith("note: no record of an export lies beside this store")
     assert "  page mates show?            yes" in lines
     assert "  not below frozen features?  cannot tell" in lines
     assert "  image and text match?       cannot tell" in lines

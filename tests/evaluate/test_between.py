@@ -8,6 +8,7 @@ import torch
 
 from stage3 import metrics, train
 from stage3.batches import TEXT, fixed_batches
+from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.errors import DataError
 from stage3.evaluate import Side, between, compare, compare_runs, evaluation_report
@@ -67,11 +68,15 @@ def test_values_are_those_of_each_runs_evaluation_and_the_difference_is_second_m
     assert {"retrieval/within_page_i2t", "reconstruction/skill", "loss/contrastive", "loss/total"} <= set(table.index)
     np.testing.assert_allclose(table["second"] - table["first"], table["difference"], **TIGHT)
     assert ((table["low"] < table["difference"]) & (table["difference"] < table["high"])).mean() > 0.9
-    assert found.verdict("loss/none_such") == UNKNOWN
+    assert found.verdict("loss/none_such") == UNKNOWN == "cannot tell"
     pages, pages_of = sides["more"][1].data.pages("test"), sides["more"][1].embedded.page_ids
     assert found.pages == len(pages)
     thinned = compare(sides["little"][1], sides["more"][1], max_pages=2)
     assert (thinned.pages, thinned.panels) == (2, np.isin(pages_of, pages[[0, -1]]).sum())  # evenly spaced
+    assert len(pages) == 16
+    thinned = compare(sides["little"][1], sides["more"][1], max_pages=9)  # the nearest to each 15/8 of a page
+    assert thinned.panels == np.isin(pages_of, pages[[0, 2, 4, 6, 8, 9, 11, 13, 15]]).sum()
+    assert thinned.panels != np.isin(pages_of, pages[[0, 1, 3, 5, 7, 9, 11, 13, 15]]).sum()
 
 
 def test_losses_are_means_over_the_panels_that_define_them_and_their_interval_is_by_page(sides):
@@ -87,8 +92,8 @@ def test_losses_are_means_over_the_panels_that_define_them_and_their_interval_is
             values += loss.value[loss.valid].tolist()
         pages += packed.page_ids[loss.valid].tolist()
     first, second = (np.array(values) for values in by_hand.values())
-    assert row["first"] == pytest.approx(first.mean(), rel=1e-5)
-    assert row["second"] == pytest.approx(second.mean(), rel=1e-5)
+    assert row["first"] == pytest.approx(first.mean(), rel=1e-12)  # summed in float64
+    assert row["second"] == pytest.approx(second.mean(), rel=1e-12)
     low, high = metrics.expanded(metrics.paired_bootstrap(second - first, np.array(pages)))
     assert (row["low"], row["high"]) == pytest.approx((low, high), rel=1e-4)
 
@@ -105,6 +110,10 @@ def test_panels_that_one_run_lacks_are_left_out_and_the_order_of_rows_does_not_m
     present = second.embedded.present.clone()
     present[:, TEXT] &= rows % 3 > 0  # the other run's data has more texts: of pairs there is nothing to subtract
     poorer = Side(second.model, second.data, replace(second.embedded, present=present))
+    texts = np.where(np.arange(len(second.data.table)) % 3 > 0, second.data.features.text_rows, -1)
+    untold = Dataset(second.data.table, replace(second.data.features, text_rows=texts), second.data.split)
+    losses = compare(first, Side(second.model, untold, second.embedded)).table.set_index("metric").loc["loss/alignment"]
+    assert np.isfinite(losses[["first", "second", "difference"]].astype(float)).all()  # of panels that both define
     names = set(whole.table["metric"]) - set(compare(first, poorer).table["metric"])
     assert {name for name in names if not name.startswith("retrieval/within_page")} == {
         f"retrieval/{way}_{k}" for way in ("i2t", "t2i", "mean") for k in ("r1", "r5", "r10", "mrr")
@@ -136,7 +145,7 @@ def test_a_run_beside_itself_is_within_noise_everywhere(sides):
 def test_a_term_with_another_temperature_and_the_total_are_not_subtracted(sides):
     table = compared(sides, "more", "warm").table.set_index("metric")
     for name in ("loss/contrastive", "loss/total"):
-        assert table.loc[name, "verdict"] == NOT
+        assert table.loc[name, "verdict"] == NOT == "not comparable"
         assert table.loc[name, "why"] == "τ changed"
         assert np.isnan(table.loc[name, ["difference", "low", "high"]].astype(float)).all()
         assert 0 < float(table.loc[name, "first"]) != float(table.loc[name, "second"]) > 0
@@ -187,6 +196,11 @@ def test_only_pages_that_neither_run_was_trained_on_are_compared(sides):
     other = Side(second.model, second.data.with_split(moved), second.embedded)
     found = compare(first, other)
     assert found.pages == len(test) - len(test) // 2
+    alone = np.where(first.data.table.pages["n_panels"] == 1, 2, 0)
+    single = [Side(s.model, s.data.with_split(alone), s.embedded) for s in (first, second)]
+    metrics_of = set(compare(*single).table["metric"])
+    assert "loss/alignment" in metrics_of
+    assert not {"loss/contrastive", "loss/reconstruction"} & metrics_of  # no panel has page mates
     moved = np.zeros_like(moved)
     with pytest.raises(DataError, match="share no held-out page"):
         compare(first, Side(second.model, second.data.with_split(moved), second.embedded))

@@ -104,6 +104,8 @@ def test_items_stand_at_the_positions_of_their_own_panels():
     harmonic = [sum(1 / r for r in range(1, g + 1)) / g for g in galleries]
     assert chance["retrieval/mean_mrr"] == chance["retrieval/i2t_mrr"] == pytest.approx(np.mean(harmonic))
     assert chance["retrieval/i2t_median_rank"] == pytest.approx(np.mean([(g + 1) / 2 for g in galleries]))
+    for way, query in (("image_to_panel", e.image), ("text_to_panel", e.text)):
+        assert values[f"retrieval/{way}_median_rank"][0].tolist() == [rank(e, query, e.panel, i, both) for i in both]
     for way in ("i2t", "t2i"):
         value, at = values[f"retrieval/{way}_mrr"]
         assert dict(zip(at.tolist(), value.tolist(), strict=True)) == pytest.approx(
@@ -328,6 +330,16 @@ def test_the_terminal_says_why_a_number_is_missing_and_of_which_parts():
     begins = [line for line in below if not line.startswith("    ")]  # each sentence, and how it goes on
     assert [line[:9] for line in begins] == ["  interva", "  untrain", "  frozen2", "  frozen,"]
     assert all(line.startswith("  ") for line in below)
+
+
+def test_a_reason_is_as_wide_as_the_table():
+    report = numbered()
+    beginning = "  value of collapse check (page gap): "
+    reason = "a" * (110 - len(beginning) - 2) + " b"
+    report["undefined"] = {"collapse/page_gap": {"value": f"{reason} c"}}
+    lines = list(words.report_lines(report))
+    at = lines.index("Why there is a –:")
+    assert lines[at + 1 : at + 3] == [beginning + reason, "    c"]
 
 
 def test_the_line_of_an_epoch_has_the_numbers_of_its_names():

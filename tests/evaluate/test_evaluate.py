@@ -211,10 +211,11 @@ def test_pages_without_text_leave_gaps_and_no_crash(made):
 def test_an_earlier_checkpoint_can_be_asked_for_and_the_run_s_own_data_is_the_default(made, monkeypatch):
     run, data = made
     monkeypatch.setattr(evaluate_report, "load_data", lambda of: {run.path: data}[of.path])
-    step = min(c.step for c in run.checkpoints())
+    step = min(c.step for c in run.checkpoints() if c.step != run.best().step)
     report = evaluation_report(run, checkpoint=step)
     assert report["panels"] == int(np.isin(data.table.page_of_panel, data.pages("test")).sum())
     assert (report["step"], report["fingerprint"]) == (step, run.fingerprint(step))
+    assert (step == run.best().step, report["selected_by"]) == (False, None)  # another metric chose another one
 
 
 def test_the_command_prints_a_table_and_one_json_object(made, report, monkeypatch, capsys):

@@ -87,6 +87,11 @@ def test_other_data_another_split_or_checkpoint_is_measured_again(made, calls):
 
 def test_test_pages_are_preferred_whatever_was_measured_last(made, calls):
     run, data = made
+    for split in ("train", "all", "all", "train"):
+        assert kept_report(run, data=data, split=split)["split"] == split
+    assert stored_report(run)["split"] == "all"  # not of training pages alone
+    assert calls == ["train", "all"]
+    calls.clear()
     assert kept_report(run, data=data, split="val")["split"] == stored_report(run)["split"] == "val"
     kept_report(run, data=data)
     kept_report(run, data=data, split="val", again=True)

@@ -18,7 +18,9 @@ from stage3.features.backbones import pretrained
 from stage3.model.baselines import centers, frozen_features
 from stage3.runs import RunFolder
 from stage3.search import Searcher
+from stage3.share import write_folder
 from stage3.train import __main__ as train_command
+from tests import synthetic
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'!?.,-"
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
@@ -108,6 +110,13 @@ def test_siglip_texts_fill_the_window_and_both_towers_meet(tmp_path):
         vision.encode(drawings()), pooled(model.get_image_features(pixel_values=stack)), atol=1e-5, rtol=1e-4
     )
     assert vision.sizes == (text.size,) == (24,)
+    # A run that reads both brings along what either tower reads, as one model.
+    run = synthetic.run(tmp_path / "r", vision_backbone=str(folder), text_backbone=str(folder))
+    run.save_checkpoint(1, {"model": {"w": torch.ones(1)}}, {})
+    config = RunFolder.load(write_folder(run, tmp_path / "shared")).config
+    assert config.vision_backbone == config.text_backbone == str(tmp_path / "shared" / "backbones" / "image-1")
+    assert backbones.resolve_vision(config.vision_backbone).fingerprint == vision.fingerprint
+    assert backbones.resolve_text(config.text_backbone).fingerprint == text.fingerprint
 
 
 @torch.no_grad()

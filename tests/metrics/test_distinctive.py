@@ -40,10 +40,13 @@ def test_scores_equal_the_formula_and_a_word_counts_once_per_text():
 def test_the_best_words_are_said_often_enough_and_more_than_elsewhere():
     found = class_tfidf(TEXTS, GROUPS)
     assert found.best(0, 5) == ["house", "red"]
+    assert found.best(0, 1) == ["house"]
     assert found.best(1, 5) == ["boat"]  # "blue" and "red" are said by one text only
     assert found.best(1, 5, least=1) == ["boat", "blue"]  # "red" is said more by the others
     assert found.best(0, 5, lift=4.0) == ["house"]  # red: 2 of 2 against 1 of 3
     assert found.best(1, 5, share=0.7) == []
+    one_other = class_tfidf([*TEXTS[:2], "red boat"], [0, 0, 1])
+    assert one_other.best(0, 5) == ["house"]  # "red" is said by all
 
 
 def test_words_of_scripts_without_spaces_are_pairs_and_short_words_are_left_out():
@@ -59,3 +62,5 @@ def test_texts_and_groups_must_be_as_many():
 def test_no_text_has_no_words():
     found = class_tfidf(["", ""], np.array([0, 1]))
     assert found.best(0, 3) == []
+    assert class_tfidf(["red", "blue"], [0, -1]).sizes.tolist() == [1]
+    assert class_tfidf(["red"], [-1]).score.shape == class_tfidf([], []).score.shape == (0, 0)

@@ -71,6 +71,8 @@ def test_ranks_do_not_depend_on_norms_order_or_autocast():
     assert torch.equal(ranks[order], metrics.retrieval_ranks(query[order], gallery[order]))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(ranks, metrics.retrieval_ranks(query, gallery))
+    half = rows(200).half(), rows(200, seed=1).half()  # their products are not rounded to 11 bits
+    assert torch.equal(metrics.retrieval_ranks(*half), metrics.retrieval_ranks(*(x.float() for x in half)))
 
 
 def test_a_collapsed_model_does_not_win():
@@ -81,6 +83,7 @@ def test_a_collapsed_model_does_not_win():
     assert metrics.recall_at(ranks, 1) == 0
     assert metrics.median_rank(ranks) == metrics.chance_median_rank(40)
     assert metrics.reconstruction_rank_r1(z, z) == 0
+    assert metrics.reconstruction_ranks(torch.ones(4, 2), torch.ones(4, 2)).tolist() == [2.5] * 4
     pages = torch.arange(40) // 4
     assert metrics.within_page_ranks(z, z, pages).accuracy == 0
     precision = metrics.mean_defined(metrics.same_page_r_precision(z, pages))
@@ -102,12 +105,23 @@ def test_identical_texts_do_not_compete():
     assert metrics.retrieval_ranks(image, text)[0] == 1.5
 
 
+def test_differences_that_float32_can_tell_are_no_ties():
+    query, own = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])  # a cosine of 0
+    for ahead, rank in ((4e-7, 1.5), (6e-7, 2.0), (-4e-7, 1.5), (-6e-7, 1.0)):
+        gallery = torch.cat([own, torch.tensor([[ahead, 1.0]])])
+        assert metrics.retrieval_ranks(query, gallery, partner=torch.tensor([0])).tolist() == [rank]
+        within = metrics.within_page_ranks(torch.cat([query, own]), gallery, torch.zeros(2))
+        assert within.ranks[0] == rank
+
+
 def test_summaries_of_ranks():
     ranks = torch.tensor([1.0, 2.0, 4.0, 10.0])
     assert metrics.recall_at(ranks, 1) == 0.25
     assert metrics.recall_at(ranks, 5) == 0.75
     assert metrics.mrr(ranks) == pytest.approx((1 + 0.5 + 0.25 + 0.1) / 4)
+    assert metrics.mrr(torch.tensor([3])) == 1 / 3
     assert metrics.median_rank(ranks) == 3.0
+    assert metrics.median_rank(torch.tensor([1, 2])) == 1.5
 
 
 def test_random_embeddings_score_at_chance():
@@ -145,7 +159,7 @@ def test_within_page_ranks_equal_a_loop_over_pages(panels, seed):
     assert found.panels.tolist() == list(expected)
     assert list(zip(found.ranks.tolist(), found.competitors.tolist(), strict=True)) == list(expected.values())
     chance = np.mean([1 / (1 + n) for _, n in expected.values()]) if expected else math.nan
-    assert found.chance == pytest.approx(chance, nan_ok=True)
+    assert found.chance == pytest.approx(chance, rel=1e-12, nan_ok=True)
 
 
 def test_pairs_of_a_page_come_once_each_whatever_the_parts():
@@ -180,9 +194,15 @@ def test_r_precision_shares_the_places_that_a_tie_leaves():
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     # panel 0 wants one mate (1); 1 and 2 tie for that place
     assert metrics.same_page_r_precision(z, torch.tensor([0, 0, 1, 2]))[0] == 0.5
+    assert metrics.same_page_r_precision(torch.ones(4, 2), torch.tensor([0, 0, 1, 2]))[0] == 1 / 3
 
 
 # --- geometry --------------------------------------------------------------------------------------------------
+
+
+def test_the_cosine_of_one_pair_is_exact_among_thousands_of_panels_alone_on_their_page():
+    z, pages = rows(6000), torch.arange(6000).clamp(max=5998)
+    assert metrics.page_gap(z, pages).intra == pytest.approx(cosine(z[-2], z[-1]), abs=1e-6)
 
 
 @PROFILE
@@ -228,7 +248,10 @@ def test_effective_rank_tells_healthy_from_collapsed():
     assert metrics.effective_rank(torch.ones(50, 8) * torch.arange(1, 51)[:, None]) == pytest.approx(1, rel=1e-3)
     assert metrics.effective_rank(rows(10, 2) @ rows(2, 32, seed=1)) <= 2.001
     assert metrics.effective_rank(torch.zeros(5, 3)) == 0
-    assert math.isnan(metrics.effective_rank(torch.full((2, 2), math.inf)))
+    for wrong in (math.inf, math.nan):
+        z = rows(20)
+        z[3, 2] = wrong
+        assert math.isnan(metrics.effective_rank(z))
 
 
 # --- reconstruction --------------------------------------------------------------------------------------------
@@ -257,6 +280,12 @@ def test_reconstruction_ranks_are_by_distance_and_not_by_angle(cells, monkeypatc
         prediction, target, partner.tolist(), score=lambda p, t: -float((p.double() - t.double()).square().sum())
     )
     assert metrics.reconstruction_ranks(prediction, target, partner).tolist() == by_hand
+    for scale in (1e-5, 1e5):
+        assert metrics.reconstruction_ranks(scale * prediction, scale * target, partner).tolist() == by_hand
+    many = rows(400, d=2)
+    many[:2] = torch.tensor([[1.0, 0.0], [1.0 + 2e-5, 0.0]])  # a hundred-thousandth of the spread: no tie
+    near = metrics.reconstruction_ranks(torch.tensor([[2.0, 0.0]] * 2), many, torch.tensor([0, 1]))
+    assert near[0] - near[1] == 1
     assert metrics.reconstruction_rank_r1(target + 1e-3, target) == 1.0
     assert metrics.reconstruction_rank_r1(target[[1, 0, 2]], target[:3]) == pytest.approx(1 / 3)
     subset = metrics.reconstruction_ranks(target[4:6], target, torch.tensor([4, 5]))
@@ -291,11 +320,15 @@ def test_nothing_is_nan_and_neither_a_crash_nor_a_zero():
         metrics.page_gap(rows(3), torch.zeros(3)).inter,
         metrics.alignment_uniformity(rows(1), rows(1), rows(1)).uniformity,
         metrics.reconstruction_skill(ranks, none),
+        metrics.reconstruction_skill(ranks, rows(3)),
+        metrics.reconstruction_skill(0.5, none),
         metrics.reconstruction_rank_r1(none, none),
         metrics.bootstrap_interval([], []).mean,
         metrics.paired_bootstrap([], []).sign_flips,
     ]
     assert all(math.isnan(number) for number in numbers), numbers
+    nothing = metrics.bootstrap_interval([], [])
+    assert (nothing.groups, nothing.items) == (0, 0)
     assert metrics.retrieval_ranks(none, none).tolist() == []
     assert metrics.same_page_r_precision(rows(2), torch.arange(2)).isnan().all()
 
@@ -307,10 +340,27 @@ def test_shapes_that_disagree_are_refused():
         metrics.retrieval_ranks(rows(3), rows(3, d=5))
     with pytest.raises(ValueError, match="gallery_ids"):
         metrics.retrieval_ranks(rows(2), rows(3), partner=torch.arange(2), query_ids=torch.arange(2))
+    for of_pages in (metrics.page_gap, metrics.same_page_r_precision):
+        with pytest.raises(ValueError, match="page_ids"):
+            of_pages(rows(3), torch.arange(2))
     with pytest.raises(ValueError, match="page_ids"):
-        metrics.page_gap(rows(3), torch.arange(2))
+        metrics.within_page_ranks(rows(3), rows(3), torch.arange(2))
+    with pytest.raises(ValueError, match="text has 2 rows where 3 are needed"):
+        metrics.within_page_ranks(rows(3), rows(2), torch.arange(3))
     with pytest.raises(ValueError, match="shape"):
         metrics.effective_rank(torch.zeros(3))
+    for name in ("prediction", "target"):
+        wrong = {key: torch.zeros(3) if key == name else rows(3) for key in ("prediction", "target")}
+        with pytest.raises(ValueError, match=f"^{name} must have shape"):
+            metrics.reconstruction_ranks(**wrong)
+    with pytest.raises(ValueError, match="target must have shape"):
+        metrics.reconstruction_skill(0.5, torch.zeros(3))
+    with pytest.raises(ValueError, match="text has 1 rows where 3 are needed"):
+        metrics.alignment_uniformity(rows(3), rows(1), rows(3))
+    for i, name in enumerate(("image", "text", "panel")):
+        wrong = [torch.zeros(3) if i == j else rows(3) for j in range(3)]
+        with pytest.raises(ValueError, match=rf"^{name} must have shape \(rows, dimension\), not \(3,\)"):
+            metrics.alignment_uniformity(*wrong)
 
 
 # --- intervals -------------------------------------------------------------------------------------------------
@@ -340,6 +390,18 @@ def test_intervals_are_seeded_and_do_not_depend_on_item_order():
     assert one.low < one.mean < one.high
 
 
+@pytest.mark.parametrize("cells", [3, 40])
+def test_the_interval_is_the_same_whatever_is_drawn_at_a_time(cells, monkeypatch):
+    values, groups = rows(60)[:, 0], torch.arange(60) // 5
+    bootstrap._kept_draws.cache_clear()
+    whole = metrics.bootstrap_interval(values, groups, resamples=50)
+    assert bootstrap._kept_draws.cache_info().misses == 1
+    monkeypatch.setattr(bootstrap, "_CELLS_KEPT", 0)
+    monkeypatch.setattr(bootstrap, "_CELLS_AT_ONCE", cells)  # less than one resample, and three of them
+    assert metrics.bootstrap_interval(values, groups, resamples=50) == whole
+    assert bootstrap._kept_draws.cache_info().misses == 1  # what is too large to be kept is not
+
+
 def test_panels_of_one_page_are_not_independent():
     """Resampling panels would report an interval that is far too narrow when pages decide everything."""
     page_means = rows(20)[:, 0]
@@ -347,6 +409,9 @@ def test_panels_of_one_page_are_not_independent():
     by_page = metrics.bootstrap_interval(values, pages)
     by_panel = metrics.bootstrap_interval(values, torch.arange(500))
     assert by_page.high - by_page.low > 3 * (by_panel.high - by_panel.low)
+    ends = metrics.bootstrap_interval(rows(200)[:, 0], torch.arange(200), level=0.8, resamples=4000)
+    tenth = 1.2816 * float(rows(200)[:, 0].std(unbiased=False)) / math.sqrt(200)  # a tenth lies beyond each end
+    assert (ends.mean - ends.low, ends.high - ends.mean) == pytest.approx((tenth, tenth), rel=0.08)
     half_width = 1.96 * float(page_means.std(unbiased=False)) / math.sqrt(20)
     assert (by_page.high - by_page.low) / 2 == pytest.approx(half_width, rel=0.15)
 
@@ -356,7 +421,7 @@ def test_paired_differences_tell_a_better_model():
     noise = np.random.default_rng(0).normal(size=120)
     better = metrics.paired_bootstrap(0.5 + 0.3 * noise, books)
     assert better.low > 0
-    assert better.sign_flips == 0
+    assert (better.sign_flips, better.groups, better.items) == (0, 12, 120)
     same = metrics.paired_bootstrap(noise - noise.mean() + 0.01, books)
     assert same.low < 0 < same.high
     assert same.sign_flips > 0.2
@@ -367,7 +432,7 @@ def test_paired_differences_tell_a_better_model():
 
 def test_a_single_group_has_a_mean_and_no_interval():
     found = metrics.bootstrap_interval([1.0, 0.0], ["only", "only"])
-    assert found.mean == 0.5
+    assert (found.mean, found.groups, found.items) == (0.5, 1, 2)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
 
@@ -376,8 +441,9 @@ def test_a_single_group_has_a_mean_and_no_interval():
 def test_interval_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         metrics.bootstrap_interval([1.0], [0], **wrong)
-    with pytest.raises(ValueError, match="equally long"):
-        metrics.bootstrap_interval([1.0], [0, 1])
+    for values, groups in (([1.0], [0, 1]), (np.zeros((2, 2)), np.zeros((2, 2)))):
+        with pytest.raises(ValueError, match="equally long"):
+            metrics.bootstrap_interval(values, groups)
 
 
 @pytest.mark.parametrize("groups", [4, 7, 12])

@@ -64,8 +64,12 @@ def test_neighbors_on_the_plane_among_all_and_among_some_rows(k):
     assert found.tolist() == [ordered(distance[i, GALLERY], own[i], min(k, 5)) for i in range(12)]
     found = neighbors.plane_neighbors(xy[:2] + 0.1, k, xy)
     assert found.shape == (2, min(k, 12))  # nobody's own point is in the gallery: all of it counts
+    many = points(200, 2)
+    distance = np.linalg.norm(many[:, None].astype(np.float64) - many[None], axis=2)
+    assert neighbors.plane_neighbors(many, 100 + k)[7].tolist() == ordered(distance[7], 7, 100 + k)
     assert neighbors.plane_neighbors(xy[:1], k).shape == (1, 0)
     assert neighbors.plane_neighbors(xy[:2], k, xy[:0]).shape == (2, 0)
+    assert neighbors.plane_neighbors(xy[:0], k, xy).shape == (0, min(k, 12))
 
 
 def test_a_gallery_that_holds_one_of_the_queries_in_its_first_row():
@@ -103,10 +107,11 @@ def test_overlap_and_shares_by_loops():
     values = np.array([3.0, np.nan, 1.0, 2.0, 2.0])
     assert [neighbors.share_below(values, v) for v in (0.0, 1.0, 2.0, 9.0)] == [0, 0.125, 0.5, 1]
     assert math.isnan(neighbors.share_below(values, math.nan))
+    assert math.isnan(neighbors.share_below(values[1:2], 1.0))
     near, score = np.array([[4, 1], [4, 2], [3, 0]]), np.array([[0.5, 0.25], [0.75, 1.0], [0.5, 0.125]])
-    # rows 0 and 1 lie on page 8, 2 on page 5, 3 on page 6, 4 on page 7: by number of neighbors, then by cosine
-    expected = [(6, 1, 0.5), (7, 2, 0.625), (8, 2, 0.1875), (5, 1, 1.0)]
-    assert neighbors.pages_pulled_to(6, near, score, np.array([8, 8, 5, 6, 7])) == expected
+    # rows 0 and 1 lie on page 7, 2 on page 5, 3 on page 6, 4 on page 8: by number of neighbors, then by cosine
+    expected = [(6, 1, 0.5), (8, 2, 0.625), (7, 2, 0.1875), (5, 1, 1.0)]
+    assert neighbors.pages_pulled_to(6, near, score, np.array([7, 7, 5, 6, 8])) == expected
 
 
 def test_rows_that_are_not_finite_are_counted_in_the_refusal():
@@ -127,6 +132,7 @@ def test_a_mapped_matrix_is_read_in_blocks_and_what_may_not_be_found_is_not(refi
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     queries = torch.nn.functional.normalize(torch.from_numpy(points(5, 6, seed=8)), dim=1)
     torch.testing.assert_close(search.cosines(queries, mapped), queries @ x.T)
+    assert torch.equal(search.rows_between(mapped, 2, 5), x[2:5])
     allowed = np.isin(np.arange(11), [1, 2, 6, 9])
     own = np.array([6, -1, 0, 9, 1])
     hits = search.nearest(queries, mapped, 10, allowed=allowed, exclude=own, refine=refine)
@@ -138,3 +144,21 @@ def test_a_mapped_matrix_is_read_in_blocks_and_what_may_not_be_found_is_not(refi
         assert hits.rows[i].tolist() == expected + [-1] * gone
         scores = [float(queries[i].double() @ x[j].double()) for j in expected] + [math.nan] * gone
         assert hits.scores[i] == pytest.approx(scores, abs=1e-6, nan_ok=True)
+
+
+def test_of_equal_rows_the_first_are_found_and_only_rows_near_the_best_are_scored_twice():
+    read = []
+
+    class Told(np.ndarray):
+        """A matrix that tells which of its rows are read by number."""
+
+        def __getitem__(self, key):
+            if isinstance(key, np.ndarray):
+                read.extend(key.tolist())
+            return super().__getitem__(key)
+
+    x = neighbors.unit_rows(points(30, 6))
+    x[[4, 9, 20, 22]] = x[4]
+    hits = search.nearest(torch.from_numpy(x[4:5]), x.view(Told), 3)
+    assert hits.rows.tolist() == [[4, 9, 20]]
+    assert sorted(read) == [4, 9, 20, 22]

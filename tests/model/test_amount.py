@@ -11,6 +11,7 @@ import torch
 from stage3 import metrics
 from stage3.batches.dataset import Dataset
 from stage3.data.splits import TEST, TRAIN, VAL
+from stage3.metrics.bootstrap import student_quantile
 from stage3.model.amount import amount, smallest_difference, smallest_share
 from stage3.model.baselines import centers, frozen_features
 from stage3.storage import to_json
@@ -42,7 +43,10 @@ def test_chance_exceeds_the_smallest_difference_once_in_twenty_times(pages, per_
 def test_single_values_or_groups_resolve_nothing():
     assert math.isnan(smallest_difference(torch.tensor([0.1, 0.2]), torch.tensor([4, 4])))
     assert math.isnan(smallest_difference(torch.full((3,), math.nan), torch.arange(3)))
+    two = smallest_difference(torch.tensor([0.0, 1.0]), torch.arange(2))
+    assert two == pytest.approx(student_quantile(1) * math.sqrt(2) * 0.5)
     assert math.isnan(smallest_share(1))
+    assert smallest_share(2) == pytest.approx(student_quantile(1) * 0.5)
     assert smallest_share(400) == pytest.approx(1.966 * math.sqrt(2) * 0.5 / 20, rel=1e-3)
 
 

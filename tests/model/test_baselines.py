@@ -79,6 +79,11 @@ def test_panels_that_are_measured_move_the_center_only_where_no_training_panel_i
     other, notes = frozen_of(held_out, embedded)
     assert "no training panel" in notes[0]
     assert other.image[0].tolist() == [0.0, 0.0]  # the only image measured is its own mean
+    both = frozen_features(data.panel_set, np.arange(5), centers(data, data.pages("train")))
+    other, _ = frozen_of(held_out, both)
+    mean = torch.tensor([3.0, 7 / 3])  # of (2, 0), (4, 2) and (3, 5), each once, though their pages are not of one size
+    expected = torch.nn.functional.normalize(torch.tensor([[2.0, 0.0], [4.0, 2.0], [3.0, 5.0]]) - mean, dim=1)
+    torch.testing.assert_close(other.image[:3], expected)
 
 
 def test_the_untrained_model_is_the_one_that_training_begins_with_bit_for_bit(tmp_path):
@@ -142,6 +147,21 @@ def test_the_sentence_says_in_which_direction_training_moved_and_what_to_do(trai
     assert found.by_page.mean == pytest.approx(found.trained - found.frozen)
     low, high = found.interval
     assert low <= found.by_page.mean <= high
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.125, 0.5, "training adds +25.0 points [+12.5, +50.0] ({})"),
+        (-0.125, 0.5, "no effect here: +25.0 points [−12.5, +50.0] ({})"),
+        (-0.5, -0.125, "training lost +25.0 points [−50.0, −12.5] ({}): use fewer epochs, a lower lr, or the frozen"),
+    ],
+)
+def test_the_sentence_has_the_difference_its_interval_and_both_numbers(low, high, words):
+    interval = metrics.PairedInterval(mean=0.25, low=low, high=high, groups=6, items=60, sign_flips=0.0)
+    found = Added(0.75, 0.5, interval, dataclasses.replace(interval, low=math.nan, high=math.nan))
+    measured = "same-page R-precision, frozen features 50.0 %, trained 75.0 %"
+    assert found.sentence.startswith(words.format(measured))
 
 
 def test_the_difference_is_paired_panel_by_panel():

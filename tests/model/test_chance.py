@@ -45,8 +45,12 @@ def test_each_direction_has_its_own_answer_and_the_wider_interval_counts():
     assert i2t.chance == t2i.chance == pytest.approx(5 / (N + HUBS))
     image, text = (torch.nn.functional.normalize(e[:-1]) for e in (panels.image, panels.text))
     hits = torch.tensor([float((text @ image[k] > text[k] @ image[k]).sum() < 5) for k in range(N + HUBS)])
-    of = [bootstrap_interval(hits, groups[:-1]) for groups in (panels.page_ids, books)]
-    assert (i2t.low, i2t.high) == (min(i.low for i in of), max(i.high for i in of))
+    two = torch.cat([hits.long(), torch.zeros(1, dtype=torch.long)])  # one where all is found, one where nothing is
+    for books in (panels.page_ids // 2, two, torch.zeros_like(two)):
+        i2t = against_chance(panels, books)[0]
+        of = [bootstrap_interval(hits, groups[:-1]) for groups in (panels.page_ids, books)]
+        of = [interval for interval in of if not math.isnan(interval.low)]  # of one book it is not defined
+        assert (i2t.low, i2t.high) == (min(i.low for i in of), max(i.high for i in of))
     assert (i2t.queries, i2t.pages) == (N + HUBS, 12)
 
 
@@ -71,14 +75,16 @@ def test_identical_texts_do_not_compete_in_chance_either():
 
 @pytest.mark.parametrize(
     ("panels", "pages"),
-    [(31, 5), (5, 5), (1, 1)],  # few pages; a gallery of four, in which everything is among five; no query at all
+    [(31, 5), (9, 1), (5, 5), (1, 1)],  # few pages; one; a gallery of four, in which all is among five; no query at all
 )
 def test_too_little_is_said_to_be_too_little(panels, pages):
     image = torch.randn(panels, 8, generator=torch.Generator().manual_seed(1))
-    for way in against_chance(embedded(image, image, pages=pages), torch.arange(panels)):
-        assert way.answer == UNKNOWN
-        assert "cannot be told from" in way.sentence
-        assert way.queries == panels - 1
+    one_each, one = torch.arange(panels), torch.zeros(panels, dtype=torch.long)
+    for books in (one_each, one):
+        for way in against_chance(embedded(image, image, pages=pages), books):
+            assert way.answer == UNKNOWN
+            assert "cannot be told from" in way.sentence
+            assert way.queries == panels - 1
 
 
 def test_the_sentence_has_both_numbers_and_the_interval():

@@ -34,6 +34,9 @@ def test_what_an_absent_modality_holds_changes_nothing_bit_for_bit(garbage):
     a, b = encoder(clean), encoder(dirty)
     for field in ("panel", "image", "text", "gate"):
         assert torch.equal(getattr(a, field), getattr(b, field))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = encoder(dirty).panel
+    torch.testing.assert_close(rough, a.panel, rtol=0.1, atol=0.1)
 
 
 def test_the_constant_of_each_modality_enters_the_panels_without_it_and_no_others():
@@ -58,12 +61,17 @@ def test_constants_are_what_a_black_image_an_empty_text_and_no_layout_give():
     for column, value in expected.items():
         torch.testing.assert_close(encoder.absent[column], value[0].detach())
     assert not encoder.absent.requires_grad
+    first, second, third = (layer for layer in encoder.layout if isinstance(layer, torch.nn.Linear))
+    layout = batch().layout
+    torch.testing.assert_close(encoder.layout(layout), third(second(first(layout).relu()).relu()))
 
 
 @pytest.mark.parametrize("fusion", ["attention", "gate"])
 def test_several_image_backbones_are_weighed_panel_by_panel(fusion):
     vision = randomized(EarlierVision(replace(SPEC, image_sizes=(2, 4), visual_fusion=fusion))).eval()
     image = torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    alone = randomized(EarlierVision(replace(SPEC, visual_fusion=fusion))).eval()
+    assert torch.equal(alone(image), alone.adapters[0](image))
     first, second = vision.adapters[0](image[:, :2]), vision.adapters[1](image[:, 2:])
     for i, found in enumerate(vision(image)):
         scores = vision.mix(torch.cat([first[i], second[i]]))
@@ -81,6 +89,7 @@ def test_a_converted_model_comes_back_from_its_checkpoint(tmp_path):
     assert not [name for name in model.state_dict() if name.startswith("reconstruction_head")]
     untrained = again.before_training()
     assert torch.isfinite(untrained(batch()).embeddings.panel).all()
+    assert untrained.encoder.residual_weight.item() == 0.5  # as that of every model
 
 
 def test_a_converted_model_has_no_reconstruction_and_says_so(tmp_path):

@@ -11,8 +11,9 @@ from stage3.model.validation import MAX_MEASURED, evenly
 
 def test_saved_embeddings_come_back_in_half_precision_with_their_rows(tmp_path):
     panel = torch.tensor([[0.1, -2.0], [0.3333, 4.0], [5.5, 6.25]])
-    path = tmp_path / "deep" / "e.safetensors"
-    save_embeddings(path, SimpleNamespace(panel=panel, rows=torch.tensor([7, 2, 9])))
+    path = tmp_path / "deep" / "down" / "e.safetensors"
+    for rows in ([1, 2, 3], [7, 2, 9]):
+        save_embeddings(path, SimpleNamespace(panel=panel, rows=torch.tensor(rows)))
     found, rows = load_embeddings(path)
     assert found.dtype == torch.float32
     assert torch.equal(found, panel.half().float())

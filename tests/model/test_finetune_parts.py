@@ -15,7 +15,7 @@ from stage3.data.splits import TEST, TRAIN, VAL
 from stage3.errors import DataError, StorageError
 from stage3.model import finetune
 from stage3.model.finetune import Crops, Renewed, Tuned
-from stage3.peers import ALONE
+from stage3.peers import ALONE, Peers
 from tests import synthetic
 
 DIM_IMAGE, DIM_TEXT = 24, 20  # of `synthetic.dataset`
@@ -140,17 +140,21 @@ def test_equal_texts_go_through_the_backbone_once_and_only_what_is_trained_chang
     assert found.text.calls == [len(where) - 1]
     assert torch.equal(new.text[where[0]], new.text[where[1]])
     assert new.image is batch.image
+    silent = data.panel_set.batch_of_rows(np.flatnonzero(~data.panel_set.present[:, TEXT])[:3])
+    assert torch.equal(found(silent).text, silent.text)
     only = tuned(data, monkeypatch, finetune="image")
     assert (only.text, list(only.folders)) == (None, ["backbone-image"])
     assert list(tuned(data, monkeypatch, 10, 14, finetune="image").folders) == ["backbone-image-1", "backbone-image-2"]
 
 
-@pytest.mark.parametrize("chunk", [64, 8])
+@pytest.mark.parametrize("chunk", [64, 4])
 def test_validation_reads_the_features_of_its_pages_as_the_backbones_give_them_now(data, monkeypatch, chunk):
     monkeypatch.setattr(finetune, "CHUNK", chunk)
     found = tuned(data, monkeypatch, finetune="both")
     pages = np.array([3, 7, 8, 12])
     new = found.panel_set(pages)
+    calls = (found.text.calls, found.vision.parts[0].calls)
+    assert all(max(of) <= chunk for of in calls)
     rows, stored = np.arange(len(data.table)), data.panel_set
     images, texts = new.features.gather(rows)
     before_images, before_texts = stored.features.gather(rows)
@@ -166,6 +170,19 @@ def test_validation_reads_the_features_of_its_pages_as_the_backbones_give_them_n
                 np.testing.assert_array_equal(now[row], before[row])
     assert new.features.image_rows is stored.features.image_rows
     assert new.features.text_rows is stored.features.text_rows
+
+
+def test_of_several_processes_each_encodes_its_own_part_of_the_pages(data, monkeypatch):
+    class Part(Peers):
+        def gather(self, *rows):
+            return list(rows), slice(0, len(rows[0]))
+
+    found = tuned(data, monkeypatch, finetune="image")
+    pages, rows = np.array([3, 7, 8, 12, 1]), np.arange(len(data.table))
+    for rank, own in enumerate((pages[:3], pages[3:])):
+        new = found.panel_set(pages, Part(rank, 2)).features.gather(rows)[0]
+        moved = (new != data.panel_set.features.gather(rows)[0]).any(axis=1)
+        assert np.flatnonzero(moved).tolist() == sorted(finetune.rows_with(data.panel_set, own, IMAGE).tolist())
 
 
 def test_renewed_rows_are_found_by_their_number_wherever_they_stand():
@@ -190,6 +207,7 @@ def test_vectors_of_all_processes_are_ascending_by_row():
 def test_crops_come_ahead_step_by_step_in_the_order_of_their_pages(data, workers):
     crops = Crops(data, Config(workers=workers), Vision(DIM_IMAGE))
     steps = [(4, 1, np.array([6, 1, 3])), (5, 1, np.array([2, 8, 4])), (6, 2, np.array([0, 9, 7]))]
+    assert list(crops.of_pages([3, 1])) == [crops.of_page(3), crops.of_page(1)]
     found = list(crops.ahead(iter(steps), lambda pages: pages[1:]))
     assert [f[:2] for f in found] == [s[:2] for s in steps][: len(found)]
     assert len(found) == len(steps) - bool(workers)
@@ -221,16 +239,26 @@ def test_changed_crops_lose_a_little_of_their_edges_and_keep_their_side():
         assert turned.size[0] < 100
         assert turned.size[1] < 200
         width, height = made.size
-        assert 200 * (1 - finetune.CUT) - 1 <= width <= 200
-        assert 100 * (1 - finetune.CUT) - 1 <= height <= 100
+        assert 200 * (1 - 0.08) - 1 <= width <= 200
+        assert 100 * (1 - 0.08) - 1 <= height <= 100
         values = np.asarray(made).astype(float)[0, :, 0]
         assert (np.diff(values) >= 0).all()  # never mirrored
         sizes.add(made.size)
         means.append(values.mean())
     assert len(sizes) > 20
     assert 0.8 * 99.5 < min(means) < 99.5 < max(means) < 1.2 * 99.5
-    small = Image.fromarray(np.zeros((finetune.images.MIN_SIDE,) * 2 + (3,), np.uint8))
-    assert {finetune.changed(small, np.random.default_rng(seed)).size for seed in range(20)} == {small.size}
+
+    def sides(*size: int) -> set[tuple[int, int]]:
+        empty = Image.new("RGB", size)
+        return {finetune.changed(empty, np.random.default_rng(seed)).size for seed in range(20)}
+
+    least = finetune.images.MIN_SIDE
+    assert sides(least, least) == {(least, least)}
+    assert min(sides(least + 1, least + 1)) == (least, least)
+    for long, short in ((0, 1), (1, 0)):  # each side alone says whether it is too small
+        narrow = sides(*((1000, 4 * least) if short else (4 * least, 1000)))
+        assert max(size[long] for size in narrow) < 1000
+        assert min(size[short] for size in narrow) >= least
 
 
 def test_a_checkpoint_holds_each_backbone_and_gives_it_back(data, monkeypatch, tmp_path):

@@ -2,14 +2,16 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from stage3.batches import IMAGE, LAYOUT, TEXT, PanelBatch
 from stage3.config import Config
-from stage3.errors import ConfigError
+from stage3.errors import ConfigError, StorageError
 from stage3.model import EncoderSpec, PanelEncoder
+from stage3.model.checkpoint import check_tensors, tensor_differences
 from stage3.model.encoder import MAX_BACKBONES, MAX_SIZE, NEWER, PLAIN, Adapter
 from stage3.model.objectives import Stage3
 from tests import synthetic
@@ -119,6 +121,19 @@ def test_two_image_backbones_fuse_and_both_get_gradient(how):
     for adapter in model.vision.adapters:
         assert adapter.learned[0].weight.grad.abs().sum() > 0
         assert adapter.strength.grad.abs() > 0
+    image = batch(image_size=16).image
+    parts = [adapter(x) for adapter, x in zip(model.vision.adapters, image.split([6, 10], dim=1), strict=True)]
+    mixed = model.vision.mix(torch.cat(parts, dim=1))
+    if how == "concat":
+        expected = (parts[0] + parts[1]) / 2 + mixed
+    else:
+        share = 1 / (1 + (mixed[:, [1]] - mixed[:, [0]]).exp())
+        expected = share * parts[0] + (1 - share) * parts[1]
+    torch.testing.assert_close(model.vision(image), expected)
+    alone = encoder(visual_fusion=how).vision  # one backbone is not mixed with anything
+    image = batch().image
+    assert torch.equal(alone(image), alone.adapters[0](image))
+    assert not list(alone.mix.parameters())
 
 
 def test_noise_on_features_follows_their_scale_in_training_and_is_absent_from_evaluation():
@@ -148,6 +163,14 @@ def test_each_present_modality_is_encoded_once_and_only_where_present():
         getattr(model, name).register_forward_pre_hook(lambda _, x, name=name: calls.append((name, len(x[0]))))
     model(batch())
     assert sorted(calls) == [("layout", 4), ("text", 4), ("vision", 4)]
+
+
+@pytest.mark.parametrize(("dim", "hidden"), [(8, 8), (16, 8), (40, 20)])
+def test_the_head_that_reconstructs_has_half_the_width_and_eight_at_least(dim, hidden):
+    """Checkpoints hold its tensors: with another width they could not be read."""
+    head = Stage3(EncoderSpec((6,), 5, dim=dim), Config()).reconstruction_head
+    shapes = [tuple(p.shape) for p in head.parameters() if p.ndim == 2]
+    assert shapes == [(hidden, dim), (dim, hidden)]
 
 
 def test_the_spec_survives_json():
@@ -181,6 +204,8 @@ def test_a_spec_of_unknown_origin_is_refused_by_what_is_wrong(changed, told):
         EncoderSpec.from_dict({**values, **changed})
     with pytest.raises(ValueError, match=r"an encoder is described by .*found list"):
         EncoderSpec.from_dict([values])
+    with pytest.raises(ValueError, match=r"found \['entry 00', .*'entry 19'\]$"):
+        EncoderSpec.from_dict({f"entry {i:02d}": i for i in range(99)})
 
 
 def test_a_spec_from_before_some_entries_existed_is_one_of_random_weights():
@@ -197,6 +222,27 @@ def test_a_model_of_other_layout_features_is_refused_by_their_meaning(recorded):
         del values["layout"]
     with pytest.raises(ValueError, match="layout features 'pixels'.*Train it again" if recorded else "is described by"):
         EncoderSpec.from_dict(values)
+
+
+def test_tensors_of_another_model_are_named_with_what_differs():
+    ours = {name: torch.zeros(2, 3) for name in ("same", "shape", "dtype", "lost")}
+    theirs = {
+        "same": torch.ones(2, 3),
+        "shape": torch.zeros(3, 2),
+        "dtype": torch.zeros(2, 3).half(),
+        "new": ours["lost"],
+    }
+    assert tensor_differences(ours, theirs) == [
+        "dtype is (2, 3) torch.float16, expected (2, 3) torch.float32",
+        "lost is missing",
+        "new is not known",
+        "shape is (3, 2) torch.float32, expected (2, 3) torch.float32",
+    ]
+    check_tensors(ours, ours, Path("run"))
+    many = {f"{i:02d}": torch.zeros(1) for i in range(12)}
+    for n, told in ((10, "09 is missing$"), (11, "09 is missing and 1 more$")):
+        with pytest.raises(StorageError, match=rf"^run: its tensors are not this model's: 00 is missing; .*{told}"):
+            check_tensors(dict(list(many.items())[:n]), {}, Path("run"))
 
 
 def test_initial_weights_depend_on_the_seed_alone():

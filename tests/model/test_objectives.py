@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from stage3.batches import PanelBatch, generator
 from stage3.config import Config
 from stage3.losses import page_index
 from stage3.model import EncoderSpec
-from stage3.model.objectives import Stage3, Temperature, masked_panels, sums
+from stage3.model.objectives import Stage3, Temperature, masked_panels, reconstruction_target, sums
 from stage3.objectives import LOSSES, TERMS
 from tests import synthetic
 
@@ -121,6 +122,23 @@ def test_each_asymmetric_form_differs_from_the_symmetric_one(batch, form):
     assert abs(value(fixed, "alignment") - value(faulty, "alignment")) > 1e-4
     if form != "averaged_logits":
         assert value(faulty, "alignment") == pytest.approx(value(fixed, f"alignment_{form}"), abs=1e-6)
+        return
+    rows = (batch.present[:, 0] & batch.present[:, 1]).nonzero()[:, 0]
+    cosines = torch.nn.functional.cosine_similarity(
+        fixed.embeddings.image[rows, None], fixed.embeddings.text[None, rows], dim=2
+    )
+    logits = (cosines + cosines.T) / 2 / 0.07
+    expected = torch.nn.functional.cross_entropy(logits, torch.arange(len(rows)), reduction="none")
+    torch.testing.assert_close(faulty.losses["alignment"].value[rows], expected)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_pair_alone_cannot_be_aligned_and_two_can(symmetric):
+    data = synthetic.dataset()
+    both = np.flatnonzero(data.panel_set.present[:, :2].all(axis=1))
+    m = model(symmetric_alignment=symmetric, asymmetric_form="averaged_logits")
+    counts = [m(data.panel_set.batch_of_rows(both[:n])).losses["alignment"].count for n in (0, 1, 2, 3)]
+    assert counts == [0, 0, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +225,10 @@ def test_a_learned_temperature_starts_where_set_moves_and_stays_in_range(batch):
             t.raw.fill_(far)
         assert 0.005 * 0.999 <= t.value <= 1.001
     assert "raw" not in dict(Temperature(0.07, False, "temperature").named_parameters())
+    span = math.log(1 / 0.005)
+    for end, inwards in ((0.005, 1), (1.0, -1)):  # at an end it begins a thousandth of the way from it, and can move
+        begun = math.log(Temperature(end, True, "temperature").value / end)
+        assert begun == pytest.approx(inwards * 0.001 * span, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["one panel", "no text", "single panels"])
@@ -237,3 +259,4 @@ def test_losses_are_float32_under_bf16_autocast(batch):
     assert all(loss.value.dtype == torch.float32 for loss in step.losses.values())
     for name in LOSSES:
         assert value(step, name) == pytest.approx(value(plain, name), rel=0.05)
+    assert reconstruction_target(torch.ones(2, 4, dtype=torch.bfloat16), Config()).dtype == torch.float32

@@ -7,11 +7,15 @@ import math
 from pathlib import Path
 
 import app_support
+import numpy as np
 import pytest
 
-from stage3.config import Config
+from stage3.config import SPLITS, Config
 from stage3.data import readers
+from stage3.data.splits import split_books
+from stage3.data.table import PanelTable
 from stage3.model.outlook import outlook
+from tests import synthetic
 
 
 def seen(folder: Path, config: Config | None = None, **comics: int):
@@ -83,6 +87,32 @@ def test_without_text_only_page_mates_are_left_to_learn_from(tmp_path: Path, pan
     )
     assert wanted in found.lines[1]
     assert "No validation panel has image and text: retrieval is not measured." in found.lines
+
+
+def single_panels(books: int, pages: int, **texts: int) -> PanelTable:
+    """One panel with an image on each page; of each split that is named only so many have a text."""
+    table = synthetic.table(books=books, pages=pages, single=1.0, textless=0.0, boxless=0.0)
+    table.pages["image_path"] = "page.png"
+    config = Config()
+    split = split_books(table, config.val_fraction, config.test_fraction, config.split_seed)
+    for name, most in texts.items():
+        table.panels.loc[np.flatnonzero(split == SPLITS.index(name))[most:], "dialogue"] = ""
+    return table
+
+
+def test_a_pair_alone_has_nothing_to_be_told_from() -> None:
+    assert not outlook(single_panels(5, 3, train=1), Config()).can_train
+    two = outlook(single_panels(5, 3, train=2), Config())
+    assert two.can_train
+    assert "Only image and text are aligned" in two.lines[1]
+
+
+@pytest.mark.parametrize(("gallery", "noise"), [(1, True), (33, True), (34, False)])
+def test_retrieval_is_noise_where_chance_moves_it_by_a_quarter(gallery: int, noise: bool) -> None:
+    *_, last = outlook(single_panels(5, 40, val=gallery), Config()).lines
+    assert last.startswith("40 validation pages with ")
+    assert ("retrieval will be noise (chance R@5" in last) is noise
+    assert ("points in R@5" in last) is (gallery > 1)
 
 
 def test_no_validation_is_said(tmp_path: Path) -> None:

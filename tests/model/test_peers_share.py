@@ -19,9 +19,6 @@ class Part(Peers):
     def gather(self, *rows):
         return list(rows), slice(0, len(rows[0]))
 
-    def sum_by_name(self, values):
-        return dict(values)
-
 
 @pytest.fixture(scope="module")
 def made():
@@ -46,14 +43,21 @@ def test_each_embeds_its_own_chunks_and_all_of_them_are_the_whole(made, size, mo
 
 
 @pytest.mark.parametrize("dropout", [False, True])
-def test_each_validates_every_other_batch_once_unless_the_draws_follow_their_order(made, dropout):
+def test_each_validates_every_other_batch_once_unless_the_draws_follow_their_order(made, dropout, monkeypatch):
+    summed: list[int] = []
+    monkeypatch.setattr(Part, "sum_by_name", lambda self, values: summed.append(self.rank) or dict(values))
     config = made[0].config.replace(validation_dropout=dropout)
     model, panel_set = Stage3.initialized(made[0].encoder.spec, config, seed=0), made[1]
     batches = np.array_split(np.arange(20), 5)
     whole = validation.validate(model, panel_set, batches)
     parts = [validation.validate(model, panel_set, batches, peers=Part(rank, 2)) for rank in range(2)]
+    assert summed == ([] if dropout else [0, 1])
+    for term, weight in config.weights.items():
+        assert whole[f"weighted/{term}"] == pytest.approx(weight * whole[f"loss/{term}"])
+    assert whole["loss/total"] == pytest.approx(sum(whole[f"weighted/{term}"] for term in config.weights))
     counted = [n for n in whole if n.startswith("active/")]
     assert whole["active/panels"] == int(panel_set.count[:20].sum())
+    assert whole["active/silent_batches"] == 0
     assert all(n.startswith(("loss/", "weighted/", "active/")) for n in whole)
     for name in counted:
         found = [part.get(name, 0) for part in parts]

@@ -195,7 +195,12 @@ class Suite:
 
     def _hits(self, told: forks.Told, mutant: Mutant) -> set[int]:
         lines = range(mutant.line, mutant.line + mutant.before.count("\n") + 1)
-        return {i for line in lines for i in told.lines.get(mutant.file, {}).get(str(line), [])}
+        reached = told.lines.get(mutant.file, {})
+        found = {i for line in lines for i in reached.get(str(line), [])}
+        if not found and not mutant.scope:  # of a constant that takes several lines the first alone is traced
+            before = max((int(line) for line in reached if int(line) < mutant.line), default=0)
+            found = set(reached.get(str(before), []))
+        return found
 
     def stale(self, mutant: Mutant) -> list[str]:
         """The fixtures that reach a mutant, or start a process: what they made before tells nothing of it."""

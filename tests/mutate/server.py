@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import traceback
@@ -113,6 +114,61 @@ class Server:
 NOT_HERE = 99
 
 
+class Restored:
+    """A folder that is brought back to what it held; only what has changed since is copied: thousands of files stay."""
+
+    def __init__(self, folder: Path, copy: Path) -> None:
+        """Copy what it holds now."""
+        self.folder, self.copy = folder, copy
+        folder.mkdir(exist_ok=True)
+        shutil.rmtree(copy, ignore_errors=True)
+        with contextlib.suppress(shutil.Error):  # a socket, or a pipe, that a fixture made
+            shutil.copytree(folder, copy, symlinks=True)
+        self.held = self._found()
+
+    def restore(self) -> None:
+        """As it was: also what was changed in place, replaced, added or removed."""
+        self.folder.mkdir(exist_ok=True)  # a run of pytest beside it takes the same place
+        now = self._found()
+        for name in now.keys() - self.held.keys():
+            _remove(self.folder / name)
+        for name in [name for name, what in self.held.items() if now.get(name) != what]:  # a folder before its files
+            here, kept = self.folder / name, self.copy / name
+            if here.is_dir() and kept.is_dir() and not here.is_symlink():
+                continue
+            _remove(here)
+            if kept.is_symlink():
+                here.symlink_to(kept.readlink())
+            elif kept.is_dir():
+                here.mkdir()
+            elif kept.exists():
+                shutil.copy2(kept, here)
+            if os.path.lexists(here):
+                self.held[name] = self._what(here)
+
+    def _found(self) -> dict[str, tuple[int, ...]]:
+        """All below it, a folder before what is in it; a change of a file in place has another time of change."""
+        found = {}
+        for root, folders, files in os.walk(self.folder):
+            for path in (Path(root, name) for name in (*folders, *files)):
+                found[str(path.relative_to(self.folder))] = self._what(path)
+        return found
+
+    @staticmethod
+    def _what(path: Path) -> tuple[int, ...]:
+        info = path.lstat()
+        if stat.S_ISDIR(info.st_mode):
+            return (info.st_mode,)
+        return (info.st_mode, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 class _Serve:
     """In place of pytest's loop over the tests: one fork for each line that is asked."""
 
@@ -137,18 +193,12 @@ class _Serve:
         caches = [c for c in caches if str(getattr(c, "__module__", "")).split(".")[0] in ("stage3", "tests")]
         gc.collect()
         gc.freeze()
-        copy = self.temp.with_name("tmp.kept")
-        self.temp.mkdir(exist_ok=True)
-        shutil.rmtree(copy, ignore_errors=True)
-        with contextlib.suppress(shutil.Error):  # a socket, or a pipe, that a fixture made
-            shutil.copytree(self.temp, copy, symlinks=True)
+        made = Restored(self.temp, self.temp.with_name("tmp.kept"))
         self.reply.write("loaded\n")
         self.reply.flush()
         for line in self.asked:
             file, source, other, limits, stale = json.loads(line)
-            shutil.rmtree(self.temp, ignore_errors=True)  # it finds what the fixtures wrote, and no more
-            with contextlib.suppress(shutil.Error):
-                shutil.copytree(copy, self.temp, symlinks=True, dirs_exist_ok=True)
+            made.restore()  # it finds what the fixtures wrote, and no more
             pid = os.fork()
             if pid == 0:
                 told = Told()

@@ -58,7 +58,8 @@ def test_a_map_of_a_run_holds_its_panels_and_says_what_it_was_made_of(made):
     assert other["aligned_to"]["file"] == f"first/{whole.name}"
     assert (other["aligned_to"]["shared"], other["aligned_to"]["checkpoint"]) == (2100, about["checkpoint"])
     np.testing.assert_allclose(few.loc[few["fitted"], PLACE], frame.loc[few["fitted"], PLACE], atol=1e-3)
-    assert told == [0, 0, 1, 1, 1, 1, 1] * 2  # reading, embedding, and five stages: each is counted once it is over
+    # percents: reading, embedding, and five stages, each counted once it is over; the second map places as it goes
+    assert told == [0, 0, *[20] * 5, 0, 0, *[20] * 5, 0]
     assert {name.split(" ")[0] for name in frame[files.NAME]} - {"", "cluster"}  # some are called by what they hold
 
 
@@ -148,8 +149,11 @@ def test_a_file_for_embedding_atlas_has_ids_and_neighbors_where_all_were_laid_ou
         atlas.write_atlas(out, frame[:n], data, run.config.text_parts, copies[:n])
         assert ("neighbors" in pd.read_parquet(out)) == (n == 2)
     monkeypatch.setattr(mapped, "is_large", lambda *_: True)
-    found, rows = maps._embeddings(run, run.checkpoint(None).step, data)
+    embedded, apart = [], RunFolder(run.path, run.config.replace(cache_dir=str(tmp_path / "cache")))
+    found, rows = maps._embeddings(apart, run.checkpoint(None).step, data, lambda *now: embedded.append(now))
     assert rows.tolist() == list(range(2100))
+    pages = len(data.pages("all"))
+    assert embedded[-1] == (f"embedding pages: {pages} of {pages}", 100, 500)
     np.testing.assert_allclose(unit_rows(found.take(np.array([0, 950]))), x[[0, 950]], atol=2e-3)
     with pytest.raises(ConfigError, match=r"must end in \.parquet"):
         maps.atlas_of_run(run, tmp_path / "x.csv")

@@ -89,7 +89,7 @@ def test_of_too_many_panels_a_sample_of_each_book_is_laid_out_and_the_others_pla
         return pd.DataFrame({"text": [["moon", "tree", "boat"][label[row - 150]] for row in which]})
 
     parameters = files.Parameters(limit=100, min_cluster=7)
-    frame = project(x, rows, table, parameters, lambda *now: told.append(now[0]), layout=layout, described=described)
+    frame = project(x, rows, table, parameters, lambda *now: told.append(now), layout=layout, described=described)
     fitted = frame["fitted"].to_numpy()
     assert seen == rows[fitted].tolist()
     assert fitted.sum() == 100
@@ -103,7 +103,11 @@ def test_of_too_many_panels_a_sample_of_each_book_is_laid_out_and_the_others_pla
     inside = frame["cluster_id"].to_numpy() >= 0
     assert (~fitted & inside).sum() > 30
     assert frame.loc[inside, files.NAME].tolist() == [["moon", "tree", "boat"][c] for c in label[inside]]
-    assert "placing the other panels" in told
+    assert told[-3:] == [
+        ("placing the other panels", 4, 5),
+        ("placing the other panels: 140 of 140", 500, 500),
+        ("done", 5, 5),
+    ]
 
 
 # --- on an older map

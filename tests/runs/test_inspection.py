@@ -40,6 +40,18 @@ def test_some_panels_are_described_as_among_all(inspected):
     pd.testing.assert_frame_equal(some, every.loc[rows])
 
 
+@pytest.mark.parametrize("many", [0, 1, 4, 7, 8])
+def test_panels_far_apart_are_described_some_at_a_time_and_their_texts_given_back(inspected, monkeypatch, many):
+    run, data, *_ = inspected
+    monkeypatch.setattr(inspection, "FAR_ROWS", 4)
+    given_back = []
+    monkeypatch.setattr(type(data.table), "give_back", lambda table: given_back.append(table))
+    rows = np.array([7, 3, 40, 41, 2, 0, 39, 8])[:many]
+    found = inspection.describe_scattered(data, run.config.text_parts, rows)
+    pd.testing.assert_frame_equal(found, inspection.describe_panels(data, run.config.text_parts, rows))
+    assert len(given_back) == max(1, -(-many // 4))
+
+
 def best_row(run):
     frame = run.metrics()
     return frame[(frame["split"] == "val") & (frame["step"] == run.best().step)].iloc[0]

@@ -102,6 +102,10 @@ def test_backbones_that_lie_in_a_run_are_named_by_where_it_is_now(tmp_path):
     assert config.vision_backbone == f"{inside / 'a'}+{inside / 'b'}"
     assert config.text_backbone == str(inside / "c")
     assert "vision_backbone: backbones/a+backbones/b\n" in (moved / "config.yaml").read_text()
+    RunFolder.load(moved).write_config(Config(vision_backbone="tiny+backbones/a", text_backbone="backbones/d"))
+    config = RunFolder.load(moved).config
+    assert config.vision_backbone == f"tiny+{inside / 'a'}"  # beside one that every machine has
+    assert config.text_backbone == "backbones/d"  # not in this run
 
 
 def test_the_one_checkpoint_of_a_converted_run_is_the_best_without_a_value(run):

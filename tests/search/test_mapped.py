@@ -1,6 +1,9 @@
 """Search in files of float16 rows: the answers of float64 brute force over the rows as stored, whatever is filtered."""
 
+import sys
+
 import numpy as np
+import psutil
 import pytest
 import torch
 from test_search import unit
@@ -8,7 +11,7 @@ from test_search import unit
 from stage3.batches import IMAGE, TEXT
 from stage3.errors import NumericError
 from stage3.metrics import mapped as metric
-from stage3.metrics.mapped import ROUGH, MappedRows, nearest_mapped
+from stage3.metrics.mapped import ROUGH, MappedRows, float_blocks, nearest_mapped, scores_around
 from stage3.model import embedding, mapped
 from stage3.model.distant import Distant
 from stage3.model.objectives import Stage3
@@ -48,6 +51,7 @@ def test_answers_are_those_of_brute_force_over_the_stored_rows(rows, monkeypatch
     monkeypatch.setattr(metric, "BLOCK", block)
     monkeypatch.setattr(metric, "HELD_BYTES", 2**16)
     monkeypatch.setattr(metric, "KEPT_AT_MOST", 500)
+    monkeypatch.setattr(metric, "EXACT_AT_ONCE", 150)
     allowed = np.random.default_rng(1).random(ROWS) < share
     own = np.resize([7, -1, 2100, 5], queries)
     asked = unit(queries, 64)
@@ -72,6 +76,83 @@ def test_blocks_without_an_allowed_row_are_not_read(rows, monkeypatch):
     hits = nearest_mapped(unit(2, 64), rows, 5, allowed=allowed)
     assert read == [900]  # of the block from 100 two rows are read alone
     assert allowed[hits.rows].all()
+
+
+def test_where_too_few_rows_may_be_found_the_others_are_missing(rows):
+    allowed = np.zeros(ROWS, bool)
+    allowed[[150, 900, 2900]] = True
+    hits = nearest_mapped(unit(3, 64), rows, 5, allowed=allowed, exclude=np.array([900, -1, 7]))
+    assert sorted(hits.rows[0].tolist()) == [-1, 150, 2900]
+    assert hits.rows[0, -1] == -1
+    assert [sorted(found.tolist()) for found in hits.rows[1:]] == [[150, 900, 2900]] * 2
+    assert np.isnan(hits.scores).tolist() == [[False, False, True], [False] * 3, [False] * 3]
+    allowed[[150, 2900]] = False
+    hits = nearest_mapped(unit(1, 64), rows, 5, allowed=allowed, exclude=np.array([900]))
+    assert hits.rows.tolist() == [[-1]]
+    assert np.isnan(hits.scores).tolist() == [[True]]
+
+
+def test_only_rows_near_the_best_are_scored_in_float64(rows, monkeypatch):
+    monkeypatch.setattr(metric, "BLOCK", 64)
+    read, gather = [], MappedRows.gather
+    monkeypatch.setattr(MappedRows, "gather", lambda self, at: read.extend(at.tolist()) or gather(self, at))
+    query = unit(1, 64)
+    hits = nearest_mapped(query, rows, K)
+    cosine = rows.array.astype(np.float64) @ query[0].double().numpy()
+    assert cosine[read].min() > hits.scores[0, -1] - 4 * ROUGH
+    assert K <= len(read) < 2 * K
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system says nothing of a file's part")
+def test_rows_that_are_given_back_take_no_memory(rows):
+    def resident() -> int:
+        return sum(part.rss for part in psutil.Process().memory_maps() if part.path == str(rows.path))
+
+    rows.block(0, ROWS).sum()
+    assert resident() >= rows.array.nbytes
+    rows.give_back()
+    assert resident() == 0
+
+
+def test_what_was_read_is_given_back_on_the_way_and_at_the_end(rows, monkeypatch):
+    monkeypatch.setattr(metric, "BLOCK", 200)
+    monkeypatch.setattr(metric, "HELD_BYTES", 2 * 64 * 500)  # of 500 rows
+    told, block, give_back = [], MappedRows.block, MappedRows.give_back
+    monkeypatch.setattr(MappedRows, "block", lambda self, a, b: (block(self, a, b), told.append(b - a))[0])
+    monkeypatch.setattr(MappedRows, "give_back", lambda self: (give_back(self), told.append(None))[0])
+    for search in (lambda q: nearest_mapped(q, rows, K), lambda q: scores_around(q[0], rows, 0.0)):
+        told.clear()
+        search(unit(1, 64))
+        assert told[-1] is None
+        held = [0]
+        for n in told:
+            held = [*held, 0] if n is None else [*held[:-1], held[-1] + n]
+        assert sum(held) == ROWS
+        assert 400 <= max(held) <= 700
+
+
+@pytest.mark.parametrize("kind", ["in memory", "mapped"])
+def test_blocks_are_the_rows_in_order_and_float32(rows, kind):
+    found = list(float_blocks(rows if kind == "mapped" else rows.array, 1300))
+    assert [(start, len(block), block.dtype) for start, block in found] == [
+        (0, 1300, np.float32), (1300, 1300, np.float32), (2600, 400, np.float32),
+    ]  # fmt: skip
+    assert np.array_equal(np.concatenate([block for _, block in found]), rows.array.astype(np.float32))
+
+
+def test_float16_products_hold_where_they_are_summed_in_float32_alone(monkeypatch):
+    def summed_in_float32(x, q):
+        return (x.double() @ q.double()).to(x.dtype)
+
+    def summed_one_by_one(x, q):
+        total = x.new_zeros(len(x))
+        for column in (x * q).T:
+            total += column
+        return total
+
+    for product, holds in ((summed_in_float32, True), (summed_one_by_one, False)):
+        monkeypatch.setattr(torch, "mv", product)
+        assert metric._half_products_hold.__wrapped__() is holds
 
 
 def test_products_that_are_too_rough_are_not_used(rows, monkeypatch):
@@ -116,7 +197,7 @@ def synthetic_spec(config, data):
     return EncoderSpec.of(config, data.features.image_sizes, data.features.text_dim)
 
 
-def test_files_hold_the_directions_of_the_embeddings_in_memory(pair):
+def test_files_hold_the_directions_of_the_embeddings_in_memory(pair, tmp_path, monkeypatch):
     data, here, there, files = pair
     made = mapped.embed_mapped(there.model, "abc", data, there.cache)
     assert made.folder == files.folder
@@ -128,6 +209,10 @@ def test_files_hold_the_directions_of_the_embeddings_in_memory(pair):
         np.testing.assert_allclose(made.open(space).array, expected, atol=6e-4)
     assert made.rows.tolist() == here.embedded.rows.tolist()
     assert torch.equal(made.present, here.embedded.present)
+    monkeypatch.setattr(mapped, "EMBED_PAGES", 20)  # several forward passes: 48 pages
+    parts = mapped.embed_mapped(there.model, "abc", data, tmp_path, ("image",))
+    np.testing.assert_allclose(parts.open("image").array, made.open("image").array, atol=6e-4)
+    assert parts.path("image").stat().st_size == made.path("image").stat().st_size
 
 
 def test_a_file_that_is_there_is_opened_and_another_checkpoint_has_another(pair, monkeypatch):
@@ -144,13 +229,14 @@ def test_a_file_that_is_there_is_opened_and_another_checkpoint_has_another(pair,
         assert mapped.embed_mapped(there.model, "abc", data, there.cache, ()).folder != files.folder, part
 
 
-def test_an_embedding_without_direction_is_named_and_no_file_is_left(pair, tmp_path, monkeypatch):
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, 0.0])
+def test_an_embedding_without_direction_is_named_and_no_file_is_left(pair, tmp_path, monkeypatch, wrong):
     data, _, there, _ = pair
     original = mapped.forward
 
     def broken(*given):
         found = original(*given)
-        found["text"][:] = torch.nan
+        found["text"][found["present"][:, TEXT].nonzero()[3, 0]] = wrong  # one row among many
         return found
 
     monkeypatch.setattr(mapped, "forward", broken)

@@ -1,9 +1,12 @@
 """A shared run gives the same embeddings, says the run's own numbers, and names nothing of this machine."""
 
+import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
@@ -18,6 +21,7 @@ from stage3.evaluate import kept_report
 from stage3.features.backbones import tiny
 from stage3.runs import RunFolder
 from stage3.share.card import AS_NUMBER, METRICS
+from tests import hub_server
 from tests.app_support import write_comics
 
 pytestmark = pytest.mark.slow
@@ -129,45 +133,70 @@ def test_a_run_with_backbones_of_its_own_brings_them_along(tmp_path):
 # --- the Hub
 
 
-class Api:
-    """What stands for the Hub: keeps what it is given."""
-
-    made: ClassVar[list[tuple[str, bool]]] = []
-    uploaded: ClassVar[dict[str, bytes]] = {}
-
-    def create_repo(self, repo_id: str, private: bool, exist_ok: bool) -> str:
-        assert exist_ok
-        self.made.append((repo_id, private))
-        return f"https://huggingface.co/{repo_id}"
-
-    def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> None:
-        files = [p for p in Path(folder_path).rglob("*") if p.is_file()]
-        self.uploaded.update({p.relative_to(folder_path).as_posix(): p.read_bytes() for p in files})
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub of this machine that the real client talks to."""
+    with hub_server.in_use(monkeypatch) as running:
+        yield running
 
 
-def test_pushing_uploads_the_folder_privately_and_only_online(mine, shared, monkeypatch, tmp_path):
-    import huggingface_hub
+def test_a_pushed_run_is_private_and_comes_back_as_it_was(mine, shared, hub, tmp_path):
+    assert mine.push_to_hub("me/comics") == f"{hub.address}/me/comics"
+    assert (hub.private, hub.messages) == ({"me/comics": True}, {"me/comics": [f"Run {mine.path.name}"]})
+    sent = hub.files["me/comics"]
+    assert set(sent) == {p.relative_to(shared).as_posix() for p in shared.rglob("*") if p.is_file()}
+    assert b'from_pretrained("me/comics")' in sent["README.md"]
+    again = Run.from_pretrained("me/comics", path=tmp_path / "back")
+    assert again.best() == mine.best()
+    for name, content in sent.items():
+        assert (again.path / name).read_bytes() == content
+    mine.push_to_hub("me/open", private=False, message="for all")
+    assert (hub.private["me/open"], hub.messages["me/open"]) == (False, ["for all"])
 
-    with pytest.raises(ConfigError, match="Set HF_HUB_OFFLINE=0 to share"):
+
+def test_what_the_hub_refuses_is_said_in_one_line(mine, hub, monkeypatch, tmp_path):
+    with pytest.raises(DataError, match=r"me/nowhere: could not be downloaded \(404"):
+        Run.from_pretrained("me/nowhere", path=tmp_path / "new")
+    hub.full = True
+    with pytest.raises(StorageError, match=r"^me/comics: could not be uploaded: .*Storage limit reached"):
         mine.push_to_hub("me/comics")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert mine.push_to_hub("me/comics") == "https://huggingface.co/me/comics"
-    assert Api.made == [("me/comics", True)]
-    assert set(Api.uploaded) == {p.relative_to(shared).as_posix() for p in shared.rglob("*") if p.is_file()}
-    assert b'from_pretrained("me/comics")' in Api.uploaded["README.md"]
-    for name, content in Api.uploaded.items():
-        to = tmp_path / "back" / name
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_bytes(content)
-    assert Run.from_pretrained(tmp_path / "back").best() == mine.best()
-
-    def refuse(self: Api, *args: object, **kwargs: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(Api, "upload_folder", refuse)
-    with pytest.raises(StorageError, match="me/comics: could not be uploaded: no route to host"):
+    monkeypatch.setenv("HF_TOKEN", "another")
+    with pytest.raises(StorageError, match=r"^me/comics: could not be uploaded: .*401"):
         mine.push_to_hub("me/comics")
+    with pytest.raises(ConfigError, match=r"^a b/c: .*Log in with"):
+        mine.push_to_hub("a b/c")
+
+
+def test_without_an_answer_that_is_said_too(mine, hub, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(StorageError, match=r"^me/comics: could not be uploaded: .*refused"):
+            mine.push_to_hub("me/comics")
+        with pytest.raises(DataError, match="me/comics: could not be downloaded"):
+            Run.from_pretrained("me/comics", path=tmp_path / "new")
+
+
+def test_nothing_is_sent_or_fetched_unless_it_is_asked_for(tmp_path):
+    """In a new process, where nobody has said HF_HUB_OFFLINE yet."""
+    code = """
+from pathlib import Path
+from stage3 import share
+from stage3.errors import Stage3Error
+for work in (lambda: share.fetched("me/x", "new"), lambda: share.push(Path(), "me/x", private=True, message="")):
+    try:
+        work()
+    except Stage3Error as error:
+        print(error)
+"""
+    own = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "none", "PYTHONPATH": os.pathsep.join(sys.path)}
+    told = subprocess.run([sys.executable, "-c", code], env=own | closed, cwd=tmp_path, capture_output=True, text=True)
+    lines = told.stdout.splitlines()
+    assert lines[0].startswith("me/x: no such folder, and HF_HUB_OFFLINE is on")
+    assert lines[1].startswith("nothing is sent while HF_HUB_OFFLINE is on")
 
 
 def test_what_is_neither_a_folder_nor_to_be_had_is_said(tmp_path):

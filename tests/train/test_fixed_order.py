@@ -33,9 +33,15 @@ def test_a_gpu_is_asked_for_it_and_torch_is_left_as_it_was(strict, monkeypatch):
             assert state() == (True, not strict, False)
             raise KeyError
 
-    with pytest.raises(KeyError):
-        work()
-    assert state() == before
+    try:
+        for asked in (True, False):
+            torch.use_deterministic_algorithms(asked, warn_only=False)
+            found = state()
+            with pytest.raises(KeyError):
+                work()
+            assert state() == found
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def test_choosing_a_gpu_asks_cublas_before_its_first_product_and_choosing_a_processor_does_not(monkeypatch):

@@ -79,9 +79,12 @@ def test_settings_that_were_edited_in_mid_run_are_refused_by_name(run, data):
             check_settings(run, state)
         told = f"of step {STOPPED} was trained with: {name} was {getattr(config, name)}, is {value}. Put"
         assert told in str(refused.value)
-    run.config = config.replace(**EDITED)
-    with pytest.raises(ConfigError, match=r"trained with: (\w+ was [^;]*; ){4}\w+ was [^;]* and 2 more\. Put"):
-        check_settings(run, state)
+    for n, more in ((5, ""), (7, " and 2 more")):
+        run.config = config.replace(**dict(list(EDITED.items())[:n]))
+        with pytest.raises(
+            ConfigError, match=rf"trained with: (\w+ was [^;]*; ){{4}}\w+ was [^;]*, is \d+{more}\. Put"
+        ):
+            check_settings(run, state)
 
 
 def test_a_run_with_edited_settings_fails_and_keeps_its_checkpoint(run, data):
@@ -153,7 +156,8 @@ FORGED = {
     "a negative count": ("validations_since_best", lambda s: s.update(validations_since_best=-1)),
     "an immense count": ("validations_since_best", lambda s: s.update(validations_since_best=2**53)),
     "a truth for a count": ("skipped_in_a_row", lambda s: s.update(skipped_in_a_row=True)),
-    "an immense floor": ("floor", lambda s: s.update(floor=1e301)),
+    "an immense floor": ("floor", lambda s: s.update(floor=1e300)),
+    "an immense floor below zero": ("floor", lambda s: s.update(floor=-1e300)),
     "a top that is no number": ("top", lambda s: s.update(top=float("nan"))),
     "a scaler of other entries": ("scaler", lambda s: s.update(scaler={"scale": 2.0, "grow": 1})),
     "a negative scale": ("scaler", lambda s: s.update(scaler={"scale": -0.5})),
@@ -182,6 +186,7 @@ WITHIN = {
     "a scale of zero": lambda s: s.update(scaler={"scale": 0}),
     "an earlier version": lambda s: s.update(moments=None, settings=None),
     "nothing counted": lambda s: s.update(validations_since_best=0, skipped_in_a_row=0, moments=0),
+    "a floor that is almost immense": lambda s: s.update(floor=-0.99e300),
     "all that a float counts": lambda s: s.update(validations_since_best=2**53 - 1),
     "nothing pending": lambda s: s["pending"].update(losses={}, counts={}, norms=[], silent=0, skipped=0),
 }
@@ -320,7 +325,9 @@ WRONG = {
     "best: entry 'metric' is missing or unknown": {"best": {"step": 3, "value": 0.5}},
     "best: entry 'extra' is missing or unknown": {"best": {"step": 3, "value": 0.5, "metric": "m", "extra": 1}},
     "pending: entry 'losses' is missing or unknown": {"pending": PENDING_SINCE},
-    "encoder: another model's checkpoint (": {"encoder": {"dim": 7}},
+    "encoder: another model's checkpoint (image_sizes None, this run has [24], text_size None, ": {
+        "encoder": {"dim": 7}
+    },
 }  # fmt: skip
 
 
@@ -330,9 +337,14 @@ def test_a_state_of_other_entries_is_refused_by_name(stopped, loaded, data, told
     trainer.check(loaded)
     with pytest.raises(StorageError, match=re.escape(f"state.json: {told}")):
         trainer.check(dataclasses.replace(loaded, state=loaded.state | WRONG[told]))
+    odd = {f"odd {i:02d}": i for i in range(11)}
+    wrong = {"encoder": loaded.state["encoder"] | odd}
+    with pytest.raises(StorageError, match=r"\(odd 00 0, this run has None, .*odd 09 9, this run has None\)$"):
+        trainer.check(dataclasses.replace(loaded, state=loaded.state | wrong))
     lacking = {name: value for name, value in loaded.state.items() if name != "device"}
-    with pytest.raises(StorageError, match="device: nothing, expected str"):
-        trainer.check(dataclasses.replace(loaded, state=lacking))
+    for goes_on in (trainer.check, trainer.resume):
+        with pytest.raises(StorageError, match="device: nothing, expected str"):
+            goes_on(dataclasses.replace(loaded, state=lacking))
 
 
 def test_a_run_that_lost_its_checkpoints_and_its_best_does_not_start_over(run, data):

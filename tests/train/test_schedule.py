@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import time
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from stage3.batches import generator, steps_from
+from stage3.batches import derived_seed, generator, steps_from
 from stage3.config import Config
 from stage3.errors import NumericError
 from stage3.model import embedding, validation
@@ -28,7 +29,8 @@ def ran(tmp_path, monkeypatch, values, outcome=Outcome.DONE, **settings) -> tupl
     """A run whose validations find these values: what was done at which steps or epochs, and what was said."""
     found, said = iter(values), []
     monkeypatch.setattr(Trainer, "train_step", lambda *_: outcome)
-    monkeypatch.setattr(validation, "validate", lambda *_, **__: {})
+    peers: list[object] = []
+    monkeypatch.setattr(validation, "validate", lambda *_, **of: peers.append(of["peers"]) or {})
     budgets: list[list[int]] = []
     monkeypatch.setattr(validation, "gradient_budget", lambda _, batch: budgets.append(batch.rows.tolist()) or {})
     monkeypatch.setattr(validation, "all_metrics", lambda *_: ({SAME_PAGE: next(found)}, None))
@@ -39,6 +41,7 @@ def ran(tmp_path, monkeypatch, values, outcome=Outcome.DONE, **settings) -> tupl
     trainer = Trainer(run, synthetic.dataset(run.config), say=said.append)
     with run.lock():
         trainer.fit(lambda: False)
+    assert set(peers) == {ALONE}  # all processes share the batches
     first, *others = (trainer.data.panel_set.batch(pages).rows.tolist() for pages in trainer.val_batches)
     assert first not in others
     assert all(rows == first for rows in budgets)  # gradients are always compared on the same panels
@@ -82,10 +85,12 @@ def test_patience_ends_training_after_its_number_of_validations(tmp_path, monkey
 
 
 def test_skipped_steps_end_training_at_the_third_in_a_row_unless_only_the_loss_scale_moved(tmp_path, monkeypatch):
-    with pytest.raises(NumericError, match=r"3 steps in a row were not finite, the last is step 3 \(pages book"):
+    with pytest.raises(
+        NumericError, match=r"3 steps in a row were not finite, the last is step 3 \(pages book\d+/p\d+, "
+    ):
         ran(tmp_path / "a", monkeypatch, (0.1,), Outcome.NOT_FINITE, epochs=1)
     log = (tmp_path / "a" / "r" / "train.log").read_text(encoding="utf-8")
-    assert log.count("skipped: loss or gradient not finite; pages book") == 3
+    assert len(re.findall(r"skipped: loss or gradient not finite; pages (book\d+/p\d+(, |\n)){4}", log)) == 3
     trainer, _, _ = ran(tmp_path / "b", monkeypatch, (0.1, 0.2), Outcome.RESCALED, epochs=1)
     n = trainer.sampler.n_batches
     assert n > 3
@@ -95,6 +100,7 @@ def test_skipped_steps_end_training_at_the_third_in_a_row_unless_only_the_loss_s
     )
     val = trainer.run.metrics().query("split == 'val'")
     assert val["skipped_steps"].tolist() == [0, n]
+    assert trainer.run.metrics().query("split == 'train'")["skipped_steps"].sum() == n
 
 
 def test_a_step_is_skipped_for_its_scale_or_for_good_and_trained_backbones_count(tmp_path, monkeypatch):
@@ -120,21 +126,38 @@ def test_a_step_is_skipped_for_its_scale_or_for_good_and_trained_backbones_count
     assert trainer.totals.norms == [3.0]
 
 
-def test_panels_are_masked_by_seed_and_step_unless_each_is_left_out_in_turn(tmp_path, monkeypatch):
-    seen = []
+def test_a_step_draws_by_seed_and_step_and_computes_as_precisely_as_asked(tmp_path, monkeypatch):
+    seen, drawn, computed = [], [], []
 
     def forward(batch, mask):
         seen.append(mask)
+        drawn.append(torch.initial_seed())
+        computed.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
         raise KeyboardInterrupt
 
-    for leave_one_out, step in ((True, 3), (False, 3), (False, 4)):
-        run = synthetic.run(tmp_path / str(len(seen)), leave_one_out=leave_one_out)
+    for leave_one_out, step, precision in ((True, 3, "float32"), (False, 3, "bf16"), (False, 4, "fp16")):
+        run = synthetic.run(tmp_path / str(len(seen)), leave_one_out=leave_one_out, precision=precision)
         trainer = Trainer(run, synthetic.dataset(run.config))
         monkeypatch.setattr(trainer.model, "forward", forward)
         with pytest.raises(KeyboardInterrupt):
             trainer.train_step(trainer.data.panel_set.batch(np.array([1, 2])), step)
     assert seen[0] is None
     assert seen[1].initial_seed() == generator(run.config.seed, "mask", 3).initial_seed() != seen[2].initial_seed()
+    assert computed == [torch.float32, torch.bfloat16, torch.float16]
+    assert drawn == [derived_seed(run.config.seed, "dropout", step) for step in (3, 3, 4)]
+
+
+def test_what_a_step_does_not_reach_is_not_moved_by_the_steps_before(tmp_path):
+    run = synthetic.run(tmp_path / "r", weight_decay=0.5)
+    trainer = Trainer(run, synthetic.dataset(run.config, single=0.5, textless=0.0))
+    counts = trainer.data.table.pages["n_panels"].to_numpy()
+    several, single = (trainer.data.panel_set.batch(np.flatnonzero(of)[:4]) for of in (counts > 1, counts == 1))
+    assert trainer.train_step(several, 1) is Outcome.DONE
+    head = [p.detach().clone() for p in trainer.model.reconstruction_head.parameters()]
+    text = trainer.model.encoder.text.learned[0].weight.detach().clone()
+    assert trainer.train_step(single, 2) is Outcome.DONE  # nothing to reconstruct
+    assert all(torch.equal(a, b) for a, b in zip(head, trainer.model.reconstruction_head.parameters(), strict=True))
+    assert not torch.equal(text, trainer.model.encoder.text.learned[0].weight)
 
 
 def test_crops_are_cut_only_where_an_image_backbone_is_trained(tmp_path):
@@ -160,13 +183,17 @@ def test_crops_are_cut_only_where_an_image_backbone_is_trained(tmp_path):
     assert trainer.panel_set("some pages") is trainer.data.panel_set
 
 
-def test_a_trained_backbone_validates_on_some_pages_evenly_spaced(tmp_path, monkeypatch):
+def test_a_trained_backbone_validates_on_some_pages_evenly_spaced_and_is_kept_with_its_moments(tmp_path, monkeypatch):
     class Tuned(torch.nn.Module):
         def __init__(self, *_: object) -> None:
             super().__init__()
+            self.backbones = torch.nn.ModuleDict({"backbone-image": torch.nn.Linear(2, 1)})
 
-        def groups(self, _: object) -> list[object]:
-            return []
+        def groups(self, _: object) -> list[dict]:
+            return [{"params": list(self.parameters()), "rate": 0.5, "weight_decay": 0.0}]
+
+        def files(self) -> dict[str, bytes]:
+            return {"backbone-image/w": b"weights"}
 
     monkeypatch.setattr(loop, "Tuned", Tuned)
     said: list[str] = []
@@ -179,8 +206,35 @@ def test_a_trained_backbone_validates_on_some_pages_evenly_spaced(tmp_path, monk
         (4, (0, 2, 5, 7), ["finetune: 4 of 8 validation pages are used, evenly spaced"]),
     ):
         monkeypatch.setattr(loop, "VALIDATED_PAGES", most)
-        assert Trainer(run, data, say=said.append).val_pages.tolist() == every[list(kept)].tolist()
+        trainer = Trainer(run, data, say=said.append)
+        assert trainer.val_pages.tolist() == every[list(kept)].tolist()
         assert said == words
+    warm = round(run.config.warmup * trainer.total_steps)
+    for step in (1, warm):  # its rate has the same share of its peak as that of everything else
+        trainer._log_train(step, 1)
+    rates = trainer.run.metrics()["finetune_lr"].tolist()
+    assert rates == pytest.approx([run.config.finetune_lr / warm, run.config.finetune_lr])
+    assert warm > 1
+    assert list(trainer.everything) == [trainer.model, trainer.tuned]
+    for parameter in trainer.everything.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    trainer.optimizer.step()
+    trainer.checkpoint()
+    loaded = run.load_checkpoint()
+    names = [f"backbones.backbone-image.{name}" for name in ("weight", "bias")]
+    names += [name for name, _ in trainer.model.named_parameters()]
+    assert set(loaded.tensors["optimizer"]) == {
+        f"{kind}/{n}" for kind in ("step", "exp_avg", "exp_avg_sq") for n in names
+    }
+    assert loaded.state["moments"] == 3 * len(names)
+    assert (loaded.path / "backbone-image" / "w").read_bytes() == b"weights"
+    trainer.saved_step = -1
+    with torch.no_grad():
+        trainer.tuned.backbones["backbone-image"].bias.fill_(math.nan)
+    with pytest.raises(
+        NumericError, match=r"1 tensors of the model are not finite .* the first is backbone-image\.bias"
+    ):
+        trainer.checkpoint()
 
 
 @pytest.mark.parametrize(("panels", "every"), [(1, 1), (2000, 1), (2001, 2), (4001, 3)])
@@ -249,11 +303,13 @@ def test_the_end_says_where_the_checkpoint_is_not_what_was_asked_for(best, val_p
 
 def test_a_row_holds_means_over_what_was_active_since_the_last_one(monkeypatch):
     found = iter([{"total": (6.0, 4), "alignment": (3.0, 2)}, {"total": (2.0, 1), "contrastive": (0.0, 0)}])
-    monkeypatch.setattr(loop, "sums", lambda *_, **__: next(found))
+    by_batch: list[bool] = []
+    monkeypatch.setattr(loop, "sums", lambda *_, **of: by_batch.append(of["by_batch"]) or next(found))
     monkeypatch.setattr(time, "perf_counter", lambda: 16.0)
     totals = Totals(norms=[1.0, 4.0], skipped=3, started=12.0)
     for counts, has_signal in (({"panels": 5, "pages": 2}, True), ({"panels": 7}, False)):
-        totals.add(SimpleNamespace(counts=counts, has_signal=has_signal))
+        totals.add(SimpleNamespace(counts=counts, has_signal=has_signal), by_batch=has_signal)
+    assert by_batch == [True, False]
     row = totals.row(dict.fromkeys(TERMS, 0.5))
     wanted = {
         "active/panels": 12, "active/pages": 2, "active/silent_batches": 1, "skipped_steps": 3, "grad_norm": 2.5,

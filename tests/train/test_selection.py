@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from stage3.errors import Interrupted
 from stage3.runs import RunFolder
 from stage3.train.trainer import Outcome, Trainer
 from tests import synthetic
@@ -132,6 +133,25 @@ def test_patience_goes_on_where_a_run_was_stopped(tmp_path, monkeypatch):
     assert run.metrics().query("split == 'val'")["epoch"].max() == 3
 
 
+def test_the_start_is_validated_once_and_many_pages_are_ranked_in_part(tmp_path, monkeypatch):
+    without_steps(monkeypatch)
+    monkeypatch.setattr("stage3.train.trainer.validation.all_metrics", lambda *_: ({SAME_PAGE: 0.1}, None))
+    monkeypatch.setattr("stage3.train.trainer.validation.evenly", lambda pages: pages[::2])
+    run, said = synthetic.run(tmp_path / "run"), []
+    data = synthetic.dataset(run.config, single=0.9, textless=0.8)
+    for resumed in (False, True):
+        trainer = Trainer(run, data, say=said.append)
+        if resumed:
+            assert [f"batches: {line}" for line in trainer.sampler.shortfalls] == said[:2]
+            trainer.resume(run.load_checkpoint())
+        with run.lock(), pytest.raises(Interrupted):
+            trainer.fit(lambda: True)  # before its first step
+    assert run.metrics()["step"].tolist() == [0]
+    assert (
+        "validation: losses on all pages; retrieval, collapse and reconstruction on 4 of 8 pages, evenly spaced" in said
+    )
+
+
 def test_a_resumed_run_remembers_the_start_and_the_highest(tmp_path):
     settings = {"epochs": 4, "select_margin": 0.02}
     whole = synthetic.run(tmp_path / "whole", **settings)
@@ -160,11 +180,13 @@ def test_an_average_with_the_start_is_kept_only_where_it_is_better(tmp_path, mon
     run = synthetic.run(tmp_path / "run", epochs=1, keep_checkpoints=0, average_back=True, select_margin=0.15)
     found = iter(same_page(*values))
     monkeypatch.setattr("stage3.train.trainer.validation.all_metrics", lambda *_: (next(found), None))
+    said: list[str] = []
     with run.lock():
-        trainer = Trainer(run, synthetic.dataset(run.config))
+        trainer = Trainer(run, synthetic.dataset(run.config), say=said.append)
         trainer.fit(lambda: False)
     last = trainer.total_steps
     assert run.best().step == last + chosen
+    assert ("the average of 75.0 % of the trained weights with the start is better" in said) is better
     averages = run.metrics().query("split == 'val'")["average"].dropna().tolist()
     assert averages == ([0.75] if better else [0.75, 0.5, 0.25])
     start, trained, name = run.model(0), run.model(last), "encoder.text.learned.0.weight"

@@ -34,6 +34,8 @@ def test_a_run_whose_only_training_panel_defines_no_loss_is_refused(tmp_path):
     assert run.status.state == "failed"
     assert run.status.exit_code == 2
     assert not run.checkpoints()
+    with pytest.raises(DataError, match="no page is left for training after the split by book"):
+        train.train_run(run.path, {}, data=trained_on(data, np.zeros(0, int)))
 
 
 def test_single_panels_with_texts_can_still_be_aligned(tmp_path):
@@ -92,6 +94,11 @@ def test_what_the_data_can_show_is_said_once_and_kept_beside_the_run(tmp_path):
     kept = json.loads((run.path / "data_report.json").read_text(encoding="utf-8"))["can_show"]
     assert kept["sizes"]["test"]["pages"] == len(data.pages("test"))
     assert 0 < kept["smallest"] < 1
+    added = train.result(run)["added"]
+    assert (added["split"], added["step"]) == ("val", run.best().step)
+    assert added["by_page"][0] <= added["difference"] <= added["by_page"][1]
+    log = (run.path / "train.log").read_text(encoding="utf-8")
+    assert all(sentence in log for sentence in (added["sentence"], *(way["sentence"] for way in added["retrieval"])))
     again = []
     train.train_run(run.path, {}, data=data, tell=again.append)
     assert not any("what this data can show" in line for line in again)
@@ -99,8 +106,11 @@ def test_what_the_data_can_show_is_said_once_and_kept_beside_the_run(tmp_path):
 
 def test_without_a_step_nothing_has_to_be_learned(tmp_path):
     """`epochs 0` keeps the model as it begins, so pages that define no loss are no reason to refuse it."""
-    run = synthetic.run(tmp_path / "r", epochs=0)
+    run, said = synthetic.run(tmp_path / "r", epochs=0, max_panels=1), []
     data = synthetic.dataset(run.config, single=1.0, textless=1.0)
-    done = train.train_run(run.path, {}, data=data)
+    done = train.train_run(run.path, {}, data=data, tell=said.append)
     assert done.status.state == "finished"
+    (caution,) = train.cautions(run.config)
+    assert said[0] == caution
+    assert caution in (run.path / "train.log").read_text(encoding="utf-8")
     assert [c.step for c in done.checkpoints()] == [0]

@@ -48,7 +48,6 @@ class Kept:
 def kept_by(name: str, monkeypatch) -> type[Kept]:
     kept = type(name, (Kept,), {"written": [], "closed": [], "identities": []})
     monkeypatch.setitem(sinks.SINKS, name, kept)
-    monkeypatch.setattr(sinks, "check_installed", lambda config: None)
     return kept
 
 
@@ -128,7 +127,6 @@ class Writer:
 
 
 def test_tensorboard_is_written_anew_at_each_opening_by_split(tmp_path, monkeypatch):
-    monkeypatch.setattr(sinks, "check_installed", lambda config: None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
     run = synthetic.run(tmp_path / "r", log_to="tensorboard")
     folder = run.path / "tensorboard"
@@ -173,7 +171,6 @@ class Elsewhere:
 
 
 def test_trackio_and_wandb_get_the_numbers_of_both_splits_under_their_names(tmp_path, monkeypatch):
-    monkeypatch.setattr(sinks, "check_installed", lambda config: None)
     trackio, wandb = Elsewhere(), Elsewhere()
     monkeypatch.setitem(sys.modules, "trackio", trackio)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
@@ -200,7 +197,6 @@ def test_trackio_and_wandb_get_the_numbers_of_both_splits_under_their_names(tmp_
 
 
 def test_a_refusal_of_wandb_is_said_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(sinks, "check_installed", lambda config: None)
     monkeypatch.setitem(sys.modules, "wandb", Elsewhere("no key\n  found"))
     with pytest.raises(ConfigError, match=r"^log_to: wandb: no key found\. Log in, or set WANDB_MODE=offline\.$"):
         send(synthetic.run(tmp_path / "r", log_to="wandb"))

@@ -71,11 +71,12 @@ def test_names_that_are_no_paths_are_refused_in_one_short_line(tmp_path, comics,
 
 
 def test_a_hang_up_stops_like_ctrl_c_and_nohup_still_ignores_it():
-    with cli.stopping() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert stop()
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may themselves run under nohup
     try:
+        with cli.stopping() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with cli.stopping() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stop()

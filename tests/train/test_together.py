@@ -203,16 +203,17 @@ def _state(pid: int) -> str:
 
 
 def test_torchrun_trains_as_one_process_does(tmp_path):
-    agent = torchrun(tmp_path / "two", *SETTINGS, "2")
+    asked = [*SETTINGS, "2", "--lr", "0.001"]  # AdamW turns last bits into whole steps: these are small
+    agent = torchrun(tmp_path / "two", *asked)
     out = said(agent)
     assert agent.returncode == 0, out
     assert out.count("next: python -m stage3.evaluate") == 1  # one process speaks
-    alone = forked.start("stage3.train", ["--run", str(tmp_path / "one"), *SETTINGS, "2"])
+    alone = forked.start("stage3.train", ["--run", str(tmp_path / "one"), *asked])
     alone.communicate(timeout=300)
     assert alone.returncode == 0
     two, one = weights(tmp_path / "two"), weights(tmp_path / "one")
     apart = sum(float((one[n] - v).square().sum()) for n, v in two.items())
-    assert apart / sum(float(v.square().sum()) for v in one.values()) < 1e-6  # AdamW turns last bits into whole steps
+    assert apart / sum(float(v.square().sum()) for v in one.values()) < 1e-7
     for a, b in zip(validations(tmp_path / "one"), validations(tmp_path / "two"), strict=True):
         assert b["loss/total"] == pytest.approx(a["loss/total"], rel=1e-3)
         assert b["active/panels"] == a["active/panels"]

@@ -11,6 +11,7 @@ import pytest
 import synthetic
 
 from stage3 import train
+from stage3.batches.dataset import Dataset
 from stage3.config import Config
 from stage3.data import readers
 from stage3.errors import ConfigError, DataError, Interrupted, StorageError
@@ -66,7 +67,7 @@ def test_the_others_are_told_once_that_all_is_prepared_or_that_nothing_will_be()
     assert told == [Begin(4), None]
 
 
-def followed(tmp_path, monkeypatch, word) -> list[object]:
+def followed(tmp_path, monkeypatch, word, data="data") -> list[object]:
     """What a process does that the leader tells a word."""
     did: list[object] = []
 
@@ -85,13 +86,16 @@ def followed(tmp_path, monkeypatch, word) -> list[object]:
     for step in (4, 6):
         run.save_checkpoint(step, {}, {"step": step})
     peers = SimpleNamespace(share=lambda _: word, size=2)
-    assert isinstance(follow(run.path, peers, "stop", "data", inexact=True), Follower)
+    assert isinstance(follow(run.path, peers, "stop", data, inexact=True), Follower)
     return did
 
 
 def test_who_follows_begins_where_the_leader_does_and_writes_nothing(tmp_path, monkeypatch):
     assert followed(tmp_path / "new", monkeypatch, Begin(None)) == [("Follower", "data", 2), "stop"]
     assert followed(tmp_path / "old", monkeypatch, Begin(4)) == [("Follower", "data", 2), (4, True), "stop"]
+    monkeypatch.setattr(Dataset, "load", lambda _, progress: "read without a bar" if not progress else "read")
+    (_, data, _), _ = followed(tmp_path / "alone", monkeypatch, Begin(None), None)
+    assert data == "read without a bar"  # the leader's is enough
     with pytest.raises(SystemExit) as ended:
         followed(tmp_path / "none", monkeypatch, None)
     assert ended.value.code == 0
@@ -180,7 +184,8 @@ def test_settings_that_are_hardly_meant_are_named(monkeypatch):
     assert alone == "max_panels 1: no panel has page mates, so only alignment is trained"
     assert threads == "workers 9: more than four threads per core (2 cores) do not help"
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert len(train.cautions(Config(workers=5))) == 1
+    assert train.cautions(Config(workers=4)) == []
+    assert train.cautions(Config(workers=5)) == [threads.replace("9", "5").replace("2 cores", "1 cores")]
 
 
 def trainer_of(monkeypatch, *, fails=None) -> SimpleNamespace:
@@ -236,11 +241,11 @@ def test_the_status_says_how_training_ended_otherwise(tmp_path, monkeypatch, err
     log = run.path / "train.log"
     assert (log.read_text(encoding="utf-8") if log.exists() else "").endswith(f" {logged}\n" if logged else "")
     if isinstance(error, KeyboardInterrupt):
-        for step in (4, 6):
+        for step in (4, 6, 8):
             run.save_checkpoint(step, {}, {"step": step})
         with pytest.raises(KeyboardInterrupt):
             ended(run)
-        assert "nothing since step 6 was saved" in run.status.message
+        assert "nothing since step 8 was saved" in run.status.message
 
 
 def test_other_data_is_refused_by_what_differs(tmp_path):
@@ -257,6 +262,9 @@ def test_other_data_is_refused_by_what_differs(tmp_path):
     with pytest.raises(DataError) as refused:
         train.check_identity(run, data)
     assert f"other data (pages: 4 then, 5 now; images: {'a' * 60} then, {'b' * 60} now). Restore" in str(refused.value)
+    data.identity = lambda: first | {"more": "m"}
+    with pytest.raises(DataError, match=r"other data \(more: None then, m now\)"):
+        train.check_identity(run, data)
     assert run.read_json("data") == first
     (run.path / "data.json").unlink()
     with pytest.raises(StorageError, match=r"data\.json is gone"):
