@@ -11,7 +11,7 @@ N panels that are embedded, D embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,8 @@ def embed_mapped(
     data: Dataset,
     cache: Path | str,
     spaces: Sequence[str] = SPACES,
+    *,
+    on_pages: Callable[[int], None] = lambda _: None,
 ) -> Mapped:
     """Embeddings of all usable panels by a checkpoint; spaces whose file is there are only opened.
 
@@ -85,6 +87,7 @@ def embed_mapped(
         data: the panels.
         cache: folder of caches, the setting `cache_dir`.
         spaces: those that are needed, of `SPACES`.
+        on_pages: told how many pages were embedded since the last time.
 
     Raises:
         NumericError: an embedding is zero or not finite.
@@ -100,11 +103,11 @@ def embed_mapped(
     if missing:
         make_folder(made.folder)
         clear_scratch(made.folder)
-        _write(model, data, made, missing)
+        _write(model, data, made, missing, on_pages)
     return made
 
 
-def _write(model: Stage3, data: Dataset, made: Mapped, spaces: Sequence[str]) -> None:
+def _write(model: Stage3, data: Dataset, made: Mapped, spaces: Sequence[str], on_pages: Callable[[int], None]) -> None:
     pages, dim = data.pages("all"), model.encoder.spec.dim
     with ExitStack() as stack, frozen(model):
         files = {}
@@ -127,3 +130,4 @@ def _write(model: Stage3, data: Dataset, made: Mapped, spaces: Sequence[str]) ->
                         "Look at the features of these pages, or use an earlier checkpoint."
                     )
                 file.write(F.normalize(vectors, dim=1).half().numpy().tobytes())
+            on_pages(len(part))

@@ -112,7 +112,7 @@ def test_nothing_is_told_from_zeros_absurd_numbers_or_pages_of_unknown_size() ->
     assert sample.common_size() == (7, 9)
     assert sample.measured == 1
     box = [(0.0, 0.0, 1.0, 1.0)]
-    half = sample_of([(box, (5, 0)), (box, (5, 8)), (box, (5, 6)), (box, (5, 8))])
+    half = sample_of([(box, (5, 0)), (box, (5, 6)), (box, (5, 8)), (box, (5, 8))])
     assert np.isnan(half.sizes).tolist() == [[True, True], [False, False], [False, False], [False, False]]
     assert half.common_size() == (5, 8)
 

@@ -296,6 +296,8 @@ def test_results_say_which_spaces_are_compared_and_what_each_result_is(searcher)
     assert "alignment loss" in found.compared
     assert "one space" in compared("text", "text")
     assert "no loss" in compared("text", "panel")
+    assert compared("image", "panel").endswith("has seen its own panel's image")
+    assert compared("panel", "text").endswith("has seen its own panel's text")
     assert "no loss" in compared("blend", "panel")
 
 
