@@ -266,6 +266,8 @@ def test_losses_draw_every_term_and_both_directions_of_the_run(small, monkeypatc
     assert found["total"] == {"total": "val loss/total"}
     assert found["temperature"] == {t: f"val temperature/{t}" for t in ("contrastive", "alignment")}
     assert found["norm"] == {"before clipping": "train grad_norm"}
+    app.segmented_control(key="losses-split").set_value([]).run()
+    assert curves_of(app, frame)["total"] == LOSS_CURVES["total"], "none chosen are both"
     gap = next(d.value for d in app.dataframe if "gap" in d.value.columns).set_index("loss")
     assert {"Alignment, image → text", "Alignment, text → image"} <= set(gap.index)
     total = gap.loc["Total loss"]
