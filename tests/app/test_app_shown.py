@@ -149,9 +149,9 @@ def test_a_pair_of_runs_is_drawn_with_the_units_of_each_metric():
 
 def test_a_map_is_compared_with_the_runs_and_steps_that_are_there(monkeypatch):
     run, every = loaders.entry("samples/first").run, loaders.steps
-    best = loaders.resolve_step(run, None)
     most = {"first": 2, "second": 1, "other": 1}  # a run with one checkpoint is compared, but not with itself
     monkeypatch.setattr(loaders, "steps", lambda run: every(run)[-most[run.name] :])
+    best = loaders.resolve_step(run, None)  # of these: which one training finds best differs between machines
     app = opened("map", mode="two", **{"with": "samples/first"})
     steps = {e.id: loaders.steps(e.run) for e in loaders.entries()}
     box = app.selectbox(key="map_with")
