@@ -172,7 +172,7 @@ def _pages(made: imports.Import, result: dict[str, Any]) -> None:
     for line in imports.lines(result, "recognized"):
         shell.line(line.removeprefix(f"{made.path}: "))
     if warning := _doubt(made, result):
-        with st.container(border=True, key="add-doubt"):
+        with st.container(border=True):
             st.badge("Look closely", icon=":material/warning:", color="orange")
             shell.line(warning)
     folder = made.task("look").folder

@@ -13,7 +13,7 @@ from stage3.cli import counted
 from stage3.data.readers.names import EXTENSIONS
 from stage3.errors import Stage3Error
 
-TYPES = ["cbz", "zip", *(end.lstrip(".") for end in EXTENSIONS)]
+TYPES = [".cbz", ".zip", *EXTENSIONS]
 
 
 def show() -> None:

@@ -72,7 +72,7 @@ def write(folder: Path) -> Path:
     points = [("a", 0.5, 0.3, True), ("b", 0.6, 0.2, True), ("beaten", 0.4, 0.1, False)]
     pareto = [{"arm": a, "changes": "{}", "findings": "F4", "seeds": 3} | both(x, y, f) for a, x, y, f in points]
     pd.DataFrame(pareto).to_parquet(folder / "pareto.parquet")
-    losses = {"none": [[2.0, 2.0], [1.0, 1.0]], "both": [[2.0, 0.5], [1.0, 1.5]]}
+    losses = {"none": [[2.0, 2.0], [1.0, 1.0]], "dropout": [[3.0, 4.0], [2.0, 1.0]], "both": [[2.0, 0.5], [1.0, 1.5]]}
     means = {"noise/none/spread": 0.0, "noise/both/spread": 0.04, "noise/both/best_epoch_changes": 0.25}
     meter = {"metered": {"runs": 2, "means": means, "by_seed": {"noise/both/spread": [0.03, 0.05]}}}
     meter["metered"]["losses_of_seed_0"] = losses

@@ -167,6 +167,9 @@ def test_the_stored_map_is_shown_with_neighbors_kept_and_clusters(run, started):
     assert f"{100 * frame['trust'].mean():.0f} % of neighbors kept from 32 dimensions" in said(app)
     at = drawn(app)
     np.testing.assert_allclose([at[r] for r in frame["row"]], frame[["umap_dim1", "umap_dim2"]], atol=1e-5)
+    app.segmented_control(key="map_layout_2").set_value("pca").run()
+    assert first(app, "layout") == "pca"
+    assert "principal components" in said(app)
 
 
 def test_a_map_of_other_data_is_not_shown_but_made_again(run, started):

@@ -38,6 +38,7 @@ from app.views import page as page_view
 from app.views import runs as runs_view
 from app.views import search as search_view
 from stage3.config import Config
+from stage3.data.images import ImageProblem
 from stage3.evaluate import Comparison
 from stage3.evaluate.between import BETTER, NOISE, NOT, UNKNOWN, WORSE
 
@@ -531,6 +532,25 @@ def test_an_import_is_told_by_how_far_it_is(monkeypatch):
     done, (_, (message, _)) = shown("finished", {"nothing": 0})
     assert not done
     assert message.startswith("all/result.json: damaged")
+
+
+def test_pages_of_a_look_are_drawn_with_their_panels_also_one_whose_image_is_damaged(monkeypatch):
+    pages = pd.DataFrame({"image": ["1.png", "2.png"], "label": "x", "page_id": ["p1", "p2"]}, index=[5, 9])
+    panels = {"p1": [SimpleNamespace(order=0), SimpleNamespace(order=None)], "p2": [SimpleNamespace(order=0)] * 2}
+
+    def drawn(check: SimpleNamespace, side: int) -> bytes:
+        if check.image == "2.png":
+            raise ImageProblem("truncated", "it ends early")
+        return check.image.encode()
+
+    def checked(config: Config, page_id: str, image: str, seen: str) -> SimpleNamespace:
+        assert seen == "seen"
+        return SimpleNamespace(panels=panels[page_id], image=image)
+
+    monkeypatch.setattr(add_choice.page_check, "listed_pages", lambda config: pages)
+    monkeypatch.setattr(add_choice.page_check, "check_page", checked)
+    monkeypatch.setattr(add_choice.charts, "overlay", drawn)
+    assert add_choice._drawn(Config(), {"check": "seen"}) == [("p1", b"1.png", 1), ("p2", b"", 2)]
 
 
 def test_a_look_is_asked_for_as_the_fields_stand_now(monkeypatch):

@@ -109,6 +109,7 @@ def test_both_directions_are_shown_side_by_side_with_the_true_match_marked(here)
     assert page.options == frame["page_id"][frame["book"] == panel["book"]].unique().tolist()
     strips = [json.loads(e.proto.json) for e in app.get("bidi_component") if "search-strip" in e.proto.id]
     assert [rows(s) for s in strips] == [frame.index[frame["page_id"] == panel["page_id"]].tolist()]
+    checked(page.select(page.options[1]).run())
     other = next(name for name in book.options if name != panel["book"])
     checked(book.select(other).run())
     page = next(s for s in app.selectbox if s.label == "Page")
@@ -210,6 +211,7 @@ def test_each_card_says_which_ways_found_it_and_the_list_how_many_say_the_words(
     box = next(s for s in app.selectbox if s.label == "Right list")
     _, right = lists(checked(box.select("Words → words").run()))
     assert rows(right) == says[:10]
+    assert (left["mode"], right["mode"]) == ("image", "text")
     assert {tuple(item["ways"]) for item in right["items"]} == {("word forms",)}
     checked(app.text_input(key="search_words").input("zebra").run())
     left, right = lists(app)

@@ -108,6 +108,10 @@ def test_runs_lists_every_run_with_its_best_recall_and_judges_the_picked_one(sma
         "samples/first": "1 / 0.5 / 1", "runs/seed": "1 / 0.5 / 1",
         "runs/second": "2 / 0.25 / 3", "runs/other": "0.5 / 1.5 / 0.75",
     }  # fmt: skip
+    shown = {n: c["type_config"] for n, c in json.loads(app.dataframe[0].proto.columns).items() if "type_config" in c}
+    bars = {n: (c["min_value"], c["max_value"]) for n, c in shown.items() if c["type"] == "progress"}
+    assert bars.pop("progress") == (0, 1)
+    assert set(bars.values()) == {(0, 100)}
     assert any(verdict in words(app) for verdict in ("healthy", "no signal", "collapsed"))
     names = app.dataframe[0].value["run"]
     app.session_state[app.dataframe[0].key] = {"selection": {"rows": [2, 0, 3], "columns": [], "cells": []}}
@@ -262,6 +266,8 @@ def test_losses_draw_every_term_and_both_directions_of_the_run(small, monkeypatc
     assert found["total"] == {"total": "val loss/total"}
     assert found["temperature"] == {t: f"val temperature/{t}" for t in ("contrastive", "alignment")}
     assert found["norm"] == {"before clipping": "train grad_norm"}
+    app.segmented_control(key="losses-split").set_value([]).run()
+    assert curves_of(app, frame)["total"] == LOSS_CURVES["total"], "none chosen are both"
     gap = next(d.value for d in app.dataframe if "gap" in d.value.columns).set_index("loss")
     assert {"Alignment, image → text", "Alignment, text → image"} <= set(gap.index)
     total = gap.loc["Total loss"]
