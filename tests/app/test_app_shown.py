@@ -149,16 +149,10 @@ def test_a_pair_of_runs_is_drawn_with_the_units_of_each_metric():
 
 def test_a_map_is_compared_with_the_runs_and_steps_that_are_there(monkeypatch):
     run, every = loaders.entry("samples/first").run, loaders.steps
-<<<<<<< HEAD
     best = loaders.resolve_step(run, None)
     two = sorted({best, next(s for s in every(run) if s != best)})
     # a run with one checkpoint is compared, but not with itself
     monkeypatch.setattr(loaders, "steps", lambda run: two if run.name == "first" else every(run)[-1:])
-=======
-    most = {"first": 2, "second": 1, "other": 1}  # a run with one checkpoint is compared, but not with itself
-    monkeypatch.setattr(loaders, "steps", lambda run: every(run)[-most[run.name] :])
-    best = loaders.resolve_step(run, None)  # of these: which one training finds best differs between machines
->>>>>>> mut-app
     app = opened("map", mode="two", **{"with": "samples/first"})
     box = app.selectbox(key="map_with")
     assert sorted(box.options) == ["runs/other", "runs/second", "samples/first"]
