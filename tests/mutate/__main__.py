@@ -318,7 +318,7 @@ def summary(found: Iterable[dict[str, object]]) -> str:
     text += "|---|--:|--:|--:|--:|--:|--:|\n"
     for package, n in sorted(counts.items()):
         dead, every = n["killed"] + n["timeout"], sum(n.values())
-        share = f"{100 * dead / max(1, every - n['equivalent']):.0f} %"
+        share = f"{100 * dead // max(1, every - n['equivalent'])} %"  # 100 % is all of them
         text += f"| {package} | {every} | {dead} | {n['equivalent']} | {n['alive']} | {n['uncovered']} | {share} |\n"
     return text + "\n| where | operator | change | | key |\n|---|---|---|---|---|\n" + "\n".join(sorted(rows)) + "\n"
 
