@@ -204,7 +204,7 @@ def _choose(chosen: shell.Chosen, searcher: Searcher, row: int) -> None:
     book = st.selectbox("Book", books, index=books.index(str(now["book"])), key=f"search_book_{row}")
     pages = frame["page_id"][(frame["book"] == book).to_numpy()].drop_duplicates().tolist()
     at = pages.index(now["page_id"]) if now["page_id"] in pages else 0
-    page = st.selectbox("Page", pages, index=at, key=f"search_page_{row}")
+    page = st.selectbox("Page", pages, index=at, key=f"search_page_{row}_{books.index(book)}")
     rows = frame.index[(frame["page_id"] == page).to_numpy()]
     items = [cards.item(frame, int(r)) for r in rows]
     cards.cards(chosen, items, "strip", key="search-strip", on_query=use_panel)
