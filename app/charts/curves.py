@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -74,13 +75,24 @@ def chart(
                     dash = theme.DASHES[i % len(theme.DASHES)] if several and len(metrics) > 1 else None
                     _add_line(figure, source, metric, shown, split, hue, dash, how)
     theme.style(figure, height=height, legend=len(figure.data) > 1)
-    figure.update_xaxes(title_text=how.by)
     form = ".0%" if percent else "~g" if log else None  # "~g": 0.0001, where Plotly would write 100μ
-    figure.update_yaxes(title_text=y_title or None, type="log" if log else None, tickformat=form, automargin=True)
+    # a margin that is measured makes the browser draw a chart twice, and these are drawn again while a run trains
+    wide = bool(y_title) or log
+    figure.update_xaxes(title_text=how.by, automargin=False)
+    figure.update_yaxes(title_text=y_title or None, type="log" if log else None, tickformat=form, automargin=wide)
+    figure.update_layout(margin={"b": 40} if wide else {"b": 40, "l": 52})
     _place_legend(figure, height)
     if math.isfinite(chance) and figure.data:
         figure.add_hline(y=chance, line={"dash": "dot", "width": 1, "color": theme.look().quiet})
     return figure.update_layout(hovermode="x unified")
+
+
+def kept_chart(sources: Sequence[Source], metrics: Mapping[str, str], how: How, **more: Any) -> go.Figure:
+    """`chart`, made once for all sessions as long as the files of the runs are as they are. Nobody may change it."""
+    if any(source.stamp is None for source in sources):
+        return chart(sources, metrics, how, **more)
+    shown = ("curves", *metrics.items(), how, *more.items(), *((s.name, s.stamp) for s in sources))
+    return theme.kept(shown, lambda: chart(sources, metrics, how, **more))
 
 
 def _place_legend(figure: go.Figure, height: int) -> None:

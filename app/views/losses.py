@@ -10,7 +10,8 @@ import streamlit as st
 
 from app import shell
 from app.charts import names, theme
-from app.charts.curves import How, Source, chart
+from app.charts.curves import How, Source, kept_chart
+from app.parts import followed
 from app.store import loaders
 from stage3.cli import counted, percent
 from stage3.errors import Stage3Error
@@ -38,7 +39,7 @@ def render() -> None:
     def watch() -> None:
         if live and not any(e.run.is_live for e in entries):
             st.rerun()
-        sources = [Source(e.id, loaders.metrics(e.run), loaders.metrics_key(e.run)) for e in entries]
+        sources = [followed.source(e.id, e.run) for e in entries]
         if all(s.frame.empty for s in sources):
             shell.empty("Nothing has been logged yet", "The first row comes after the first step of training.")
         else:
@@ -127,11 +128,7 @@ def _card(title: str, key: str, about: str = "") -> st.delta_generator.DeltaGene
 def _draw(title: str, key: str, sources: list[Source], metrics: dict[str, str], how: How, **more: Any) -> None:
     about, basis = str(more.pop("about", "")), str(more.pop("basis", ""))
     with _card(title, key, about):
-        shown = (title, *metrics.items(), how, *more.items(), *((s.name, s.stamp) for s in sources))
-        if any(s.stamp is None for s in sources):
-            figure = chart(sources, metrics, how, **more)
-        else:
-            figure = theme.kept(shown, lambda: chart(sources, metrics, how, **more))
+        figure = kept_chart(sources, metrics, how, **more)
         if not figure.data:
             shell.line("Not measured in this run.")
             return

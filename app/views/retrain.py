@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -11,8 +10,9 @@ import streamlit as st
 
 from app import components, shell
 from app.charts import names, theme
-from app.charts.curves import How, Source, chart
-from app.parts import compared, embedding, results, retrain_form, tiles
+from app.charts.curves import How, Source, kept_chart
+from app.parts import compared, embedding, followed, results, retrain_form, tiles
+from app.parts.followed import seconds_between
 from app.parts.results import I2T, SAME_PAGE, T2I
 from app.store import jobs, loaders, readonly
 from stage3.cli import percent
@@ -149,19 +149,10 @@ def _progress_words(job: jobs.Job) -> str:
     if job.state in ("starting", "queued"):
         return "" if job.state == "starting" else f"waits until fewer than {jobs.PLACES} runs train"
     parts = [f"step {status.step:,} of {status.total_steps:,}"] if status.total_steps else [status.message]
-    took = _seconds_between(status.started, status.updated if not job.is_live else "")
+    took = seconds_between(status.started, status.updated if not job.is_live else "")
     if math.isfinite(took):
         parts.append(f"{took:.0f} s")
     return "  ·  ".join(p for p in parts if p)
-
-
-def _seconds_between(start: str, end: str) -> float:
-    try:
-        began = datetime.fromisoformat(start)
-        until = datetime.fromisoformat(end) if end else datetime.now(UTC)
-    except ValueError:
-        return math.nan
-    return (until - began).total_seconds()
 
 
 def _parent(job: jobs.Job) -> loaders.Entry | None:
@@ -174,9 +165,9 @@ def _parent(job: jobs.Job) -> loaders.Entry | None:
 def _paired(entry: loaders.Entry, job: jobs.Job) -> None:
     """Curves and metrics of the run beside its parent's, as they come; when it has ended, what differs for sure."""
     parent = _parent(job)
-    sources = [Source(entry.id, loaders.metrics(job.run))]
+    sources = [followed.source(entry.id, job.run)]
     if parent is not None:
-        sources.append(Source(f"{parent.id} (before)", loaders.metrics(parent.run)))
+        sources.append(followed.source(f"{parent.id} (before)", parent.run))
     if sources[0].frame.empty:
         with st.container(border=True, key="card-waiting"):
             shell.line("The first numbers come after the first step." if job.is_live else "No step was logged.")
@@ -259,7 +250,7 @@ def _live_curves(sources: list[Source], run: RunFolder, parent: loaders.Entry | 
             why = why_not(loss, parent.run.config, run.config)
         with columns[i % 2], st.container(border=True, key=f"card-live-{i}", gap="xxsmall"):
             st.subheader(title, anchor=False)
-            figure = chart(sources[:1] if why else sources, {metric: title}, chosen, height=200, **more)
+            figure = kept_chart(sources[:1] if why else sources, {metric: title}, chosen, height=200, **more)
             if not figure.data:
                 shell.line("Not measured in this run.")
                 continue

@@ -185,13 +185,14 @@ def test_processes_make_what_is_missing_and_leave_ctrl_c_to_their_parent(workers
     bars = bars_of(monkeypatch)
     first, *missing = workers.plans
     first.path.touch()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs that ignore it
     assert schedule.make_all(workers.plans, jobs, lambda: False) == 3
     assert bars == [(3, [1, 1, 1])]
     assert len(workers.started) == min(jobs, 3)
     ids, ignoring = zip(*(p.path.read_text().split() for p in missing), strict=True)
     assert set(ids) <= {str(process.pid) for process in workers.started}
     assert set(ignoring) == {"True"}
-    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+    assert signal.signal(signal.SIGINT, before) == signal.default_int_handler
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
