@@ -30,6 +30,7 @@ from stage3.errors import StorageError
 from stage3.storage import clear_scratch, file_sha256, make_folder, open_regular, replacing, storing
 
 MAPPED_FROM = 64 * 2**20  # bytes of texts; fewer are held in memory
+SMALL = 2**22  # bytes of all columns; up to here memory is no matter, and reading them together is five times as fast
 FORMAT = 1  # raise it when the layout changes
 MOST = 8  # files that are kept, those used last: two for each panel table
 DIGEST = hashlib.sha256().digest_size
@@ -121,11 +122,13 @@ def columns_of(path: Path, kept: Path | None) -> tuple[pd.DataFrame, ColumnFile 
     """A Parquet file, and the mapping of its texts where there are many: they are read when they are asked for.
 
     Args:
-        path: the file; it is read column after column, which takes a third of the memory of reading it at once.
+        path: the file; it is read column after column, which takes a third of the memory, unless it is small.
         kept: folder of the mapped files; None reads all into memory, as happens where it cannot be written.
     """
     with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         names = file.schema_arrow.names
+        if size_of(file, names) < SMALL:
+            return file.read(use_threads=False).to_pandas(split_blocks=True), None
         texts = [name for name in names if pa.types.is_large_string(file.schema_arrow.field(name).type)]
         mapped = None
         if kept is not None and size_of(file, texts) >= MAPPED_FROM:

@@ -30,6 +30,7 @@ def mapped(world, monkeypatch):
     """The same table, its texts in files; and these files."""
     config, _ = world
     monkeypatch.setattr(column_file, "MAPPED_FROM", 0)
+    monkeypatch.setattr(column_file, "SMALL", 0)
     monkeypatch.setattr(table, "AT_ONCE", 4)  # 18 panels are five parts
     return readers.read(config), sorted((Path(config.cache_dir) / "texts").iterdir())
 
@@ -72,6 +73,7 @@ def test_where_no_file_can_be_made_texts_are_held_in_memory(world, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(column_file, "MAPPED_FROM", 0)
+    monkeypatch.setattr(column_file, "SMALL", 0)
     monkeypatch.setattr(column_file, "make_folder", full)
     monkeypatch.setattr(column_file, "mapped_intact", full)
     found = readers.read(config)
