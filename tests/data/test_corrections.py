@@ -92,7 +92,9 @@ def test_the_file_lies_beside_the_panels_and_is_read_anew_when_it_changes(world:
     assert len({first, second, readers.stamp(settings)}) == 3
     assert correct.corrected_pages(settings) == [THREE]
     correct.correct(settings, THREE, [P(None, (1 / 3, 0.25, 2 / 3, 0.5))])  # a thousandth of a pixel is enough
-    assert '"box":[0.33333,0.25,0.66667,0.5]' in (world.root / name).read_text(encoding="utf-8").replace(" ", "")
+    written = (world.root / name).read_text(encoding="utf-8")
+    assert '"box":[0.33333,0.25,0.66667,0.5]' in written.replace(" ", "")
+    assert json.loads(written)["format"] == 1  # files of earlier versions must stay readable
 
 
 def test_a_correction_is_not_applied_to_panels_that_it_was_not_made_for(world: World) -> None:
