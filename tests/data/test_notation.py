@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from reader_world import World, aligned_page, panels_of, vlm_page
@@ -236,6 +236,7 @@ def test_boxes_of_aligned_files_are_told_field_by_field(tmp_path: Path, monkeypa
     noise=st.floats(0, 0.015),
     pixels=st.booleans(),
 )
+@example(seed=134, pages=4, margin=None, left_out=0.5, noise=0.0, pixels=True)  # one page has its first panel alone
 @settings(max_examples=60, deadline=None)
 def test_boxes_in_the_formats_own_notation_keep_it(
     seed: int, pages: int, margin: float | None, left_out: float, noise: float, pixels: bool
@@ -335,6 +336,16 @@ def test_boxes_that_no_unit_explains_are_said_to_be_doubtful(tmp_path: Path) -> 
     assert "set --box_unit or --box_order" in said(table)
     told = world.load(box_order="yxyx", box_unit="permille")
     assert not boxes_fact(told)["doubtful"]  # who sets both is not asked to
+
+
+def test_boxes_that_end_somewhere_before_the_side_of_a_square_are_no_pixels_of_it() -> None:
+    rng, survey, own = np.random.default_rng(0), Survey(), Notation("yxyx", "permille")
+    for _ in range(24):
+        boxes = layout(rng, 0.0) * rng.uniform(0.61, 0.672)  # of 672 pixels from 91 % to all
+        survey.add("b", own, written(boxes, own, (0, 0)), image_size=lambda: (0, 0))
+    found = survey.decide("b")
+    assert found.notation == own
+    assert found.doubtful
 
 
 def test_two_pages_are_too_few_to_overrule_the_format(tmp_path: Path) -> None:
