@@ -66,6 +66,7 @@ def test_panels_are_moved_added_deleted_and_put_in_order(world: World) -> None:
     ]
     assert table.report.counts["page_corrected"] == 1
     assert table.report.counts["panel_deleted"] == 1
+    assert table.report.counts["correction_unused"] == 0
     assert table.report.examples["page_corrected"][0].endswith("3 panels in its file, 3 by hand (1 new)")
     for page in set(CLEAN) - {THREE}:
         now, then = (panels_of(t, page).drop(columns=["page"]) for t in (table, reference))

@@ -246,6 +246,17 @@ def test_strokes_that_meet_in_a_line_by_chance_part_no_hatched_panel(strokes, lo
         assert len(OwnDetector().find(image if turn is None else image.transpose(turn))) == 1
 
 
+@pytest.mark.parametrize(("radius", "panels"), [(6, 2), (10, 3)])
+def test_dense_lettering_without_a_frame_is_no_panel_until_much_of_it_is_solid(radius, panels):
+    image, _ = page([(30, 30, 350, 180), (30, 400, 350, 160)], SMALL)
+    pen = ImageDraw.Draw(image)
+    for line in range(7):
+        pen.text((50, 240 + 12 * line), "AND SO THEY WALKED ON AND ON", fill="black", font_size=16)
+    for x in (100, 180, 250):
+        pen.ellipse((x - radius, 270 - radius, x + radius, 270 + radius), fill="black")
+    assert len(OwnDetector().find(image)) == panels
+
+
 @pytest.mark.parametrize("factor", [0.6, 1.9])
 def test_boxes_are_in_pixels_of_the_page_whatever_its_size(factor):
     image, boxes = page(UNEVEN)
