@@ -119,6 +119,7 @@ def test_the_cut_to_max_panels_comes_after(world: World) -> None:
     settings = config(world)
     correct.correct(settings, THREE, [P(2, None), P(0, None), P(1, None)])
     assert [index for index, *_ in rows(config(world, max_panels=2))] == [2, 0]
+    assert readers.read(config(world, max_panels=2)).report.counts["panels_cut"] == 2  # of six pages, two have three
     page = correct.page_to_correct(config(world, max_panels=2), THREE, f"images/{THREE}.png")
     assert [entry.of for entry in page.panels] == [2, 0, 1]
     assert page.is_corrected
