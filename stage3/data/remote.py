@@ -233,9 +233,7 @@ def _status(error: BaseException) -> int:
 def _cause(error: Exception) -> BaseException:
     """What went wrong: fsspec says of any answer of an HTTP server, and of none, that nothing is there."""
     cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and isinstance(cause, _failures()):
-        return error if getattr(cause, "status", 0) in (404, 410) else cause
-    return error
+    return cause if isinstance(error, FileNotFoundError) and isinstance(cause, _failures()) else error
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -417,6 +417,32 @@ def test_panel_numbers_of_a_list_that_is_there_twice_still_give_the_order(tmp_pa
     assert check.panels[3].notes == [("panel_repeated", "the same as panels[1]")]
 
 
+def test_the_check_of_a_page_draws_dropped_panels_where_their_file_has_them(tmp_path: Path) -> None:
+    world = World(tmp_path / "w", "ocr")
+    boxes = [[20, 30, 80, 150], [150, 60, 0, 90], [20, 270, 100, 0.5]]  # the second and the third hold nothing
+    page_id = world.bad_page(ocr_page(1) | {"panels": [{"bbox": box, "text": ""} for box in boxes]})
+    world.load()
+    check = page_check.check_page(world.config(), page_id, f"images/{page_id}.png")
+    assert [p.order for p in check.panels] == [0, None, None]
+    expected = [(x / 200, y / 300, w / 200, h / 300) for x, y, w, h in boxes]
+    np.testing.assert_allclose([p.box for p in check.panels], expected, atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_of_pages_that_are_left_out_the_report_or_the_label_knows_why(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    page_id = world.bad_page({"panels": []})
+    world.ids.append("Book C/none")
+    (tmp_path / "labels.json").write_text(json.dumps(dict.fromkeys(world.ids, "story") | {CLEAN[0]: "cover"}))
+    settings = world.config(labels=str(tmp_path / "labels.json"), keep_labels=("story",))
+    table = readers.read(settings)
+    out = page_check.left_out(page_check.listed_pages(settings), table)
+    expected = {CLEAN[0]: "label", page_id: "no_panels", "Book C/none": "no_panel_file"}
+    assert dict(zip(out["page_id"], out["reason"], strict=True)) == expected
+    table.report.examples.clear()  # as of many pages: only the first of a reason are named
+    out = page_check.left_out(page_check.listed_pages(settings), table)
+    assert out["reason"].tolist() == ["label", "", ""]
+
+
 @pytest.mark.parametrize("box", [[300, 10, 100, 30], [10, 10, 0, 30], [0, 0, 0, 0], [10, 10, 1, 1]])
 @pytest.mark.parametrize("style", ["ocr", "aligned"])
 def test_a_box_of_a_detector_that_holds_nothing_is_no_page_mate(style: str, box: list[int], tmp_path: Path) -> None:
@@ -483,11 +509,25 @@ def test_any_words_on_most_panels_are_no_text(tmp_path: Path) -> None:
     assert not table.panels["dialogue"].str.contains("Quack").any()
 
 
+@pytest.mark.parametrize(("times", "gone"), [(4, False), (5, True)])
+def test_a_word_for_no_text_is_on_a_twentieth_of_the_panels(times: int, gone: bool, tmp_path: Path) -> None:
+    table = world_that_says(tmp_path, "None", share=times / 80).load()  # of 92 panels with text
+    assert (table.panels["dialogue"] == "None").sum() == (0 if gone else times)
+
+
 @pytest.mark.parametrize(("words", "share"), [("None", 0.025), ("Quack!", 0.3), ("...", 0.3), ("No!", 0.3)])
 def test_words_that_somebody_says_stay(words: str, share: float, tmp_path: Path) -> None:
     table = world_that_says(tmp_path, words, share=share).load()
     assert table.report.counts["text_is_no_text"] == 0
     assert (table.panels["dialogue"] == words).sum() == round(80 * share)
+
+
+@pytest.mark.parametrize(("times", "stay"), [(2, True), (3, False)])
+def test_a_word_that_was_said_twice_is_no_habit(times: int, stay: bool, tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    for page_id in CLEAN[:times]:  # of twelve panels with text
+        world.page(page_id, {"panels": [panel(text_content=["None"]), {**BARE, "text_content": ["Hi"]}]})
+    assert (world.load().panels["dialogue"] == "None").sum() == (times if stay else 0)
 
 
 def test_of_several_texts_only_the_one_that_is_none_goes(tmp_path: Path) -> None:
@@ -693,6 +733,8 @@ ACCEPTED: dict[str, tuple[str, dict[str, int], dict[str, int]]] = {
     "same-row-twice": (HEADER + f'"{CLEAN[0]}","images/{CLEAN[0]}.png"\n', {}, {"repeated_row": 1}),
     "empty-id": (HEADER + ",b\n", {"id_invalid": 1}, {}),
     "dot-id": (HEADER + ".,b\n", {"id_invalid": 1}, {}),
+    "colon-that-is-no-drive": (HEADER + "1: the start,b\nQ:and A,c\n", {"no_panel_file": 2}, {}),
+    "without-quotes": (HEADER + f"{CLEAN[0]},images/{CLEAN[0]}.png\n", {}, {"repeated_row": 1}),
     "long-id": (HEADER + "x/" + "y" * 300 + ",b\n", {"no_panel_file": 1}, {}),
     "junk": (HEADER + "__MACOSX/a,b\nx/._a,b\nx/b,c/Thumbs.db\nx/.DS_Store,d\n", {}, {"junk_row": 4}),
     "blank-lines": (HEADER + "\n\n", {}, {}),

@@ -66,6 +66,7 @@ def test_panels_are_moved_added_deleted_and_put_in_order(world: World) -> None:
     ]
     assert table.report.counts["page_corrected"] == 1
     assert table.report.counts["panel_deleted"] == 1
+    assert table.report.counts["correction_unused"] == 0
     assert table.report.examples["page_corrected"][0].endswith("3 panels in its file, 3 by hand (1 new)")
     for page in set(CLEAN) - {THREE}:
         now, then = (panels_of(t, page).drop(columns=["page"]) for t in (table, reference))
@@ -92,7 +93,9 @@ def test_the_file_lies_beside_the_panels_and_is_read_anew_when_it_changes(world:
     assert len({first, second, readers.stamp(settings)}) == 3
     assert correct.corrected_pages(settings) == [THREE]
     correct.correct(settings, THREE, [P(None, (1 / 3, 0.25, 2 / 3, 0.5))])  # a thousandth of a pixel is enough
-    assert '"box":[0.33333,0.25,0.66667,0.5]' in (world.root / name).read_text(encoding="utf-8").replace(" ", "")
+    written = (world.root / name).read_text(encoding="utf-8")
+    assert '"box":[0.33333,0.25,0.66667,0.5]' in written.replace(" ", "")
+    assert json.loads(written)["format"] == 1  # files of earlier versions must stay readable
 
 
 def test_a_correction_is_not_applied_to_panels_that_it_was_not_made_for(world: World) -> None:
@@ -116,6 +119,7 @@ def test_the_cut_to_max_panels_comes_after(world: World) -> None:
     settings = config(world)
     correct.correct(settings, THREE, [P(2, None), P(0, None), P(1, None)])
     assert [index for index, *_ in rows(config(world, max_panels=2))] == [2, 0]
+    assert readers.read(config(world, max_panels=2)).report.counts["panels_cut"] == 2  # of six pages, two have three
     page = correct.page_to_correct(config(world, max_panels=2), THREE, f"images/{THREE}.png")
     assert [entry.of for entry in page.panels] == [2, 0, 1]
     assert page.is_corrected

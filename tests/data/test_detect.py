@@ -213,7 +213,7 @@ def test_a_drawing_that_fades_into_the_paper_ends_where_it_is_dense(blur, least)
     assert found.confidence[0] > least
 
 
-@pytest.mark.parametrize(("share", "right"), [(0.16, 334), (0.3, 344)])
+@pytest.mark.parametrize(("share", "right"), [(0.16, 334), (0.22, 344), (0.3, 344)])
 def test_a_drawing_that_sticks_out_a_little_of_its_frame_does_not_move_it(share, right):
     image, _ = page([(40, 40, 290, 500)], SMALL)
     mask = Image.new("L", SMALL, 0)
@@ -222,6 +222,39 @@ def test_a_drawing_that_sticks_out_a_little_of_its_frame_does_not_move_it(share,
     for turned, at in ((image, right), (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 410 - right)):
         ((x, _, w, _),) = OwnDetector().find(turned).boxes
         assert (x + w if at > 205 else x) == pytest.approx(at, abs=4)
+
+
+@pytest.mark.parametrize(("edge", "high"), [(0.62, 40), (0.76, 14)])
+def test_a_white_road_that_bleeds_off_the_page_does_not_part_a_panel_that_frames_its_start(edge, high):
+    image, _ = page([(40, 60, 380, 470)], SMALL)
+    pen, end = ImageDraw.Draw(image), round(43 + edge * 367)
+    pen.rectangle((43, 300, 410, 300 + high), fill="white")
+    pen.polygon([(end, 300), (410, 262), (410, 340 + high), (end, 300 + high)], fill="white")  # it widens
+    for turn in TURNS:
+        assert len(OwnDetector().find(image if turn is None else image.transpose(turn))) == 1
+
+
+@pytest.mark.parametrize(("strokes", "long", "step", "seed"), [(250, 40, 6, 1), (400, 40, 10, 0), (150, 80, 6, 0)])
+def test_strokes_that_meet_in_a_line_by_chance_part_no_hatched_panel(strokes, long, step, seed):
+    rng, image = np.random.default_rng(seed), Image.new("RGB", SMALL, "white")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((40, 40, 370, 550), fill="#969696", outline="black", width=4)
+    for _ in range(strokes):
+        x, y = rng.integers(45, 360), 48 + step * rng.integers(0, 496 // step)
+        pen.line((x, y, min(x + long, 366), y), fill="#141414", width=2)
+    for turn in (None, Image.Transpose.ROTATE_90):
+        assert len(OwnDetector().find(image if turn is None else image.transpose(turn))) == 1
+
+
+@pytest.mark.parametrize(("radius", "panels"), [(6, 2), (10, 3)])
+def test_dense_lettering_without_a_frame_is_no_panel_until_much_of_it_is_solid(radius, panels):
+    image, _ = page([(30, 30, 350, 180), (30, 400, 350, 160)], SMALL)
+    pen = ImageDraw.Draw(image)
+    for line in range(7):
+        pen.text((50, 240 + 12 * line), "AND SO THEY WALKED ON AND ON", fill="black", font_size=16)
+    for x in (100, 180, 250):
+        pen.ellipse((x - radius, 270 - radius, x + radius, 270 + radius), fill="black")
+    assert len(OwnDetector().find(image)) == panels
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.9])

@@ -14,6 +14,7 @@ from import_world import EAST, IN_RIGHT, IN_TOP, LEFT, RIGHT, SIZE, TOP, WEST, W
 import stage3
 from stage3.data import __main__ as data_command
 from stage3.data.exporters import FORMATS, export_panels
+from stage3.data.exporters.xml import element, text
 from stage3.data.importers import import_comics
 from stage3.errors import ConfigError, DataError
 
@@ -128,6 +129,11 @@ def test_kumiko_by_hand(made: Path, tmp_path: Path) -> None:
         },
         {"filename": "Book B/page2.png", "size": [200, 300], "numbering": "rtl", "panels": [[5, 6, 100, 200]]},
     ]
+
+
+def test_what_xml_cannot_hold_is_replaced_in_words_and_in_attributes() -> None:
+    assert text("a\0<b>\ud800") == "a\ufffd&lt;b&gt;\ufffd"
+    assert element("p", text("\x1b"), of='a\0"<') == "<p of='a\ufffd\"&lt;'>\ufffd</p>"
 
 
 def test_cvat_by_hand(made: Path, tmp_path: Path) -> None:

@@ -167,6 +167,22 @@ def test_a_png_with_megabytes_of_metadata_is_sound(case: str, behind: bool, tmp_
         assert refused(path) == "truncated"
 
 
+def test_texts_of_a_png_count_whether_they_are_packed_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stage3.data.image_formats.MAX_METADATA", 2**20)
+    plain = write(tmp_path / "plain.png", NOISE).read_bytes()
+    for kind in (b"zTXt", b"iTXt"):
+        for size, sound in ((2**20 - 99, True), (2**20 + 1, False)):
+            texts = (
+                [b"a\0\0" + zlib.compress(b"b" * size), b"a\0\0"] if kind == b"zTXt" else [b"a\0\0\0\0\0" + b"b" * size]
+            )
+            path = tmp_path / f"{kind.decode()}-{size}.png"
+            path.write_bytes(plain[:33] + b"".join(png_chunk(kind, text) for text in texts) + plain[33:])
+            if sound:
+                np.testing.assert_array_equal(pixels(path), pixels(tmp_path / "plain.png"))
+            else:
+                assert refused(path) == "corrupt"
+
+
 def test_every_cut_of_a_png_is_noticed(tmp_path: Path) -> None:
     data = content("PNG")
     path = tmp_path / "x.png"
@@ -460,6 +476,8 @@ def test_a_crop_is_the_boxs_pixels(box: tuple[float, ...], tmp_path: Path) -> No
     x0, y0 = min(round(box[0] * 40), 39), min(round(box[1] * 60), 59)
     x1, y1 = min(max(round((box[0] + box[2]) * 40), x0 + 1), 40), min(max(round((box[1] + box[3]) * 60), y0 + 1), 60)
     np.testing.assert_array_equal(out, NOISE[y0:y1, x0:x1])
+    turned = images.crop(page.transpose(Image.Transpose.TRANSPOSE), (box[1], box[0], box[3], box[2]))
+    np.testing.assert_array_equal(np.asarray(turned), out.swapaxes(0, 1))
 
 
 def test_thumbnails_fit_and_encode(tmp_path: Path) -> None:

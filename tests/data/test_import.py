@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -46,10 +47,11 @@ from stage3.data import __main__ as data_command
 from stage3.data.check import check
 from stage3.data.detect import Found
 from stage3.data.importers import import_comics
+from stage3.data.importers.geometry import shared_area
 from stage3.data.importers.importing import LOCK
 from stage3.data.importers.naming import key_of, safe_name
 from stage3.data.importers.sight import json_keys, xml_tags
-from stage3.data.importers.trees import natural
+from stage3.data.importers.trees import Folder, natural
 from stage3.data.readers.order import Order
 from stage3.errors import ConfigError, DataError, Interrupted, InUse, StorageError
 from stage3.storage import Lock
@@ -134,6 +136,18 @@ def test_any_name_becomes_a_safe_path(name: str) -> None:
     assert not set(made) & set('<>:"|?*\\\0\n\r')
     assert all(len(part) <= 80 and part == part.strip(" .") for part in parts)
     assert safe_name(made) == made
+
+
+def test_the_area_that_boxes_share_is_theirs_whichever_comes_first() -> None:
+    lying, standing, apart = (10.0, 40.0, 60.0, 20.0), (50.0, 5.0, 30.0, 50.0), (80.0, 5.0, 9.0, 9.0)
+    for a, b, area in ((lying, standing, 20 * 15), (lying, apart, 0), (standing, apart, 0), (lying, lying, 60 * 20)):
+        assert shared_area(a, b) == shared_area(b, a) == area
+
+
+def test_a_folder_that_cannot_be_listed_is_noted_with_the_reason(tmp_path: Path) -> None:
+    noted: list[tuple[str, str]] = []
+    assert Folder(tmp_path / "gone", lambda code, detail: noted.append((code, detail))).names == ()
+    assert noted == [("file_unreadable", f"{tmp_path / 'gone'}: {os.strerror(errno.ENOENT)}")]
 
 
 def test_names_sort_as_people_count() -> None:
@@ -359,6 +373,13 @@ def test_nothing_known_is_an_error_that_lists_what_was_seen_and_what_is_known(tm
         "f.json: JSON with names: no known format",
     ):
         assert part in message
+    for n, letter in enumerate("ghijkl", 7):  # ten are named, and then how many more there are
+        write(folder / f"{letter}.json", {"boxes": [1]})
+        with pytest.raises(DataError) as caught:
+            made()
+        lines = str(caught.value).splitlines()
+        assert len(lines) == 1 + min(n, 11)
+        assert n <= 10 or lines[-1] == f"  and {n - 10} more"
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(DataError, match=r"nothing to import was recognized: no image .*\n.*Known:\n  comic .*"):
@@ -465,14 +486,25 @@ def test_texts_go_to_the_found_panels_and_given_boxes_are_not_looked_for(
         "上の言葉",
     ]  # 60 % of it lie in the left half… of 80 to 140, the right has more
     halves.seen.clear()
-    import_comics(kumiko(tmp_path / "k"), tmp_path / "k-out")
+    source = kumiko(tmp_path / "k")
+    (source / "page2.png").write_bytes((source / "page2.png").read_bytes()[:60])
+    import_comics(source, tmp_path / "k-out")
     assert halves.seen == []
+    assert len(boxes(tmp_path / "k-out", "Book A/page2")) == 3  # of its image only the header is read
 
 
 def test_none_takes_the_page_as_one_panel(tmp_path: Path, out: Path) -> None:
     made = import_comics(write_images(tmp_path / "in"), out, panels="none")
     assert boxes(out, "in/page10") == [(0.0, 0.0, 400.0, 250.0)]
     assert "not looked for on 2 pages (one panel each)" in "\n".join(made.lines())
+
+
+def test_a_reason_without_a_sentence_of_its_own_is_said_in_its_words(tmp_path: Path, out: Path) -> None:
+    write(write_images(tmp_path / "in") / "page3.png", png((1, 1)))
+    lines = import_comics(tmp_path / "in", out, panels="none").lines()
+    at = lines.index("Pages left out:")
+    assert lines[at + 1].split() == ["1", "image:too", "small"]
+    assert lines[at + 2].strip().startswith(str(tmp_path / "in"))
 
 
 def test_an_uncertain_order_is_counted(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -550,6 +582,14 @@ def test_the_command_says_what_it_made_and_what_to_type_next(
     assert made["import"]["next"].startswith("python -m stage3.train --run runs/out")
 
 
+def test_the_command_passes_on_where_panels_come_from(tmp_path: Path, out: Path, halves: TwoHalves) -> None:
+    source = write_images(tmp_path / "in")
+    for panels, found in (("none", {"none": 2}), ("find", {"whole": 1, "found": 1})):
+        where = tmp_path / panels
+        assert command("import", source, "--out", where, "--cache-dir", tmp_path / "cache", "--panels", panels) == 0
+        assert report(where)["panels_from"] == found
+
+
 def test_the_command_refuses_what_contradicts_itself(tmp_path: Path, out: Path) -> None:
     source = write_images(tmp_path / "in")
     with pytest.raises(ConfigError, match="contradict"):
@@ -612,6 +652,13 @@ def test_a_watched_import_writes_how_far_it_is(tmp_path: Path, out: Path, monkey
     monkeypatch.setenv("STAGE3_PROGRESS", str(tmp_path / "progress.json"))
     import_comics(tmp_path / "a.cbz", out, panels="none")
     assert json.loads((tmp_path / "progress.json").read_text()) == {"what": "importing pages", "done": 7, "total": 7}
+    source = coco(tmp_path / "annotated")
+    for k in range(3):
+        write(source / "Book A" / f"more{k}.png", png())  # images that no annotation names
+    import_comics(source, tmp_path / "some")
+    done = json.loads((tmp_path / "progress.json").read_text())
+    assert len(manifest(tmp_path / "some")) == 2
+    assert done["done"] == done["total"] >= 5
     monkeypatch.setenv("STAGE3_PROGRESS", str(tmp_path / "missing" / "progress.json"))
     import_comics(tmp_path / "a.cbz", tmp_path / "again", panels="none")
     assert len(manifest(tmp_path / "again")) == 7

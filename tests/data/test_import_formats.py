@@ -138,6 +138,18 @@ def test_manga109_joins_who_speaks_and_passes_older_annotations_by(tmp_path: Pat
     assert "image_not_found" not in counts  # page 99 has no annotation, and no image
 
 
+def test_manga109_keeps_a_text_that_stands_nowhere_and_counts_a_frame_that_does(tmp_path: Path, out: Path) -> None:
+    root = BUILDERS["manga109"](tmp_path / "in")
+    file = root / "annotations" / "Book A.xml"
+    nowhere = '<text id="t">a voice</text><frame id="f" xmin="1"/></page><page index="10"'
+    write(file, file.read_text(encoding="utf-8").replace('</page><page index="10"', nowhere))
+    run(root, out)
+    assert "a voice" in page(out, "Book A/002")["full_page_text"]
+    said = report(out)["sources"][str(root)]
+    assert said["counts"]["box_invalid"] == 1
+    assert said["examples"]["box_invalid"][0].endswith("page 2: frame f")
+
+
 def test_a_double_page_is_read_page_by_page(tmp_path: Path, out: Path) -> None:
     """Two rows of two panels on each half: the right half comes first, not the upper row of both."""
     root = tmp_path / "in"
@@ -233,8 +245,11 @@ def test_yolo_an_empty_file_has_no_panels_and_a_missing_one_is_not_labeled(tmp_p
     write(folder / "page2.txt", "")
     write(folder / "classes.txt", "face\npanel\n")
     write(folder / "page3.png", png())
-    write(folder / "page3.txt", "1 0.5 0.5 1.0000001 1.0\n\n")
-    run(folder, out)
+    write(folder / "page3.txt", "1 0.5 0.5 1.0000001 1.0\n\n7 0.5 0.5 0.1 0.1\n")
+    assert "another shape" not in "\n".join(run(folder, out).lines())
+    said = report(out)["sources"][str(folder)]
+    assert said["counts"] == {"class_unknown": 1}
+    assert said["examples"]["class_unknown"][0].endswith("page3.txt:3: class 7")
     assert page(out, "in/page2")["panels"] == []
     assert page(out, "in/page10")["panels"][0]["source"] == "whole"
     assert boxes(out, "in/page3") == [(0.0, 0.0, 200.0, 300.0)]
@@ -283,14 +298,18 @@ def test_label_studio_reads_polygons_and_counts_what_it_cannot_place(tmp_path: P
         {"id": "a", "type": "textarea", "value": {"text": ["said by", "the panel"]}},
     ]
     tasks = [{"id": 1, "data": {"image": "s3://bucket/page2.png"}, "annotations": [{"result": result}]}]
-    write(folder / "export.json", [*tasks, {"id": 2, "data": {"image": "gone.png"}, "annotations": []}])
+    elsewhere = [{"image": "gone.png"}, {"page": "https://host/render?id=4"}, {}]
+    tasks += [{"id": 2 + k, "data": data, "annotations": []} for k, data in enumerate(elsewhere)]
+    write(folder / "export.json", tasks)
     run(folder, out)
     assert boxes(out, "in/page2") == [(10.0, 30.0, 80.0, 150.0), (100.0, 150.0, 50.0, 120.0)]
     first = page(out, "in/page2")["panels"][0]
     assert first["polygon"] == [[10.0, 30.0], [90.0, 60.0], [90.0, 180.0], [10.0, 180.0]]
     assert first["text"] == "said by the panel"
     counts = report(out)["sources"][str(folder)]["counts"]
-    assert counts == {"box_invalid": 3, "image_not_found": 1, "image_unlisted": 1}
+    assert counts == {"box_invalid": 3, "image_not_found": 3, "image_unlisted": 1}
+    lost = report(out)["sources"][str(folder)]["examples"]["image_not_found"]
+    assert [text.rpartition("export.json: ")[2] for text in lost] == ["gone.png", "https://host/render?id=4", "task 4"]
 
 
 def test_comicinfo_of_a_folder_counts_the_images_of_that_folder(tmp_path: Path, out: Path) -> None:

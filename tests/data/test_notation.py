@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from reader_world import World, aligned_page, panels_of, vlm_page
@@ -167,6 +167,20 @@ def test_the_size_at_which_a_model_saw_the_pages_is_recovered(
     assert f"A page of {size[0]} × {size[1]} pixels counts as seen at {seen[0]} × {seen[1]}" in said(table)
 
 
+@pytest.mark.parametrize("unit", ["pixels_within:1024x1024", "smart_resize:3136-1003520"])
+def test_a_stray_box_does_not_hide_the_size_at_which_a_model_saw_the_pages(unit: str) -> None:
+    rng, survey, notation = np.random.default_rng(0), Survey(), Notation("xyxy", unit)
+    for n in range(24):
+        size = MIXED[n % len(MIXED)]
+        boxes = written(layout(rng), notation, size)
+        boxes += [[0, 0, 9000, 9000]] if n == 7 else []
+        survey.add("b", Notation("yxyx", "permille"), boxes, image_size=lambda size=size: size)
+    found = survey.decide("b").notation
+    assert found.order == "xyxy"
+    for size in MIXED:
+        np.testing.assert_allclose(found.scale(size), notation.scale(size), rtol=0.01)
+
+
 def test_fractions_that_rounding_carries_beyond_one_lose_no_panel(tmp_path: Path) -> None:
     comics = Comics(tmp_path / "w", Notation("xyxy", "fraction"), pages=12)
     for page_id, truth in comics.truth.items():
@@ -186,7 +200,7 @@ def test_a_single_page_of_fractions_loses_none_either(tmp_path: Path) -> None:
     np.testing.assert_allclose(panels_of(table, page_id)[["x", "y", "w", "h"]].to_numpy(), expected, atol=1e-6)
 
 
-def test_boxes_of_aligned_files_are_told_field_by_field(tmp_path: Path) -> None:
+def test_boxes_of_aligned_files_are_told_field_by_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comics = Comics(tmp_path / "w", Notation("yxyx", "permille"), pages=16)
     size, pages = (1200, 1800), []
     for page_id, truth in comics.truth.items():
@@ -204,6 +218,11 @@ def test_boxes_of_aligned_files_are_told_field_by_field(tmp_path: Path) -> None:
     assert boxes_fact(table, "rcnn_bbox")["order"] == "xywh"  # the setting speaks of the language model's boxes
     assert boxes_fact(table, "vlm_box_2d")["unit"].startswith("smart_resize")
     assert comics.error(table) < 0.002
+    monkeypatch.setattr("stage3.data.readers.rows.SAMPLE", 5)  # or up to twice as many of a list of unknown length
+    some = comics.load(
+        panels=str(tmp_path / "all.json"), panel_format="aligned", box_order="xyxy", cache_dir=str(tmp_path / "new")
+    )
+    assert 5 <= boxes_fact(some, "rcnn_bbox")["pages"] <= 10
 
 
 # --- what must not be changed ---
@@ -217,6 +236,7 @@ def test_boxes_of_aligned_files_are_told_field_by_field(tmp_path: Path) -> None:
     noise=st.floats(0, 0.015),
     pixels=st.booleans(),
 )
+@example(seed=134, pages=4, margin=None, left_out=0.5, noise=0.0, pixels=True)  # one page has its first panel alone
 @settings(max_examples=60, deadline=None)
 def test_boxes_in_the_formats_own_notation_keep_it(
     seed: int, pages: int, margin: float | None, left_out: float, noise: float, pixels: bool
@@ -318,6 +338,16 @@ def test_boxes_that_no_unit_explains_are_said_to_be_doubtful(tmp_path: Path) -> 
     assert not boxes_fact(told)["doubtful"]  # who sets both is not asked to
 
 
+def test_boxes_that_end_somewhere_before_the_side_of_a_square_are_no_pixels_of_it() -> None:
+    rng, survey, own = np.random.default_rng(0), Survey(), Notation("yxyx", "permille")
+    for _ in range(24):
+        boxes = layout(rng, 0.0) * rng.uniform(0.61, 0.672)  # of 672 pixels from 91 % to all
+        survey.add("b", own, written(boxes, own, (0, 0)), image_size=lambda: (0, 0))
+    found = survey.decide("b")
+    assert found.notation == own
+    assert found.doubtful
+
+
 def test_two_pages_are_too_few_to_overrule_the_format(tmp_path: Path) -> None:
     table = Comics(tmp_path / "w", Notation("yxhw", "pixels"), "ocr", pages=2, sizes=TALL).load()
     fact = boxes_fact(table, "bbox")
@@ -328,6 +358,34 @@ def test_two_pages_are_too_few_to_overrule_the_format(tmp_path: Path) -> None:
         for _ in range(pages):
             survey.add("box_2d", Notation("yxyx", "permille"), thirds, image_size=lambda: (200, 300))
         assert survey.decide("box_2d").notation.unit == ("percent" if pages == 3 else "permille")
+
+
+ROWS = [[0, 0, 48, 48], [52, 0, 100, 48], [0, 52, 48, 100], [52, 52, 100, 100]]  # read from left to right
+COLUMNS = [ROWS[0], ROWS[2], ROWS[1], ROWS[3]]  # read from top to bottom: seldom, but somebody has said the order
+
+
+@pytest.mark.parametrize(
+    ("own", "boxes", "setting"),
+    [
+        (Notation("xywh", "pixels"), ROWS, {"unit": "percent"}),
+        (Notation("yxyx", "permille"), COLUMNS, {"order": "xyxy"}),
+    ],
+)
+def test_a_setting_of_the_unit_or_the_order_leaves_the_other_to_the_boxes(
+    own: Notation, boxes: list[list[float]], setting: dict[str, str]
+) -> None:
+    survey = Survey()
+    for _ in range(12):
+        survey.add("b", own, boxes, image_size=lambda: (200, 300))
+    assert survey.decide("b", **setting).notation == Notation("xyxy", "percent")
+
+
+def test_single_panels_within_margins_keep_their_sizes() -> None:
+    survey = Survey()  # as corners they have an area too, and nearly fill their pages
+    for _ in range(8):
+        size = (1000, 1500)
+        survey.add("b", Notation("xywh", "pixels"), [[40, 60, 920, 1380]], image_size=lambda: (0, 0), size=size)
+    assert survey.decide("b").notation == Notation("xywh", "pixels")
 
 
 def test_pixels_of_pages_of_which_no_size_is_known_stay_what_the_format_says() -> None:

@@ -69,6 +69,8 @@ def test_a_lower_line_stands_in_the_row_of_a_higher_one_that_it_shares_half_its_
         return said(placed(lines, [PAGE], SIZE, right_to_left=False))[0]
 
     assert two(109) == two(111) == ["low tall"]  # in one row, from left to right
+    higher = [Line("first", (100.0, 100.0, 60.0, 24.0), 0.9), Line("then", (170.0, 104.0, 60.0, 18.0), 0.9)]
+    assert said(placed(higher[::-1], [PAGE], SIZE, right_to_left=False)) == [["first then"]]
 
 
 def test_columns_are_read_from_the_right_and_joined_without_spaces() -> None:
@@ -255,15 +257,28 @@ def test_a_panel_file_changed_by_hand_gets_text_and_stays_known_as_changed(tmp_p
     import_comics(source, out)
     path = out / "panels" / "Book A" / "page2.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    content["panels"][0]["bbox"] = [10, 10, 150, 80]
+    content["panels"][0]["bbox"] = [0, 0, 150, 80]  # in the corner of the page
     content["panels"][1]["bbox"] = ["nonsense"]
     path.write_text(json.dumps(content), encoding="utf-8")
     read_texts(out)
     found = page(out, "Book A/page2")["panels"]
-    assert (found[0]["bbox"], found[0]["text"]) == ([10, 10, 150, 80], "seen 200")
+    assert (found[0]["bbox"], found[0]["text"]) == ([0, 0, 150, 80], "seen 200")
     Image.new("RGB", (200, 300), (1, 2, 3)).save(source / "page2.png")  # the source changes: made anew but for the hand
     import_comics(source, out)
-    assert page(out, "Book A/page2")["panels"][0]["bbox"] == [10, 10, 150, 80]
+    assert page(out, "Book A/page2")["panels"][0]["bbox"] == [0, 0, 150, 80]
+
+
+def test_lines_stand_in_the_pixels_that_the_panel_file_counts_in(tmp_path: Path, out: Path) -> None:
+    import_comics(kumiko(tmp_path / "in"), out)
+    path = out / "panels" / "Book A" / "page2.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content |= {"image_width": 400, "image_height": 900}  # of an image of 200 x 300
+    for panel in content["panels"]:
+        panel["bbox"] = [v * scale for v, scale in zip(panel["bbox"], (2, 3, 2, 3), strict=True)]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    read_texts(out)
+    entries = page(out, "Book A/page2")["panels"][0]["texts"]
+    assert [entry["bbox"] for entry in entries] == [[40, 60, 120, 24], [40, 180, 120, 60]]
 
 
 def test_a_page_made_anew_is_read_anew(tmp_path: Path, out: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from import_world import page
 from PIL import Image, ImageDraw, ImageFont
 
 from stage3.data import __main__ as data_command
-from stage3.data.ocr import load_reader
+from stage3.data.ocr import Line, load_reader, rapid
 from stage3.data.ocr.joining import balloons
 from stage3.data.ocr.learned import ModelReader
 from stage3.errors import DataError
@@ -90,6 +94,36 @@ def test_from_right_to_left_the_right_balloon_comes_first(tmp_path: Path) -> Non
 def test_a_blank_page_has_no_text() -> None:
     reader = load_reader()
     assert reader.read(Image.new("RGB", (300, 400), "white")) == []
+
+
+class Engine:
+    """Finds three lines, of which one is flat and one lies outside; what it is asked to do it goes on doing."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.reads = True
+
+    def __call__(self, image: np.ndarray, use_rec: bool | None = None) -> SimpleNamespace:
+        self.reads = self.reads if use_rec is None else use_rec
+        assert image.shape == (60, 100, 3)
+        sound, flat, outside = (10, 20, 40, 32), (10, 20, 40, 20), (120, 20, 140, 32)
+        boxes = [np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) for x0, y0, x1, y1 in (sound, flat, outside)]
+        texts = ("a  b", "c", "d") if self.reads else None
+        return SimpleNamespace(boxes=boxes, txts=texts, scores=(0.75, 0.9, 0.9))
+
+    def update_params(self, *, use_rec: bool) -> None:
+        self.reads = use_rec
+
+
+def test_lines_are_read_after_they_were_only_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidocr", SimpleNamespace(RapidOCR=Engine))  # type: ignore[arg-type]
+    monkeypatch.setattr(rapid, "find_spec", lambda name: name)
+    monkeypatch.setattr(rapid, "version", lambda name: "1.2")
+    reader, image = rapid.RapidReader(), Image.new("RGB", (100, 60))
+    assert reader.name == "rapidocr 1.2"
+    box = (10.0, 20.0, 30.0, 12.0)
+    for _ in range(2):
+        assert reader.find(image) == [box]
+        assert reader.read(image) == [Line("a b", box, 0.75)]
 
 
 # --- models

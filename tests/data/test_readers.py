@@ -374,6 +374,20 @@ def test_box_order_of_a_source(world: World) -> None:
     np.testing.assert_allclose(xy, [0.1, 0.2, 0.5, 0.7], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("boxes", "width"),
+    [([[0, 0, 95, 98]], 0.098), ([[0, 0, 45, 98], [50, 0, 95, 98]], 0.98)],
+    ids=["one small panel", "a page in percent"],
+)
+def test_one_box_in_a_corner_is_small_and_several_are_in_percent(
+    boxes: list[list[int]], width: float, world: World
+) -> None:
+    page_id = world.bad_page({"panels": [{"box_2d": box} for box in boxes]})
+    table = world.load()
+    np.testing.assert_allclose(panels_of(table, page_id)["w"], width, atol=1e-6)
+    assert table.report.counts["boxes_rescaled"] == (len(boxes) > 1)
+
+
 def test_vlm_and_ocr_of_the_same_page_agree_on_boxes(tmp_path: Path) -> None:
     boxes = []
     for style, page in (("vlm", {"panels": [{"box_2d": [100, 200, 600, 900]}]}), ("ocr", ocr_page(1))):
@@ -626,7 +640,10 @@ def test_a_repaired_image_of_a_page_that_was_left_out_is_seen(tmp_path: Path) ->
     sound = image.read_bytes()
     image.write_bytes(b"\0" * len(sound))
     assert world.load().report.skipped == {"page_size": 1}
+    (table,) = (world.root / "cache" / "tables").rglob("pages.parquet")
+    made = table.stat().st_mtime_ns
     assert world.load().report.skipped == {"page_size": 1}
+    assert table.stat().st_mtime_ns == made  # nothing has changed, so nothing is read again
     image.write_bytes(sound)
     again = world.load()
     assert not again.report.skipped
@@ -699,6 +716,17 @@ def test_the_report_survives_the_cache(world: World) -> None:
     second = world.load().report
     assert second.to_dict() == first.to_dict()
     assert DataReport.from_dict(json.loads(json.dumps(first.to_dict()))).to_dict() == first.to_dict()
+
+
+def test_a_table_is_saved_over_an_earlier_one_and_comes_back(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "some" / "where"
+    for settings in ({"limit_pages": 2}, {}):
+        table = world.load(**settings)
+        table.save(folder)
+        again = PanelTable.load(folder)
+        pd.testing.assert_frame_equal(again.panels, table.panels)
+        pd.testing.assert_frame_equal(again.pages, table.pages)
+        assert again.report.to_dict() == table.report.to_dict()
 
 
 def test_the_order_of_the_manifest_is_the_order_of_pages(world: World) -> None:

@@ -200,12 +200,10 @@ class Sample:
         return int((counts[1] > counts[0]).sum()), int((counts[0] > counts[1]).sum())
 
     def lopsided(self, notation: Notation) -> float:
-        """How far from square panels are in pixels: the median of |log(width / height)|."""
+        """How far from square panels are in pixels: the median of |log(width / height)|, where their scale is known."""
         x0, y0, x1, y1 = corners(self._flat.T, notation.order)
         scale, sizes = notation.scale(self.sizes), self.sizes
         shape = np.where(np.isnan(sizes[:, 0]), USUAL_SHAPE, sizes[:, 0] / sizes[:, 1])
-        if notation.needs_size:
-            scale = np.where(np.isnan(scale), 1.0, scale)
         sx, sy = scale[self._page].T
         w, h = (x1 - x0) / sx * shape[self._page], (y1 - y0) / sy
         sound = (w > 0) & (h > 0)
