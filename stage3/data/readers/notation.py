@@ -20,8 +20,7 @@ from stage3.data.readers.resized import resized
 from stage3.data.readers.units import AUTO, FIXED, PIXELS, RESIZED, SCALES, Notation, transposed
 
 CLEAN, UNEVEN = 0.04, 0.06  # cost and unevenness up to which a notation needs no second look
-GOOD, ADVANTAGE = 0.06, 0.05  # cost that another notation may have at most, and by how much its score must be lower
-MANY_PAGES = 8  # with fewer the cost must be lower too: the margins of one page without its last panels move the score
+GOOD, ADVANTAGE = 0.06, 0.05  # cost that another notation may have at most, and by how much it must be lower
 FEW_PAGES, FEW_BOXES = 3, 6  # with fewer the format's own notation stays
 DOUBTFUL, DOUBTFUL_PAGES = 0.15, 5  # cost from which on that is said to be doubtful, on so many pages
 SQUARES = (1024, 896, 768, 672, 640, 512, 448, 384, 336, 224)  # fixed sizes at which models see any image
@@ -140,9 +139,7 @@ def _by_reach(sample: Sample, first: Decision, orders: Sequence[str], unit: str)
     was = first.reach
     if unit == RESIZED or was is None:
         return Decision(chosen, "reach", reach)
-    gains = was.score - reach.score, was.cost - reach.cost
-    gain = min(gains) if sample.pages < MANY_PAGES else gains[0]
-    if chosen == first.notation or (first.notation.order in orders and gain < ADVANTAGE):
+    if chosen == first.notation or (first.notation.order in orders and reach.score > was.score - ADVANTAGE):
         return _doubted(sample, first)
     return Decision(chosen, "reach", reach, (first.notation, was))
 
