@@ -82,5 +82,6 @@ def test_a_session_keeps_few_runs(tmp_path: Path) -> None:
 
 def test_seconds_of_a_run() -> None:
     assert followed.seconds_between("2026-01-01T00:00:00+00:00", "2026-01-01T01:00:30+00:00") == 3630
+    assert math.isnan(followed.seconds_between("", "2026-01-01T00:01:30+00:00"))
     assert followed.seconds_between(datetime.now(UTC).isoformat()) == pytest.approx(0, abs=5)
     assert math.isnan(followed.seconds_between("yesterday"))

@@ -95,6 +95,7 @@ def test_ctrl_c_in_a_save_after_sigterm_is_a_stop_and_the_rerun_ends_as_if_undis
         return real(self, step, *rest)
 
     monkeypatch.setattr(RunFolder, "save_checkpoint", pressed)
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         train.train_run(run.path, {}, data=data)
     status = RunFolder.load(run.path).status
@@ -103,7 +104,7 @@ def test_ctrl_c_in_a_save_after_sigterm_is_a_stop_and_the_rerun_ends_as_if_undis
     monkeypatch.setattr(RunFolder, "save_checkpoint", real)
     train.train_run(run.path, {}, data=data)
     assert RunFolder.load(run.path).status.state == "finished"
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_killed_processes_left_is_gone_after_the_rerun(tmp_path, data, monkeypatch):
