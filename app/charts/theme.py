@@ -134,7 +134,7 @@ def style(figure: go.Figure, *, height: int = 320, legend: bool = True, title: s
         "zerolinecolor": c.grid,
         "linecolor": c.grid,
         "tickfont": {"color": c.quiet, "size": 12},
-        "ticklabeloverflow": "allow",  # else a third of a chart's time goes into asking where each label ends
+        "ticklabeloverflow": "allow",  # else the browser is asked where each label ends, which takes long
     }
     figure.update_xaxes(**axis, title_font={"color": c.quiet, "size": 12}, title_standoff=6)
     figure.update_yaxes(**axis, title_font={"color": c.quiet, "size": 12})
