@@ -29,7 +29,8 @@ def source(name: str, run: RunFolder) -> Source:
     live, now = run.is_live, time.monotonic()
     wait = max(LEAST, min(MOST, SHARE * seconds_between(run.status.started)))
     if seen is None or seen.name != name or seen.frame.empty or not live or now - at > wait:
-        at, seen = now, Source(name, loaders.metrics(run), loaders.metrics_key(run))
+        stamp = loaders.metrics_key(run)  # before the rows: one that comes between them must not be taken for shown
+        at, seen = now, Source(name, loaders.metrics(run), stamp)
     if live:
         looks[str(run.path)] = (at, seen)
         while len(looks) > RUNS:

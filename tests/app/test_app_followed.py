@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import streamlit as st
 
@@ -68,6 +69,26 @@ def test_the_pace_is_a_tenth_of_what_the_run_has_taken(tmp_path: Path, monkeypat
             assert steps("run", run) == shown
             now[0] += 1
             assert steps("run", run) == [*shown, 3 * at + 1]
+
+
+def test_a_row_that_comes_while_rows_are_read_is_drawn_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.create(tmp_path / "run", Config())
+    log(run, 1)
+    read = followed.loaders.metrics
+
+    def late(found: RunFolder) -> pd.DataFrame:
+        frame = read(found)
+        log(run, 2)
+        return frame
+
+    monkeypatch.setattr(followed.loaders, "metrics", late)
+    first = followed.source("run", run)
+    monkeypatch.setattr(followed.loaders, "metrics", read)
+    then = followed.source("run", run)
+    assert (len(first.frame), len(then.frame)) == (1, 2)
+    assert first.stamp != then.stamp, "a chart that is kept by the stamp would lack the last row for good"
 
 
 def test_a_session_keeps_few_runs(tmp_path: Path) -> None:
