@@ -105,40 +105,49 @@ def kept(key: tuple[Hashable, ...], make: Callable[[], go.Figure]) -> go.Figure:
 
 @cache
 def _template(dark: bool) -> go.layout.Template:
-    """Plotly's template without the parts that no chart here uses: it is copied, checked and sent with every figure."""
+    """What all charts of a look share, checked once for all of them: given to each figure it took most of its time.
+
+    It is Plotly's own template without the parts that no chart here uses, since it is sent with every figure.
+    """
     whole = plotly.io.templates["plotly_dark" if dark else "plotly_white"].to_plotly_json()
     unused = ("geo", "map", "mapbox", "polar", "scene", "smith", "ternary")
-    layout = {name: value for name, value in whole["layout"].items() if name not in unused}
-    return go.layout.Template(layout=layout, data={name: whole["data"][name] for name in TRACES})
-
-
-def style(figure: go.Figure, *, height: int = 320, legend: bool = True, title: str = "") -> go.Figure:
-    """Give a figure the page's look; `title` is our own words."""
-    c = look()
-    figure.update_layout(
-        template=_template(is_dark()),
-        height=height,
-        margin={"l": 48, "r": 12, "t": 34 if title else 12, "b": 36},
+    template = go.layout.Template(
+        layout={name: value for name, value in whole["layout"].items() if name not in unused},
+        data={name: whole["data"][name] for name in TRACES},
+    )
+    c = DARK if dark else LIGHT
+    template.layout.update(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONT, "size": 13, "color": c.text},
-        colorway=categorical(),
-        showlegend=legend,
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "font": {"size": 12}, "title": None},
+        colorway=OKABE_ITO_DARK if dark else OKABE_ITO,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         hoverlabel={"bgcolor": c.panel, "bordercolor": c.grid, "font": {"color": c.text, "size": 12, "family": FONT}},
-        title={"text": title, "x": 0, "xanchor": "left", "font": {"size": 14}} if title else None,
-        uirevision="keep",
+        title={"x": 0, "xanchor": "left", "font": {"size": 14}},
     )
     axis = {
         "gridcolor": c.grid,
         "zerolinecolor": c.grid,
         "linecolor": c.grid,
         "tickfont": {"color": c.quiet, "size": 12},
+        "title_font": {"color": c.quiet, "size": 12},
         "ticklabeloverflow": "allow",  # else the browser is asked where each label ends, which takes long
     }
-    figure.update_xaxes(**axis, title_font={"color": c.quiet, "size": 12}, title_standoff=6)
-    figure.update_yaxes(**axis, title_font={"color": c.quiet, "size": 12})
-    return figure
+    template.layout.xaxis.update(**axis, title_standoff=6)
+    template.layout.yaxis.update(**axis)
+    return template
+
+
+def style(figure: go.Figure, *, height: int = 320, legend: bool = True, title: str = "") -> go.Figure:
+    """Give a figure the page's look; `title` is our own words."""
+    return figure.update_layout(
+        template=_template(is_dark()),
+        height=height,
+        margin={"l": 48, "r": 12, "t": 34 if title else 12, "b": 36},
+        showlegend=legend,
+        title={"text": title} if title else None,
+        uirevision="keep",
+    )
 
 
 def bare(figure: go.Figure) -> go.Figure:

@@ -16,6 +16,7 @@ import forked_children
 import pytest
 from streamlit import config
 from streamlit.components.v2 import manifest_scanner
+from streamlit.testing.v1 import local_script_runner
 
 from app import guard
 from app.store import children, map_jobs
@@ -40,6 +41,24 @@ def _components_are_looked_for_once() -> Iterator[None]:
         patch.setattr(
             manifest_scanner, "scan_component_manifests", functools.cache(manifest_scanner.scan_component_manifests)
         )
+        yield
+
+
+def _until_it_has_run(runner: local_script_runner.LocalScriptRunner, timeout: float = 3) -> None:
+    thread = runner._script_thread
+    assert thread is not None
+    thread.join(timeout)
+    if not runner.script_stopped():
+        runner.request_stop()
+        runner.join()
+        raise RuntimeError(f"the script still ran after {timeout} seconds")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_script_is_waited_for_without_asking() -> Iterator[None]:
+    """An `AppTest` asks each millisecond whether its script has ended, a tenth of what these tests take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_script_runner, "require_widgets_deltas", _until_it_has_run)
         yield
 
 

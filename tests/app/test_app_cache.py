@@ -94,7 +94,9 @@ def test_light_and_dark_have_figures_of_their_own(monkeypatch):
         monkeypatch.setattr(theme, "is_dark", lambda dark=dark: dark)
         drawn.append(theme.kept(("a test",), lambda: theme.style(theme.go.Figure())))
     assert drawn[0] is drawn[2] is not drawn[1]
-    assert drawn[0].layout.font.color != drawn[1].layout.font.color
+    looks = [figure.layout.template.layout for figure in drawn]
+    assert looks[0].font.color == theme.LIGHT.text
+    assert looks[1].font.color == theme.DARK.text
 
 
 # --- columns kept with the run

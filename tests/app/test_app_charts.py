@@ -180,8 +180,9 @@ def test_axes_chance_and_legend_of_curves_are_those_asked_for():
     # two keys of 50 pixels and 5 + 60 letters of 7, in lines of 430
     assert (long.layout.height, long.layout.margin.b) == (260 + 2 * 21, 40 + 2 * 21)
     two = curves.chart([source, curves.Source("b", frame)], {I2T: "x"}, val)
-    assert (two.layout.height, two.layout.legend.yref) == (260, None)
-    assert (two.layout.legend.y, two.layout.legend.yanchor) == (1, "bottom")  # on top of the plot
+    assert (two.layout.height, two.layout.legend.y, two.layout.legend.yref) == (260, None, None)
+    common = two.layout.template.layout.legend
+    assert (common.y, common.yanchor, common.yref) == (1, "bottom", None)  # on top of the plot
     assert [t.name for t in two.data] == ["a", "b"]
 
 
