@@ -1,4 +1,4 @@
-"""One thread everywhere: the tests share two cores, and results must not depend on how many there are."""
+"""One thread and no GPU everywhere: the tests share two cores, and results must not depend on what else there is."""
 
 import gc
 import os
@@ -8,6 +8,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads of a run with two wait without using a core
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault(
+    "CUDA_VISIBLE_DEVICES", ""
+)  # bounds are those of a processor; CONTRIBUTING.md says how to see a GPU
 
 import pytest
 import torch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,13 @@ def aligned_page(page_id: str, panels: list[dict[str, Any]], **changes: Any) -> 
     return {"sequence_index": 0, "canonical_id": page_id, "overall_summary": "", **size, "panels": panels, **changes}
 
 
+@functools.cache
+def _plain(size: tuple[int, int], color: tuple[int, int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, "PNG")
+    return file.getvalue()
+
+
 @dataclass
 class World:
     """A data set below `root`; `ids` are listed in the manifest in this order."""
@@ -57,7 +66,7 @@ class World:
     def image(self, page_id: str, size: tuple[int, int] = SIZE, color: tuple[int, int, int] = (1, 2, 3)) -> Path:
         path = self.root / "images" / f"{page_id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, color).save(path)
+        path.write_bytes(_plain(size, color))
         return path
 
     def page(self, page_id: str, content: Any) -> Path:

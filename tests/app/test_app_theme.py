@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from app.charts import maps, theme
@@ -91,3 +92,36 @@ def test_a_hovered_dot_is_told_below_its_image_and_not_by_plotly_too():
     script = Path(HERE / "hover.js").read_text(encoding="utf-8")
     assert "label.textContent" in script
     assert "innerHTML" not in script
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_chart_has_the_colors_of_its_theme(dark, monkeypatch):
+    monkeypatch.setattr(theme, "is_dark", lambda: dark)
+    own, colors = (theme.DARK, theme.OKABE_ITO_DARK) if dark else (theme.LIGHT, theme.OKABE_ITO)
+    sent = theme.style(go.Figure(go.Scatter(y=[1, 2])), height=111, title="ours").to_plotly_json()["layout"]
+    assert (sent["height"], sent["title"], sent["uirevision"]) == (111, {"text": "ours"}, "keep")
+    common = sent["template"]["layout"]
+    assert common["paper_bgcolor"] == common["plot_bgcolor"] == "rgba(0,0,0,0)"
+    assert common["font"] == {"family": theme.FONT, "size": 13, "color": own.text}
+    assert tuple(common["colorway"]) == colors
+    assert common["hoverlabel"]["bgcolor"] == own.panel
+    assert common["hoverlabel"]["bordercolor"] == own.grid
+    assert common["hoverlabel"]["font"]["color"] == own.text
+    legend = common["legend"]
+    assert (legend["orientation"], legend["x"], legend["y"], legend["yanchor"]) == ("h", 0, 1, "bottom")
+    assert (common["title"]["x"], common["title"]["xanchor"]) == (0, "left")
+    for axis in (common["xaxis"], common["yaxis"]):
+        assert axis["gridcolor"] == axis["zerolinecolor"] == axis["linecolor"] == own.grid
+        assert axis["tickfont"]["color"] == axis["title"]["font"]["color"] == own.quiet
+        assert axis["ticklabeloverflow"] == "allow"
+    assert common["xaxis"]["title"]["standoff"] < common["yaxis"]["title"]["standoff"]
+    assert set(sent["template"]["data"]) == set(theme.TRACES)
+
+
+def test_a_chart_takes_no_look_from_the_one_before(monkeypatch):
+    monkeypatch.setattr(theme, "is_dark", lambda: False)
+    first = theme.bare(theme.style(go.Figure(), height=100))
+    first.layout.template.layout.font.color = "#123456"
+    again = theme.style(go.Figure(), height=200)
+    assert again.layout.template.layout.font.color == theme.LIGHT.text
+    assert again.layout.xaxis.visible is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import itertools
 import json
 import math
@@ -57,6 +59,14 @@ def page_of(style: str, boxes: list[list[float]], size: tuple[int, int]) -> dict
     return {"image_width": size[0], "image_height": size[1], "panels": panels}
 
 
+@functools.cache
+def _blank(size: tuple[int, int]) -> bytes:
+    """A PNG of one bit per pixel: only its size is read."""
+    file = io.BytesIO()
+    Image.new("1", size).save(file, "PNG")
+    return file.getvalue()
+
+
 class Comics(World):
     """A data set whose pages are known in shares, written in one notation."""
 
@@ -83,7 +93,7 @@ class Comics(World):
     def image(self, page_id: str, size: tuple[int, int] = (200, 300), color: tuple[int, int, int] = (1, 2, 3)) -> Path:
         path = self.root / "images" / f"{page_id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("1", size).save(path)  # one bit per pixel: only the size is read
+        path.write_bytes(_blank(size))
         return path
 
     def error(self, table: PanelTable) -> float:

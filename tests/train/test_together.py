@@ -53,8 +53,8 @@ def as_typed(run: Path, *argv: str, restarts: int = 0) -> list[str]:
     return [*own, "-m", "--", "stage3.train", "--run", str(run), *argv]
 
 
-def torchrun(run: Path, *argv: str, restarts: int = 0) -> subprocess.Popen:
-    command = [sys.executable, "-m", TORCHRUN, *as_typed(run, *argv, restarts=restarts)]
+def torchrun(run: Path, *argv: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", TORCHRUN, *as_typed(run, *argv)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, stdout=-1, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
@@ -183,7 +183,7 @@ def wait_for_step(run: Path, step: int, process: forked.Process | subprocess.Pop
         time.sleep(0.05)
 
 
-def workers_of(agent: subprocess.Popen) -> list[int]:
+def workers_of(agent: forked.Process) -> list[int]:
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(agent.pid)], capture_output=True, text=True, check=True)
     return sorted(int(pid) for pid in found.stdout.split())
 
@@ -243,7 +243,7 @@ def test_a_requested_stop_ends_all_and_another_number_of_processes_must_be_allow
 def test_a_killed_process_ends_all_and_restarts_resume(tmp_path):
     """First one that follows, then the one that leads, of those that took their place."""
     run = tmp_path / "run"
-    agent = torchrun(run, *SETTINGS, "10", restarts=2)
+    agent = forked_torchrun(run, *SETTINGS, "10", restarts=2)
     wait_for_step(run, 6, agent)
     workers = workers_of(agent)
     leader = RunFolder.load(run).status.pid
@@ -269,7 +269,7 @@ def test_a_killed_process_ends_all_and_restarts_resume(tmp_path):
 
 def test_a_killed_agent_leaves_no_process_and_a_checkpoint(tmp_path):
     run = tmp_path / "run"
-    agent = torchrun(run, *SETTINGS, "200")
+    agent = forked_torchrun(run, *SETTINGS, "200")
     wait_for_step(run, 6, agent)
     workers = workers_of(agent)
     agent.kill()

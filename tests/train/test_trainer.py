@@ -632,7 +632,8 @@ def test_reconstruction_alone_keeps_its_rank_and_skill_unless_the_target_moves(t
     data = synthetic.dataset(noise=0.1, theme=2.0, books=24, pages=6, single=0.0)
     last = {}
     for detach in (True, False):
-        t = trained(tmp_path / str(detach), data, detach_target=detach, epochs=40, batch_pages=8, form="plain", **alone)
+        settings = {**alone, "detach_target": detach, "epochs": 40, "batch_pages": 8, "form": "plain"}
+        t = trained(tmp_path / str(detach), data, validate_every=40, **settings)
         last[detach] = rows(t.run)[-1]
     assert last[True]["reconstruction/skill"] > 0.2
     assert last[False]["reconstruction/skill"] < 0.1
