@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +22,15 @@ unsynced.begin()
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_again() -> Iterator[None]:
-    """Commands set the threads of their run: whatever a test leaves behind, the next one begins with one."""
+def _as_before() -> Iterator[None]:
+    """Commands set the threads of their run, and an `AppTest` leaves its script as the main module.
+
+    The next test begins with one thread, and with a main module that a new process of `multiprocessing` can run.
+    """
+    main = sys.modules["__main__"]
     yield
     torch.set_num_threads(1)
+    sys.modules["__main__"] = main
 
 
 # Files whose tests take longest, the longest first: begun last, one of them would run alone at the end.

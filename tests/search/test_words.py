@@ -306,9 +306,7 @@ def _find(folder: str, barrier: object, answers: object) -> None:
 def test_two_processes_at_once_make_one_good_file(tmp_path):
     context = forked.context()
     barrier, answers = context.Barrier(2), context.Queue()
-    both = [context.Process(target=_find, args=(str(tmp_path), barrier, answers)) for _ in range(2)]
-    for process in both:
-        process.start()
+    both = [forked.process(_find, (str(tmp_path), barrier, answers)) for _ in range(2)]
     found = [answers.get(timeout=120) for _ in both]
     for process in both:
         process.join(30)
