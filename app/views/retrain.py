@@ -185,12 +185,15 @@ def _validation(run: RunFolder) -> None:
     with st.container(horizontal=True, gap="small", key="card-tiles"):
         tiles.show(TILES, values)
     gallery = values.get("retrieval/gallery")
-    if gallery is not None:
-        with st.container(key="quiet-live-basis"):
-            shell.line(
-                f"Validation so far, at the best epoch: R@5 among {gallery:,.0f} panels with image and text "
-                f"(chance {percent(min(1.0, 5 / gallery))}). Compared with the run before on test pages when it ends."
-            )
+    if gallery is None:
+        return
+    found = "no panel has image and text, so that there is no R@5"
+    if gallery:
+        found = f"R@5 among {gallery:,.0f} panels with image and text (chance {percent(min(1.0, 5 / gallery))})"
+    with st.container(key="quiet-live-basis"):
+        shell.line(
+            f"Validation so far, at the best epoch: {found}. Compared with the run before on test pages when it ends."
+        )
 
 
 def _ended(run: RunFolder, parent: loaders.Entry | None) -> None:

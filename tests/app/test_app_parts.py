@@ -683,9 +683,12 @@ def test_how_far_a_run_is_and_what_chance_is_meanwhile(monkeypatch):
     retrain._validation(None)
     values["retrieval/gallery"] = 3.0
     retrain._validation(None)
+    values["retrieval/gallery"] = 0.0
+    retrain._validation(None)
     values.clear()
     retrain._validation(None)
-    assert [line.partition("). ")[0].partition("epoch: ")[2] for line in said] == [
-        "R@5 among 40 panels with image and text (chance 12.5 %",
-        "R@5 among 3 panels with image and text (chance 100.0 %",
+    assert [line.partition(" Compared")[0].partition("epoch: ")[2] for line in said] == [
+        "R@5 among 40 panels with image and text (chance 12.5 %).",
+        "R@5 among 3 panels with image and text (chance 100.0 %).",
+        "no panel has image and text, so that there is no R@5.",
     ]

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from app.addresses import VIEWS
 from app.charts import curves
 from app.store import loaders
-from app.views import losses
+from app.views import losses, retrain
 from stage3.runs import RunFolder
 from stage3.train.trainer import Outcome, Trainer
 
@@ -389,6 +389,39 @@ def test_steps_without_effect_and_temperatures_of_both_splits_are_drawn(thin, mo
 
 
 # --- text from data
+
+
+@pytest.fixture(scope="module")
+def wordless(tmp_path_factory):
+    """A run on comics without a word, as an import leaves them where nothing read the balloons."""
+    folder = tmp_path_factory.mktemp("wordless")
+    data = app_support.write_comics(folder / "data" / "samples")
+    for path in (data / "panels").rglob("*.json"):
+        page = json.loads(path.read_text(encoding="utf-8"))
+        for panel in page["panels"]:
+            panel.pop("description", None)
+            panel.pop("text_content", None)
+        path.write_text(json.dumps(page), encoding="utf-8")
+    app_support.make_run(data / "runs", "first", data)
+    return folder
+
+
+@pytest.mark.parametrize("view", ALL)
+def test_a_view_opens_on_comics_without_a_word(view, wordless, monkeypatch):
+    monkeypatch.chdir(wordless)
+    assert loaders.result(loaders.entry("samples/first").run)["retrieval/gallery"] == 0
+    app = opened(view, run="samples/first")
+    assert not app.exception
+    assert not app.error
+    assert [h.value for h in app.header][:1] == [VIEWS[view][0]]
+
+
+def test_a_run_on_comics_without_a_word_is_watched(wordless, monkeypatch):
+    monkeypatch.chdir(wordless)
+    said: list[str] = []
+    monkeypatch.setattr(retrain.shell, "line", said.append)
+    retrain._validation(loaders.entry("samples/first").run)
+    assert "no panel has image and text" in said[0]
 
 
 def test_text_from_the_data_is_never_markdown(small, monkeypatch):
