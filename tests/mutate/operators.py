@@ -7,6 +7,7 @@ docstrings, `assert`, the `strict` of a zip and the words of errors are left as 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -111,9 +112,14 @@ def _differ(before: str, after: str) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return ast.dump(ast.parse(f"({before})".strip())) != ast.dump(ast.parse(f"({after})"))
+            return _dumped(f"({before})") != ast.dump(ast.parse(f"({after})"))
         except SyntaxError:  # a statement, which stands in no parentheses
             return after != before
+
+
+@functools.lru_cache(maxsize=256)  # of one place come many mutants
+def _dumped(source: str) -> str:
+    return ast.dump(ast.parse(source))
 
 
 def _line_starts(source: str) -> list[int]:
