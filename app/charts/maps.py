@@ -236,13 +236,7 @@ def _size(n: int) -> int:
 
 def tools() -> dict[str, Any]:
     """Of Plotly's own tools only reset and full screen: what the mouse does is chosen above the map."""
-    look = theme.look()
-    return {
-        "bgcolor": "rgba(0,0,0,0)",
-        "color": look.quiet,
-        "activecolor": look.accent,
-        "remove": ["toImage", "zoomIn", "zoomOut", "resetScale", "zoom", "pan", "lasso", "select"],
-    }
+    return {"remove": ["toImage", "zoomIn", "zoomOut", "resetScale", "zoom", "pan", "lasso", "select"]}
 
 
 def glass() -> str:

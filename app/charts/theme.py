@@ -124,6 +124,7 @@ def _template(dark: bool) -> go.layout.Template:
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         hoverlabel={"bgcolor": c.panel, "bordercolor": c.grid, "font": {"color": c.text, "size": 12, "family": FONT}},
         title={"x": 0, "xanchor": "left", "font": {"size": 14}},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": c.quiet, "activecolor": c.accent},
     )
     axis = {
         "gridcolor": c.grid,

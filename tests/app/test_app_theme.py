@@ -107,6 +107,7 @@ def test_a_chart_has_the_colors_of_its_theme(dark, monkeypatch):
     assert common["hoverlabel"]["bgcolor"] == own.panel
     assert common["hoverlabel"]["bordercolor"] == own.grid
     assert common["hoverlabel"]["font"]["color"] == own.text
+    assert common["modebar"] == {"bgcolor": "rgba(0,0,0,0)", "color": own.quiet, "activecolor": own.accent}
     legend = common["legend"]
     assert (legend["orientation"], legend["x"], legend["y"], legend["yanchor"]) == ("h", 0, 1, "bottom")
     assert (common["title"]["x"], common["title"]["xanchor"]) == (0, "left")
