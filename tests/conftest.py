@@ -9,9 +9,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads of a run with two wait without using a core
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault(
-    "CUDA_VISIBLE_DEVICES", ""
-)  # bounds are those of a processor; CONTRIBUTING.md says how to see a GPU
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # bounds are those of a processor; see CONTRIBUTING.md
 
 import pytest
 import torch

@@ -416,7 +416,7 @@ def test_a_view_opens_on_comics_without_a_word(view, wordless, monkeypatch):
     assert [h.value for h in app.header][:1] == [VIEWS[view][0]]
 
 
-def test_a_run_on_comics_without_a_word_is_watched(wordless, monkeypatch):
+def test_what_a_running_training_says_of_comics_without_a_word(wordless, monkeypatch):
     monkeypatch.chdir(wordless)
     said: list[str] = []
     monkeypatch.setattr(retrain.shell, "line", said.append)
